@@ -1,0 +1,140 @@
+// Tandem as a contestant in bench/peers (protocol in bench/peers/README.md): the workloads that every peer
+// runs, in each of the three modes.
+#include <memory>
+
+#include "bench/peers/contestant.h"
+#include "tandem/tandem.h"
+
+namespace {
+
+namespace td = tandem;
+namespace nn = tandem::nn;
+
+struct Mlp {
+  static constexpr double momentum = 0.0;
+  static td::Shape input() { return {peers::batch, 784}; }
+
+  nn::Linear hidden{784, 256};
+  nn::Linear output{256, 10};
+
+  td::Tensor operator()(const td::Tensor& x) const { return output(relu(hidden(x))); }
+};
+
+struct LeNet {
+  static constexpr double momentum = peers::momentum;
+  static td::Shape input() { return {peers::batch, 1, 28, 28}; }
+
+  nn::Conv2d first{1, 8, 5, {.padding = 2}};
+  nn::Conv2d second{8, 16, 5};
+  nn::Linear hidden{16 * 5 * 5, 120};
+  nn::Linear output{120, 10};
+
+  td::Tensor operator()(td::Tensor x) const {
+    x = max_pool2d(relu(first(x)), 2);
+    x = max_pool2d(relu(second(x)), 2);
+    return output(relu(hidden(x.flatten(1))));
+  }
+};
+
+template <class Model>
+struct Training {
+  Model model;
+  nn::optim::Sgd optimizer{nn::parameters(model), {.lr = peers::learning_rate, .momentum = Model::momentum}};
+  std::vector<std::pair<td::Tensor, td::Tensor>> batches;
+  size_t turn = 0;
+  td::Tensor loss;
+
+  Training() {
+    for (int64_t i = 0; i < peers::batches; ++i)
+      batches.emplace_back(td::randn(Model::input()), td::randint(0, 10, {peers::batch}));
+  }
+};
+
+/// A Program's closures can be copied, a compiled function can't.
+template <class F>
+std::shared_ptr<F> share(F&& function) {
+  return std::make_shared<F>(std::move(function));
+}
+
+template <class Model>
+peers::Program training(td::Mode mode) {
+  auto state = std::make_shared<Training<Model>>();
+  auto step = share(td::compile(
+      [state](const td::Tensor& images, const td::Tensor& labels) {
+        state->optimizer.zero_grad();
+        td::Tensor loss = cross_entropy(state->model(images), labels);
+        loss.backward();
+        state->optimizer.step();
+        return loss;
+      },
+      {.mode = mode}));
+  return {.step =
+              [state, step] {
+                const auto& [images, labels] = state->batches[state->turn++ % state->batches.size()];
+                state->loss = (*step)(images, labels);
+              },
+          .value = [state] { return state->loss.template item<double>(); }};
+}
+
+peers::Program pointwise(td::Mode mode) {
+  const td::Shape shape{peers::pointwise_size};
+  const td::Tensor x = td::randn(shape), a = td::randn(shape), b = td::randn(shape);
+  auto chain = share(td::compile(
+      [a, b](td::Tensor y) {
+        for (int i = 0; i < peers::pointwise_repeats; ++i) y = sigmoid(tanh(y) * a + b);
+        return y;
+      },
+      {.mode = mode}));
+  auto last = std::make_shared<td::Tensor>();
+  return {.step = [chain, last, x] { *last = (*chain)(x); },
+          .value = [last] { return last->sum().template item<double>(); }};
+}
+
+peers::Program adding(bool gradient) {
+  const td::TensorOptions options{.requires_grad = gradient};
+  const td::Tensor a = td::randn({peers::add_size}, options), b = td::randn({peers::add_size}, options);
+  auto last = std::make_shared<td::Tensor>();
+  return {.step =
+              [=] {
+                for (int i = 0; i < peers::chain; ++i) *last = a + b;
+              },
+          .value = [last] { return last->sum().template item<double>(); },
+          .units = peers::chain};
+}
+
+peers::Program chain_of_adds() {
+  td::Tensor a = td::randn({peers::add_size}, {.requires_grad = true});
+  td::Tensor b = td::randn({peers::add_size}, {.requires_grad = true});
+  return {.step =
+              [=]() mutable {
+                a.set_grad({});
+                b.set_grad({});
+                td::Tensor y = a;
+                for (int i = 0; i < peers::chain; ++i) y = y + b;
+                y.sum().backward();
+              },
+          .value = [b] { return b.grad().sum().item<double>(); },
+          .units = peers::chain};
+}
+
+std::vector<peers::Variant> in_each_mode(peers::Program (*make)(td::Mode)) {
+  std::vector<peers::Variant> variants;
+  for (const char* mode : {"eager", "replay", "compiled"})
+    variants.push_back({mode, [=] { return make(td::parse_mode(mode)); }});
+  return variants;
+}
+
+}  // namespace
+
+int main() {
+  td::manual_seed(1);
+  const peers::Table table{
+      {"mlp", in_each_mode(training<Mlp>)},
+      {"lenet", in_each_mode(training<LeNet>)},
+      {"pointwise", in_each_mode(pointwise)},
+      {"add8", {{"eager", [] { return adding(false); }}}},
+      {"add8_grad", {{"eager", [] { return adding(true); }}}},
+      {"add8_chain", {{"eager", chain_of_adds}}},
+  };
+  return peers::serve("Tandem", "of this tree", 2, table);
+}

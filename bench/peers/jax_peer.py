@@ -1,0 +1,152 @@
+"""JAX as a contestant (protocol in README.md): jit with donated parameters; op by op where that is the comparison."""
+
+import itertools
+import time
+
+began = time.perf_counter()
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+from jax import lax  # noqa: E402
+
+import_seconds = time.perf_counter() - began
+
+import protocol as p  # noqa: E402
+
+THREADS = 2  # XLA takes as many as the process may use; the driver pins it to two cores
+
+
+def uniform(key, shape, fan_in):
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
+def dense_parameters(key, inputs, outputs):
+    weight, bias = jax.random.split(key)
+    return {"weight": uniform(weight, (inputs, outputs), inputs), "bias": uniform(bias, (outputs,), inputs)}
+
+
+def dense(parameters, x):
+    return x @ parameters["weight"] + parameters["bias"]
+
+
+def cross_entropy(logits, labels):
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()
+
+
+def mlp_parts(key):
+    keys = jax.random.split(key, 4)
+    parameters = {"hidden": dense_parameters(keys[0], 784, 256), "output": dense_parameters(keys[1], 256, 10)}
+    images = jax.random.normal(keys[2], (p.BATCHES, p.BATCH, 784))
+    return parameters, images, lambda values, x: dense(values["output"], jax.nn.relu(dense(values["hidden"], x)))
+
+
+def lenet_parts(key, channels_last):
+    keys = jax.random.split(key, 5)
+    layout = ("NHWC", "HWIO", "NHWC") if channels_last else ("NCHW", "OIHW", "NCHW")
+    window = (1, 2, 2, 1) if channels_last else (1, 1, 2, 2)
+
+    def filters(key, inputs, outputs):
+        weight, bias = jax.random.split(key)
+        shape = (5, 5, inputs, outputs) if channels_last else (outputs, inputs, 5, 5)
+        return {"weight": uniform(weight, shape, 25 * inputs), "bias": uniform(bias, (outputs,), 25 * inputs)}
+
+    def convolution(values, x, padding):
+        y = lax.conv_general_dilated(x, values["weight"], (1, 1), [(padding, padding)] * 2, dimension_numbers=layout)
+        return y + (values["bias"] if channels_last else values["bias"][:, None, None])
+
+    def pool(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+
+    def forward(values, x):
+        x = pool(jax.nn.relu(convolution(values["first"], x, 2)))
+        x = pool(jax.nn.relu(convolution(values["second"], x, 0)))
+        return dense(values["output"], jax.nn.relu(dense(values["hidden"], x.reshape(p.BATCH, -1))))
+
+    parameters = {
+        "first": filters(keys[0], 1, 8),
+        "second": filters(keys[1], 8, 16),
+        "hidden": dense_parameters(keys[2], 400, 120),
+        "output": dense_parameters(keys[3], 120, 10),
+    }
+    shape = (28, 28, 1) if channels_last else (1, 28, 28)
+    return parameters, jax.random.normal(keys[4], (p.BATCHES, p.BATCH, *shape)), forward
+
+
+def training(parts, momentum=0.0):
+    """One jitted function: forward, backward and update; parameters and momenta are donated."""
+
+    def make():
+        key = jax.random.key(1)
+        parameters, images, forward = parts(key)
+        labels = jax.random.randint(jax.random.key(2), (p.BATCHES, p.BATCH), 0, 10)
+        batches = list(zip(images, labels))
+        jax.block_until_ready(batches)
+        turn = itertools.cycle(batches)
+
+        def update(state, x, y):
+            values, momenta = state
+            loss, gradients = jax.value_and_grad(lambda values: cross_entropy(forward(values, x), y))(values)
+            if momentum:
+                gradients = momenta = jax.tree.map(lambda m, g: momentum * m + g, momenta, gradients)
+            values = jax.tree.map(lambda v, g: v - p.LEARNING_RATE * g, values, gradients)
+            return (values, momenta), loss
+
+        function = jax.jit(update, donate_argnums=0)
+        state = (parameters, jax.tree.map(jnp.zeros_like, parameters) if momentum else None)
+        last = [jax.block_until_ready(state), None]
+
+        def step():
+            last[0], last[1] = function(last[0], *next(turn))
+
+        return p.Program(step, finish=lambda: jax.block_until_ready(last), value=lambda: float(last[1]))
+
+    return make
+
+
+def pointwise(jit):
+    def make():
+        x, a, b = (jax.random.normal(key, (p.POINTWISE_SIZE,)) for key in jax.random.split(jax.random.key(3), 3))
+
+        def chain(y, a, b):
+            for _ in range(p.POINTWISE_REPEATS):
+                y = jax.nn.sigmoid(jnp.tanh(y) * a + b)
+            return y
+
+        function = jax.jit(chain) if jit else chain
+        jax.block_until_ready((x, a, b))
+        last = [None]
+
+        def step():
+            last[0] = function(x, a, b)
+
+        return p.Program(step, finish=lambda: last[0].block_until_ready(), value=lambda: float(last[0].sum()))
+
+    return make
+
+
+def adding():
+    a, b = (jax.random.normal(key, (p.ADD_SIZE,)) for key in jax.random.split(jax.random.key(4)))
+    last = [None]
+
+    def step():
+        for _ in range(p.CHAIN):
+            c = a + b
+        last[0] = c
+
+    return p.Program(
+        step, finish=lambda: last[0].block_until_ready(), value=lambda: float(last[0].sum()), units=p.CHAIN
+    )
+
+
+TABLE = {
+    "mlp": {"jit": training(mlp_parts)},
+    "lenet": {
+        "jit": training(lambda key: lenet_parts(key, False), p.MOMENTUM),
+        "jit-nhwc": training(lambda key: lenet_parts(key, True), p.MOMENTUM),
+    },
+    "pointwise": {"eager": pointwise(False), "jit": pointwise(True)},
+    "add8": {"eager": adding},
+}
+
+if __name__ == "__main__":
+    p.serve("JAX", jax.__version__, THREADS, TABLE, import_seconds)

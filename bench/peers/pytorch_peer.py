@@ -1,0 +1,176 @@
+"""PyTorch as a contestant (protocol in README.md): eager, torch.compile, and torch.compile of the whole step."""
+
+import itertools
+import time
+
+began = time.perf_counter()
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+import_seconds = time.perf_counter() - began
+
+import protocol as p  # noqa: E402
+
+THREADS = 2
+torch.set_num_threads(THREADS)
+torch.manual_seed(1)
+
+
+class LeNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 5, padding=2)
+        self.second = nn.Conv2d(8, 16, 5)
+        self.hidden = nn.Linear(400, 120)
+        self.output = nn.Linear(120, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.first(x)), 2)
+        x = F.max_pool2d(F.relu(self.second(x)), 2)
+        return self.output(F.relu(self.hidden(x.flatten(1))))
+
+
+def mlp_parts():
+    model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+    batches = [(torch.randn(p.BATCH, 784), torch.randint(0, 10, (p.BATCH,))) for _ in range(p.BATCHES)]
+    return model, batches, 0.0
+
+
+def lenet_parts(channels_last=False):
+    model = LeNet()
+    batches = [(torch.randn(p.BATCH, 1, 28, 28), torch.randint(0, 10, (p.BATCH,))) for _ in range(p.BATCHES)]
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+        batches = [(x.to(memory_format=torch.channels_last), y) for x, y in batches]
+    return model, batches, p.MOMENTUM
+
+
+def training(parts, how, **options):
+    """A step of training: loss, gradients, update. how: what is compiled."""
+
+    def make():
+        torch._dynamo.reset()
+        model, batches, momentum = parts()
+        turn = itertools.cycle(batches)
+        last = [None]
+
+        def loss_of(x, y):
+            return F.cross_entropy(model(x), y)
+
+        if how == "step":  # forward, backward and update in one graph, by functional gradients
+            parameters = dict(model.named_parameters())
+            momenta = {name: torch.zeros_like(value) for name, value in parameters.items()} if momentum else {}
+
+            def functional_loss(values, x, y):
+                return F.cross_entropy(torch.func.functional_call(model, values, (x,)), y)
+
+            @torch.no_grad()
+            def whole(values, momenta, x, y):
+                gradients, loss = torch.func.grad_and_value(functional_loss)(values, x, y)
+                for name, gradient in gradients.items():
+                    if momenta:
+                        momenta[name].mul_(momentum).add_(gradient)
+                        gradient = momenta[name]
+                    values[name].sub_(gradient, alpha=p.LEARNING_RATE)
+                return loss
+
+            parameters = {name: value.detach() for name, value in parameters.items()}
+            compiled = torch.compile(whole, fullgraph=True, **options)
+
+            def step():
+                x, y = next(turn)
+                last[0] = compiled(parameters, momenta, x, y)
+
+        else:
+            optimizer = torch.optim.SGD(model.parameters(), lr=p.LEARNING_RATE, momentum=momentum, fused=True)
+            loss_function = loss_of if how == "eager" else torch.compile(loss_of, **options)
+
+            def step():
+                x, y = next(turn)
+                optimizer.zero_grad(set_to_none=True)
+                loss = loss_function(x, y)
+                loss.backward()
+                optimizer.step()
+                last[0] = loss
+
+        return p.Program(step, value=lambda: last[0].item())
+
+    return make
+
+
+def pointwise(compiled, **options):
+    def make():
+        torch._dynamo.reset()
+        x, a, b = (torch.randn(p.POINTWISE_SIZE) for _ in range(3))
+
+        @torch.no_grad()
+        def chain(y):
+            for _ in range(p.POINTWISE_REPEATS):
+                y = torch.sigmoid(torch.tanh(y) * a + b)
+            return y
+
+        function = torch.compile(chain, **options) if compiled else chain
+        last = [None]
+
+        def step():
+            last[0] = function(x)
+
+        return p.Program(step, value=lambda: last[0].sum().item())
+
+    return make
+
+
+def adding(gradient):
+    def make():
+        a, b = (torch.randn(p.ADD_SIZE, requires_grad=gradient) for _ in range(2))
+        last = [None]
+
+        def step():
+            for _ in range(p.CHAIN):
+                c = a + b
+            last[0] = c
+
+        return p.Program(step, value=lambda: last[0].sum().item(), units=p.CHAIN)
+
+    return make
+
+
+def chain_of_adds():
+    a, b = (torch.randn(p.ADD_SIZE, requires_grad=True) for _ in range(2))
+
+    def step():
+        a.grad = b.grad = None
+        y = a
+        for _ in range(p.CHAIN):
+            y = y + b
+        y.sum().backward()
+
+    return p.Program(step, value=lambda: b.grad.sum().item(), units=p.CHAIN)
+
+
+def lenet_channels_last():
+    return lenet_parts(channels_last=True)
+
+
+TABLE = {
+    "mlp": {
+        "eager": training(mlp_parts, "eager"),
+        "compile": training(mlp_parts, "model"),
+        "compile-step": training(mlp_parts, "step"),
+        "compile-step-cpp": training(mlp_parts, "step", options={"cpp_wrapper": True}),
+    },
+    "lenet": {
+        "eager": training(lenet_parts, "eager"),
+        "eager-nhwc": training(lenet_channels_last, "eager"),
+        "compile": training(lenet_parts, "model"),
+        "compile-step-nhwc": training(lenet_channels_last, "step"),
+    },
+    "pointwise": {"eager": pointwise(False), "compile": pointwise(True)},
+    "add8": {"eager": adding(False)},
+    "add8_grad": {"eager": adding(True)},
+    "add8_chain": {"eager": chain_of_adds},
+}
+
+if __name__ == "__main__":
+    p.serve("PyTorch", torch.__version__, THREADS, TABLE, import_seconds)

@@ -1,0 +1,127 @@
+# The library. Sources are found by their folders, so that a new op, pass or kernel is added to no list:
+#   tandem/**/*.cpp                  compiled once, for the baseline of the architecture
+#   tandem/kernels/cpu/vector/*.cpp  compiled once per instruction set, each in a namespace of its own
+#   tandem/kernels/cuda/*.{cu,cpp}   with CUDA; without it tandem/kernels/no_cuda.cpp stands in
+
+set(sources_root ${CMAKE_CURRENT_SOURCE_DIR}/tandem)
+file(GLOB_RECURSE tandem_sources CONFIGURE_DEPENDS ${sources_root}/*.cpp)
+list(FILTER tandem_sources EXCLUDE REGEX "/tandem/kernels/(cpu/vector|cuda)/|/tandem/kernels/no_cuda\\.cpp$")
+file(GLOB tandem_vector_sources CONFIGURE_DEPENDS ${sources_root}/kernels/cpu/vector/*.cpp)
+file(GLOB tandem_cuda_sources CONFIGURE_DEPENDS ${sources_root}/kernels/cuda/*.cu ${sources_root}/kernels/cuda/*.cpp)
+
+set(tandem_definitions TANDEM_VERSION="${PROJECT_VERSION}")
+
+# Objects ------------------------------------------------------------------------------------------------------
+
+# Eigen and nlohmann-json are headers that only our own files see: they are given as include paths rather
+# than linked, so that no installed target asks a user for them.
+function(tandem_configure_objects target)
+  tandem_configure(${target})
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX)
+  target_compile_definitions(${target} PRIVATE ${tandem_definitions})
+  # errno and traps keep the compiler from vectorising square roots and selections. Nothing reads them.
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno;-fno-trapping-math>")
+endfunction()
+
+add_library(tandem_objects OBJECT ${tandem_sources} ${tandem_embedded_cpp})
+tandem_configure_objects(tandem_objects)
+target_link_libraries(tandem_objects PRIVATE Eigen3::Eigen nlohmann_json::nlohmann_json ZLIB::ZLIB Threads::Threads)
+if(tandem_onednn)
+  target_link_libraries(tandem_objects PRIVATE OneDNN::OneDNN)
+endif()
+
+# Vector kernels -------------------------------------------------------------------------------------------------
+
+# TANDEM_ISA is the name of the namespace. The instruction sets that exist are told to the rest of the library
+# as TANDEM_WITH_AVX2 and TANDEM_WITH_AVX512, which choose among them when the program starts.
+set(tandem_isas portable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  list(APPEND tandem_isas avx2 avx512)
+endif()
+set(tandem_isa_flags_portable)
+set(tandem_isa_flags_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
+set(tandem_isa_flags_avx512 ${tandem_isa_flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+
+set(tandem_vector_targets)
+if(tandem_vector_sources)
+  foreach(isa IN LISTS tandem_isas)
+    add_library(tandem_vector_${isa} OBJECT ${tandem_vector_sources})
+    tandem_configure_objects(tandem_vector_${isa})
+    target_compile_definitions(tandem_vector_${isa} PRIVATE TANDEM_ISA=${isa})
+    # -O3 in every build type: without it these loops are not vectorised, and slower by ten times and more.
+    target_compile_options(tandem_vector_${isa} PRIVATE ${tandem_isa_flags_${isa}} -O3
+      # clang warns of `omp simd` loops that have no vector form, such as pow on integers. They run as they are.
+      $<$<CXX_COMPILER_ID:Clang,AppleClang>:-Wno-pass-failed>)
+    list(APPEND tandem_vector_targets tandem_vector_${isa})
+  endforeach()
+endif()
+
+# Which optional parts exist is told to the files that choose between them, so that switching one of them
+# compiles few files again: kernels for oneDNN and the instruction sets, and everything that may name CUDA.
+set(tandem_part_definitions)
+if(tandem_onednn)
+  list(APPEND tandem_part_definitions TANDEM_WITH_ONEDNN=1)
+endif()
+if("avx2" IN_LIST tandem_isas)
+  list(APPEND tandem_part_definitions TANDEM_WITH_AVX2=1 TANDEM_WITH_AVX512=1)
+endif()
+target_compile_definitions(tandem_objects PRIVATE ${tandem_part_definitions})
+
+# CUDA -----------------------------------------------------------------------------------------------------------
+
+set(tandem_device_targets)
+if(tandem_cuda AND tandem_cuda_sources)
+  target_compile_definitions(tandem_objects PRIVATE TANDEM_WITH_CUDA=1)
+  target_link_libraries(tandem_objects PRIVATE CUDA::toolkit)
+  add_library(tandem_cuda OBJECT ${tandem_cuda_sources})
+  tandem_configure_objects(tandem_cuda)
+  target_compile_definitions(tandem_cuda PRIVATE TANDEM_WITH_CUDA=1)
+  target_compile_options(tandem_cuda PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--extended-lambda;-Xcompiler=-Wall,-Wextra,-ffp-contract=off;-fmad=false>")
+  set_target_properties(tandem_cuda PROPERTIES CUDA_STANDARD 20 CUDA_EXTENSIONS OFF)
+  target_link_libraries(tandem_cuda PRIVATE CUDA::toolkit)
+  if(CuDNN_FOUND)
+    target_compile_definitions(tandem_cuda PRIVATE TANDEM_WITH_CUDNN=1)
+    target_link_libraries(tandem_cuda PRIVATE CuDNN::CuDNN)
+  endif()
+  list(APPEND tandem_device_targets tandem_cuda)
+elseif(EXISTS ${sources_root}/kernels/no_cuda.cpp)
+  add_library(tandem_no_cuda OBJECT ${sources_root}/kernels/no_cuda.cpp)
+  tandem_configure_objects(tandem_no_cuda)
+  list(APPEND tandem_device_targets tandem_no_cuda)
+endif()
+
+# The library ----------------------------------------------------------------------------------------------------
+
+set(tandem_host_objects $<TARGET_OBJECTS:tandem_objects>)
+foreach(part IN LISTS tandem_vector_targets)
+  list(APPEND tandem_host_objects $<TARGET_OBJECTS:${part}>)
+endforeach()
+set(tandem_device_objects)
+foreach(part IN LISTS tandem_device_targets)
+  list(APPEND tandem_device_objects $<TARGET_OBJECTS:${part}>)
+endforeach()
+
+# What a program that links the objects must link and see.
+function(tandem_configure_library target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_include_directories(${target} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX ZLIB::ZLIB Threads::Threads ${CMAKE_DL_LIBS})
+  if(tandem_onednn)
+    target_link_libraries(${target} PRIVATE OneDNN::OneDNN)
+  endif()
+endfunction()
+
+add_library(tandem ${tandem_host_objects} ${tandem_device_objects})
+add_library(tandem::tandem ALIAS tandem)
+tandem_configure_library(tandem)
+set_target_properties(tandem PROPERTIES
+  LINKER_LANGUAGE CXX VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+if(tandem_cuda)
+  target_link_libraries(tandem PRIVATE CUDA::cudart_static CUDA::cublasLt CUDA::nvrtc)
+  if(CuDNN_FOUND)
+    target_link_libraries(tandem PRIVATE CuDNN::CuDNN)
+  endif()
+endif()

@@ -1,0 +1,110 @@
+// The op table: filled at first use, family by family, then given its kernels.
+#include <string_view>
+#include <unordered_map>
+
+#include "tandem/core/op.h"
+
+namespace tandem {
+
+#define TANDEM_FAMILY(family) void define_##family(OpTable& table);
+#include "tandem/core/families.def"
+#undef TANDEM_FAMILY
+
+namespace {
+std::unordered_map<std::string_view, Op*>& by_name() {
+  static auto* map = new std::unordered_map<std::string_view, Op*>;
+  return *map;
+}
+}  // namespace
+
+Op& OpTable::add(Op op) {
+  TANDEM_ASSERT(!find(op.name), "op ", op.name, " is defined twice");
+  op.id = static_cast<int>(ops_.size());
+  ops_.push_back(new Op(op));  // ops live as long as the program
+  by_name()[ops_.back()->name] = ops_.back();
+  return *ops_.back();
+}
+
+Op* OpTable::find(std::string_view name) {
+  const auto found = by_name().find(name);
+  return found == by_name().end() ? nullptr : found->second;
+}
+
+Op& OpTable::at(std::string_view name) {
+  Op* op = find(name);
+  TANDEM_ASSERT(op, "no op is called ", name);
+  return *op;
+}
+
+OpTable& op_table() {
+  static OpTable* const table = [] {
+    auto* filled = new OpTable;
+#define TANDEM_FAMILY(family) define_##family(*filled);
+#include "tandem/core/families.def"
+#undef TANDEM_FAMILY
+    install_cpu_kernels(*filled);
+    install_cuda_kernels(*filled);
+    return filled;
+  }();
+  return *table;
+}
+
+std::string_view name_of(OpKind kind) {
+  constexpr std::string_view names[] = {"pointwise", "reduce", "view",   "contract", "index", "random",
+                                        "create",    "state",  "effect", "control",  "opaque"};
+  return names[static_cast<int>(kind)];
+}
+
+// ---- Infer.
+
+std::string_view Infer::name() const { return op.name; }
+std::string_view KernelContext::op_name() const { return op.name; }
+
+Device Infer::device() const {
+  for (const Tensor& input : inputs)
+    if (!input.impl()->is_scalar) return input.device();
+  return {};
+}
+
+Tensor& Infer::output(const Shape& shape, DType dtype) {
+  TensorImpl* impl = TensorImpl::create();
+  impl->dtype = dtype;
+  impl->device = device();
+  impl->set_contiguous_layout(shape);
+  return outputs_[static_cast<size_t>(count_++)] = Tensor::adopt(impl);
+}
+
+Tensor& Infer::output(const Shape& shape, const Shape& strides, DType dtype) {
+  Tensor& result = output(shape, dtype);
+  result.impl()->set_layout(shape, strides);
+  return result;
+}
+
+Tensor& Infer::output(const Tensor& tensor) {
+  Tensor& result = output(tensor.shape(), tensor.dtype());
+  if (!tensor.is_contiguous() && is_dense(tensor.shape(), tensor.strides()))
+    result.impl()->set_layout(tensor.shape(), tensor.strides());
+  return result;
+}
+
+Tensor& Infer::view(const Shape& shape, const Shape& strides, int64_t offset) {
+  Tensor& result = output(shape, input(0).dtype());
+  result.impl()->device = input(0).device();
+  result.impl()->set_layout(shape, strides);
+  result.impl()->offset = offset;  // relative to the input; dispatch turns it into an alias
+  return result;
+}
+
+int Infer::dim(int64_t dim, int rank) const {
+  const int bound = rank == 0 ? 1 : rank;  // a 0-d tensor may be reduced over dim 0 or -1
+  check<DimensionError>(dim >= -bound && dim < bound, "dim ", dim, " is out of range for rank ", rank, " (", -bound,
+                        " to ", bound - 1, ")");
+  return static_cast<int>(dim < 0 ? dim + bound : dim);
+}
+
+void Infer::check_floating(int i) const {
+  check<DTypeError>(is_floating(input(i).dtype()), "operand ", i, " must be floating, got ", input(i).dtype(),
+                    "; cast it with to(float32)");
+}
+
+}  // namespace tandem

@@ -1,0 +1,14 @@
+// How many threads the CPU kernels use.
+#pragma once
+
+namespace tandem {
+
+/// Threads that a CPU kernel may use: at first OMP_NUM_THREADS, or the CPUs that this process may run on.
+///
+/// Between kernels OpenMP's idle threads spin. Beside other busy processes that can cost more than it gains;
+/// GOMP_SPINCOUNT=1000 in the environment (read before main) ends it and costs nothing on an idle machine.
+int num_threads();
+/// Results don't depend on the number.
+void set_num_threads(int count);
+
+}  // namespace tandem

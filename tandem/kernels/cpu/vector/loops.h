@@ -1,0 +1,133 @@
+// The innermost loops of the CPU kernels, as tables of function pointers: one set per instruction set, all of
+// them computing the same. Element types are numbered as in core/dtype.h: float32 0, float64 1, float16 2,
+// bfloat16 3, int32 4, int64 5, uint8 6, bool 7. Rows are contiguous unless a stride is given.
+#pragma once
+
+#include <stdint.h>
+
+namespace tandem {
+
+/// `n` elements: output at pointers[0], operands after it, each `strides[i]` bytes apart (0 repeats one).
+using Loop = void (*)(int64_t n, char* const* pointers, const int64_t* strides);
+
+/// Sums and the like, of types accumulated in T: float (also for float16, bfloat16), double, int64.
+template <class T, class Accumulator> struct FoldLoops {
+  /// All of `n` contiguous elements.
+  Accumulator (*row)(int64_t n, const T* x);
+  /// accumulators[j] folded with x[i][j] for all rows i, `stride` elements apart.
+  void (*columns)(int64_t rows, int64_t n, const T* x, int64_t stride, T* accumulators);
+};
+struct ReduceLoops {  // in the order of Fold: sum, product, greatest, least
+  FoldLoops<float, double> f32[4];
+  FoldLoops<double, double> f64[4];
+  FoldLoops<int64_t, int64_t> i64[4];
+};
+
+/// A matrix product c = a b (or c += a b). Strides in elements; c's rows are contiguous. a and b are of one type,
+/// c of the type that is accumulated in: float for float16 and bfloat16, int64 for integers and bool.
+struct GemmArguments {
+  int64_t m, n, k;
+  const void* a;
+  int64_t a_row, a_column;
+  const void* b;
+  int64_t b_row, b_column;
+  void* c;
+  int64_t c_row;
+  bool accumulate;
+  void* scratch;  // kGemmScratch elements of c's type, 64-byte aligned
+};
+inline constexpr int64_t kGemmDepth = 256, kGemmColumns = 1024, kGemmRows = 120;
+inline constexpr int64_t kGemmScratch = kGemmDepth * (kGemmColumns + kGemmRows);
+
+/// One row of `n` elements at a time.
+template <class T> struct RowLoops {
+  void (*softmax)(int64_t n, const T* x, T* out);
+  void (*log_softmax)(int64_t n, const T* x, T* out);
+  void (*softmax_grad)(int64_t n, const T* g, const T* y, T* out);
+  void (*log_softmax_grad)(int64_t n, const T* g, const T* y, T* out);
+  T (*log_sum_exp)(int64_t n, const T* x);
+  /// out = (exp(x - log_sum_exp) - [i = label]) scale: the gradient of cross-entropy.
+  void (*softmax_minus)(int64_t n, const T* x, T log_sum_exp, int64_t label, T scale, T* out);
+  void (*layer_norm)(int64_t n, const T* x, const T* weight, const T* bias, double epsilon, T* y, T* mean, T* rstd);
+  void (*layer_norm_grad)(int64_t n, const T* g, const T* x, const T* weight, T mean, T rstd, T* dx, T* dw, T* db);
+};
+
+template <class T> struct SgdArguments {
+  const T *param, *grad, *buffer;
+  T *new_param, *new_buffer;
+  T lr, momentum, damp, weight_decay;
+  bool nesterov;
+};
+template <class T> struct AdamArguments {
+  const T *param, *grad, *m, *v;
+  T *new_param, *new_m, *new_v;
+  T shrink, added_decay, one_minus_beta1, beta2, one_minus_beta2, step_size, correction2, epsilon;
+  bool shrinks;
+};
+struct OptimLoops {
+  void (*sgd_f32)(int64_t n, const SgdArguments<float>&);
+  void (*sgd_f64)(int64_t n, const SgdArguments<double>&);
+  void (*adamw_f32)(int64_t n, const AdamArguments<float>&);
+  void (*adamw_f64)(int64_t n, const AdamArguments<double>&);
+};
+
+struct RandomKey {
+  uint64_t seed, draw;
+};
+/// Elements [first, first + n) of a draw; `first` is a multiple of 4.
+struct RandomLoops {
+  void (*uniform_f32)(RandomKey, int64_t first, int64_t n, float* out);
+  void (*normal_f32)(RandomKey, int64_t first, int64_t n, float* out);
+  void (*uniform_f64)(RandomKey, int64_t first, int64_t n, double* out);
+  void (*normal_f64)(RandomKey, int64_t first, int64_t n, double* out);
+  void (*words)(RandomKey, int64_t first, int64_t n, uint32_t* out);
+  void (*dropout_f32)(RandomKey, int64_t first, int64_t n, const float* x, float p, float scale, float* out);
+  void (*dropout_f64)(RandomKey, int64_t first, int64_t n, const double* x, float p, double scale, double* out);
+};
+
+/// The places of a pooling window: offsets from the first lane's input, and indices into the plane. From lane to
+/// lane (channels, or windows) offsets grow by `lane`, indices by `lane_position`; from pixel to pixel of a row by
+/// `pixel` and `pixel_position`, while the other side moves on by all lanes.
+struct PoolWindow {
+  int taps;
+  int64_t pixels, pixel;
+  int32_t pixel_position;
+  int64_t lanes, lane;
+  int32_t lane_position;
+  const int64_t* offset;
+  const int32_t* position;
+};
+struct PoolLoops {
+  void (*max_f32)(const PoolWindow&, const float* x, float* values, int32_t* indices);
+  void (*max_f64)(const PoolWindow&, const double* x, double* values, int32_t* indices);
+  void (*unpool_f32)(const PoolWindow&, const float* g, const int32_t* indices, float* out);
+  void (*unpool_f64)(const PoolWindow&, const double* g, const int32_t* indices, double* out);
+};
+
+struct Loops {
+  const char* name;
+
+  // Pointwise, by type and then by place in core/pointwise.def; null where an op isn't for that type.
+  // float16 and bfloat16 have none: through_float runs a float32 loop on pieces of them.
+  const Loop* pointwise[8];
+  void (*through_float)(Loop loop, int type, int operands, bool returns_bool, bool selects, int64_t n,
+                        char* const* pointers, const int64_t* strides);
+
+  // Copies. cast[from][to]; fill by log2 of the size; transpose: out[j][i] = in[i][j], strides in elements.
+  const Loop (*cast)[8];
+  void (*fill[4])(int64_t n, void* out, int64_t stride, uint64_t pattern);
+  void (*transpose[4])(int64_t rows, int64_t columns, const void* in, int64_t in_stride, void* out,
+                       int64_t out_stride);
+  void (*arange)(int type, int64_t n, void* out, int64_t first, double begin, double step);
+
+  const ReduceLoops* reduce;
+  void (*gemm)(int type, const GemmArguments&);
+  void (*gemm_rows)(const GemmArguments&);  // float; a_column and b_row are 1
+  const RowLoops<float>* rows_f32;
+  const RowLoops<double>* rows_f64;
+  const OptimLoops* optim;
+  const RandomLoops* random;
+  const PoolLoops* pool;
+};
+
+}  // namespace tandem

@@ -1,0 +1,127 @@
+// Row by row: softmax and its relatives, layer norm, cross-entropy. A row stays in the cache between passes.
+#include "tandem/kernels/cpu/vector/fold.h"
+
+TANDEM_BEGIN_VECTOR
+
+template <class T> double sum_of(int64_t n, const T* x) { return row<Sum, T, double>(n, x); }
+
+/// The greatest, leaving NaN to show up in the sum that follows.
+template <class T> T greatest_of(int64_t n, const T* x) {
+  struct PlainGreatest {
+    TANDEM_INLINE T fold_one(T a, T b) { return a > b ? a : b; }
+  };
+  T running[16];
+  if (n < 16) {
+    T best = x[0];
+    for (int64_t i = 1; i < n; ++i) best = PlainGreatest::fold_one(best, x[i]);
+    return best;
+  }
+  for (int64_t j = 0; j < 16; ++j) running[j] = x[j];
+  int64_t i = 16;
+  for (; i + 16 <= n; i += 16) {
+    TANDEM_SIMD
+    for (int64_t j = 0; j < 16; ++j) running[j] = PlainGreatest::fold_one(running[j], x[i + j]);
+  }
+  T best = running[0];
+  for (int64_t j = 1; j < 16; ++j) best = PlainGreatest::fold_one(best, running[j]);
+  for (; i < n; ++i) best = PlainGreatest::fold_one(best, x[i]);
+  return best;
+}
+
+template <class T> T natural_log(T x) { return td_log(x); }
+
+// Softmax shifted by the greatest, so that exp doesn't overflow. A row of -inf gives NaN, as in PyTorch.
+template <class T> void softmax(int64_t n, const T* x, T* out) {
+  if (n == 0) return;
+  const T greatest = greatest_of(n, x);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) out[i] = td_exp(x[i] - greatest);
+  const T total = (T)sum_of(n, out);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) out[i] /= total;
+}
+
+/// log sum exp, by way of exp(x - greatest) in 256-element pieces.
+template <class T> T log_sum_exp(int64_t n, const T* x, T* greatest) {
+  *greatest = greatest_of(n, x);
+  double total = 0;
+  T piece[256];
+  for (int64_t at = 0; at < n; at += 256) {
+    const int64_t count = least(256, n - at);
+    TANDEM_SIMD
+    for (int64_t i = 0; i < count; ++i) piece[i] = td_exp(x[at + i] - *greatest);
+    total += sum_of(count, piece);
+  }
+  return natural_log((T)total);
+}
+
+template <class T> void log_softmax(int64_t n, const T* x, T* out) {
+  if (n == 0) return;
+  T greatest;
+  const T log_sum = log_sum_exp(n, x, &greatest);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - greatest) - log_sum;
+}
+
+template <class T> void softmax_grad(int64_t n, const T* g, const T* y, T* out) {
+  const T dot = (T)fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * y[i]; });
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) out[i] = y[i] * (g[i] - dot);
+}
+
+template <class T> void log_softmax_grad(int64_t n, const T* g, const T* y, T* out) {
+  const T total = (T)sum_of(n, g);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) out[i] = g[i] - td_exp(y[i]) * total;
+}
+
+template <class T> T whole_log_sum_exp(int64_t n, const T* x) {
+  T greatest;
+  const T log_sum = log_sum_exp(n, x, &greatest);
+  return log_sum + greatest;
+}
+
+template <class T> void softmax_minus(int64_t n, const T* x, T log_sum_exp, int64_t label, T scale, T* out) {
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) out[i] = td_exp(x[i] - log_sum_exp) * scale;
+  out[label] = (td_exp(x[label] - log_sum_exp) - (T)1) * scale;
+}
+
+// Ba, Kiros, Hinton 2016. The variance is that of the deviations, in a second pass, not E x^2 - (E x)^2.
+template <class T>
+void layer_norm(int64_t n, const T* x, const T* weight, const T* bias, double epsilon, T* y, T* mean, T* rstd) {
+  const T m = (T)sum_of(n, x) / (T)n;
+  const T variance = (T)fold_each<Sum, T, double>(n, [=](int64_t i) { return (x[i] - m) * (x[i] - m); }) / (T)n;
+  const T r = td_rsqrt(variance + (T)epsilon);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - m) * r * weight[i] + bias[i];
+  *mean = m;
+  *rstd = r;
+}
+
+// With n = (x - mean) rstd and h = g w: dx = rstd (h - mean(h) - n mean(h n)); dw and db are added to.
+template <class T>
+void layer_norm_grad(int64_t n, const T* g, const T* x, const T* weight, T mean, T rstd, T* dx, T* dw, T* db) {
+  const T h_mean = (T)(fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * weight[i]; }) / (double)n);
+  const T hn_mean =
+      (T)(fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * weight[i] * ((x[i] - mean) * rstd); }) /
+          (double)n);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) {
+    const T normal = (x[i] - mean) * rstd;
+    dx[i] = rstd * (g[i] * weight[i] - h_mean - normal * hn_mean);
+    dw[i] += g[i] * normal;
+    db[i] += g[i];
+  }
+}
+
+template <class T> constexpr RowLoops<T> kRows = {softmax<T>,           log_softmax<T>,   softmax_grad<T>,
+                                                  log_softmax_grad<T>,  whole_log_sum_exp<T>, softmax_minus<T>,
+                                                  layer_norm<T>,        layer_norm_grad<T>};
+
+TANDEM_END_VECTOR
+
+namespace tandem::TANDEM_ISA {
+const RowLoops<float>* rows_f32() { return &kRows<float>; }
+const RowLoops<double>* rows_f64() { return &kRows<double>; }
+}  // namespace tandem::TANDEM_ISA

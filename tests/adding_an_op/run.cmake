@@ -1,0 +1,25 @@
+# Copies the tree to WORK, applies docs/adding-an-op.md, builds what that changes and tests the new ops.
+set(tree ${WORK}/tree)
+file(REMOVE_RECURSE ${tree})
+file(MAKE_DIRECTORY ${tree}/tests)
+file(COPY ${SOURCE}/tandem DESTINATION ${tree})
+file(COPY ${SOURCE}/tests/samples ${SOURCE}/tests/emulator DESTINATION ${tree}/tests)
+
+function(run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${output}\nfailed: ${ARGN}")
+  endif()
+  message(STATUS "${output}")
+endfunction()
+
+run(sh ${SOURCE}/tests/adding_an_op/apply.sh ${SOURCE}/docs/adding-an-op.md ${tree})
+run(${CMAKE_COMMAND} -S ${SOURCE}/tests/adding_an_op -B ${WORK}/build -G ${GENERATOR} -DSETTINGS=${SETTINGS}
+    -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER})
+run(${CMAKE_COMMAND} --build ${WORK}/build --parallel 2)
+set(ENV{TANDEM_ISA} portable)
+set(ENV{OMP_NUM_THREADS} 2)
+foreach(op softplus cumsum)
+  set(ENV{TANDEM_TEST_OP} ${op})
+  run(${WORK}/build/new_ops --source-file=*generated_test.cpp --test-case=every*)
+endforeach()

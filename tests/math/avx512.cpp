@@ -1,0 +1,6 @@
+// The loops over the shared mathematics and their reference, built for AVX-512.
+#if defined(__x86_64__)
+#define MATH_NAME cpp_avx512
+#include "tests/math/loops.h"
+#include "tests/math/reference.h"
+#endif

@@ -1,0 +1,39 @@
+# Tests of the package: installed to a folder of the build tree, then used as a stranger's project would.
+
+set(package ${PROJECT_BINARY_DIR}/package)
+set(consumer ${CMAKE_CURRENT_SOURCE_DIR}/consumer)
+
+add_test(NAME package.install
+  COMMAND ${CMAKE_COMMAND} -DBUILD=${PROJECT_BINARY_DIR} -DPREFIX=${package} -P ${CMAKE_CURRENT_SOURCE_DIR}/install_package.cmake)
+set_tests_properties(package.install PROPERTIES FIXTURES_SETUP package)
+
+function(tandem_add_package_test name)
+  add_test(NAME package.${name} COMMAND ${ARGN})
+  set_tests_properties(package.${name} PROPERTIES FIXTURES_REQUIRED package LABELS package TIMEOUT 1200)
+endfunction()
+
+# The same project three ways. add_subdirectory builds the library again: from ccache where there is one.
+foreach(way find_package add_subdirectory)
+  tandem_add_package_test(${way} ${CMAKE_CTEST_COMMAND}
+    --build-and-test ${consumer} ${PROJECT_BINARY_DIR}/consumer/${way}
+    --build-generator ${CMAKE_GENERATOR} --build-makeprogram ${CMAKE_MAKE_PROGRAM}
+    --build-options -DTANDEM_WAY=${way} -DTANDEM_SOURCE=${PROJECT_SOURCE_DIR} -DTANDEM_PACKAGE=${package}
+      -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}
+      -DCMAKE_CXX_FLAGS=${CMAKE_CXX_FLAGS}
+      -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
+      -DTANDEM_WITH_ONEDNN=${TANDEM_WITH_ONEDNN} -DTANDEM_WITH_CUDA=${TANDEM_WITH_CUDA}
+    --test-command consumer)
+endforeach()
+tandem_add_package_test(pkg_config ${CMAKE_CURRENT_SOURCE_DIR}/package_pkg_config.sh
+  ${CMAKE_CXX_COMPILER} ${package} ${consumer} ${PROJECT_BINARY_DIR}/consumer/pkg_config)
+
+tandem_add_package_test(headers ${CMAKE_CURRENT_SOURCE_DIR}/package_headers.sh ${CMAKE_CXX_COMPILER} ${package}/include)
+
+# A vector kernel's object must not offer the linker an inline function compiled for a newer machine.
+foreach(part IN LISTS tandem_vector_targets)
+  if(NOT part STREQUAL tandem_vector_portable)
+    string(REPLACE "tandem_vector_" "" isa ${part})
+    add_test(NAME package.${isa}_stays_apart COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/package_isa_apart.sh
+      ${CMAKE_NM} ${isa} $<TARGET_OBJECTS:${part}> COMMAND_EXPAND_LISTS)
+  endif()
+endforeach()
