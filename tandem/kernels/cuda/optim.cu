@@ -62,8 +62,10 @@ __global__ void __launch_bounds__(threads_per_block)
   }
 }
 
+// The rate, the corrections and what is made of them are float32 whatever the parameter is, as on the CPU.
 template <class W> struct AdamW {
-  Number<W> rate, correction1, correction2;  // 1 - beta1^t, sqrt(1 - beta2^t)
+  Number<float> rate, correction1, correction2;  // 1 - beta1^t, sqrt(1 - beta2^t)
+  float decoupled_decay;
   W beta2, rest1, rest2, epsilon, decay;     // rest: 1 - beta
   bool decoupled;
 };
@@ -73,7 +75,8 @@ __global__ void __launch_bounds__(threads_per_block)
     adamw(T* new_param, T* new_m, T* new_v, const T* param, const T* grad, const T* m, const T* v, AdamW<Compute<T>> by,
           Layout<7> layout) {
   using W = Compute<T>;
-  const W rate = by.rate.get(), step_size = rate / by.correction1.get(), correction2 = by.correction2.get();
+  const float rate = by.rate.get();
+  const W kept = 1.0f - rate * by.decoupled_decay, step_size = rate / by.correction1.get(), correction2 = by.correction2.get();
   const unsigned step = gridDim.x * blockDim.x;
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
     int64_t at[7];
@@ -81,7 +84,7 @@ __global__ void __launch_bounds__(threads_per_block)
     W p = widen(param[at[3]]), g = widen(grad[at[4]]);
     const W m_old = widen(m[at[5]]), v_old = widen(v[at[6]]);
     if (by.decay != 0) {
-      if (by.decoupled) p = p * (W(1) - rate * by.decay);
+      if (by.decoupled) p = p * kept;
       else g = g + p * by.decay;
     }
     const W m_next = m_old + (g - m_old) * by.rest1;
@@ -115,9 +118,10 @@ void adamw_kernel(KernelContext& op) {
   visit_floating(op.out().dtype, [&]<class T>() {
     using W = Compute<T>;
     const double beta1 = op.attributes.number("beta1"), beta2 = op.attributes.number("beta2");
-    const AdamW<W> by{number<W>(op.in(4)), number<W>(op.in(5)), number<W>(op.in(6)), static_cast<W>(beta2),
-                      static_cast<W>(1 - beta1), static_cast<W>(1 - beta2), static_cast<W>(op.attributes.number("epsilon")),
-                      static_cast<W>(op.attributes.number("weight_decay")), op.attributes.flag("decoupled")};
+    const double decay = op.attributes.number("weight_decay");
+    const AdamW<W> by{number<float>(op.in(4)), number<float>(op.in(5)), number<float>(op.in(6)), static_cast<float>(decay),
+                      static_cast<W>(beta2), static_cast<W>(1 - beta1), static_cast<W>(1 - beta2),
+                      static_cast<W>(op.attributes.number("epsilon")), static_cast<W>(decay), op.attributes.flag("decoupled")};
     const Iteration iteration(op.out().shape, {layout_of(op.out(0)), layout_of(op.out(1)), layout_of(op.out(2)),
                                                layout_of(op.in(0)), layout_of(op.in(1)), layout_of(op.in(2)), layout_of(op.in(3))});
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* at) {
