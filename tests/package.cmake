@@ -12,7 +12,8 @@ function(tandem_add_package_test name)
   set_tests_properties(package.${name} PROPERTIES FIXTURES_REQUIRED package LABELS package TIMEOUT 1200)
 endfunction()
 
-# The same project three ways. add_subdirectory builds the library again: from ccache where there is one.
+# The same project three ways. add_subdirectory builds the library again: from ccache where there is one, and for
+# one instruction set.
 foreach(way find_package add_subdirectory)
   tandem_add_package_test(${way} ${CMAKE_CTEST_COMMAND}
     --build-and-test ${consumer} ${PROJECT_BINARY_DIR}/consumer/${way}
@@ -21,7 +22,7 @@ foreach(way find_package add_subdirectory)
       -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}
       -DCMAKE_CXX_FLAGS=${CMAKE_CXX_FLAGS}
       -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
-      -DTANDEM_WITH_ONEDNN=${TANDEM_WITH_ONEDNN} -DTANDEM_WITH_CUDA=${TANDEM_WITH_CUDA}
+      -DTANDEM_ISAS= -DTANDEM_WITH_ONEDNN=${TANDEM_WITH_ONEDNN} -DTANDEM_WITH_CUDA=${TANDEM_WITH_CUDA}
     --test-command consumer)
 endforeach()
 tandem_add_package_test(pkg_config ${CMAKE_CURRENT_SOURCE_DIR}/package_pkg_config.sh
