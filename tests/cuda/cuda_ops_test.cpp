@@ -401,7 +401,9 @@ TEST_CASE("cuda: max_pool2d, its gradient and that one's") {
 TEST_CASE("cuda: optimiser updates") {
   for (const DType type : floats) {
     const Tensor p = numbers({7, 9}, type), g = numbers({7, 9}, type, 2), m = numbers({7, 9}, type, 3), v = abs(numbers({7, 9}, type, 4));
-    const Tensor rate = full({}, 0.1, {.dtype = type}), rate32 = full({}, 0.1), correction = full({}, 0.5);
+    const Tensor rate = full({}, 0.1, {.dtype = type});
+    const DType wide = type == float64 ? float64 : float32;
+    const Tensor wide_rate = full({}, 0.1, {.dtype = wide}), correction = full({}, 0.5, {.dtype = wide});
     for (const double momentum : {0.0, 0.9}) {
       for (const bool nesterov : {false, true}) {
         compare_decomposed("sgd", {p, g, m, rate}, {{"momentum", momentum}, {"weight_decay", 0.01}, {"dampening", 0.1}, {"nesterov", nesterov}},
@@ -409,7 +411,7 @@ TEST_CASE("cuda: optimiser updates") {
       }
     }
     for (const bool decoupled : {false, true}) {
-      compare_decomposed("adamw", {p, g, m, v, rate32, correction, correction},
+      compare_decomposed("adamw", {p, g, m, v, wide_rate, correction, correction},
                          {{"beta1", 0.9}, {"beta2", 0.99}, {"weight_decay", 0.01}, {"epsilon", 1e-3}, {"decoupled", decoupled}},
                          type == float16 || type == bfloat16 ? Tolerance{5e-2, 5e-2} : type == float64 ? Tolerance{1e-9, 1e-9} : Tolerance{1e-4, 1e-5});
     }

@@ -48,19 +48,22 @@ void add_sgd(Samples& samples, const Sgd& s, const Shape& shape) {
 struct Adam {
   double beta1, beta2, epsilon, decay;
   bool decoupled;
+  DType rates = float32;
 };
 
 void add_adam(Samples& samples, const Adam& a, const Shape& shape) {
-  samples.push_back({.op = "adamw", .label = detail::str(shape, " weight decay ", a.decay, a.decoupled ? " decoupled" : ""),
+  samples.push_back({.op = "adamw", .label = detail::str(shape, " weight decay ", a.decay, a.decoupled ? " decoupled" : "", " rates ", a.rates),
                      .operands = {{shape, spread(-2, 2)}, {shape, spread(-1, 1, 1)}, {shape, spread(-1, 1, 2)}, {shape, spread(0.01, 1, 3)},
-                                  {{}, repeat({0.01}), float32}, {{}, repeat({0.271}), float32}, {{}, repeat({0.0632}), float32}},
+                                  {{}, repeat({0.01}), a.rates}, {{}, repeat({0.271}), a.rates}, {{}, repeat({0.0632}), a.rates}},
                      .dtypes = kFloats,
                      .call = call_op("adamw", {{"beta1", a.beta1}, {"beta2", a.beta2}, {"epsilon", a.epsilon}, {"weight_decay", a.decay}, {"decoupled", a.decoupled}}),
                      .reference = [a](const NumberLists& in) {
                        Numbers param = result_like(in[0]), m = result_like(in[2]), v = result_like(in[3]);
-                       // The rate and what is made of it are float32 whatever the parameter is.
+                       // What is made of the rates is rounded in their type whatever the parameter's is.
                        const auto lr = static_cast<float>(in[4][0]);
-                       const double rate = lr / static_cast<float>(in[5][0]), kept = 1.0f - lr * static_cast<float>(a.decay), correction2 = in[6][0];
+                       const bool wide = a.rates == float64;
+                       const double rate = wide ? in[4][0] / in[5][0] : lr / static_cast<float>(in[5][0]);
+                       const double kept = wide ? 1 - in[4][0] * a.decay : 1.0f - lr * static_cast<float>(a.decay), correction2 = in[6][0];
                        for (int64_t i = 0; i < param.numel(); ++i) {
                          const double g = in[1][i] + (a.decoupled ? 0 : a.decay * in[0][i]);
                          const double p = in[0][i] * (a.decoupled ? kept : 1);
@@ -81,7 +84,8 @@ void add_adam(Samples& samples, const Adam& a, const Shape& shape) {
 void add_optim_samples(Samples& samples) {
   for (const Shape& shape : kShapes) {
     for (const Sgd& s : {Sgd{0, 0, 0, false}, {0.9, 0, 0, false}, {0.9, 0.1, 0.01, false}, {0.9, 0, 0.01, true}, {0, 0, 0.01, false}}) add_sgd(samples, s, shape);
-    for (const Adam& a : {Adam{0.9, 0.999, 1e-8, 0, false}, {0.9, 0.999, 1e-8, 0.01, true}, {0.8, 0.99, 1e-6, 0.01, false}}) add_adam(samples, a, shape);
+    for (const Adam& a : {Adam{0.9, 0.999, 1e-8, 0, false}, {0.9, 0.999, 1e-8, 0.01, true}, {0.8, 0.99, 1e-6, 0.01, false}, {0.9, 0.999, 1e-8, 0.01, true, float64}})
+      add_adam(samples, a, shape);
   }
 }
 

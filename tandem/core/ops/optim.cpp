@@ -24,9 +24,11 @@ void infer_sgd(Infer& op) {
 
 void infer_adamw(Infer& op) {
   check_update(op, 4);
-  // What is made of them is rounded as float32 in every kernel and mode, whatever the parameter is.
+  // What is made of them is rounded in their type in every kernel and mode, whatever the parameter is.
+  const DType type = op.input(4).dtype();
   for (int i = 4; i < 7; ++i)
-    op.check<DTypeError>(op.input(i).dtype() == float32, "the rate and the bias corrections must be float32, operand ", i, " is ", op.input(i).dtype());
+    op.check<DTypeError>((type == float32 || type == float64) && op.input(i).dtype() == type,
+                         "the rate and the bias corrections must all be float32, or all float64; operand ", i, " is ", op.input(i).dtype());
   op.output(op.input(0));
   op.output(op.input(2));
   op.output(op.input(3));

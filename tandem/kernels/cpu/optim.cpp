@@ -10,11 +10,19 @@ namespace {
 
 constexpr int64_t kGrain = 16 * 1024;
 
-float scalar(const TensorImpl& x) {
-  if (x.dtype == DType::float32) return *static_cast<const float*>(x.data);
-  float value = 0;
-  copy_elements(x, Header(&value, DType::float32, {}).impl);
+template <class R = float> R scalar(const TensorImpl& x) {
+  if (x.dtype == dtype_of<R>) return *static_cast<const R*>(x.data);
+  R value = 0;
+  copy_elements(x, Header(&value, dtype_of<R>, {}).impl);
   return value;
+}
+
+/// What is made of rates is rounded in their type R, whatever the parameter's is.
+template <class R, class T> void set_rates(const KernelContext& c, double decay, AdamArguments<T>& all) {
+  const R lr = scalar<R>(c.in(4));
+  all.shrink = static_cast<T>(R(1) - lr * static_cast<R>(decay));
+  all.step_size = static_cast<T>(lr / scalar<R>(c.in(5)));
+  all.correction2 = static_cast<T>(scalar<R>(c.in(6)));
 }
 
 /// Parameters are dense, and contiguous but for what a user lays out otherwise; then every operand is copied.
@@ -46,16 +54,14 @@ template <class T> void adamw(KernelContext& c) {
   const double beta1 = c.attributes.number("beta1"), beta2 = c.attributes.number("beta2"),
                decay = c.attributes.number("weight_decay");
   const bool decoupled = c.attributes.flag("decoupled");
-  const float lr = scalar(c.in(4));
   AdamArguments<T> all{};
+  if (c.in(4).dtype == DType::float64) set_rates<double>(c, decay, all);
+  else set_rates<float>(c, decay, all);
   all.shrinks = decoupled && decay != 0;
-  all.shrink = static_cast<T>(1.0f - lr * static_cast<float>(decay));
   all.added_decay = static_cast<T>(decoupled ? 0 : decay);
   all.one_minus_beta1 = static_cast<T>(1 - beta1);
   all.beta2 = static_cast<T>(beta2);
   all.one_minus_beta2 = static_cast<T>(1 - beta2);
-  all.step_size = static_cast<T>(lr / scalar(c.in(5)));
-  all.correction2 = static_cast<T>(scalar(c.in(6)));
   all.epsilon = static_cast<T>(c.attributes.number("epsilon"));
   parallel_for(
       c.out(0).shape.numel(), kGrain,

@@ -62,10 +62,11 @@ __global__ void __launch_bounds__(threads_per_block)
   }
 }
 
-// The rate, the corrections and what is made of them are float32 whatever the parameter is, as on the CPU.
+// What is made of the rate and the corrections is rounded in their type, whatever the parameter's is.
 template <class W> struct AdamW {
-  Number<float> rate, correction1, correction2;  // 1 - beta1^t, sqrt(1 - beta2^t)
-  float decoupled_decay;
+  Number<double> rate, correction1, correction2;  // 1 - beta1^t, sqrt(1 - beta2^t)
+  bool double_rates;
+  double exact_decay;
   W beta2, rest1, rest2, epsilon, decay;     // rest: 1 - beta
   bool decoupled;
 };
@@ -75,8 +76,16 @@ __global__ void __launch_bounds__(threads_per_block)
     adamw(T* new_param, T* new_m, T* new_v, const T* param, const T* grad, const T* m, const T* v, AdamW<Compute<T>> by,
           Layout<7> layout) {
   using W = Compute<T>;
-  const float rate = by.rate.get();
-  const W kept = 1.0f - rate * by.decoupled_decay, step_size = rate / by.correction1.get(), correction2 = by.correction2.get();
+  const double rate = by.rate.get(), correction1 = by.correction1.get();
+  const W correction2 = static_cast<W>(by.correction2.get());
+  W kept, step_size;
+  if (by.double_rates) {
+    kept = static_cast<W>(1 - rate * by.exact_decay);
+    step_size = static_cast<W>(rate / correction1);
+  } else {
+    kept = static_cast<W>(1.0f - static_cast<float>(rate) * static_cast<float>(by.exact_decay));
+    step_size = static_cast<W>(static_cast<float>(rate) / static_cast<float>(correction1));
+  }
   const unsigned step = gridDim.x * blockDim.x;
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
     int64_t at[7];
@@ -119,7 +128,7 @@ void adamw_kernel(KernelContext& op) {
     using W = Compute<T>;
     const double beta1 = op.attributes.number("beta1"), beta2 = op.attributes.number("beta2");
     const double decay = op.attributes.number("weight_decay");
-    const AdamW<W> by{number<float>(op.in(4)), number<float>(op.in(5)), number<float>(op.in(6)), static_cast<float>(decay),
+    const AdamW<W> by{number<double>(op.in(4)), number<double>(op.in(5)), number<double>(op.in(6)), op.in(4).dtype == DType::float64, decay,
                       static_cast<W>(beta2), static_cast<W>(1 - beta1), static_cast<W>(1 - beta2),
                       static_cast<W>(op.attributes.number("epsilon")), static_cast<W>(decay), op.attributes.flag("decoupled")};
     const Iteration iteration(op.out().shape, {layout_of(op.out(0)), layout_of(op.out(1)), layout_of(op.out(2)),
