@@ -4,7 +4,7 @@ include(CMakePackageConfigHelpers)
 # Kernels and code generators are ours alone: their headers may include Eigen, oneDNN or CUDA.
 install(DIRECTORY tandem/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem
   FILES_MATCHING PATTERN "*.h" PATTERN "*.def"
-  PATTERN "kernels" EXCLUDE PATTERN "codegen" EXCLUDE PATTERN "cuda_step.h" EXCLUDE)
+  PATTERN "kernels" EXCLUDE PATTERN "codegen" EXCLUDE PATTERN "cuda_step.h" EXCLUDE PATTERN "program_impl.h" EXCLUDE)
 install(TARGETS tandem EXPORT tandem
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -173,6 +173,8 @@ struct Op {
   uint32_t saved = kSaveNothing;
   /// Dispatch makes inputs contiguous before anything else sees them.
   bool contiguous_inputs = false;
+  /// The kernel may write each output over the input of its type and layout: it reads an element before it writes it.
+  bool in_place = false;
   DecomposeFn decompose = nullptr;
   const char* onnx = nullptr;
   Pointwise pointwise = {};

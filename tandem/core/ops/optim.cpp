@@ -77,8 +77,8 @@ Tensors decompose_adamw(std::span<const Tensor> given, const Attributes& attribu
 }  // namespace
 
 void define_optim(OpTable& table) {
-  table.add({.name = "sgd", .kind = OpKind::opaque, .inputs = 4, .outputs = 2, .infer = infer_sgd, .decompose = decompose_sgd});
-  table.add({.name = "adamw", .kind = OpKind::opaque, .inputs = 7, .outputs = 3, .infer = infer_adamw, .decompose = decompose_adamw});
+  table.add({.name = "sgd", .kind = OpKind::opaque, .inputs = 4, .outputs = 2, .infer = infer_sgd, .in_place = true, .decompose = decompose_sgd});
+  table.add({.name = "adamw", .kind = OpKind::opaque, .inputs = 7, .outputs = 3, .infer = infer_adamw, .in_place = true, .decompose = decompose_adamw});
 }
 
 }  // namespace tandem

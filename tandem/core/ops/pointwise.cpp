@@ -243,6 +243,7 @@ void define_pointwise(OpTable& table) {
     op.kind = OpKind::pointwise;
     op.inputs = inputs;
     op.infer = infer_pointwise;
+    op.in_place = true;
     op.pointwise = {id++, expression, domain};
     return table.add(op);
   };
