@@ -3,6 +3,7 @@
 
 #include "tandem/io/dataset.h"
 #include "tandem/io/idx.h"
+#include "tandem/io/image_grid.h"
 #include "tandem/io/labelled_images.h"
 #include "tandem/io/loader.h"
 #include "tandem/io/mnist.h"
