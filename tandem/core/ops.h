@@ -136,6 +136,23 @@ struct Conv2dOptions {
   int64_t groups = 1;
 };
 Tensor conv2d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const Conv2dOptions& options = {});
+struct Conv1dOptions {
+  int64_t stride = 1, padding = 0, dilation = 1, groups = 1;
+};
+/// x [batch, in, length], weight [out, in / groups, kernel].
+Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const Conv1dOptions& options = {});
+struct ConvTranspose2dOptions {
+  Pair stride = 1, padding = 0, output_padding = 0, dilation = 1;
+  int64_t groups = 1;
+};
+/// What conv2d's gradient does to its output's: each pixel of x [batch, in, height, width] spreads weight [in, out / groups,
+/// kernel height, kernel width]. The result has (height - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1 rows.
+Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const ConvTranspose2dOptions& options = {});
+struct ConvTranspose1dOptions {
+  int64_t stride = 1, padding = 0, output_padding = 0, dilation = 1, groups = 1;
+};
+/// x [batch, in, length], weight [in, out / groups, kernel].
+Tensor conv_transpose1d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const ConvTranspose1dOptions& options = {});
 struct Pool2dOptions {
   Pair stride = 0;  ///< 0: as the kernel
   Pair padding = 0;
@@ -149,6 +166,24 @@ Tensor log_softmax(const Arg& x, int64_t dim = -1);
 Tensor cross_entropy(const Arg& logits, const Tensor& labels);
 /// (x - mean) / sqrt(variance + epsilon) over the last dim, times weight, plus bias (both optional).
 Tensor layer_norm(const Arg& x, const Tensor& weight = {}, const Tensor& bias = {}, double epsilon = 1e-5);
+/// x / sqrt(mean(x²) + epsilon) over the last dim, times weight if given (Zhang & Sennrich 2019).
+Tensor rms_norm(const Arg& x, const Tensor& weight = {}, double epsilon = 1e-6);
+
+// ---- Channels: x [batch, channels, …], weight and bias [channels] (both optional) of x's dtype, or float32.
+struct BatchNormOptions {
+  bool training = false;  ///< by the batch's own statistics; they are also mixed into the running ones
+  double momentum = 0.1;  ///< the share of the batch in running = (1 - momentum) running + momentum batch
+  double epsilon = 1e-5;
+};
+/// (x - mean) / sqrt(variance + epsilon) * weight + bias for each channel, by the running statistics [channels] or, in
+/// training, by those of the batch (biased variance); running_var is given the unbiased one. In training, undefined
+/// running statistics are left out. ValueError where a channel has a single value to train with.
+Tensor batch_norm(const Arg& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight = {},
+                  const Tensor& bias = {}, const BatchNormOptions& options = {});
+/// The same over each of `groups` groups of channels of each image on its own (Wu & He 2018).
+Tensor group_norm(const Arg& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {}, double epsilon = 1e-5);
+/// And over each channel of each image (Ulyanov et al. 2016).
+Tensor instance_norm(const Arg& x, const Tensor& weight = {}, const Tensor& bias = {}, double epsilon = 1e-5);
 
 // ---- Index.
 /// Rows of weight [count, width] at ids (any shape): [ids.., width].

@@ -64,8 +64,15 @@ Shape contiguous_strides(const Shape& shape) {
 }
 
 Shape channels_last_strides(const Shape& shape) {
-  const int64_t channels = std::max<int64_t>(shape[1], 1), width = std::max<int64_t>(shape[3], 1);
-  return {channels * std::max<int64_t>(shape[2], 1) * width, 1, width * channels, channels};
+  Shape strides = shape;
+  int64_t stride = std::max<int64_t>(shape[1], 1);
+  for (int i = shape.size() - 1; i >= 2; --i) {
+    strides[i] = stride;
+    stride *= std::max<int64_t>(shape[i], 1);
+  }
+  strides[0] = stride;
+  strides[1] = 1;
+  return strides;
 }
 
 bool is_contiguous(const Shape& shape, const Shape& strides) {

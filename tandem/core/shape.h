@@ -71,7 +71,7 @@ std::ostream& operator<<(std::ostream& out, const Shape& shape);
 
 /// Strides, in elements, of a row-major tensor.
 Shape contiguous_strides(const Shape& shape);
-/// Strides of a [batch, channels, height, width] tensor held as batch, height, width, channels.
+/// Strides of a [batch, channels, …] tensor (height and width, mostly) held as batch, …, channels.
 Shape channels_last_strides(const Shape& shape);
 /// True if elements lie in row-major order without gaps (dims of extent 1 don't count).
 bool is_contiguous(const Shape& shape, const Shape& strides);

@@ -1,10 +1,14 @@
 // All of tandem::nn.
 #pragma once
 
+#include "tandem/nn/batch_norm.h"
 #include "tandem/nn/clip.h"
+#include "tandem/nn/conv1d.h"
 #include "tandem/nn/conv2d.h"
+#include "tandem/nn/conv_transpose2d.h"
 #include "tandem/nn/dropout.h"
 #include "tandem/nn/embedding.h"
+#include "tandem/nn/group_norm.h"
 #include "tandem/nn/init.h"
 #include "tandem/nn/layer_norm.h"
 #include "tandem/nn/linear.h"
@@ -12,5 +16,6 @@
 #include "tandem/nn/optim/schedule.h"
 #include "tandem/nn/optim/sgd.h"
 #include "tandem/nn/reflect.h"
+#include "tandem/nn/rms_norm.h"
 #include "tandem/nn/sequential.h"
 #include "tandem/nn/training_flag.h"

@@ -83,9 +83,50 @@ void add(Samples& samples, const Convolution& c, bool large = false) {
   });
 }
 
+/// The public functions that are made of the ops: one dim, and the gradient as a layer of its own.
+void add_variants(Samples& samples) {
+  const auto push = [&](const char* op, const char* label, std::vector<Operand> operands, Call call, Reference reference) {
+    samples.push_back({.op = op, .label = label, .operands = std::move(operands), .dtypes = kFloats, .call = std::move(call), .reference = std::move(reference),
+                       .ulps = 16, .gradients = Gradients::second, .agreement = Agreement::close});
+  };
+  const Convolution line{.x = {2, 2, 1, 7}, .w = {4, 1, 1, 3}, .stride = {1, 2}, .padding = {0, 2}, .dilation = {1, 2}, .groups = 2};
+  push("conv2d", "conv1d", {{{2, 2, 7}, spread(-2, 2)}, {{4, 1, 3}, spread(-1, 1, 1)}, {{4}, spread(-1, 1, 2)}},
+       [](const Tensors& in) { return Tensors{conv1d(in[0], in[1], in[2], {.stride = 2, .padding = 2, .dilation = 2, .groups = 2})}; },
+       [line](const NumberLists& in) {
+         const Shape y = line.y();
+         Numbers out = zeros_with_scale({y[0], y[1], y[3]}, in[0].dtype);
+         line.each([&](int64_t i, int64_t k, int64_t o) { accumulate(out, o, in[0][i] * in[1][k]); });
+         for (int64_t o = 0; o < out.numel(); ++o) accumulate(out, o, in[2][unravel(o, out.shape)[1]]);
+         return NumberLists{out};
+       });
+  // The convolution that it transposes maps [.., 7, 6] to [.., 3, 3]; output_padding adds the last row.
+  const Convolution spreads{.x = {2, 4, 6, 5}, .w = {2, 2, 3, 2}, .stride = {2, 2}, .padding = {1, 0}, .dilation = {1, 1}, .groups = 2};
+  push("conv2d_input_grad", "conv_transpose2d", {{spreads.y(), spread(-2, 2)}, {spreads.w, spread(-1, 1, 1)}, {{4}, spread(-1, 1, 2)}},
+       [](const Tensors& in) {
+         return Tensors{conv_transpose2d(in[0], in[1], in[2], {.stride = 2, .padding = {1, 0}, .output_padding = {1, 1}, .groups = 2})};
+       },
+       [spreads](const NumberLists& in) {
+         Numbers out = zeros_with_scale(spreads.x, in[0].dtype);
+         spreads.each([&](int64_t i, int64_t k, int64_t o) { accumulate(out, i, in[0][o] * in[1][k]); });
+         for (int64_t i = 0; i < out.numel(); ++i) accumulate(out, i, in[2][unravel(i, out.shape)[1]]);
+         return NumberLists{out};
+       });
+  const Convolution back{.x = {2, 2, 1, 9}, .w = {3, 2, 1, 3}, .stride = {1, 3}, .padding = {0, 1}, .dilation = {1, 2}};
+  push("conv2d_input_grad", "conv_transpose1d", {{{2, 3, back.y()[3]}, spread(-2, 2)}, {{3, 2, 3}, spread(-1, 1, 1)}},
+       [](const Tensors& in) {
+         return Tensors{conv_transpose1d(in[0], in[1], {}, {.stride = 3, .padding = 1, .output_padding = 0, .dilation = 2})};
+       },
+       [back](const NumberLists& in) {
+         Numbers out = zeros_with_scale({2, 2, 9}, in[0].dtype);
+         back.each([&](int64_t i, int64_t k, int64_t o) { accumulate(out, i, in[0][o] * in[1][k]); });
+         return NumberLists{out};
+       });
+}
+
 }  // namespace
 
 void add_conv_samples(Samples& samples) {
+  add_variants(samples);
   add(samples, {.x = {1, 1, 3, 3}, .w = {1, 1, 2, 2}});
   add(samples, {.x = {2, 2, 4, 3}, .w = {3, 2, 3, 3}, .padding = {1, 1}});
   add(samples, {.x = {1, 2, 5, 4}, .w = {2, 2, 3, 2}, .stride = {2, 1}, .padding = {1, 0}});
@@ -94,8 +135,10 @@ void add_conv_samples(Samples& samples) {
   add(samples, {.x = {1, 4, 3, 3}, .w = {4, 2, 2, 2}, .groups = 2});
   add(samples, {.x = {2, 3, 3, 2}, .w = {3, 1, 2, 2}, .padding = {1, 1}, .groups = 3});
   add(samples, {.x = {1, 1, 4, 7}, .w = {1, 1, 2, 2}, .stride = {3, 3}});  // the last rows are never read
+  add(samples, {.x = {1, 2, 5, 4}, .w = {4, 1, 3, 2}, .stride = {2, 1}, .padding = {2, 1}, .dilation = {1, 2}, .groups = 2});
   add(samples, {.x = {0, 2, 4, 4}, .w = {3, 2, 3, 3}});
   add(samples, {.x = {3, 1, 17, 17}, .w = {6, 1, 5, 5}, .padding = {2, 2}}, true);
+  add(samples, {.x = {2, 32, 9, 9}, .w = {32, 1, 3, 3}, .padding = {2, 2}, .dilation = {2, 2}, .groups = 32}, true);
   add(samples, {.x = {2, 16, 9, 11}, .w = {32, 16, 3, 3}, .stride = {2, 2}, .padding = {1, 1}}, true);
 }
 

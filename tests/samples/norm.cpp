@@ -1,4 +1,4 @@
-// Samples of layer normalisation and its gradient.
+// Samples of layer and RMS normalisation and their gradients; batch_norm.cpp has those of batch normalisation.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -73,9 +73,73 @@ NumberLists backward(const NumberLists& in) {
   return {dx, dw, db};
 }
 
+NumberLists rms_forward(const NumberLists& in) {
+  const Numbers &x = in[0], &w = in[1];
+  const int64_t width = x.shape.back();
+  Shape rows = x.shape;
+  rows.erase(rows.size() - 1);
+  Numbers y(x.shape, x.dtype), rstd(rows, x.dtype == float64 ? float64 : float32);
+  for (int64_t row = 0; row < rows.numel(); ++row) {
+    Real squares = 0;
+    for (int64_t i = row * width; i < (row + 1) * width; ++i) squares += Real(x[i]) * x[i];
+    rstd[row] = 1 / std::sqrt(static_cast<double>(squares) / static_cast<double>(width) + kEpsilon);
+    for (int64_t i = 0; i < width; ++i) y[row * width + i] = x[row * width + i] * rstd[row] * w[i];
+  }
+  return {y, rstd};
+}
+
+/// From g, x and w: the gradients of x and w.
+NumberLists rms_backward(const NumberLists& in) {
+  const Numbers &g = in[0], &x = in[1], &w = in[2];
+  const Numbers rstd = rms_forward({x, w})[1];
+  const int64_t width = x.shape.back();
+  Numbers dx(x.shape, x.dtype), dw(w.shape, x.dtype);
+  dx.make_scale(), dw.make_scale();
+  for (int64_t row = 0; row < rstd.numel(); ++row) {
+    double mean = 0, magnitude = 0;
+    for (int64_t i = 0; i < width; ++i) {
+      const int64_t at = row * width + i;
+      const double normal = x[at] * rstd[row], h = g[at] * w[i];
+      mean += h * normal / static_cast<double>(width);
+      magnitude += std::fabs(h * normal) / static_cast<double>(width);
+      dw[i] += g[at] * normal;
+      dw.scale[static_cast<size_t>(i)] += std::fabs(g[at] * normal);
+    }
+    for (int64_t i = 0; i < width; ++i) {
+      const int64_t at = row * width + i;
+      const double normal = x[at] * rstd[row], h = g[at] * w[i];
+      dx[at] = rstd[row] * (h - normal * mean);
+      dx.scale[static_cast<size_t>(at)] = rstd[row] * (std::fabs(h) + std::fabs(normal) * magnitude);
+    }
+  }
+  return {dx, dw};
+}
+
+void add_rms_norm(Samples& samples) {
+  for (const Shape& x : {Shape{5}, {3, 4}, {2, 3, 5}, {33, 17}, {4, 1}, {0, 4}, {40, 1031}}) {
+    const Shape row{x.back()};
+    const bool large = x.numel() > 1000;
+    const Gradients gradients = large ? Gradients::none : Gradients::second;
+    const Operand data{x, away_from_zero(0.5, 3), {}, true, false, false}, w{row, spread(0.5, 1.5, 1)};
+    samples.push_back({.op = "rms_norm", .label = to_string(x), .operands = {data, w}, .dtypes = kFloats, .call = call_op("rms_norm", {{"epsilon", kEpsilon}}),
+                       .reference = rms_forward, .ulps = 8, .gradients = gradients, .agreement = Agreement::close, .large = large});
+    // The gradient's own rule takes rstd as a function of x: it is made from x here.
+    samples.push_back({.op = "rms_norm_grad", .label = to_string(x), .operands = {{x, spread(-2, 2, 3)}, data, w}, .dtypes = kFloats,
+                       .call = [](const Tensors& in) {
+                         const Tensors made = call_op("rms_norm", {{"epsilon", kEpsilon}})({in[1], in[2]});
+                         return call_op("rms_norm_grad")({in[0], in[1], in[2], made[1]});
+                       },
+                       .reference = rms_backward, .ulps = 16, .gradients = gradients, .agreement = Agreement::close, .large = large});
+  }
+}
+
 }  // namespace
 
+void add_batch_norm_samples(Samples& samples);
+
 void add_norm_samples(Samples& samples) {
+  add_batch_norm_samples(samples);
+  add_rms_norm(samples);
   for (const Shape& x : {Shape{5}, {3, 4}, {2, 3, 5}, {33, 17}, {4, 1}, {0, 4}, {40, 1031}}) {
     const Shape row{x.back()};
     const bool large = x.numel() > 1000;

@@ -89,4 +89,63 @@ Tensor conv2d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv
   return dispatch(op, {x.tensor(), weight, bias}, attributes, x.where());
 }
 
+namespace {
+
+template <class E, class... Parts> void check(bool condition, const Arg& x, const Parts&... parts) {
+  if (!condition) throw E(detail::str(parts...), user_line(x.where()));
+}
+
+void check_ranks(const char* name, const Arg& x, const Tensor& weight, int rank, const char* x_dims, const char* weight_dims) {
+  check<UndefinedError>(weight.defined(), x, name, ": weight is an undefined Tensor");
+  check<ShapeError>(x.tensor().rank() == rank && weight.rank() == rank, x, name, ": needs x ", x_dims, " and weight ", weight_dims, ", got ",
+                    x.tensor().shape(), " and ", weight.shape());
+}
+
+}  // namespace
+
+Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv1dOptions& options) {
+  check_ranks("conv1d", x, weight, 3, "[batch, channels, length]", "[out, in / groups, kernel]");
+  const WhereScope scope(x.where());
+  const Tensor y = conv2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,
+                          {.stride = {1, options.stride}, .padding = {0, options.padding}, .dilation = {1, options.dilation}, .groups = options.groups});
+  return squeeze(y, 2);
+}
+
+Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose2dOptions& options) {
+  constexpr const char* name = "conv_transpose2d: ";
+  check_ranks("conv_transpose2d", x, weight, 4, "[batch, in, height, width]", "[in, out / groups, kernel height, kernel width]");
+  const WhereScope scope(x.where());
+  const Shape &from = x.tensor().shape(), &kernel = weight.shape();
+  check<DTypeError>(is_floating(weight.dtype()) && weight.dtype() == x.tensor().dtype(), x, name, "needs operands of one floating dtype, got ",
+                    x.tensor().dtype(), " and ", weight.dtype(), "; cast one with to()");
+  check<ValueError>(options.groups >= 1 && from[1] % options.groups == 0, x, name, "groups ", options.groups, " don't divide ", from[1], " input channels");
+  check<ShapeError>(kernel[0] == from[1], x, name, "x ", from, " has ", from[1], " channels, weight ", kernel, " wants ", kernel[0],
+                    ": the weight's first extent is that of the input");
+  const Shape stride(options.stride), padding(options.padding), dilation(options.dilation), extra(options.output_padding);
+  const int64_t channels = kernel[1] * options.groups;
+  check<ShapeError>(!bias.defined() || bias.shape() == Shape{channels}, x, name, "bias ", bias.defined() ? bias.shape() : Shape{}, " for ", channels,
+                    " output channels");
+  Shape shape{from[0], channels, 0, 0};
+  for (int i = 0; i < 2; ++i) {
+    check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, x, name, "stride ", stride, " and dilation ", dilation,
+                      " must be at least 1, padding ", padding, " not negative");
+    check<ValueError>(extra[i] >= 0 && extra[i] < stride[i], x, name, "output_padding ", extra, " must be at least 0 and below the stride ", stride);
+    shape[i + 2] = (from[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i + 2] - 1) + extra[i] + 1;
+    check<ShapeError>(from[i + 2] >= 1 && shape[i + 2] >= 1, x, name, "nothing is left of x ", from, " with weight ", kernel, ", stride ", stride,
+                      " and padding ", padding);
+  }
+  const Tensor y = call("conv2d_input_grad", {x.tensor(), weight},
+                        {{"stride", stride}, {"padding", padding}, {"dilation", dilation}, {"groups", options.groups}, {"shape", shape}});
+  return bias.defined() ? y + reshape(bias, {channels, 1, 1}) : y;
+}
+
+Tensor conv_transpose1d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose1dOptions& options) {
+  check_ranks("conv_transpose1d", x, weight, 3, "[batch, in, length]", "[in, out / groups, kernel]");
+  const WhereScope scope(x.where());
+  const Tensor y = conv_transpose2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,
+                                    {.stride = {1, options.stride}, .padding = {0, options.padding}, .output_padding = {0, options.output_padding},
+                                     .dilation = {1, options.dilation}, .groups = options.groups});
+  return squeeze(y, 2);
+}
+
 }  // namespace tandem

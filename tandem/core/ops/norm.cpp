@@ -1,5 +1,6 @@
 // Layer normalisation (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias over
 // the last dim. The op also gives the mean and the reciprocal deviation of each row, which backward reads.
+// RMS normalisation (Zhang, Sennrich 2019) leaves out mean and bias. Batch normalisation is in batch_norm.cpp.
 #include "tandem/core/dispatch.h"
 #include "tandem/core/ops.h"
 
@@ -93,9 +94,64 @@ Tensors layer_norm_second_grad(const OpContext& op) {
   return {grad_g, grad_x, grad_w, Tensor(), Tensor()};
 }
 
+// ---- rms_norm: y = x rstd weight, rstd = 1 / sqrt(mean(x^2) + epsilon).
+
+void infer_rms_norm(Infer& op) {
+  const Tensor& x = op.input(0);
+  op.check_floating(0);
+  op.check<ShapeError>(x.rank() >= 1, "needs at least one dim, got ", x.shape());
+  op.check<ShapeError>(op.input(1).shape() == Shape{x.shape().back()}, "weight ", op.input(1).shape(), " for rows of ", x.shape().back(), " in ", x.shape());
+  op.check<DTypeError>(op.input(1).dtype() == x.dtype(), "weight is ", op.input(1).dtype(), ", x is ", x.dtype());
+  op.output(x.shape(), x.dtype());
+  op.output(rows_of(x.shape()), statistics_type(x.dtype()));
+}
+
+void infer_rms_norm_grad(Infer& op) {
+  op.output(op.input(1).shape(), op.input(1).dtype());
+  op.output(op.input(2).shape(), op.input(2).dtype());
+}
+
+Tensors decompose_rms_norm(std::span<const Tensor> inputs, const Attributes& attributes) {
+  const Tensor x = widen(inputs[0]);
+  const Tensor rstd = rsqrt(row_mean(square(x)) + attributes.number("epsilon"));
+  return {to(x * rstd * widen(inputs[1]), inputs[0].dtype()), reshape(rstd, rows_of(x.shape()))};
+}
+
+/// With n = x rstd and h = g w: dx = rstd (h - n mean(h n)), dw = sum(g n).
+Tensors rms_norm_backward(const Tensor& g16, const Tensor& x16, const Tensor& w16, const Tensor& rstd) {
+  const Tensor g = widen(g16), r = unsqueeze(rstd, -1), n = widen(x16) * r, h = g * widen(w16);
+  return {to(r * (h - n * row_mean(h * n)), x16.dtype()), to(sum_rows(g * n), w16.dtype())};
+}
+
+Tensors rms_norm_grad(const OpContext& op) {
+  const Tensor inputs[] = {op.grad_output(), op.input(0), op.input(1), op.output(1)};
+  Tensors result = dispatch_all(find_op("rms_norm_grad"), inputs, {}, Where::current());
+  if (op.has_grad_output(1)) {  // d rstd / dx = -rstd^3 x / width
+    const Tensor r = unsqueeze(op.output(1), -1);
+    const double width = static_cast<double>(op.input_shape(0).back());
+    result[0] = result[0] - to(unsqueeze(op.grad_output(1), -1) * (r * r * r) * widen(op.input(0)) / width, op.input_dtype(0));
+  }
+  return result;
+}
+
+/// As layer_norm_second_grad, with P(v) = v - n mean(v n): u and hw are the gradients of dx and dw.
+Tensors rms_norm_second_grad(const OpContext& op) {
+  const Tensor g = op.input(0), x = op.input(1), w = op.input(2), r = unsqueeze(op.input(3), -1);
+  const Tensor n = x * r, h = g * w, u = op.grad_output(0), hw = op.grad_output(1);
+  const auto project = [&](const Tensor& v) { return v - n * row_mean(v * n); };
+  const Tensor pu = project(u), ph = project(h);
+  const Tensor grad_n = -r * (u * row_mean(h * n) + h * row_mean(u * n)) + g * hw;
+  const Tensor grad_r = sum(u * ph, -1, {.keepdim = true});
+  const double width = static_cast<double>(x.shape().back());
+  return {r * pu * w + hw * n, r * project(grad_n) - grad_r * square(r) * n / width, sum_rows(r * pu * g), Tensor()};
+}
+
 }  // namespace
 
+void define_batch_norm(OpTable& table);
+
 void define_norm(OpTable& table) {
+  define_batch_norm(table);
   table.add({.name = "layer_norm", .kind = OpKind::reduce, .inputs = 3, .outputs = 3, .infer = infer_layer_norm,
              .grad = [](const OpContext& op) {
                const Tensor inputs[] = {op.grad_output(), op.input(0), op.input(1), op.output(1), op.output(2)};
@@ -108,6 +164,11 @@ void define_norm(OpTable& table) {
   table.add({.name = "layer_norm_grad", .kind = OpKind::reduce, .inputs = 5, .outputs = 3, .infer = infer_layer_norm_grad,
              .grad = layer_norm_second_grad, .saved = in(0) | in(1) | in(2) | in(3) | in(4), .contiguous_inputs = true,
              .decompose = [](std::span<const Tensor> i, const Attributes&) { return layer_norm_backward(i[0], i[1], i[2], i[3], i[4]); }});
+  table.add({.name = "rms_norm", .kind = OpKind::reduce, .inputs = 2, .outputs = 2, .infer = infer_rms_norm, .grad = rms_norm_grad,
+             .saved = in(0) | in(1) | out(1), .contiguous_inputs = true, .decompose = decompose_rms_norm, .onnx = "RMSNormalization"});
+  table.add({.name = "rms_norm_grad", .kind = OpKind::reduce, .inputs = 4, .outputs = 2, .infer = infer_rms_norm_grad,
+             .grad = rms_norm_second_grad, .saved = in(0) | in(1) | in(2) | in(3), .contiguous_inputs = true,
+             .decompose = [](std::span<const Tensor> i, const Attributes&) { return rms_norm_backward(i[0], i[1], i[2], i[3]); }});
 }
 
 Tensor layer_norm(const Arg& x, const Tensor& weight, const Tensor& bias, double epsilon) {
@@ -118,6 +179,17 @@ Tensor layer_norm(const Arg& x, const Tensor& weight, const Tensor& bias, double
   const Tensor inputs[] = {tensor, weight.defined() ? weight : ones({tensor.shape().back()}, options, x.where()),
                            bias.defined() ? bias : zeros({tensor.shape().back()}, options, x.where())};
   Tensor outputs[3];
+  dispatch(op, inputs, {{"epsilon", epsilon}}, outputs, x.where());
+  return outputs[0];
+}
+
+Tensor rms_norm(const Arg& x, const Tensor& weight, double epsilon) {
+  static const Op& op = find_op("rms_norm");
+  const Tensor& tensor = x.tensor();
+  if (tensor.rank() == 0) throw ShapeError("rms_norm: needs at least one dim, got []", user_line(x.where()));
+  const TensorOptions options{.dtype = tensor.dtype(), .device = tensor.device()};
+  const Tensor inputs[] = {tensor, weight.defined() ? weight : ones({tensor.shape().back()}, options, x.where())};
+  Tensor outputs[2];
   dispatch(op, inputs, {{"epsilon", epsilon}}, outputs, x.where());
   return outputs[0];
 }

@@ -1,4 +1,4 @@
-// layer_norm and its gradient. The gradients of weight and bias are summed over blocks of rows, and the blocks
+// layer_norm, rms_norm and their gradients. The gradients of weight and bias are summed over blocks of rows, and the blocks
 // in order, so that they don't depend on the number of threads.
 #include "tandem/kernels/cpu/rows.h"
 
@@ -50,9 +50,48 @@ template <class T> void layer_norm_grad(KernelContext& c) {
   dx.finish(), dw.finish(), db.finish();
 }
 
+template <class T> void rms_norm(KernelContext& c) {
+  const int64_t n = c.out().shape.numel(), width = c.out().shape.back();
+  if (n == 0) return;
+  const WideInput<T> x(c.in(0)), weight(c.in(1));
+  const WideOutput<T> y(c.out(0)), rstd(c.out(1));
+  const double epsilon = c.attributes.number("epsilon");
+  const auto row = row_loops<T>().rms_norm;
+  for_rows(n / width, width, [&](int64_t r) { row(width, x.data() + r * width, weight.data(), epsilon, y.data() + r * width, rstd.data() + r); });
+  y.finish(), rstd.finish();
+}
+
+template <class T> void rms_norm_grad(KernelContext& c) {
+  const WideOutput<T> dx(c.out(0)), dw(c.out(1));
+  const int64_t n = c.out(0).shape.numel(), width = c.out(0).shape.back();
+  std::fill_n(dw.data(), width, T(0));
+  if (n > 0) {
+    const WideInput<T> g(c.in(0)), x(c.in(1)), weight(c.in(2)), rstd(c.in(3));
+    const int64_t rows = n / width;
+    const int64_t block = std::max<int64_t>(16, (rows + 63) / 64), blocks = (rows + block - 1) / block;
+    const Scratch scratch(blocks * width * static_cast<int64_t>(sizeof(T)));
+    T* partial = scratch.as<T>();
+    const auto row = row_loops<T>().rms_norm_grad;
+    for_rows(blocks, block * width, [&](int64_t b) {
+      T* const dw_block = partial + b * width;
+      std::fill_n(dw_block, width, T(0));
+      for (int64_t r = b * block; r < std::min(rows, (b + 1) * block); ++r)
+        row(width, g.data() + r * width, x.data() + r * width, weight.data(), rstd.data()[r], dx.data() + r * width, dw_block);
+    });
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t j = 0; j < width; ++j) dw.data()[j] += partial[b * width + j];
+  }
+  dx.finish(), dw.finish();
+}
+
 }  // namespace
 
+void add_cpu_batch_norm(OpTable& table);
+
 void add_cpu_norm(OpTable& table) {
+  add_cpu_batch_norm(table);
+  table.at("rms_norm").cpu = TANDEM_WIDE_KERNEL(rms_norm);
+  table.at("rms_norm_grad").cpu = TANDEM_WIDE_KERNEL(rms_norm_grad);
   table.at("layer_norm").cpu = TANDEM_WIDE_KERNEL(layer_norm);
   table.at("layer_norm_grad").cpu = TANDEM_WIDE_KERNEL(layer_norm_grad);
 }

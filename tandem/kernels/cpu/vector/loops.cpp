@@ -31,6 +31,8 @@ void gemm(int type, const GemmArguments& arguments);
 void gemm_rows(const GemmArguments& arguments);
 const RowLoops<float>* rows_f32();
 const RowLoops<double>* rows_f64();
+const ChannelLoops<float>* channels_f32();
+const ChannelLoops<double>* channels_f64();
 extern const ReduceLoops reduce_loops;
 extern const OptimLoops optim_loops;
 extern const RandomLoops random_loops;
@@ -54,6 +56,8 @@ const Loops& loops() {
       .gemm_rows = gemm_rows,
       .rows_f32 = rows_f32(),
       .rows_f64 = rows_f64(),
+      .channels_f32 = channels_f32(),
+      .channels_f64 = channels_f64(),
       .optim = &optim_loops,
       .random = &random_loops,
       .pool = &pool_loops,

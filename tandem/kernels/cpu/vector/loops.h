@@ -50,6 +50,26 @@ template <class T> struct RowLoops {
   void (*softmax_minus)(int64_t n, const T* x, T log_sum_exp, int64_t label, T scale, T* out);
   void (*layer_norm)(int64_t n, const T* x, const T* weight, const T* bias, double epsilon, T* y, T* mean, T* rstd);
   void (*layer_norm_grad)(int64_t n, const T* g, const T* x, const T* weight, T mean, T rstd, T* dx, T* dw, T* db);
+  void (*rms_norm)(int64_t n, const T* x, const T* weight, double epsilon, T* y, T* rstd);
+  void (*rms_norm_grad)(int64_t n, const T* g, const T* x, const T* weight, T rstd, T* dx, T* dw);
+};
+
+/// Batch normalisation. Images lie as rows of all channels (`rows` of them, one after the other), or as planes of
+/// `n` elements that belong to one channel. Totals over many elements are double.
+template <class T> struct ChannelLoops {
+  /// Of each channel: the mean, and the sum of the squared deviations from it.
+  void (*statistics_rows)(int64_t rows, int64_t channels, const T* x, double* mean, double* squares);
+  void (*statistics_plane)(int64_t n, const T* x, double* mean, double* squares);
+  /// y = (x - mean) scale + bias.
+  void (*apply_rows)(int64_t rows, int64_t channels, const T* x, const T* mean, const T* scale, const T* bias, T* y);
+  void (*apply_plane)(int64_t n, const T* x, T mean, T scale, T bias, T* y);
+  /// Sums of g and of g (x - mean).
+  void (*grad_sums_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, double* g_sum, double* gx_sum);
+  void (*grad_sums_plane)(int64_t n, const T* g, const T* x, T mean, double* g_sum, double* gx_sum);
+  /// dx = scale (g - shift - (x - mean) slope).
+  void (*grad_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, const T* scale, const T* shift,
+                    const T* slope, T* dx);
+  void (*grad_plane)(int64_t n, const T* g, const T* x, T mean, T scale, T shift, T slope, T* dx);
 };
 
 template <class T> struct SgdArguments {
@@ -125,6 +145,8 @@ struct Loops {
   void (*gemm_rows)(const GemmArguments&);  // float; a_column and b_row are 1
   const RowLoops<float>* rows_f32;
   const RowLoops<double>* rows_f64;
+  const ChannelLoops<float>* channels_f32;
+  const ChannelLoops<double>* channels_f64;
   const OptimLoops* optim;
   const RandomLoops* random;
   const PoolLoops* pool;

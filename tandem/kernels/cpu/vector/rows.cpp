@@ -115,9 +115,29 @@ void layer_norm_grad(int64_t n, const T* g, const T* x, const T* weight, T mean,
   }
 }
 
+// Zhang & Sennrich 2019 (arXiv:1910.07467): y = x / sqrt(mean(x^2) + epsilon) * weight.
+template <class T> void rms_norm(int64_t n, const T* x, const T* weight, double epsilon, T* y, T* rstd) {
+  const T mean = (T)fold_each<Sum, T, double>(n, [=](int64_t i) { return x[i] * x[i]; }) / (T)n;
+  const T r = td_rsqrt(mean + (T)epsilon);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * r * weight[i];
+  *rstd = r;
+}
+
+// With n = x rstd and h = g w: dx = rstd (h - n mean(h n)); dw is added to.
+template <class T> void rms_norm_grad(int64_t n, const T* g, const T* x, const T* weight, T rstd, T* dx, T* dw) {
+  const T hn_mean = (T)(fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * weight[i] * (x[i] * rstd); }) / (double)n);
+  TANDEM_SIMD
+  for (int64_t i = 0; i < n; ++i) {
+    const T normal = x[i] * rstd;
+    dx[i] = rstd * (g[i] * weight[i] - normal * hn_mean);
+    dw[i] += g[i] * normal;
+  }
+}
+
 template <class T> constexpr RowLoops<T> kRows = {softmax<T>,           log_softmax<T>,   softmax_grad<T>,
                                                   log_softmax_grad<T>,  whole_log_sum_exp<T>, softmax_minus<T>,
-                                                  layer_norm<T>,        layer_norm_grad<T>};
+                                                  layer_norm<T>,        layer_norm_grad<T>, rms_norm<T>,         rms_norm_grad<T>};
 
 TANDEM_END_VECTOR
 
