@@ -30,16 +30,11 @@ template <class T, class Acc> struct MatrixOperand {
   }
 };
 
-template <class T, class Acc> struct MatrixResult {
+// One product's result, plus a bias for each column where there is one.
+template <class T, class Acc> struct ResultRows {
   T* c;
   const T* bias;
   int64_t c_row;
-  Layout<1> batch;
-  __device__ __forceinline__ void select(unsigned which) {
-    int64_t offset[1];
-    batch.offsets(which, offset);
-    c += offset[0];
-  }
   __device__ __forceinline__ void store(unsigned row, unsigned column, Acc value) const {
     if (bias) value += static_cast<Acc>(widen(bias[column]));
     c[row * c_row + column] = convert<T>(value);
@@ -53,6 +48,15 @@ template <class T, class Acc> struct MatrixResult {
   }
 };
 
+template <class T, class Acc> struct MatrixResult : ResultRows<T, Acc> {
+  Layout<1> batch;
+  __device__ __forceinline__ void select(unsigned which) {
+    int64_t offset[1];
+    batch.offsets(which, offset);
+    this->c += offset[0];
+  }
+};
+
 // The layout of one operand of a batch.
 Layout<1> batch_of(const MatmulProblem& p, int operand) {
   Iteration one = p.batch;
@@ -63,7 +67,7 @@ Layout<1> batch_of(const MatmulProblem& p, int operand) {
 template <class T> struct AccumulatorOf { using type = std::conditional_t<std::is_integral_v<T>, int64_t, Compute<T>>; };
 
 template <class T, class Acc> MatrixResult<T, Acc> result_of(const MatmulProblem& p) {
-  return {static_cast<T*>(p.c), static_cast<const T*>(p.bias), p.c_row, batch_of(p, 0)};
+  return {{static_cast<T*>(p.c), static_cast<const T*>(p.bias), p.c_row}, batch_of(p, 0)};
 }
 
 template <class Tile, class T> void launch_tiles(const MatmulProblem& p) {
@@ -107,16 +111,16 @@ template <class T, bool along_k> struct CoreSlice {
 
 template <class T, bool a_along_k, bool b_along_k>
 __global__ void __launch_bounds__(core_threads)
-    matmul_tensor_cores(const T* a, int64_t a_stride, const T* b, int64_t b_stride, MatrixResult<T, float> result,
-                        Layout<2> batch, unsigned m, unsigned n, int64_t k, bool pairs) {
+    matmul_tensor_cores(const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* c, const T* bias, int64_t c_row,
+                        Layout<3> batch, unsigned m, unsigned n, int64_t k, bool pairs) {
   using SliceA = CoreSlice<T, a_along_k>;
   using SliceB = CoreSlice<T, b_along_k>;
   TANDEM_DYNAMIC_SHARED(T, shared);
-  int64_t offset[2];
+  int64_t offset[3];
   batch.offsets(blockIdx.z, offset);
-  a += offset[0];
-  b += offset[1];
-  result.select(blockIdx.z);
+  const ResultRows<T, float> result{c + offset[0], bias, c_row};
+  a += offset[1];
+  b += offset[2];
   const int64_t first_row = int64_t(blockIdx.x) * core_tile, first_column = int64_t(blockIdx.y) * core_tile;
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const int warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;
@@ -198,13 +202,11 @@ template <class T, bool a_along_k, bool b_along_k> void launch_tensor_cores(cons
   check(allowed, "shared memory for matmul");
   const dim3 grid(unsigned(ceil_divide(p.m, int64_t(core_tile))), unsigned(ceil_divide(p.n, int64_t(core_tile))),
                   unsigned(p.batch.numel()));
-  Iteration operands = p.batch;
-  for (int k = 0; k < 2; ++k) std::copy(p.batch.stride[k + 1], p.batch.stride[k + 1] + kMaxRank, operands.stride[k]);
   bool pairs = p.n % 2 == 0 && p.c_row % 2 == 0 && is_aligned(p.c, 4);  // results can be written two at a time
   for (int d = 0; d < p.batch.rank; ++d) pairs = pairs && p.batch.stride[0][d] % 2 == 0;
   TANDEM_LAUNCH(kernel, grid, core_threads, bytes, p.stream, static_cast<const T*>(p.a.data), a_along_k ? p.a.row : p.a.column,
-                static_cast<const T*>(p.b.data), b_along_k ? p.b.column : p.b.row, (result_of<T, float>(p)), Layout<2>(operands),
-                unsigned(p.m), unsigned(p.n), p.k, pairs);
+                static_cast<const T*>(p.b.data), b_along_k ? p.b.column : p.b.row, static_cast<T*>(p.c),
+                static_cast<const T*>(p.bias), p.c_row, Layout<3>(p.batch), unsigned(p.m), unsigned(p.n), p.k, pairs);
 }
 
 template <class T> void dispatch_tensor_cores(const MatmulProblem& p) {
