@@ -1,6 +1,7 @@
 // All of tandem::nn.
 #pragma once
 
+#include "tandem/nn/attention.h"
 #include "tandem/nn/clip.h"
 #include "tandem/nn/conv2d.h"
 #include "tandem/nn/dropout.h"
@@ -14,3 +15,4 @@
 #include "tandem/nn/reflect.h"
 #include "tandem/nn/sequential.h"
 #include "tandem/nn/training_flag.h"
+#include "tandem/nn/transformer_block.h"
