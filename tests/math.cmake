@@ -1,8 +1,13 @@
 # The loops of math_test.cpp: C++ once per instruction set, and C11 by each C compiler found. Included by
-# tests/CMakeLists.txt once tandem_tests exists; tandem_isas and their flags are from cmake/library.cmake.
+# tests/CMakeLists.txt once tandem_tests exists; the flags are from cmake/library.cmake.
 
+# The tests name all of these, also where the library is built for fewer.
+set(math_isas portable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  list(APPEND math_isas avx2 avx512)
+endif()
 set(math_flags -O3 -fno-math-errno -fno-trapping-math)
-foreach(isa IN LISTS tandem_isas)
+foreach(isa IN LISTS math_isas)
   add_library(tandem_math_${isa} OBJECT math/${isa}.cpp)
   tandem_configure(tandem_math_${isa})
   target_include_directories(tandem_math_${isa} PRIVATE ${PROJECT_SOURCE_DIR})
@@ -19,7 +24,7 @@ foreach(compiler gcc clang)
   endif()
   string(TOUPPER ${compiler} upper)
   target_compile_definitions(tandem_tests PRIVATE MATH_WITH_C_${upper}=1)
-  foreach(isa IN LISTS tandem_isas)
+  foreach(isa IN LISTS math_isas)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/math_c_${compiler}_${isa}.o)
     add_custom_command(
       OUTPUT ${object}

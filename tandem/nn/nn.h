@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tandem/nn/batch_norm.h"
+#include "tandem/nn/attention.h"
 #include "tandem/nn/clip.h"
 #include "tandem/nn/conv1d.h"
 #include "tandem/nn/conv2d.h"
@@ -19,3 +20,4 @@
 #include "tandem/nn/rms_norm.h"
 #include "tandem/nn/sequential.h"
 #include "tandem/nn/training_flag.h"
+#include "tandem/nn/transformer_block.h"

@@ -37,6 +37,8 @@ extern const ReduceLoops reduce_loops;
 extern const OptimLoops optim_loops;
 extern const RandomLoops random_loops;
 extern const PoolLoops pool_loops;
+extern const AttentionLoops<float> attention_f32;
+extern const AttentionLoops<double> attention_f64;
 
 /// Filled at each call, and called once: a static with an initialiser would bring in the C++ runtime's machinery
 /// for exceptions, compiled for this instruction set.
@@ -61,6 +63,8 @@ const Loops& loops() {
       .optim = &optim_loops,
       .random = &random_loops,
       .pool = &pool_loops,
+      .attention_f32 = &attention_f32,
+      .attention_f64 = &attention_f64,
   };
   return all;
 }

@@ -105,6 +105,26 @@ struct RandomLoops {
   void (*dropout_f64)(RandomKey, int64_t first, int64_t n, const double* x, float p, double scale, double* out);
 };
 
+/// What attention is made of, on blocks: rows that are padded to a multiple of kAttentionPad columns.
+inline constexpr int64_t kAttentionPad = 16;
+template <class T> struct AttentionLoops {
+  /// c [m, n] = a [m, k] b [k, n], or added to c; n a multiple of kAttentionPad. a has any strides, b and c rows that
+  /// lie together.
+  void (*product)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row,
+                  T* c, int64_t c_row, bool accumulate);
+  /// s = exp(scale s + bias - greatest), where greatest, the result, is that of all and of `before`; *sum: of the new s.
+  /// bias may be null. All s are 0 if the greatest is -inf.
+  T (*softmax)(int64_t n, T* s, T scale, const T* bias, T before, T* sum);
+  /// s = exp(scale s + bias - log_sum_exp); 0 if that is -inf.
+  void (*probabilities)(int64_t n, T* s, T scale, const T* bias, T log_sum_exp);
+  /// g = p (g - delta) scale
+  void (*score_grad)(int64_t n, const T* p, T delta, T scale, T* g);
+  /// out = x scale where u >= p, else 0
+  void (*drop)(int64_t n, const float* u, float p, T scale, const T* x, T* out);
+  void (*multiply)(int64_t n, T factor, T* x);
+  T (*dot)(int64_t n, const T* x, const T* y);
+};
+
 /// The places of a pooling window: offsets from the first lane's input, and indices into the plane. From lane to
 /// lane (channels, or windows) offsets grow by `lane`, indices by `lane_position`; from pixel to pixel of a row by
 /// `pixel` and `pixel_position`, while the other side moves on by all lanes.
@@ -150,6 +170,8 @@ struct Loops {
   const OptimLoops* optim;
   const RandomLoops* random;
   const PoolLoops* pool;
+  const AttentionLoops<float>* attention_f32;
+  const AttentionLoops<double>* attention_f64;
 };
 
 }  // namespace tandem
