@@ -1,6 +1,7 @@
 // All of tandem::nn.
 #pragma once
 
+#include "tandem/nn/activation.h"
 #include "tandem/nn/batch_norm.h"
 #include "tandem/nn/clip.h"
 #include "tandem/nn/conv1d.h"
@@ -15,6 +16,7 @@
 #include "tandem/nn/optim/adam.h"
 #include "tandem/nn/optim/schedule.h"
 #include "tandem/nn/optim/sgd.h"
+#include "tandem/nn/pool.h"
 #include "tandem/nn/reflect.h"
 #include "tandem/nn/rms_norm.h"
 #include "tandem/nn/sequential.h"
