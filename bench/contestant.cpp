@@ -1,6 +1,7 @@
 // Tandem as a contestant in bench/peers (protocol in bench/peers/README.md): the workloads that every peer
 // runs, in each of the three modes.
 #include <memory>
+#include <optional>
 
 #include "bench/peers/contestant.h"
 #include "tandem/tandem.h"
@@ -33,6 +34,52 @@ struct LeNet {
     x = max_pool2d(relu(first(x)), 2);
     x = max_pool2d(relu(second(x)), 2);
     return output(relu(hidden(x.flatten(1))));
+  }
+};
+
+/// He et al. 2015 (arXiv:1512.03385) for CIFAR: two 3 x 3 convolutions beside a shortcut.
+struct Block {
+  nn::Conv2d first, second;
+  nn::BatchNorm2d first_norm, second_norm;
+  std::optional<nn::Conv2d> shortcut;
+  std::optional<nn::BatchNorm2d> shortcut_norm;
+
+  Block(int64_t in, int64_t out, int64_t stride)
+      : first(in, out, 3, {.stride = stride, .padding = 1, .bias = false}), second(out, out, 3, {.padding = 1, .bias = false}),
+        first_norm(out), second_norm(out) {
+    if (in == out && stride == 1) return;
+    shortcut.emplace(in, out, 1, nn::Conv2dOptions{.stride = stride, .bias = false});
+    shortcut_norm.emplace(out);
+  }
+  td::Tensor operator()(const td::Tensor& x) const {
+    const td::Tensor y = second_norm(second(relu(first_norm(first(x)))));
+    return relu(y + (shortcut ? (*shortcut_norm)((*shortcut)(x)) : x));
+  }
+  template <class V>
+  void visit(V&& v) {
+    v("first", first);
+    v("second", second);
+    v("first_norm", first_norm);
+    v("second_norm", second_norm);
+    v("shortcut", shortcut);
+    v("shortcut_norm", shortcut_norm);
+  }
+};
+
+template <int64_t width>
+struct ResNet8 {
+  static constexpr double momentum = peers::momentum;
+  static td::Shape input() { return {peers::batch, 3, 32, 32}; }
+
+  nn::Conv2d stem{3, width, 3, {.padding = 1, .bias = false}};
+  nn::BatchNorm2d norm{width};
+  std::vector<Block> blocks{{width, width, 1}, {width, 2 * width, 2}, {2 * width, 4 * width, 2}};
+  nn::Linear output{4 * width, 10};
+
+  td::Tensor operator()(td::Tensor x) const {
+    x = relu(norm(stem(x)));
+    for (const Block& block : blocks) x = block(x);
+    return output(mean(x, {2, 3}));
   }
 };
 
@@ -131,6 +178,8 @@ int main() {
   const peers::Table table{
       {"mlp", in_each_mode(training<Mlp>)},
       {"lenet", in_each_mode(training<LeNet>)},
+      {"resnet8", in_each_mode(training<ResNet8<16>>)},
+      {"resnet8_wide", in_each_mode(training<ResNet8<64>>)},
       {"pointwise", in_each_mode(pointwise)},
       {"add8", {{"eager", [] { return adding(false); }}}},
       {"add8_grad", {{"eager", [] { return adding(true); }}}},

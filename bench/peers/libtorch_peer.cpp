@@ -48,6 +48,49 @@ struct LeNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(LeNet);
 
+struct BlockImpl : torch::nn::Module {
+  torch::nn::Conv2d first, second, shortcut{nullptr};
+  torch::nn::BatchNorm2d first_norm, second_norm, shortcut_norm{nullptr};
+  BlockImpl(int64_t in, int64_t out, int64_t stride)
+      : first(torch::nn::Conv2dOptions(in, out, 3).stride(stride).padding(1).bias(false)),
+        second(torch::nn::Conv2dOptions(out, out, 3).padding(1).bias(false)), first_norm(out), second_norm(out) {
+    register_module("first", first);
+    register_module("second", second);
+    register_module("first_norm", first_norm);
+    register_module("second_norm", second_norm);
+    if (in == out && stride == 1) return;
+    shortcut = register_module("shortcut", torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)));
+    shortcut_norm = register_module("shortcut_norm", torch::nn::BatchNorm2d(out));
+  }
+  torch::Tensor forward(const torch::Tensor& x) {
+    auto y = second_norm(second(torch::relu_(first_norm(first(x)))));
+    return torch::relu_(y.add_(shortcut ? shortcut_norm(shortcut(x)) : x));
+  }
+};
+TORCH_MODULE(Block);
+
+template <int64_t width>
+struct ResNet8Impl : torch::nn::Module {
+  torch::nn::Conv2d stem{torch::nn::Conv2dOptions(3, width, 3).padding(1).bias(false)};
+  torch::nn::BatchNorm2d norm{width};
+  Block one{width, width, 1}, two{width, 2 * width, 2}, three{2 * width, 4 * width, 2};
+  torch::nn::Linear output{4 * width, 10};
+  ResNet8Impl() {
+    register_module("stem", stem);
+    register_module("norm", norm);
+    register_module("one", one);
+    register_module("two", two);
+    register_module("three", three);
+    register_module("output", output);
+  }
+  torch::Tensor forward(torch::Tensor x) {
+    x = three(two(one(torch::relu_(norm(stem(x))))));
+    return output(x.mean({2, 3}));
+  }
+};
+template <int64_t width>
+using ResNet8 = torch::nn::ModuleHolder<ResNet8Impl<width>>;
+
 template <class Model>
 peers::Program training(const std::vector<int64_t>& shape, double momentum, bool channels_last = false) {
   struct State {
@@ -123,12 +166,19 @@ int main() {
   constexpr int threads = 2;
   torch::set_num_threads(threads);
   torch::manual_seed(1);
-  const std::vector<int64_t> vectors{peers::batch, 784}, images{peers::batch, 1, 28, 28};
+  const std::vector<int64_t> vectors{peers::batch, 784}, images{peers::batch, 1, 28, 28},
+      pictures{peers::batch, 3, 32, 32};
   const peers::Table table{
       {"mlp", {{"eager", [=] { return training<Mlp>(vectors, 0.0); }}}},
       {"lenet",
        {{"eager", [=] { return training<LeNet>(images, peers::momentum); }},
         {"eager-nhwc", [=] { return training<LeNet>(images, peers::momentum, true); }}}},
+      {"resnet8",
+       {{"eager", [=] { return training<ResNet8<16>>(pictures, peers::momentum); }},
+        {"eager-nhwc", [=] { return training<ResNet8<16>>(pictures, peers::momentum, true); }}}},
+      {"resnet8_wide",
+       {{"eager", [=] { return training<ResNet8<64>>(pictures, peers::momentum); }},
+        {"eager-nhwc", [=] { return training<ResNet8<64>>(pictures, peers::momentum, true); }}}},
       {"pointwise", {{"eager", pointwise}}},
       {"add8", {{"eager", [] { return adding(false); }}}},
       {"add8_grad", {{"eager", [] { return adding(true); }}}},

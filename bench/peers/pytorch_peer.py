@@ -31,6 +31,39 @@ class LeNet(nn.Module):
         return self.output(F.relu(self.hidden(x.flatten(1))))
 
 
+class Block(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Identity()
+        if inputs != outputs or stride != 1:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x):
+        y = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)), inplace=True)))
+        return F.relu(y.add_(self.shortcut(x)), inplace=True)
+
+
+class ResNet8(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.blocks = nn.Sequential(
+            Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2)
+        )
+        self.output = nn.Linear(4 * width, 10)
+
+    def forward(self, x):
+        x = self.blocks(F.relu(self.norm(self.stem(x)), inplace=True))
+        return self.output(x.mean((2, 3)))
+
+
 def mlp_parts():
     model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
     batches = [(torch.randn(p.BATCH, 784), torch.randint(0, 10, (p.BATCH,))) for _ in range(p.BATCHES)]
@@ -44,6 +77,18 @@ def lenet_parts(channels_last=False):
         model = model.to(memory_format=torch.channels_last)
         batches = [(x.to(memory_format=torch.channels_last), y) for x, y in batches]
     return model, batches, p.MOMENTUM
+
+
+def resnet_parts(width, channels_last):
+    def parts():
+        model = ResNet8(width)
+        batches = [(torch.randn(p.BATCH, 3, 32, 32), torch.randint(0, 10, (p.BATCH,))) for _ in range(p.BATCHES)]
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+            batches = [(x.to(memory_format=torch.channels_last), y) for x, y in batches]
+        return model, batches, p.MOMENTUM
+
+    return parts
 
 
 def training(parts, how, **options):
@@ -165,6 +210,18 @@ TABLE = {
         "eager-nhwc": training(lenet_channels_last, "eager"),
         "compile": training(lenet_parts, "model"),
         "compile-step-nhwc": training(lenet_channels_last, "step"),
+    },
+    "resnet8": {
+        "eager": training(resnet_parts(16, False), "eager"),
+        "eager-nhwc": training(resnet_parts(16, True), "eager"),
+        "compile": training(resnet_parts(16, False), "model"),
+        "compile-nhwc": training(resnet_parts(16, True), "model"),
+    },
+    "resnet8_wide": {
+        "eager": training(resnet_parts(64, False), "eager"),
+        "eager-nhwc": training(resnet_parts(64, True), "eager"),
+        "compile": training(resnet_parts(64, False), "model"),
+        "compile-nhwc": training(resnet_parts(64, True), "model"),
     },
     "pointwise": {"eager": pointwise(False), "compile": pointwise(True)},
     "add8": {"eager": adding(False)},

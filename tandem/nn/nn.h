@@ -1,6 +1,7 @@
 // All of tandem::nn.
 #pragma once
 
+#include "tandem/nn/activation.h"
 #include "tandem/nn/batch_norm.h"
 #include "tandem/nn/attention.h"
 #include "tandem/nn/clip.h"
@@ -16,6 +17,7 @@
 #include "tandem/nn/optim/adam.h"
 #include "tandem/nn/optim/schedule.h"
 #include "tandem/nn/optim/sgd.h"
+#include "tandem/nn/pool.h"
 #include "tandem/nn/reflect.h"
 #include "tandem/nn/rms_norm.h"
 #include "tandem/nn/sequential.h"

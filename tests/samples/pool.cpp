@@ -81,7 +81,10 @@ void add(Samples& samples, const Pooling& p, bool large = false) {
 
 }  // namespace
 
+void add_resample_samples(Samples& samples);
+
 void add_pool_samples(Samples& samples) {
+  add_resample_samples(samples);
   add(samples, {.x = {1, 1, 4, 4}, .kernel = {2, 2}, .stride = {2, 2}});
   add(samples, {.x = {2, 3, 5, 4}, .kernel = {2, 2}, .stride = {1, 1}});  // windows overlap
   add(samples, {.x = {1, 2, 5, 5}, .kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}});

@@ -1,4 +1,4 @@
-// Max pooling. Forward also gives, for each window, where in the plane its maximum was (int32, row * width
+// Max pooling; average pooling is in resample.cpp. Forward also gives, for each window, where in the plane its maximum was (int32, row * width
 // + column), so that the gradient is a scatter and the gradient of that a gather.
 #include "tandem/core/dispatch.h"
 #include "tandem/core/ops.h"
@@ -42,7 +42,10 @@ void infer_select(Infer& op) {
 
 }  // namespace
 
+void define_resample(OpTable& table);
+
 void define_pool(OpTable& table) {
+  define_resample(table);
   table.add({.name = "max_pool2d", .kind = OpKind::opaque, .outputs = 2, .infer = infer_max_pool2d,
              .grad = [](const OpContext& op) {
                Attributes attributes = op.attributes();

@@ -142,6 +142,9 @@ struct PoolLoops {
   void (*max_f64)(const PoolWindow&, const double* x, double* values, int32_t* indices);
   void (*unpool_f32)(const PoolWindow&, const float* g, const int32_t* indices, float* out);
   void (*unpool_f64)(const PoolWindow&, const double* g, const int32_t* indices, double* out);
+  /// out = the sum of weight[t] * lines[t] over `count` lines of n elements.
+  void (*combine_f32)(int64_t count, int64_t n, const float* const* lines, const float* weight, float* out);
+  void (*combine_f64)(int64_t count, int64_t n, const double* const* lines, const double* weight, double* out);
 };
 
 struct Loops {

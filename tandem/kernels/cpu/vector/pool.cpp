@@ -1,4 +1,4 @@
-// Max pooling of a row of windows: lanes are channels that lie together, or windows that lie `lane` elements apart.
+// Weighted sums of lines; and max pooling of a row of windows: lanes are channels that lie together, or windows that lie `lane` elements apart.
 #include "tandem/kernels/cpu/vector/prelude.h"
 
 TANDEM_BEGIN_VECTOR
@@ -93,9 +93,41 @@ template <class T> void max_unpool(const PoolWindow& w, const T* g, const int32_
   }
 }
 
+template <class T> void combine(int64_t count, int64_t n, const T* const* lines, const T* weight, T* out) {
+  if (count == 0) {
+    for (int64_t j = 0; j < n; ++j) out[j] = (T)0;
+    return;
+  }
+  const T* const a = lines[0];
+  const T wa = weight[0];
+  int64_t t = 1;
+  if (count == 1) {
+    TANDEM_SIMD
+    for (int64_t j = 0; j < n; ++j) out[j] = wa * a[j];
+  } else {
+    const T* const b = lines[1];
+    const T wb = weight[1];
+    TANDEM_SIMD
+    for (int64_t j = 0; j < n; ++j) out[j] = wa * a[j] + wb * b[j];
+    t = 2;
+  }
+  for (; t + 2 <= count; t += 2) {
+    const T *const c = lines[t], *const d = lines[t + 1];
+    const T wc = weight[t], wd = weight[t + 1];
+    TANDEM_SIMD
+    for (int64_t j = 0; j < n; ++j) out[j] += wc * c[j] + wd * d[j];
+  }
+  for (; t < count; ++t) {
+    const T* const c = lines[t];
+    const T wc = weight[t];
+    TANDEM_SIMD
+    for (int64_t j = 0; j < n; ++j) out[j] += wc * c[j];
+  }
+}
+
 TANDEM_END_VECTOR
 
 namespace tandem::TANDEM_ISA {
 extern const PoolLoops pool_loops;
-const PoolLoops pool_loops = {max_pool<float>, max_pool<double>, max_unpool<float>, max_unpool<double>};
+const PoolLoops pool_loops = {max_pool<float>, max_pool<double>, max_unpool<float>, max_unpool<double>, combine<float>, combine<double>};
 }  // namespace tandem::TANDEM_ISA
