@@ -76,7 +76,9 @@ TEST_CASE("text: a graph prints, parses and prints the same") {
   };
   check(trace([&](const Tensor& x) { return gelu(matmul(x, w.transpose(0, 1))).sum({0}, {.keepdim = true}); }, randn({2, 3})));
   check(trace([](const Tensor& x) { return x * 0.1 + tensor({1.5f, -2e-30f}) + x.to(float64) - 1e20; }, randn({2})));
-  check(trace([](const Tensor& x) { return x + tensor<int64_t>({(int64_t{1} << 53) + 1, -3}); }, arange(2)));
+  const Graph large = trace([](const Tensor& x) { return x + tensor<int64_t>({(int64_t{1} << 53) + 1, -3}); }, arange(2));
+  check(large);
+  CHECK(contains(large.to_string(), "{9007199254740993, -3}"));  // which no double is
   check(trace([](const Tensor& x) { return conv2d(x, ones({2, 1, 3, 3}), {}, {.stride = 2, .padding = 1}); }, randn({1, 1, 5, 5})));
   check(trace([](const Tensor& x) { return concat({x, dropout(x, 0.3).slice(1, 0, 2)}, 1); }, randn({2, 3}).transpose(0, 1).contiguous()));
   check(trace([](const Tensor& x) { return x + 1; }, randn({3, 2}).transpose(0, 1)));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "tandem/core/dispatch.h"
@@ -110,10 +111,50 @@ Tensor select(const Arg& x, int64_t dim, int64_t index);
 Tensor expand(const Arg& x, const Shape& shape);  ///< extents of 1 repeat; -1 keeps
 Tensor squeeze(const Arg& x, int64_t dim);
 Tensor unsqueeze(const Arg& x, int64_t dim);
+Tensor narrow(const Arg& x, int64_t dim, int64_t start, int64_t length);
+/// The elements whose positions in dim2 and dim1 differ by `offset`, as a new last dim.
+Tensor diagonal(const Arg& x, int64_t offset = 0, int64_t dim1 = 0, int64_t dim2 = 1);
+/// Dim source[i] becomes dim destination[i]; the others keep their order.
+Tensor movedim(const Arg& x, const Dims& source, const Dims& destination);
+inline Tensor swapdims(const Arg& x, int64_t a, int64_t b) { return transpose(x, a, b); }
+inline Tensor broadcast_to(const Arg& x, const Shape& shape) { return expand(x, shape); }
+/// The slices of `dim`, without it.
+Tensors unbind(const Arg& x, int64_t dim = 0);
+/// Pieces of `size` along `dim`, the last one smaller where that doesn't divide it; or of the sizes given.
+Tensors split(const Arg& x, int64_t size, int64_t dim = 0);
+Tensors split(const Arg& x, const std::vector<int64_t>& sizes, int64_t dim = 0);
+/// At most `chunks` pieces of one size, ceil(extent / chunks), but for the last.
+Tensors chunk(const Arg& x, int64_t chunks, int64_t dim = 0);
+
+// ---- Elements in other places: copies.
 /// Joins tensors that agree in every dim but `dim`.
 Tensor concat(const Tensors& tensors, int64_t dim = 0, Where where = Where::current());
+/// Joins tensors of one shape along a new dim.
+Tensor stack(const Tensors& tensors, int64_t dim = 0, Where where = Where::current());
+Tensor flip(const Arg& x, const Dims& dims);  ///< in reverse order along these dims
+/// Shifts elements along each dim by its shift, those pushed over the end coming back at the start; without dims, as if
+/// x were flat.
+Tensor roll(const Arg& x, const Dims& shifts, const Dims& dims = {});
+/// x over and over, repeats[i] times along dim i; more repeats than dims add leading dims.
+Tensor repeat(const Arg& x, const Shape& repeats);
+/// Each slice of `dim`, `repeats` times in a row.
+Tensor repeat_interleave(const Arg& x, int64_t repeats, int64_t dim);
+/// The lower and upper triangle of the last two dims, zeros elsewhere: columns up to (from) row + diagonal.
+Tensor tril(const Arg& x, int64_t diagonal = 0);
+Tensor triu(const Arg& x, int64_t diagonal = 0);
+/// reflect mirrors without repeating the edge (3 2 | 1 2 3 | 2 1), replicate repeats the edge, circular wraps around.
+enum class PadMode : uint8_t { constant, reflect, replicate, circular };
+struct PadOptions {
+  PadMode mode = PadMode::constant;
+  double value = 0;  ///< of a constant padding
+};
+/// Widens dims: `padding` has how much before and after the last dim, then before and after the one ahead of it, and so on, as
+/// in PyTorch. Negative numbers cut off.
+Tensor pad(const Arg& x, const std::vector<int64_t>& padding, PadOptions options = {});
 /// `x` placed at [begin, begin + step, …) of `dim` in zeros of extent `size`: the gradient of slice.
 Tensor slice_grad(const Arg& x, int64_t dim, int64_t begin, int64_t step, int64_t size);
+/// x along a diagonal of zeros of `shape`: the gradient of diagonal.
+Tensor diagonal_grad(const Arg& x, const Shape& shape, int64_t offset, int64_t dim1, int64_t dim2);
 /// Sums away what broadcasting added, so that the result has `shape`.
 Tensor sum_to(const Arg& x, const Shape& shape);
 
@@ -128,6 +169,14 @@ Tensor argmax(const Arg& x, int64_t dim, ReduceOptions options = {});  ///< int6
 
 // ---- Products. matmul: [.., m, k] x [.., k, n] with broadcast batch dims; vectors as in NumPy.
 Tensor matmul(const Arg& a, const Arg& b);
+Tensor bmm(const Arg& a, const Arg& b);    ///< [batch, m, k] x [batch, k, n], nothing broadcast
+Tensor dot(const Arg& a, const Arg& b);    ///< of two vectors
+Tensor outer(const Arg& a, const Arg& b);  ///< [m], [n]: [m, n]
+/// Sums of products over labelled dims (Einstein's convention): einsum("bij,bjk->bik", {a, b}). Labels are letters, one
+/// for each dim; those missing behind the arrow are summed over. A label twice in an operand takes its diagonal, "..."
+/// stands for dims that broadcast, and without an arrow the result has all labels that occur once, in alphabetical
+/// order. Operands are multiplied from left to right, by matmul where dims are summed.
+Tensor einsum(std::string_view equation, const Tensors& operands, Where where = Where::current());
 /// x [.., in] by weight [out, in] transposed, plus bias [out] if given.
 Tensor linear(const Arg& x, const Tensor& weight, const Tensor& bias = {});
 
@@ -194,8 +243,6 @@ Tensor pixel_shuffle(const Arg& x, int64_t factor);
 // ---- Rows: along one dim (the last by default).
 Tensor softmax(const Arg& x, int64_t dim = -1);
 Tensor log_softmax(const Arg& x, int64_t dim = -1);
-/// Mean over the batch of -log softmax(logits)[label]; logits [batch, classes], labels [batch] int64.
-Tensor cross_entropy(const Arg& logits, const Tensor& labels);
 /// (x - mean) / sqrt(variance + epsilon) over the last dim, times weight, plus bias (both optional).
 Tensor layer_norm(const Arg& x, const Tensor& weight = {}, const Tensor& bias = {}, double epsilon = 1e-5);
 /// x / sqrt(mean(x²) + epsilon) over the last dim, times weight if given (Zhang & Sennrich 2019).
@@ -235,11 +282,90 @@ Tensor scaled_dot_product_attention(const Arg& q, const Arg& k, const Arg& v, co
 /// gradient, in one tensor.
 Tensor scaled_dot_product_attention(const Arg& qkv, const AttentionOptions& options = {});
 
-// ---- Index.
+/// <x, y> / (|x| |y|) along `dim`, each norm at least epsilon.
+Tensor cosine_similarity(const Arg& x, const Arg& y, int64_t dim = 1, double epsilon = 1e-8);
+
+// ---- Losses: what torch.nn.functional calls the same, with its defaults.
+/// What becomes of the losses of single elements or rows. batchmean, their sum divided by the extent of dim 0, is for kl_div.
+enum class Reduction : uint8_t { mean, sum, none, batchmean };
+struct LossOptions {
+  Reduction reduction = Reduction::mean;
+};
+struct CrossEntropyOptions {
+  Tensor weight = {};                         ///< [classes]; mean is then the weighted mean
+  std::optional<int64_t> ignore_index = {};   ///< rows with this label count for nothing (PyTorch: -100, without being asked)
+  double label_smoothing = 0;                 ///< this part of each label is spread over all classes (Szegedy 2016)
+  Reduction reduction = Reduction::mean;
+};
+/// -log softmax(logits)[label] of logits [batch, classes, d1..] or [classes] at int64 labels [batch, d1..]. Labels of the
+/// logits' own shape and a floating dtype are probabilities: -sum over classes of label log softmax(logits). By default the
+/// mean, which without other options is one kernel.
+Tensor cross_entropy(const Arg& logits, const Tensor& labels);
+Tensor cross_entropy(const Arg& logits, const Tensor& labels, const CrossEntropyOptions& options);
+struct NllOptions {
+  Tensor weight = {};
+  std::optional<int64_t> ignore_index = {};
+  Reduction reduction = Reduction::mean;
+};
+/// -log_probabilities[label], shapes and options as for cross_entropy.
+Tensor nll_loss(const Arg& log_probabilities, const Tensor& labels, const NllOptions& options = {});
+// Of x and a target of the same shape, element by element, d = x - target.
+Tensor mse_loss(const Arg& x, const Arg& target, LossOptions options = {});  ///< d^2
+Tensor l1_loss(const Arg& x, const Arg& target, LossOptions options = {});   ///< |d|
+struct HuberOptions {
+  double delta = 1;
+  Reduction reduction = Reduction::mean;
+};
+/// d^2 / 2 where |d| < delta, else delta (|d| - delta / 2)  (Huber 1964).
+Tensor huber_loss(const Arg& x, const Arg& target, HuberOptions options = {});
+struct SmoothL1Options {
+  double beta = 1;
+  Reduction reduction = Reduction::mean;
+};
+/// d^2 / (2 beta) where |d| < beta, else |d| - beta / 2.
+Tensor smooth_l1_loss(const Arg& x, const Arg& target, SmoothL1Options options = {});
+struct BinaryCrossEntropyOptions {
+  Tensor weight = {};  ///< of each element; broadcasts
+  Reduction reduction = Reduction::mean;
+};
+/// -(target log p + (1 - target) log(1 - p)) of probabilities p; logarithms are at least -100, as in PyTorch.
+Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEntropyOptions& options = {});
+struct BceWithLogitsOptions {
+  Tensor weight = {};      ///< of each element; broadcasts
+  Tensor pos_weight = {};  ///< of the positive part, target log p; broadcasts
+  Reduction reduction = Reduction::mean;
+};
+/// The same of p = sigmoid(logits), exact also where p is all but 0 or 1.
+Tensor binary_cross_entropy_with_logits(const Arg& logits, const Arg& target, const BceWithLogitsOptions& options = {});
+inline Tensor bce_with_logits(const Arg& logits, const Arg& target, const BceWithLogitsOptions& options = {}) {
+  return binary_cross_entropy_with_logits(logits, target, options);
+}
+struct KlDivOptions {
+  bool log_target = false;  ///< the target, too, is log-probabilities
+  Reduction reduction = Reduction::mean;
+};
+/// target (log target - x) of log-probabilities x (Kullback, Leibler 1951); 0 where the target is 0. The divergence of
+/// distributions is the sum over each; reduction batchmean gives its mean over the batch.
+Tensor kl_div(const Arg& x, const Arg& target, KlDivOptions options = {});
+
+// ---- Index: int64 tensors of positions, checked on the CPU. Positions that occur twice are served in the index's order, so
+// results don't depend on the number of threads.
 /// Rows of weight [count, width] at ids (any shape): [ids.., width].
 Tensor embedding(const Arg& ids, const Tensor& weight);
 /// Elements of x at index along dim; index int64, of x's rank (torch.gather).
 Tensor gather(const Arg& x, int64_t dim, const Tensor& index);
+/// x with src (of index's shape, or a number) in the places that gather(x, dim, index) reads; of equal places the last wins.
+Tensor scatter(const Arg& x, int64_t dim, const Tensor& index, const Arg& src);
+/// x with src added in those places.
+Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src);
+/// Slices of dim at index [count].
+Tensor index_select(const Arg& x, int64_t dim, const Tensor& index);
+/// x with slice i of src added to slice index[i] of dim.
+Tensor index_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src);
+/// Slices of dim at an index of any shape, which takes the place of dim: rows of a matrix, by default (numpy.take).
+Tensor take(const Arg& x, const Tensor& index, int64_t dim = 0);
+/// [labels.., classes] int64, 1 at each label.
+Tensor one_hot(const Arg& labels, int64_t classes);
 /// Zeros of `shape` with x added at index along dim: the gradient of gather, deterministic.
 Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Shape& shape);
 

@@ -244,6 +244,43 @@ Tensor Tensor::operator[](Index index) const { return tandem::select({*this, ind
 Tensor Tensor::expand(const Shape& shape, Where where) const { return tandem::expand({*this, where}, shape); }
 Tensor Tensor::squeeze(int64_t dim, Where where) const { return tandem::squeeze({*this, where}, dim); }
 Tensor Tensor::unsqueeze(int64_t dim, Where where) const { return tandem::unsqueeze({*this, where}, dim); }
+Tensor Tensor::select(int64_t dim, int64_t index, Where where) const { return tandem::select({*this, where}, dim, index); }
+Tensor Tensor::narrow(int64_t dim, int64_t start, int64_t length, Where where) const {
+  return tandem::narrow({*this, where}, dim, start, length);
+}
+Tensor Tensor::diagonal(int64_t offset, int64_t dim1, int64_t dim2, Where where) const {
+  return tandem::diagonal({*this, where}, offset, dim1, dim2);
+}
+Tensor Tensor::movedim(const Dims& source, const Dims& destination, Where where) const {
+  return tandem::movedim({*this, where}, source, destination);
+}
+Tensors Tensor::split(int64_t size, int64_t dim, Where where) const { return tandem::split({*this, where}, size, dim); }
+Tensors Tensor::split(const std::vector<int64_t>& sizes, int64_t dim, Where where) const {
+  return tandem::split({*this, where}, sizes, dim);
+}
+Tensors Tensor::chunk(int64_t chunks, int64_t dim, Where where) const { return tandem::chunk({*this, where}, chunks, dim); }
+Tensors Tensor::unbind(int64_t dim, Where where) const { return tandem::unbind({*this, where}, dim); }
+Tensor Tensor::flip(const Dims& dims, Where where) const { return tandem::flip({*this, where}, dims); }
+Tensor Tensor::roll(const Dims& shifts, const Dims& dims, Where where) const { return tandem::roll({*this, where}, shifts, dims); }
+Tensor Tensor::repeat(const Shape& repeats, Where where) const { return tandem::repeat({*this, where}, repeats); }
+Tensor Tensor::repeat_interleave(int64_t repeats, int64_t dim, Where where) const {
+  return tandem::repeat_interleave({*this, where}, repeats, dim);
+}
+Tensor Tensor::tril(int64_t diagonal, Where where) const { return tandem::tril({*this, where}, diagonal); }
+Tensor Tensor::triu(int64_t diagonal, Where where) const { return tandem::triu({*this, where}, diagonal); }
+Tensor Tensor::gather(int64_t dim, const Tensor& index, Where where) const { return tandem::gather({*this, where}, dim, index); }
+Tensor Tensor::scatter(int64_t dim, const Tensor& index, const Arg& src) const {
+  return tandem::scatter({*this, src.where()}, dim, index, src);
+}
+Tensor Tensor::scatter_add(int64_t dim, const Tensor& index, const Tensor& src, Where where) const {
+  return tandem::scatter_add({*this, where}, dim, index, src);
+}
+Tensor Tensor::index_select(int64_t dim, const Tensor& index, Where where) const {
+  return tandem::index_select({*this, where}, dim, index);
+}
+Tensor Tensor::index_add(int64_t dim, const Tensor& index, const Tensor& src, Where where) const {
+  return tandem::index_add({*this, where}, dim, index, src);
+}
 Tensor Tensor::sum(const Dims& dims, ReduceOptions o, Where where) const { return tandem::sum({*this, where}, dims, o); }
 Tensor Tensor::mean(const Dims& dims, ReduceOptions o, Where where) const { return tandem::mean({*this, where}, dims, o); }
 Tensor Tensor::max(const Dims& dims, ReduceOptions o, Where where) const { return tandem::max({*this, where}, dims, o); }

@@ -130,6 +130,28 @@ class Tensor {
   Tensor squeeze(int64_t dim, Where where = Where::current()) const;
   Tensor unsqueeze(int64_t dim, Where where = Where::current()) const;
 
+  Tensor select(int64_t dim, int64_t index, Where where = Where::current()) const;
+  Tensor narrow(int64_t dim, int64_t start, int64_t length, Where where = Where::current()) const;
+  Tensor diagonal(int64_t offset = 0, int64_t dim1 = 0, int64_t dim2 = 1, Where where = Where::current()) const;
+  Tensor movedim(const Dims& source, const Dims& destination, Where where = Where::current()) const;
+  Tensors split(int64_t size, int64_t dim = 0, Where where = Where::current()) const;
+  Tensors split(const std::vector<int64_t>& sizes, int64_t dim = 0, Where where = Where::current()) const;
+  Tensors chunk(int64_t chunks, int64_t dim = 0, Where where = Where::current()) const;
+  Tensors unbind(int64_t dim = 0, Where where = Where::current()) const;
+
+  // Copies of elements in other places.
+  Tensor flip(const Dims& dims, Where where = Where::current()) const;
+  Tensor roll(const Dims& shifts, const Dims& dims = {}, Where where = Where::current()) const;
+  Tensor repeat(const Shape& repeats, Where where = Where::current()) const;
+  Tensor repeat_interleave(int64_t repeats, int64_t dim, Where where = Where::current()) const;
+  Tensor tril(int64_t diagonal = 0, Where where = Where::current()) const;
+  Tensor triu(int64_t diagonal = 0, Where where = Where::current()) const;
+  Tensor gather(int64_t dim, const Tensor& index, Where where = Where::current()) const;
+  Tensor scatter(int64_t dim, const Tensor& index, const Arg& src) const;
+  Tensor scatter_add(int64_t dim, const Tensor& index, const Tensor& src, Where where = Where::current()) const;
+  Tensor index_select(int64_t dim, const Tensor& index, Where where = Where::current()) const;
+  Tensor index_add(int64_t dim, const Tensor& index, const Tensor& src, Where where = Where::current()) const;
+
   // Reductions; no dims means all of them.
   Tensor sum(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
   Tensor mean(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;

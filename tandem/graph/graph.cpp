@@ -121,9 +121,14 @@ void print_leaf(std::ostream& out, const Graph& graph, const Leaf& leaf, const N
   if (leaf.kind == LeafKind::argument) out << ' ' << leaf.argument;
   if (leaf.kind == LeafKind::scalar) out << ' ' << (leaf.run_time ? std::string("run-time") : number_text(leaf.number));
   if (leaf.kind == LeafKind::constant && leaf.tensor.defined()) {
-    const std::vector<double> data = leaf.tensor.to_vector<double>();
     out << " {";
-    for (size_t i = 0; i < data.size(); ++i) out << (i ? ", " : "") << number_text(data[i]);
+    if (type.dtype == int64) {  // which double doesn't hold
+      const std::vector<int64_t> data = leaf.tensor.to_vector<int64_t>();
+      for (size_t i = 0; i < data.size(); ++i) out << (i ? ", " : "") << data[i];
+    } else {
+      const std::vector<double> data = leaf.tensor.to_vector<double>();
+      for (size_t i = 0; i < data.size(); ++i) out << (i ? ", " : "") << number_text(data[i]);
+    }
     out << '}';
   }
   if (leaf.where.line()) out << "  # " << to_string(leaf.where);

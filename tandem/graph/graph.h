@@ -94,7 +94,7 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph);
 
 /// Reads what to_string() wrote; throws GraphError with the line. State and gradient leaves are
 /// then unbound: run the graph with the tensors given.
-Graph parse_graph(const std::string& text);
+Graph parse_graph(const std::string& text, Where where = Where::current());
 
 /// Throws GraphError if an operand is used before it is made, a type differs from what infer says, …
 void verify(const Graph& graph, const char* after_pass = "");

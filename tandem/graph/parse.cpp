@@ -13,7 +13,7 @@ namespace {
 
 class Parser {
  public:
-  explicit Parser(const std::string& text) : text_(text) {}
+  Parser(const std::string& text, Where where) : text_(text), where_(where) {}
 
   Graph run() {
     expect("graph");
@@ -32,7 +32,7 @@ class Parser {
   [[noreturn]] void fail(const std::string& why) const {
     const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n');
     const size_t begin = at_ == 0 ? 0 : text_.rfind('\n', at_ - 1) + 1, end = text_.find('\n', at_);
-    throw GraphError(detail::str("parse_graph: line ", line, ": ", why, ", in: ", text_.substr(begin, end - begin)), Where::current());
+    throw GraphError(detail::str("parse_graph: line ", line, ": ", why, ", in: ", text_.substr(begin, end - begin)), where_);
   }
   void space() {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
@@ -185,6 +185,24 @@ class Parser {
     }
   }
 
+  /// The elements of a constant, up to the closing brace.
+  template <class T, class Next> Tensor elements(const ValueType& type, Next&& next) {
+    std::vector<T> data;
+    if (!accept("}")) {
+      do data.push_back(next());
+      while (accept(","));
+      expect("}");
+    }
+    if (static_cast<int64_t>(data.size()) != type.shape.numel())
+      fail(detail::str("a constant ", type.shape, " needs ", type.shape.numel(), " numbers, got ", data.size()));
+    Tensor result = Tensor::adopt(TensorImpl::create());
+    result.impl()->dtype = dtype_of<T>;
+    result.impl()->set_contiguous_layout(type.shape);
+    result.impl()->allocate();
+    std::copy(data.begin(), data.end(), static_cast<T*>(result.impl()->data));
+    return result;
+  }
+
   void parse_leaf(LeafKind kind, int64_t name, const ValueType& type) {
     Leaf leaf{.kind = kind};
     if (kind == LeafKind::argument) leaf.argument = static_cast<int>(integer());
@@ -193,20 +211,7 @@ class Parser {
       else leaf.number = number();
     }
     if (kind == LeafKind::constant && accept("{")) {
-      std::vector<double> data;
-      if (!accept("}")) {
-        do data.push_back(number());
-        while (accept(","));
-        expect("}");
-      }
-      if (static_cast<int64_t>(data.size()) != type.shape.numel())
-        fail(detail::str("a constant ", type.shape, " needs ", type.shape.numel(), " numbers, got ", data.size()));
-      Tensor wide = Tensor::adopt(TensorImpl::create());
-      wide.impl()->dtype = DType::float64;
-      wide.impl()->set_contiguous_layout(type.shape);
-      wide.impl()->allocate();
-      std::copy(data.begin(), data.end(), static_cast<double*>(wide.impl()->data));
-      leaf.tensor = wide.to(type.dtype);
+      leaf.tensor = type.dtype == int64 ? elements<int64_t>(type, [this] { return integer(); }) : elements<double>(type, [this] { return number(); }).to(type.dtype);
     }
     leaf.where = line_comment();
     names_[name] = graph_.add_leaf(std::move(leaf), type);
@@ -239,6 +244,7 @@ class Parser {
   }
 
   const std::string& text_;
+  Where where_;
   size_t at_ = 0;
   Graph graph_;
   std::map<int64_t, int> names_;
@@ -246,6 +252,6 @@ class Parser {
 
 }  // namespace
 
-Graph parse_graph(const std::string& text) { return Parser(text).run(); }
+Graph parse_graph(const std::string& text, Where where) { return Parser(text, where).run(); }
 
 }  // namespace tandem

@@ -1,4 +1,4 @@
-// Samples of embedding, gather, and their gradients.
+// Samples of embedding, gather, scatter, index_select, index_add, one_hot, and their gradients.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -78,11 +78,144 @@ void add_gathers(Samples& samples) {
   }
 }
 
+/// x with f(element of the result, element of src) wherever the index points, in its order.
+Reference scattered(int dim, double (*f)(double, double)) {
+  return [dim, f](const NumberLists& in) {
+    Numbers out = in[0];
+    std::vector<double>& scale = out.make_scale();
+    for (int64_t i = 0; i < out.numel(); ++i) scale[static_cast<size_t>(i)] = std::fabs(out[i]);
+    for (int64_t i = 0; i < in[1].numel(); ++i) {
+      const int64_t to = indexed(i, in[1], dim, in[0].shape);
+      const double value = in.size() > 2 ? in[2][i] : 3;
+      out[to] = f(out[to], value);
+      scale[static_cast<size_t>(to)] += std::fabs(value);
+    }
+    return NumberLists{out};
+  };
+}
+
+void add_scatters(Samples& samples) {
+  const auto last = [](double, double value) { return value; };
+  const auto added = [](double before, double value) { return before + value; };
+  const std::tuple<Shape, Shape, int> cases[] = {{{5}, {3}, 0}, {{3, 4}, {2, 4}, 0}, {{3, 4}, {3, 7}, 1}, {{2, 3, 4}, {2, 5, 3}, 1},
+                                                 {{33, 17}, {33, 2}, 1}, {{3, 4}, {0, 4}, 0}, {{70, 33}, {70, 330}, 1}};
+  for (const auto& [x, index, d] : cases) {
+    const int dim = d;
+    const bool large = index.numel() > 1000;
+    const Operand base{x, spread(-2, 2)}, positions{index, integers(0, x[dim]), int64}, source{index, spread(-2, 2, 1)};
+    const std::string label = detail::str(x, " at ", index, " dim ", dim);
+    samples.push_back({.op = "scatter", .label = label, .operands = {base, positions, source}, .dtypes = kAll,
+                       .call = [dim](const Tensors& in) { return Tensors{scatter(in[0], dim, in[1], in[2])}; }, .reference = scattered(dim, last),
+                       .ulps = 0, .gradients = Gradients::second, .large = large});
+    samples.push_back({.op = "scatter", .label = label + ", a number", .operands = {base, positions}, .dtypes = kNumbers,
+                       .call = [dim](const Tensors& in) { return Tensors{scatter(in[0], dim, in[1], 3)}; }, .reference = scattered(dim, last),
+                       .ulps = 0, .gradients = Gradients::second, .large = large});
+    samples.push_back({.op = "scatter", .label = label + ", added", .operands = {base, positions, source}, .dtypes = kFloats,
+                       .call = [dim](const Tensors& in) { return Tensors{scatter_add(in[0], dim, in[1], in[2])}; }, .reference = scattered(dim, added),
+                       .ulps = large ? 256.0 : 16.0, .gradients = Gradients::second, .large = large});
+    samples.push_back({.op = "scatter", .label = label + ", integers added", .operands = {{x, integers(-5, 6)}, positions, {index, integers(-5, 6, 1)}},
+                       .dtypes = {int32, int64}, .call = [dim](const Tensors& in) { return Tensors{scatter_add(in[0], dim, in[1], in[2])}; },
+                       .reference = scattered(dim, added), .large = large});
+  }
+  // A larger src is read as far as the index goes.
+  samples.push_back({.op = "scatter", .label = "a larger src", .operands = {{{3, 4}, spread(-2, 2)}, {{2, 3}, integers(0, 4), int64}, {{3, 5}, spread(-2, 2, 1)}},
+                     .dtypes = {float32, float64}, .call = [](const Tensors& in) { return Tensors{scatter(in[0], 1, in[1], in[2])}; },
+                     .reference = [](const NumberLists& in) {
+                       Numbers out = in[0];
+                       for (int64_t i = 0; i < 6; ++i) out[indexed(i, in[1], 1, in[0].shape)] = in[2][i / 3 * 5 + i % 3];
+                       return NumberLists{out};
+                     },
+                     .ulps = 0, .gradients = Gradients::second});
+}
+
+/// The position in [.., count, ..] of slice `at` along dim.
+int64_t in_slice(int64_t i, const Shape& shape, int dim, int64_t at, const Shape& whole) {
+  Shape index = unravel(i, shape);
+  index[dim] = at;
+  return ravel(index, whole);
+}
+
+void add_selections(Samples& samples) {
+  const std::tuple<Shape, int64_t, int> cases[] = {{{5}, 3, 0}, {{3, 4}, 5, 0}, {{3, 4}, 5, 1}, {{2, 3, 4}, 2, 1}, {{2, 3, 4}, 7, 2},
+                                                   {{3, 4}, 0, 0}, {{3, 0}, 2, 0}, {{17, 33}, 40, 0}, {{40, 70, 3}, 150, 1}};
+  for (const auto& [x, count, d] : cases) {
+    const int dim = d;
+    Shape picked = x;
+    picked[dim] = count;
+    const bool large = picked.numel() > 1000;
+    const Operand positions{{count}, integers(0, x[dim]), int64};
+    const std::string label = detail::str(count, " of ", x, " dim ", dim);
+    samples.push_back({.op = "index_select", .label = label, .operands = {{x, spread(-2, 2)}, positions}, .dtypes = kAll,
+                       .call = [dim](const Tensors& in) { return Tensors{index_select(in[0], dim, in[1])}; },
+                       .reference = [dim, picked](const NumberLists& in) {
+                         Numbers out(picked, in[0].dtype);
+                         for (int64_t i = 0; i < out.numel(); ++i)
+                           out[i] = in[0][in_slice(i, picked, dim, static_cast<int64_t>(in[1][unravel(i, picked)[dim]]), in[0].shape)];
+                         return NumberLists{out};
+                       },
+                       .ulps = 0, .gradients = Gradients::second, .large = large});
+    const auto add = [&](Operand base, Operand source, std::vector<DType> dtypes) {
+      samples.push_back({.op = "index_add", .label = label, .operands = {std::move(base), positions, std::move(source)}, .dtypes = std::move(dtypes),
+                         .call = [dim](const Tensors& in) { return Tensors{index_add(in[0], dim, in[1], in[2])}; },
+                         .reference = [dim](const NumberLists& in) {
+                           Numbers out = in[0];
+                           std::vector<double>& scale = out.make_scale();
+                           for (int64_t i = 0; i < out.numel(); ++i) scale[static_cast<size_t>(i)] = std::fabs(out[i]);
+                           for (int64_t i = 0; i < in[2].numel(); ++i) {
+                             const int64_t at = static_cast<int64_t>(in[1][unravel(i, in[2].shape)[dim]]), to = in_slice(i, in[2].shape, dim, at, out.shape);
+                             out[to] += in[2][i];
+                             scale[static_cast<size_t>(to)] += std::fabs(in[2][i]);
+                           }
+                           return NumberLists{out};
+                         },
+                         .ulps = 16, .gradients = Gradients::second, .large = large});
+    };
+    add({x, spread(-2, 2)}, {picked, spread(-2, 2, 1)}, kFloats);
+    add({x, integers(-5, 6)}, {picked, integers(-5, 6, 1)}, {int32, int64});
+  }
+  for (const auto& [index, dim] : {std::pair<Shape, int>{{2, 3}, 0}, {{}, 1}, {{4}, 2}, {{0, 2}, 1}}) {
+    Shape picked{2, 3, 4};
+    picked.erase(dim);
+    for (int i = 0; i < index.size(); ++i) picked.insert(dim + i, index[i]);
+    samples.push_back({.op = "index_select", .label = detail::str("take ", index, " dim ", dim), .operands = {{{2, 3, 4}, spread(-2, 2)}, {index, integers(0, 2), int64}},
+                       .dtypes = kAll, .call = [dim = dim](const Tensors& in) { return Tensors{take(in[0], in[1], dim)}; },
+                       .reference = [dim = dim, picked](const NumberLists& in) {
+                         Numbers out(picked, in[0].dtype);
+                         const int rank = in[1].shape.size();
+                         for (int64_t i = 0; i < out.numel(); ++i) {
+                           const Shape at = unravel(i, picked);
+                           Shape from, place;
+                           for (int k = 0; k < rank; ++k) place.push_back(at[dim + k]);
+                           for (int k = 0; k < 3; ++k) from.push_back(k < dim ? at[k] : k == dim ? static_cast<int64_t>(in[1][ravel(place, in[1].shape)]) : at[k + rank - 1]);
+                           out[i] = in[0][ravel(from, in[0].shape)];
+                         }
+                         return NumberLists{out};
+                       },
+                       .ulps = 0, .gradients = Gradients::second});
+  }
+}
+
+void add_one_hots(Samples& samples) {
+  for (const auto& [shape, classes] : {std::pair<Shape, int64_t>{{}, 3}, {{4}, 5}, {{2, 3}, 1}, {{2, 3}, 7}, {{0}, 2}, {{33}, 17}})
+    samples.push_back({.op = "one_hot", .label = detail::str(shape, " of ", classes), .operands = {{shape, integers(0, classes)}}, .dtypes = {int64},
+                       .call = [classes = classes](const Tensors& in) { return Tensors{one_hot(in[0], classes)}; },
+                       .reference = [classes = classes](const NumberLists& in) {
+                         Shape result = in[0].shape;
+                         result.push_back(classes);
+                         Numbers out(result, int64);
+                         for (int64_t i = 0; i < out.numel(); ++i) out[i] = in[0][i / classes] == static_cast<double>(i % classes);
+                         return NumberLists{out};
+                       }});
+}
+
 }  // namespace
 
 void add_index_samples(Samples& samples) {
   add_embeddings(samples);
   add_gathers(samples);
+  add_scatters(samples);
+  add_selections(samples);
+  add_one_hots(samples);
 }
 
 }  // namespace tandem::samples

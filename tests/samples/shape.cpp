@@ -1,4 +1,4 @@
-// Samples of views, concat and slice_grad: numbers that move, and never change.
+// Samples of views, concat, pad, flip and triangles, and of what is made of them: numbers that move, and never change.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -138,6 +138,219 @@ void add_concats(Samples& samples) {
   concats({{0, 3}, {0, 3}}, 0);
 }
 
+void add_diagonals(Samples& samples) {
+  const auto diagonals = [&](const Shape& shape, int64_t offset, int dim1, int dim2, int64_t length) {
+    Shape result;
+    for (int d = 0; d < shape.size(); ++d)
+      if (d != dim1 && d != dim2) result.push_back(shape[d]);
+    result.push_back(length);
+    const std::string label = detail::str(shape, " offset ", offset, " dims ", dim1, " ", dim2);
+    add(samples, "diagonal", label, shape, result, [=](const Tensors& x) { return Tensors{diagonal(x[0], offset, dim1, dim2)}; },
+        [=](const Shape& index) {
+          Shape from = shape;
+          for (int d = 0, next = 0; d < shape.size(); ++d)
+            from[d] = d == dim1 ? index.back() + std::max<int64_t>(-offset, 0) : d == dim2 ? index.back() + std::max<int64_t>(offset, 0) : index[next++];
+          return ravel(from, shape);
+        });
+    add(samples, "diagonal_grad", label, result, shape, [=](const Tensors& x) { return Tensors{diagonal_grad(x[0], shape, offset, dim1, dim2)}; },
+        [=](const Shape& index) -> int64_t {
+          if (index[dim2] - index[dim1] != offset) return -1;
+          Shape from;
+          for (int d = 0; d < shape.size(); ++d)
+            if (d != dim1 && d != dim2) from.push_back(index[d]);
+          from.push_back(std::min(index[dim1], index[dim2]));
+          return ravel(from, result);
+        });
+  };
+  diagonals({3, 3}, 0, 0, 1, 3);
+  diagonals({3, 5}, 1, 0, 1, 3);
+  diagonals({3, 5}, -2, 0, 1, 1);
+  diagonals({3, 5}, 7, 0, 1, 0);
+  diagonals({2, 3, 4}, 0, 1, 2, 3);
+  diagonals({2, 3, 4}, 1, 2, 0, 1);
+  diagonals({17, 2, 33}, 3, 0, 2, 17);
+}
+
+void add_triangles(Samples& samples) {
+  for (const Shape& shape : {Shape{3, 3}, {2, 5}, {5, 2}, {2, 3, 4}, {1, 1}, {0, 3}, {33, 17}}) {
+    for (const int64_t diagonal : {0, 1, -2, 9}) {
+      const int rank = shape.size();
+      const std::string label = detail::str(shape, " diagonal ", diagonal);
+      add(samples, "tril", label, shape, shape, [=](const Tensors& x) { return Tensors{tril(x[0], diagonal)}; },
+          [=](const Shape& index) { return index[rank - 1] <= index[rank - 2] + diagonal ? ravel(index, shape) : -1; });
+      add(samples, "triu", label, shape, shape, [=](const Tensors& x) { return Tensors{triu(x[0], diagonal)}; },
+          [=](const Shape& index) { return index[rank - 1] >= index[rank - 2] + diagonal ? ravel(index, shape) : -1; });
+    }
+  }
+}
+
+void add_flips(Samples& samples) {
+  const auto flips = [&](const Shape& shape, const Dims& dims) {
+    add(samples, "flip", detail::str(shape, " dims ", dims), shape, shape, [dims](const Tensors& x) { return Tensors{flip(x[0], dims)}; },
+        [=](Shape index) {
+          for (int64_t d : dims) index[static_cast<int>(d)] = shape[static_cast<int>(d)] - 1 - index[static_cast<int>(d)];
+          return ravel(index, shape);
+        });
+  };
+  flips({5}, 0);
+  flips({3, 4}, 0);
+  flips({3, 4}, 1);
+  flips({3, 4}, {0, 1});
+  flips({2, 3, 4}, {2, 0});
+  flips({1, 3, 1}, {0, 1, 2});
+  flips({0, 3}, 1);
+  flips({33, 17}, {1});
+  flips({2, 2}, Dims{});
+  const auto rolls = [&](const Shape& shape, const Dims& shifts, const Dims& dims) {
+    add(samples, "concat", detail::str("roll ", shape, " by ", shifts, " dims ", dims), shape, shape,
+        [=](const Tensors& x) { return Tensors{roll(x[0], shifts, dims)}; },
+        [=](Shape index) {
+          if (dims.empty()) return ((ravel(index, shape) - shifts[0]) % shape.numel() + shape.numel()) % shape.numel();
+          for (int i = 0; i < dims.size(); ++i) {
+            const int d = static_cast<int>(dims[i]);
+            index[d] = ((index[d] - shifts[i]) % shape[d] + shape[d]) % shape[d];
+          }
+          return ravel(index, shape);
+        });
+  };
+  rolls({5}, 2, Dims{});
+  rolls({5}, -7, 0);
+  rolls({3, 4}, 1, 1);
+  rolls({3, 4}, {1, -2}, {0, 1});
+  rolls({3, 4}, 5, Dims{});
+  rolls({0, 3}, 1, 0);
+}
+
+void add_pads(Samples& samples) {
+  const auto pads = [&](const Shape& shape, std::vector<int64_t> padding, PadMode mode, const Shape& result) {
+    const char* const names[] = {"constant", "reflect", "replicate", "circular"};
+    const Shape amounts(padding);
+    add(samples, mode == PadMode::constant ? "pad" : "concat", detail::str(names[static_cast<int>(mode)], " pad ", shape, " by ", amounts), shape, result,
+        [=](const Tensors& x) { return Tensors{pad(x[0], padding, {.mode = mode})}; },
+        [=](Shape index) -> int64_t {
+          for (int d = 0; d < shape.size(); ++d) {
+            const size_t at = 2 * static_cast<size_t>(shape.size() - 1 - d);
+            const int64_t extent = shape[d];
+            int64_t& i = index[d];
+            i -= at < padding.size() ? padding[at] : 0;
+            if (i >= 0 && i < extent) continue;
+            if (mode == PadMode::constant) return -1;
+            if (mode == PadMode::reflect) i = i < 0 ? -i : 2 * (extent - 1) - i;
+            if (mode == PadMode::replicate) i = i < 0 ? 0 : extent - 1;
+            if (mode == PadMode::circular) i = (i + extent) % extent;
+          }
+          return ravel(index, shape);
+        });
+  };
+  pads({3}, {1, 2}, PadMode::constant, {6});
+  pads({2, 3}, {1, 0}, PadMode::constant, {2, 4});
+  pads({2, 3}, {0, 2, 1, 1}, PadMode::constant, {4, 5});
+  pads({2, 3, 4}, {-1, 2, 1, -1}, PadMode::constant, {2, 3, 5});
+  pads({2, 3, 4}, {0, 0, 0, 0, 2, 1}, PadMode::constant, {5, 3, 4});
+  pads({0, 3}, {1, 1}, PadMode::constant, {0, 5});
+  pads({2, 0}, {1, 1}, PadMode::constant, {2, 2});
+  pads({33, 17}, {3, 2, 1, 4}, PadMode::constant, {38, 22});
+  for (const PadMode mode : {PadMode::reflect, PadMode::replicate, PadMode::circular}) {
+    pads({4}, {2, 3}, mode, {9});
+    pads({2, 3}, {1, 2, 1, 1}, mode, {4, 6});
+    pads({2, 4, 3}, {0, 1, 2, 2}, mode, {2, 8, 4});
+    if (mode != PadMode::circular) pads({2, 4, 3}, {0, 1, -1, 2}, mode, {2, 5, 4});
+  }
+  samples.push_back({.op = "pad", .label = "with a value", .operands = {{{2, 3}, spread(-9, 9)}}, .dtypes = kNumbers,
+                     .call = [](const Tensors& x) { return Tensors{pad(x[0], {1, 0}, {.value = 7})}; },
+                     .reference = [](const NumberLists& in) {
+                       Numbers out({2, 4}, in[0].dtype);
+                       for (int64_t i = 0; i < 8; ++i) out[i] = i % 4 ? in[0][i / 4 * 3 + i % 4 - 1] : 7;
+                       return NumberLists{out};
+                     },
+                     .ulps = 0, .gradients = Gradients::second});
+}
+
+void add_repeats(Samples& samples) {
+  const auto repeats = [&](const Shape& shape, const Shape& times) {
+    Shape wide = shape, result = times;
+    while (wide.size() < times.size()) wide.insert(0, 1);
+    for (int d = 0; d < times.size(); ++d) result[d] *= wide[d];
+    add(samples, "expand", detail::str("repeat ", shape, " by ", times), shape, result, [times](const Tensors& x) { return Tensors{tandem::repeat(x[0], times)}; },
+        [=](Shape index) {
+          for (int d = 0; d < wide.size(); ++d) index[d] %= wide[d];
+          return ravel(index, wide);
+        });
+  };
+  repeats({3}, {2});
+  repeats({2, 3}, {2, 1});
+  repeats({2, 3}, {2, 2, 3});
+  repeats({1, 3}, {4, 2});
+  repeats({}, {3});
+  repeats({2, 3}, {0, 2});
+  repeats({2, 1, 2, 1, 2, 1, 2, 1}, {2, 1, 2, 2, 1, 1, 2, 1});
+  const auto interleaves = [&](const Shape& shape, int64_t times, int dim) {
+    Shape result;
+    for (int d = 0; d < shape.size(); ++d) result.push_back(d == dim ? shape[d] * times : shape[d]);
+    add(samples, "expand", detail::str("repeat_interleave ", shape, " by ", times, " dim ", dim), shape, result,
+        [=](const Tensors& x) { return Tensors{repeat_interleave(x[0], times, dim)}; },
+        [=](Shape index) {
+          index[dim] /= times;
+          return ravel(index, shape);
+        });
+  };
+  interleaves({3}, 2, 0);
+  interleaves({2, 3, 2}, 3, 1);
+  interleaves({2, 3}, 1, 1);
+  interleaves({1, 2}, 4, 0);
+}
+
+/// Pieces, each a result.
+void add_pieces(Samples& samples) {
+  const auto pieces = [&](std::string label, const Shape& shape, int dim, bool drops, std::vector<int64_t> sizes, Call call) {
+    samples.push_back({.op = "slice", .label = std::move(label), .operands = {{shape, spread(-9, 9)}}, .dtypes = kAll, .call = std::move(call),
+                       .reference = [=](const NumberLists& in) {
+                         NumberLists results;
+                         int64_t begin = 0;
+                         for (const int64_t size : sizes) {
+                           Shape piece = shape;
+                           piece[dim] = size;
+                           Numbers out(piece, in[0].dtype);
+                           for (int64_t i = 0; i < out.numel(); ++i) {
+                             Shape index = unravel(i, piece);
+                             index[dim] += begin;
+                             out[i] = in[0][ravel(index, shape)];
+                           }
+                           if (drops) out.shape.erase(dim);
+                           results.push_back(std::move(out));
+                           begin += size;
+                         }
+                         return results;
+                       },
+                       .ulps = 0, .gradients = Gradients::second});
+  };
+  pieces("split by 2", {5, 2}, 0, false, {2, 2, 1}, [](const Tensors& x) { return split(x[0], 2); });
+  pieces("split by sizes", {2, 6}, 1, false, {1, 0, 5}, [](const Tensors& x) { return split(x[0], {1, 0, 5}, -1); });
+  pieces("chunk", {2, 7}, 1, false, {3, 3, 1}, [](const Tensors& x) { return chunk(x[0], 3, 1); });
+  pieces("unbind", {2, 3}, 1, true, {1, 1, 1}, [](const Tensors& x) { return unbind(x[0], 1); });
+  pieces("narrow", {2, 6}, 1, false, {4}, [](const Tensors& x) { return Tensors{narrow(x[0], 1, 0, 4)}; });
+  add(samples, "permute", "movedim", {2, 3, 4}, {3, 4, 2}, [](const Tensors& x) { return Tensors{movedim(x[0], 0, -1)}; },
+      [](const Shape& index) { return ravel({index[2], index[0], index[1]}, {2, 3, 4}); });
+  add(samples, "permute", "movedim of two", {2, 3, 4}, {4, 3, 2}, [](const Tensors& x) { return Tensors{movedim(x[0], {0, 2}, {2, 0})}; },
+      [](const Shape& index) { return ravel({index[2], index[1], index[0]}, {2, 3, 4}); });
+  for (const int dim : {0, 1, 2})
+    samples.push_back({.op = "concat", .label = detail::str("stack dim ", dim), .operands = {{{2, 3}, spread(-9, 9)}, {{2, 3}, spread(-9, 9, 1)}}, .dtypes = kAll,
+                       .call = [dim](const Tensors& x) { return Tensors{stack(x, dim)}; },
+                       .reference = [dim](const NumberLists& in) {
+                         Shape shape{2, 3};
+                         shape.insert(dim, 2);
+                         Numbers out(shape, in[0].dtype);
+                         for (int64_t i = 0; i < out.numel(); ++i) {
+                           Shape index = unravel(i, shape);
+                           const auto which = static_cast<size_t>(index[dim]);
+                           index.erase(dim);
+                           out[i] = in[which][ravel(index, {2, 3})];
+                         }
+                         return NumberLists{out};
+                       },
+                       .ulps = 0, .gradients = Gradients::second});
+}
+
 }  // namespace
 
 void add_shape_samples(Samples& samples) {
@@ -146,6 +359,12 @@ void add_shape_samples(Samples& samples) {
   add_slices(samples);
   add_expands(samples);
   add_concats(samples);
+  add_diagonals(samples);
+  add_triangles(samples);
+  add_flips(samples);
+  add_pads(samples);
+  add_repeats(samples);
+  add_pieces(samples);
 }
 
 }  // namespace tandem::samples

@@ -105,6 +105,27 @@ Tensor matmul(const Arg& a, const Arg& b) {
   return result;
 }
 
+Tensor bmm(const Arg& a, const Arg& b) {
+  const Shape &x = a.tensor().shape(), &y = b.tensor().shape();
+  if (x.size() != 3 || y.size() != 3 || x[0] != y[0])
+    throw ShapeError(detail::str("bmm: needs [batch, m, k] and [batch, k, n], got ", x, " and ", y, "; matmul broadcasts batches"), user_line(a.where()));
+  return matmul(a, b);
+}
+
+Tensor dot(const Arg& a, const Arg& b) {
+  const Shape &x = a.tensor().shape(), &y = b.tensor().shape();
+  if (x.size() != 1 || x != y)
+    throw ShapeError(detail::str("dot: needs two vectors of one length, got ", x, " and ", y), user_line(a.where()));
+  return matmul(a, b);
+}
+
+Tensor outer(const Arg& a, const Arg& b) {
+  const Tensor &x = a.tensor(), &y = b.tensor();
+  if (x.rank() != 1 || y.rank() != 1)
+    throw ShapeError(detail::str("outer: needs two vectors, got ", x.shape(), " and ", y.shape()), user_line(a.where()));
+  return mul({unsqueeze(a, 1), a.where()}, b);
+}
+
 Tensor linear(const Arg& x, const Tensor& weight, const Tensor& bias) {
   static const Op& op = find_op("linear");
   if (!bias.defined()) return dispatch(op, {x.tensor(), weight}, {}, x.where());

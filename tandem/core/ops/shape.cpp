@@ -1,5 +1,5 @@
-// Views (reshape, permute, slice, expand) and concat. Views share storage; only reshape of a layout
-// that strides can't express copies.
+// Views (reshape, permute, slice, expand, diagonal), concat, and ops that put elements in other places (pad, flip, tril). Views
+// share storage; only reshape of a layout that strides can't express copies. What is made of these is in rearrange.cpp.
 #include <optional>
 
 #include "tandem/core/dispatch.h"
@@ -108,6 +108,45 @@ void infer_slice_grad(Infer& op) {
   op.output(shape, op.input(0).dtype());
 }
 
+/// Extents and strides of a diagonal over dims (n1, s1) and (n2, s2): their sum is its stride.
+void infer_diagonal(Infer& op) {
+  const Tensor& x = op.input(0);
+  const int dim1 = static_cast<int>(op.attributes.integer("dim1")), dim2 = static_cast<int>(op.attributes.integer("dim2"));
+  const int64_t offset = op.attributes.integer("offset");
+  const int64_t first1 = std::max<int64_t>(-offset, 0), first2 = std::max<int64_t>(offset, 0);
+  const int64_t length = std::max<int64_t>(std::min(x.shape()[dim1] - first1, x.shape()[dim2] - first2), 0);
+  Shape shape, strides;
+  for (int d = 0; d < x.rank(); ++d)
+    if (d != dim1 && d != dim2) shape.push_back(x.shape()[d]), strides.push_back(x.strides()[d]);
+  shape.push_back(length);
+  strides.push_back(x.strides()[dim1] + x.strides()[dim2]);
+  op.view(shape, strides, length ? first1 * x.strides()[dim1] + first2 * x.strides()[dim2] : 0);
+}
+
+void infer_diagonal_grad(Infer& op) { op.output(op.attributes.integers("shape"), op.input(0).dtype()); }
+
+void infer_pad(Infer& op) {
+  const Shape &before = op.attributes.integers("before"), &after = op.attributes.integers("after");
+  Shape shape = op.input(0).shape();
+  for (int d = 0; d < shape.size(); ++d) shape[d] += before[d] + after[d];
+  op.output(shape, op.input(0).dtype());
+}
+
+void infer_same(Infer& op) { op.output(op.input(0).shape(), op.input(0).dtype()); }
+
+void infer_triangle(Infer& op) {
+  op.check<ShapeError>(op.input(0).rank() >= 2, "needs [.., rows, columns], got ", op.input(0).shape());
+  infer_same(op);
+}
+
+template <bool lower> Tensors decompose_triangle(std::span<const Tensor> inputs, const Attributes& attributes) {
+  const Tensor& x = inputs[0];
+  const TensorOptions options{.dtype = int64, .device = x.device()};
+  const Tensor rows = unsqueeze(arange(0, x.shape()[x.rank() - 2], 1, options), 1), columns = arange(0, x.shape().back(), 1, options);
+  const Tensor last = rows + attributes.integer("diagonal");
+  return {where(lower ? columns <= last : columns >= last, x, zeros({}, {.dtype = x.dtype(), .device = x.device()}))};
+}
+
 int checked_dim(const char* name, int64_t dim, int rank, Where where) {
   if (dim < -rank || dim >= rank)
     throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for rank ", rank, " (", -rank, " to ", rank - 1, ")"),
@@ -156,6 +195,31 @@ void define_shape(OpTable& table) {
                const int64_t count = op.input_shape(0)[static_cast<int>(dim)];
                return Tensors{slice(op.grad_output(), dim, begin, count ? begin + (count - 1) * step + 1 : begin, step)};
              }});
+  table.add({.name = "diagonal", .kind = OpKind::view, .infer = infer_diagonal,
+             .grad = [](const OpContext& op) {
+               return Tensors{diagonal_grad(op.grad_output(), op.input_shape(0), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
+             }});
+  table.add({.name = "diagonal_grad", .kind = OpKind::opaque, .infer = infer_diagonal_grad,
+             .grad = [](const OpContext& op) {
+               return Tensors{diagonal(op.grad_output(), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
+             }});
+  table.add({.name = "pad", .kind = OpKind::opaque, .infer = infer_pad,
+             .grad = [](const OpContext& op) {
+               const Shape &before = op.integers("before"), &shape = op.input_shape(0);
+               Tensor g = op.grad_output();
+               for (int d = 0; d < shape.size(); ++d)
+                 if (g.shape()[d] != shape[d]) g = slice(g, d, before[d], before[d] + shape[d]);
+               return Tensors{g};
+             },
+             .onnx = "Pad"});
+  table.add({.name = "flip", .kind = OpKind::opaque, .infer = infer_same,
+             .grad = [](const OpContext& op) { return Tensors{flip(op.grad_output(), Dims(op.integers("dims")))}; }});
+  table.add({.name = "tril", .kind = OpKind::opaque, .infer = infer_triangle,
+             .grad = [](const OpContext& op) { return Tensors{tril(op.grad_output(), op.integer("diagonal"))}; },
+             .contiguous_inputs = true, .decompose = decompose_triangle<true>, .onnx = "Trilu"});
+  table.add({.name = "triu", .kind = OpKind::opaque, .infer = infer_triangle,
+             .grad = [](const OpContext& op) { return Tensors{triu(op.grad_output(), op.integer("diagonal"))}; },
+             .contiguous_inputs = true, .decompose = decompose_triangle<false>, .onnx = "Trilu"});
 }
 
 Tensor reshape(const Arg& x, const Shape& wanted) {
