@@ -336,3 +336,69 @@ TEST_CASE("a tape may be freed by another thread than made it") {
   y = {};
   CHECK(td::memory_stats().in_use == before);
 }
+
+// ---- What is walked, and what is let go.
+
+TEST_CASE("grad: walks and frees only what lies between the output and the inputs") {
+  Tensor x = leaf({2});
+  const Tensor h = x * x, y = h * h * 3;
+  CHECK(floats(td::grad_of(y, {h})[0]) == Floats{24});
+  h.backward();  // its tape is still whole
+  CHECK(floats(x.grad()) == Floats{4});
+  // A branch that leads to no input isn't walked, so what was freed there doesn't matter.
+  const Tensor side = exp(x);
+  side.backward();
+  CHECK(floats(td::grad_of(h * 2 + side, {h})[0]) == Floats{2});
+  // An input below another input.
+  const Tensor a = x * 3, b = a * a, c = b * 5;
+  const Tensors both = td::grad_of(c, {b, a, x});
+  CHECK(floats(both[0]) == Floats{5});
+  CHECK(floats(both[1]) == Floats{60});
+  CHECK(floats(both[2]) == Floats{180});
+}
+
+TEST_CASE("grad: of several outputs") {
+  Tensor x = leaf({2, 3});
+  CHECK(floats(td::grad_of(Tensors{x * x, x.sum()}, {x}, {}, {td::tensor({1.f, 10.f}), td::tensor(100.f)})[0]) == Floats{104, 160});
+  CHECK_THROWS_AS(td::grad_of(Tensors{x * x}, {x}, {}, {Tensor(), Tensor()}), td::ValueError);
+}
+
+TEST_CASE("backward: create_graph makes no cycle of leaf and gradient") {
+  const int64_t before = td::memory_stats().in_use;
+  {
+    Tensor x = td::ones({1 << 14}, {.requires_grad = true}), w = td::ones({1 << 14}, {.requires_grad = true});
+    for (int i = 0; i < 3; ++i) {
+      (x * x * w).sum().backward({.create_graph = true});
+      const Tensor penalty = (x.grad() * w.grad()).sum();
+      const Tensors second = td::grad_of(penalty, {x, w}, {.retain_graph = true});
+      const double n = i + 1;  // x.grad = 2 n x w, w.grad = n x^2: penalty = 2 n^2 x^3 w
+      CHECK(second[0].to_vector<float>()[7] == doctest::Approx(6 * n * n));
+      CHECK(second[1].to_vector<float>()[7] == doctest::Approx(2 * n * n));
+    }
+  }
+  CHECK(td::memory_stats().in_use == before);
+  // The gradient outlives its leaf, and can still be differentiated by the others.
+  Tensor w = leaf({3}), g;
+  {
+    Tensor x = leaf({2});
+    (x * x * w).sum().backward({.create_graph = true});
+    g = x.grad();
+  }
+  CHECK(floats(td::grad_of(g, {w})[0]) == Floats{4});
+}
+
+TEST_CASE("grad: two threads over one tape") {
+  Tensor x = td::full({64}, 0.5, {.requires_grad = true});
+  Tensor y = x;
+  for (int i = 0; i < 200; ++i) y = y * 0.9 + sin(y) * 0.1;
+  const Tensor loss = y.sum();
+  const Floats expected = floats(td::grad_of(loss, {x}, {.retain_graph = true})[0]);
+  std::vector<Floats> results(4);
+  std::vector<std::thread> threads;
+  for (Floats& result : results)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 20; ++i) result = floats(td::grad_of(loss, {x}, {.retain_graph = true})[0]);
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (const Floats& result : results) CHECK(result == expected);
+}

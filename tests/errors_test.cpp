@@ -8,6 +8,7 @@
 #include <regex>
 #include <sstream>
 
+#include "tandem/autograd/anomaly.h"
 #include "tandem/autograd/autograd.h"
 #include "tandem/core/ops.h"
 #include "tandem/graph/compile.h"
@@ -114,6 +115,13 @@ const Example kExamples[] = {
      [] {
        td::Tensor x = td::tensor({1.0, 2.0});
        td::gradcheck([](const td::Tensor& x) { return x * x.detach(); }, {x});
+     }},
+    {"E013",
+     [] {
+       td::AnomalyMode guard;
+       td::Tensor x = td::zeros({2}, {.requires_grad = true});
+       td::Tensor root = sqrt(x);
+       (root * root).sum().backward();
      }},
     {"E020",
      [] {

@@ -21,6 +21,10 @@ struct GradOptions {
 Tensors grad_of(const Tensor& output, const Tensors& inputs, GradOptions options = {},
                 const Tensor& grad_output = {}, Where where = Where::current());
 
+/// The same for several outputs, whose gradients add up. Only what leads from them to the inputs is walked, and freed.
+Tensors grad_of(const Tensors& outputs, const Tensors& inputs, GradOptions options = {}, const Tensors& grad_outputs = {},
+                Where where = Where::current());
+
 /// The same for a fixed number of inputs: `auto [gx, gy] = grad<2>(loss, {x, y});`
 template <size_t N>
 std::array<Tensor, N> grad(const Tensor& output, const std::type_identity_t<Tensor> (&inputs)[N], GradOptions options = {},

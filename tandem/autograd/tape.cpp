@@ -18,32 +18,48 @@ void record_meta(TensorMeta& meta, const TensorImpl& impl) {
 
 uint32_t version_of(const TensorImpl& impl) { return impl.storage ? impl.storage->version : 0; }
 
+constinit thread_local CheckpointFrame* current_frame = nullptr;
+
+/// Numbers the node and makes room for that many operands and results.
+inline void place(TapeNode& node, size_t operands, size_t results) {
+  node.sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
+  node.operand_count = static_cast<uint32_t>(operands);
+  node.result_count = static_cast<uint32_t>(results);
+  if (operands > 2) node.more_operands.resize(operands);
+  if (results > 1) node.more_results.resize(results);
+}
+
+inline void connect_operand(OperandRecord& operand, const Tensor& input) {
+  TensorImpl& impl = *input.impl();
+  record_meta(operand.meta, impl);
+  if (!impl.requires_grad) return;
+  operand.edge.wanted = true;
+  if (impl.node) {
+    impl.node->references.fetch_add(1, std::memory_order_relaxed);
+    operand.edge.node = impl.node;
+    operand.edge.output_index = impl.output_index;
+  } else {
+    operand.edge.leaf = input;
+  }
+}
+
 void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs, Where where) {
+  if (current_frame) [[unlikely]] {
+    current_frame->note(inputs);
+    current_frame->mark(outputs);
+    return;
+  }
   TapeNode* node = Pool<TapeNode>::create();
   node->op = &op;
-  node->sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
   node->where = where;
   if (!attributes.empty()) node->attributes = attributes;
-  node->operand_count = static_cast<uint32_t>(inputs.size());
-  node->result_count = static_cast<uint32_t>(outputs.size());
-  if (inputs.size() > 2) node->more_operands.resize(inputs.size());
-  if (outputs.size() > 1) node->more_results.resize(outputs.size());
+  place(*node, inputs.size(), outputs.size());
 
   OperandRecord* operands = node->operands();
   for (size_t i = 0; i < inputs.size(); ++i) {
     TensorImpl& impl = *inputs[i].impl();
     OperandRecord& operand = operands[i];
-    record_meta(operand.meta, impl);
-    if (impl.requires_grad) {
-      operand.edge.wanted = true;
-      if (impl.node) {
-        impl.node->references.fetch_add(1, std::memory_order_relaxed);
-        operand.edge.node = impl.node;
-        operand.edge.output_index = impl.output_index;
-      } else {
-        operand.edge.leaf = inputs[i];
-      }
-    }
+    connect_operand(operand, inputs[i]);
     if (i < 16 && (op.saved & in(static_cast<int>(i)))) operand.saved = {inputs[i], version_of(impl)};
   }
   ResultRecord* results = node->results();
@@ -80,8 +96,83 @@ void release_edges(TapeNode& node) {
 
 }  // namespace
 
+TapeNode* new_node(const Op& op, Where where) {
+  TapeNode* node = Pool<TapeNode>::create();
+  node->op = &op;
+  node->where = where;
+  return node;
+}
+
+void connect(TapeNode& node, std::span<const Tensor> operands, std::span<const Tensor> results, bool save_operands) {
+  place(node, operands.size(), results.size());
+  for (size_t i = 0; i < operands.size(); ++i) {
+    connect_operand(node.operands()[i], operands[i]);
+    if (save_operands) node.operands()[i].saved = {operands[i], version_of(*operands[i].impl())};
+  }
+  for (size_t i = 0; i < results.size(); ++i) {
+    TensorImpl& impl = *results[i].impl();
+    record_meta(node.results()[i].meta, impl);
+    if (!is_floating(impl.dtype)) continue;
+    if (!impl.node) {
+      impl.requires_grad = true;
+      node.references.fetch_add(1, std::memory_order_relaxed);
+      impl.node = &node;
+    }
+    impl.output_index = static_cast<uint32_t>(i);
+  }
+}
+
+// ---- What a checkpointed function does.
+
+CheckpointFrame* checkpoint_frame() { return current_frame; }
+CheckpointFrame* set_checkpoint_frame(CheckpointFrame* frame) { return std::exchange(current_frame, frame); }
+
+void CheckpointFrame::note(std::span<const Tensor> operands) {
+  for (const Tensor& operand : operands) {
+    if (!operand.requires_grad() || operand.impl()->node == node) continue;
+    bool known = false;
+    for (const Tensor& capture : captures) known = known || capture.impl() == operand.impl();
+    if (!known) captures.push_back(operand);
+  }
+}
+
+void CheckpointFrame::mark(std::span<const Tensor> results) const {
+  for (const Tensor& result : results) {
+    TensorImpl& impl = *result.impl();
+    if (!is_floating(impl.dtype)) continue;
+    impl.requires_grad = true;
+    node->references.fetch_add(1, std::memory_order_relaxed);
+    impl.node = node;
+    impl.output_index = kNotAResult;
+  }
+}
+
+// ---- Weak references to leaves.
+
+LeafExtra& make_extra(TensorImpl& leaf) {
+  if (!leaf.extra) leaf.extra = new LeafExtra;
+  return *extra_of(leaf);
+}
+LeafExtra::~LeafExtra() {
+  if (anchor) anchor->leaf_destroyed();
+}
+void LeafAnchor::leaf_destroyed() {
+  const std::lock_guard lock(mutex_);
+  leaf_ = nullptr;
+}
+Tensor LeafAnchor::lock() {
+  const std::lock_guard lock(mutex_);
+  if (!leaf_) return {};
+  // Its last holder may be about to destroy it: from 0 there is no way back.
+  int count = leaf_->references.load(std::memory_order_relaxed);
+  while (count > 0)
+    if (leaf_->references.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel)) return Tensor::adopt(leaf_);
+  return {};
+}
+
 void TapeNode::release_saved() {
   released = true;
+  if (extra && extra->function) extra->function->release();
   OperandRecord* all = operands();
   for (uint32_t i = 0; i < operand_count; ++i) all[i].saved = {};
   ResultRecord* made = results();
@@ -107,10 +198,5 @@ void TapeNode::destroy() {
 }
 
 void install_tape() { recorder().record = record; }
-
-namespace {
-/// The tape needs no start-up order: the recorder is constant-initialised, and this only sets a pointer.
-const bool installed = (install_tape(), true);
-}  // namespace
 
 }  // namespace tandem

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "tandem/core/autocast.h"
 #include "tandem/core/ops.h"
 
 namespace tandem {
@@ -84,6 +85,10 @@ void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& 
 void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
               Where where) {
   where = user_line(where);
+  if (op.autocast != AutocastRule::keep && autocast_state().enabled) [[unlikely]] {
+    const Tensors cast = autocast_operands(op, inputs, where);
+    if (!cast.empty()) return dispatch(op, cast, attributes, outputs, where);  // where nothing is left to cast
+  }
   Interceptor* const tracer = current_interceptor;
   Device device{};
   bool first = true, mixed = false;

@@ -16,6 +16,8 @@ Tensor dispatch(const Op& op, std::initializer_list<Tensor> inputs, const Attrib
 Tensors dispatch_all(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, Where where);
 /// Promotes operands as PyTorch does, then dispatches.
 Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands);
+/// The same for a user's op: up to eight operands, and attributes.
+Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands, const Attributes& attributes);
 
 /// Runs `op` and writes output i over targets[i] (same shape and dtype): an optimiser's update
 /// in place. Eagerly the kernel writes straight into the targets, so it must read each element

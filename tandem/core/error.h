@@ -64,6 +64,7 @@ TANDEM_ERROR_CLASS(OutOfMemoryError, "E007")  // the device or the set limit has
 TANDEM_ERROR_CLASS(AutogradError, "E010")     // backward where there is nothing to differentiate, or twice
 TANDEM_ERROR_CLASS(InPlaceError, "E011")      // a tensor saved for backward was assigned to, or may not be
 TANDEM_ERROR_CLASS(GradCheckError, "E012")    // analytic and numeric gradients differ
+TANDEM_ERROR_CLASS(AnomalyError, "E013")      // a gradient that is not finite, under AnomalyMode
 TANDEM_ERROR_CLASS(TraceError, "E020")        // a value that graph mode can't know, or that outlived its trace
 TANDEM_ERROR_CLASS(RetraceError, "E021")      // more specialisations than the limit allows
 TANDEM_ERROR_CLASS(GraphError, "E022")        // a graph that doesn't verify or parse

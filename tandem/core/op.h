@@ -13,6 +13,7 @@
 namespace tandem {
 
 struct Op;
+struct UserOp;
 
 /// What the compiler may do with an op.
 enum class OpKind : uint8_t {
@@ -117,19 +118,23 @@ class KernelContext {
 
   const TensorImpl& in(int i) const { return *inputs[static_cast<size_t>(i)].impl(); }
   TensorImpl& out(int i = 0) const { return *outputs[static_cast<size_t>(i)].impl(); }
-  /// Elements of a contiguous input.
+  /// Elements of a contiguous input; DTypeError if it holds another type.
   template <class T> std::span<const T> input(int i) const {
+    if (in(i).dtype != dtype_of<T>) [[unlikely]] wrong_type("input", i, in(i).dtype, dtype_of<T>);
     return {static_cast<const T*>(in(i).data), static_cast<size_t>(in(i).shape.numel())};
   }
   template <class T> std::span<T> output(int i = 0) const {
+    if (out(i).dtype != dtype_of<T>) [[unlikely]] wrong_type("output", i, out(i).dtype, dtype_of<T>);
     return {static_cast<T*>(out(i).data), static_cast<size_t>(out(i).shape.numel())};
   }
+  double attribute(std::string_view name) const { return attributes.number(name); }
   template <class E, class... Parts> [[noreturn]] void fail(const Parts&... parts) const {
     throw E(detail::str(op_name(), ": ", parts...), where);
   }
 
  private:
   std::string_view op_name() const;
+  [[noreturn]] void wrong_type(const char* role, int i, DType has, DType asked) const;
 };
 
 using InferFn = void (*)(Infer&);
@@ -160,6 +165,13 @@ struct Pointwise {
   bool selects = false;      ///< first operand is bool whatever the others are (where)
 };
 
+/// What Autocast does to the float32 (or 16-bit) operands of an op.
+enum class AutocastRule : uint8_t {
+  keep,   ///< nothing: it computes in what it is given
+  lower,  ///< casts them to the 16-bit type: matrix products, where that is faster and accumulates in float32
+  widen,  ///< casts them to float32: sums of many terms, exponentials, losses
+};
+
 inline constexpr int kVariadic = -1;
 inline constexpr int kMaxOutputs = 4;
 
@@ -178,12 +190,22 @@ struct Op {
   DecomposeFn decompose = nullptr;
   const char* onnx = nullptr;
   Pointwise pointwise = {};
+  AutocastRule autocast = AutocastRule::keep;
   // Filled by kernels/.
   KernelFn cpu = nullptr;
   KernelFn cuda = nullptr;
   int id = -1;
+  const UserOp* user = nullptr;  ///< of an op that pointwise_op or custom_op made (core/custom_op.h)
 
   bool is_pointwise() const { return kind == OpKind::pointwise; }
+
+  /// Calls the op, as the functions of ops.h call theirs. Pointwise operands broadcast and promote. ValueError if the
+  /// number of operands, or of results, or an attribute, isn't the op's. Defined in core/custom_op.cpp.
+  Tensor operator()(const Arg& x, const Attributes& attributes = {}) const;
+  Tensor operator()(const Arg& x, const Arg& y, const Attributes& attributes = {}) const;
+  Tensor operator()(const Arg& x, const Arg& y, const Arg& z, const Attributes& attributes = {}) const;
+  /// Any number of operands and results.
+  Tensors operator()(const Tensors& operands, const Attributes& attributes = {}, Where where = Where::current()) const;
 };
 
 /// All ops. Each family adds its own in core/ops/<family>.cpp, and its kernels in
@@ -194,6 +216,7 @@ class OpTable {
   /// The op of that name; asserts that it exists.
   Op& at(std::string_view name);
   Op* find(std::string_view name);
+  /// Users' ops are added to the end.
   std::span<Op* const> all() const { return ops_; }
 
  private:
@@ -207,5 +230,9 @@ inline const Op& find_op(std::string_view name) { return op_table().at(name); }
 /// Defined in kernels/: give the ops their kernels.
 void install_cpu_kernels(OpTable& table);
 void install_cuda_kernels(OpTable& table);
+/// Defined in autograd/ and graph/codegen/: what hangs on dispatch (see Recorder, ExpressionCompiler). Called once, when
+/// the table is made: before the first op runs.
+void install_tape();
+void install_expression_compiler();
 
 }  // namespace tandem

@@ -1,4 +1,5 @@
 // The op table: filled at first use, family by family, then given its kernels.
+#include <mutex>
 #include <string_view>
 #include <unordered_map>
 
@@ -15,10 +16,15 @@ std::unordered_map<std::string_view, Op*>& by_name() {
   static auto* map = new std::unordered_map<std::string_view, Op*>;
   return *map;
 }
+std::mutex& names_mutex() {
+  static auto* mutex = new std::mutex;
+  return *mutex;
+}
 }  // namespace
 
 Op& OpTable::add(Op op) {
   TANDEM_ASSERT(!find(op.name), "op ", op.name, " is defined twice");
+  const std::lock_guard lock(names_mutex());
   op.id = static_cast<int>(ops_.size());
   ops_.push_back(new Op(op));  // ops live as long as the program
   by_name()[ops_.back()->name] = ops_.back();
@@ -26,6 +32,7 @@ Op& OpTable::add(Op op) {
 }
 
 Op* OpTable::find(std::string_view name) {
+  const std::lock_guard lock(names_mutex());
   const auto found = by_name().find(name);
   return found == by_name().end() ? nullptr : found->second;
 }
@@ -44,6 +51,8 @@ OpTable& op_table() {
 #undef TANDEM_FAMILY
     install_cpu_kernels(*filled);
     install_cuda_kernels(*filled);
+    install_tape();
+    install_expression_compiler();
     return filled;
   }();
   return *table;
@@ -59,6 +68,9 @@ std::string_view name_of(OpKind kind) {
 
 std::string_view Infer::name() const { return op.name; }
 std::string_view KernelContext::op_name() const { return op.name; }
+void KernelContext::wrong_type(const char* role, int i, DType has, DType asked) const {
+  fail<DTypeError>(role, " ", i, " is ", has, ", but the kernel asks for ", asked, "; check dtypes in infer, or look at dtype first");
+}
 
 Device Infer::device() const {
   for (const Tensor& input : inputs)

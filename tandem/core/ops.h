@@ -98,6 +98,9 @@ Tensor dropout(const Arg& x, double probability);
 Tensor to(const Arg& x, DType dtype);
 Tensor to(const Arg& x, Device device);
 Tensor clone(const Arg& x);
+/// A copy of x that the graph compiler takes for another value than x, not to be made before `after` is: what is computed
+/// from it is computed again, and no earlier. checkpoint's means to give memory back; see autograd/checkpoint.h.
+Tensor barrier(const Arg& x, const Tensor& after);
 /// The tensor itself if its elements lie in row-major order, else a copy where they do.
 Tensor contiguous(const Arg& x);
 

@@ -34,12 +34,30 @@ Generator& default_generator() {
 }
 void manual_seed(uint64_t seed) { default_generator().seed(seed); }
 
-Draw next_draw() {
+namespace {
+constinit thread_local DrawScope* innermost = nullptr;
+
+Draw new_draw() {
   Generator& generator = default_generator();
   if (Interceptor* tracer = interceptor()) return {generator.state(), tracer->draw()};
   const uint64_t draw = generator.draws();
   generator.set_draws(draw + 1);
   return {make_key(static_cast<int64_t>(generator.seed()), static_cast<int64_t>(draw)), 0};
 }
+}  // namespace
+
+DrawScope::DrawScope(std::vector<Draw>& draws, Use use) : draws_(draws), use_(use), outer_(std::exchange(innermost, this)) {}
+DrawScope::~DrawScope() { innermost = outer_; }
+
+Draw DrawScope::next() {
+  if (use_ == Use::replay) {
+    // A function that draws more often the second time has changed its mind; what it draws then is new.
+    return at_ < draws_.size() ? draws_[at_++] : outer_ ? outer_->next() : new_draw();
+  }
+  draws_.push_back(outer_ ? outer_->next() : new_draw());
+  return draws_.back();
+}
+
+Draw next_draw() { return innermost ? innermost->next() : new_draw(); }
 
 }  // namespace tandem

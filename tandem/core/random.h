@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "tandem/core/tensor.h"
 
@@ -37,5 +38,24 @@ struct Draw {
   int64_t site;
 };
 Draw next_draw();
+
+/// While alive on this thread, remembers the draws that are made, or makes the remembered ones once more: what a
+/// function drew that is run a second time (checkpoint). Scopes nest.
+class DrawScope {
+ public:
+  enum class Use { record, replay };
+  DrawScope(std::vector<Draw>& draws, Use use);
+  ~DrawScope();
+  DrawScope(const DrawScope&) = delete;
+  DrawScope& operator=(const DrawScope&) = delete;
+
+ private:
+  friend Draw next_draw();
+  Draw next();
+  std::vector<Draw>& draws_;
+  Use use_;
+  size_t at_ = 0;
+  DrawScope* outer_;
+};
 
 }  // namespace tandem

@@ -30,6 +30,7 @@ void detail::release_node(TapeNodeBase* node) {
 void detail::destroy(TensorImpl* impl) {
   if (impl->storage) impl->storage->release();
   if (impl->node) release_node(impl->node);
+  if (impl->extra) [[unlikely]] delete std::exchange(impl->extra, nullptr);
   Pool<TensorImpl>::destroy(impl);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <functional>
 #include <iosfwd>
 #include <span>
 #include <string>
@@ -28,6 +29,24 @@ struct TapeNodeBase {
 
  protected:
   ~TapeNodeBase() = default;
+};
+
+/// What autograd hangs on some tensors (hooks, weak references), seen from core.
+struct TensorExtra {
+  virtual ~TensorExtra() = default;
+};
+
+/// Takes a hook away again. Copies name the same hook; letting go of them leaves it where it is.
+class HookHandle {
+ public:
+  HookHandle() = default;
+  explicit HookHandle(std::function<void()> remove) : remove_(std::move(remove)) {}
+  void remove() {
+    if (remove_) remove_();
+  }
+
+ private:
+  std::function<void()> remove_;
 };
 
 struct TensorOptions {
@@ -102,6 +121,11 @@ class Tensor {
   void backward(BackwardOptions options = {}, Where where = Where::current()) const;
   /// The same for any shape, starting from `gradient` (same shape).
   void backward(const Tensor& gradient, BackwardOptions options = {}, Where where = Where::current()) const;
+  /// Calls `hook` with the gradient of this tensor, once for each backward() or grad() that reaches it, when all of it has
+  /// arrived. What it returns (same shape) takes the gradient's place; an undefined Tensor leaves it. Hooks run in the order
+  /// in which they were registered. AutogradError if the tensor requires no gradient. A compiled function holds the hooks
+  /// that there were when it was traced.
+  HookHandle register_hook(std::function<Tensor(const Tensor&)> hook, Where where = Where::current()) const;
   /// The same values, cut off from the tape. Shares storage.
   Tensor detach(Where where = Where::current()) const;
 
@@ -185,6 +209,7 @@ struct TensorImpl {
   bool requires_grad = false;   ///< a leaf that gradients are wanted for, or computed from one
   bool is_scalar = false;       ///< a C++ number that became an operand: never widens, any device
   bool contiguous = true;
+  bool from_graph = false;      ///< the result of a compiled function that was computed from one that requires a gradient
   Shape shape;
   Shape strides;                ///< in elements
   int64_t offset = 0;           ///< in elements, from the start of the storage
@@ -194,6 +219,7 @@ struct TensorImpl {
   TapeNodeBase* node = nullptr;
   uint32_t output_index = 0;
   Tensor grad;
+  TensorExtra* extra = nullptr;  ///< owned; null for nearly all tensors
   // Tracing (graph): which value of which trace this is; 0 is none.
   uint64_t trace = 0;
   int64_t value = -1;

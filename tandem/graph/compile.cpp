@@ -7,6 +7,8 @@
 #include <cstring>
 #include <sstream>
 
+#include "tandem/autograd/anomaly.h"
+#include "tandem/core/autocast.h"
 #include "tandem/core/dispatch.h"
 #include "tandem/graph/passes/pipeline.h"
 #include "tandem/graph/program.h"
@@ -58,10 +60,14 @@ bool matches(const ArgumentKey& key, const Tensors& arguments, size_t i) {
   return key_of(arguments, i).same_as == key.same_as;
 }
 
+std::string spell(const AutocastState& state) { return state.enabled ? std::string(name_of(state.dtype)) : "off"; }
+
 struct Specialisation {
   std::vector<ArgumentKey> arguments;
   std::string static_key;
   bool grad_enabled = true;
+  AutocastState autocast;
+  std::vector<bool> differentiable;  ///< of each result: traced from something that requires a gradient
   Traced traced;
   std::unique_ptr<Program> program;
   int64_t calls = 0;
@@ -69,7 +75,7 @@ struct Specialisation {
   bool reads_numbers = false;  ///< some constant has changed between traces: trace at each call
 
   bool fits(const Tensors& given, const std::string& key) const {
-    if (given.size() != arguments.size() || key != static_key || grad_enabled != tandem::grad_enabled()) return false;
+    if (given.size() != arguments.size() || key != static_key || grad_enabled != tandem::grad_enabled() || !(autocast == autocast_state())) return false;
     for (size_t i = 0; i < given.size(); ++i)
       if (!matches(arguments[i], given, i)) return false;
     for (const FlagGuard& guard : traced.flags)
@@ -77,6 +83,13 @@ struct Specialisation {
     for (const GradientGuard& guard : traced.gradients)
       if (guard.tensor.impl()->grad.defined() != guard.defined) return false;
     return true;
+  }
+
+  /// Results are plain values; those that eagerly would have a tape say so when backward() is called on them.
+  Tensors run(const Tensors& given) const {
+    Tensors results = program->run(given);
+    for (size_t i = 0; i < results.size(); ++i) results[i].impl()->from_graph = differentiable[i];
+    return results;
   }
 
   /// What is different from this call, in words.
@@ -98,6 +111,7 @@ struct Specialisation {
     }
     if (out.str().empty() && key != static_key) out << "static arguments " << static_key << " -> " << key;
     if (out.str().empty() && grad_enabled != tandem::grad_enabled()) out << "gradients " << (grad_enabled ? "on -> off" : "off -> on");
+    if (out.str().empty() && !(autocast == autocast_state())) out << "autocast " << spell(autocast) << " -> " << spell(autocast_state());
     if (out.str().empty())
       for (const FlagGuard& guard : traced.flags)
         if (*guard.flag != guard.value) {
@@ -232,7 +246,12 @@ struct CompiledFunction::State {
     for (size_t i = 0; i < arguments.size(); ++i) made->arguments.push_back(key_of(arguments, i));
     made->static_key = static_key;
     made->grad_enabled = tandem::grad_enabled();
-    made->traced = run_trace(arguments, function, where);
+    made->autocast = autocast_state();
+    made->traced = run_trace(arguments, [&](const Tensors& in) {
+      Tensors results = function(in);
+      for (const Tensor& result : results) made->differentiable.push_back(result.requires_grad());
+      return results;
+    }, where);
     stats.trace_seconds += seconds_since(begin);
     made->program = make_program(made->traced.graph);
     ++stats.traces;
@@ -320,6 +339,7 @@ const std::vector<Stage>& CompiledFunction::stages() const { return state_->stag
 Tensors CompiledFunction::call(const Tensors& arguments, const std::string& static_key, const Function& function) {
   State& state = *state_;
   if (interceptor()) return function(arguments);  // inside another trace it is part of that graph
+  if (AnomalyMode::active()) return function(arguments);  // which needs values at each op
   for (size_t i = 0; i < arguments.size(); ++i)
     if (!arguments[i].defined()) throw UndefinedError(detail::str("compiled function: argument ", i, " is an undefined Tensor"), state.where);
   ++state.stats.calls;
@@ -329,7 +349,7 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
     if (!specialisation) return function(arguments);  // over the limit, and eager was chosen
     specialisation->last_used = ++state.clock;
     specialisation->calls = 1;
-    return specialisation->program->run(arguments);
+    return specialisation->run(arguments);
   }
   specialisation->last_used = ++state.clock;
   const int64_t calls = ++specialisation->calls;
@@ -338,7 +358,7 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
     if (due) ++state.stats.verifications;
     state.check(*specialisation, arguments, function);
   }
-  return specialisation->program->run(arguments);
+  return specialisation->run(arguments);
 }
 
 std::string CompiledFunction::source() const { return state_->newest ? state_->newest->program->source() : std::string(); }

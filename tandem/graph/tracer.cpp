@@ -2,6 +2,7 @@
 // scalars, tensors made from C++ values in the trace become constants, all others are state.
 #include "tandem/graph/tracer.h"
 
+#include "tandem/autograd/tape.h"
 #include "tandem/graph/compile.h"
 
 #include "tandem/core/ops.h"
@@ -22,6 +23,7 @@ class Tracer final : public Interceptor {
     const int value = graph_.add_leaf({.kind = LeafKind::argument, .argument = position, .where = {}}, type_of(given));
     Tensor symbolic = symbol(header_of(type_of(given)), value);
     symbolic.impl()->requires_grad = given.requires_grad();
+    if (const LeafExtra* extra = extra_of(*given.impl()); extra && given.is_leaf()) make_extra(*symbolic.impl()).hooks = extra->hooks;
     argument_of_[symbolic.impl()] = position;
     if (given.requires_grad() && given.impl()->grad.defined()) {  // backward adds to it
       const ValueType type = type_of(given.impl()->grad);

@@ -27,6 +27,7 @@ std::string count(int operands) { return operands == kVariadic ? "any" : std::to
 /// Ops by kind, then name: the order in which families register theirs says nothing to a reader.
 std::vector<const Op*> sorted() {
   std::vector<const Op*> ops(op_table().all().begin(), op_table().all().end());
+  std::erase_if(ops, [](const Op* op) { return op->user; });
   std::sort(ops.begin(), ops.end(), [](const Op* a, const Op* b) {
     return a->kind != b->kind ? a->kind < b->kind : std::string_view(a->name) < b->name;
   });

@@ -11,6 +11,7 @@
 #include "tandem/nn/dropout.h"
 #include "tandem/nn/embedding.h"
 #include "tandem/nn/group_norm.h"
+#include "tandem/nn/grad_scaler.h"
 #include "tandem/nn/init.h"
 #include "tandem/nn/layer_norm.h"
 #include "tandem/nn/linear.h"

@@ -76,6 +76,9 @@ void add_create_samples(Samples& samples) {
     for (const char* op : {"contiguous", "copy"})
       samples.push_back({.op = op, .label = to_string(shape), .operands = {{shape, spread(-9, 9)}}, .dtypes = kAll, .call = call_op(op),
                          .reference = same_numbers, .ulps = 0, .gradients = Gradients::second, .large = shape.numel() > 1000});
+    samples.push_back({.op = "barrier", .label = to_string(shape), .operands = {{shape, spread(-9, 9)}, {{3}, spread(-9, 9)}}, .dtypes = kFloats,
+                       .call = [](const Tensors& x) { return Tensors{barrier(x[0], x[1].detach())}; }, .reference = same_numbers, .ulps = 0,
+                       .gradients = Gradients::second, .large = shape.numel() > 1000});
     samples.push_back({.op = "transfer", .label = to_string(shape) + " to the host", .operands = {{shape, spread(-9, 9)}}, .dtypes = kAll,
                        .call = call_op("transfer", {{"device", std::string("cpu")}}), .reference = same_numbers, .ulps = 0,
                        .gradients = Gradients::second, .large = shape.numel() > 1000});

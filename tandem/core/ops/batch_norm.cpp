@@ -170,6 +170,7 @@ void define_batch_norm(OpTable& table) {
   table.add({.name = "batch_norm_statistics", .kind = OpKind::reduce, .outputs = 2, .infer = infer_statistics,
              .grad = [](const OpContext& op) { return Tensors{statistics_grad(op.input(0), op.output(0), op.grad_output(0), op.grad_output(1))}; },
              .saved = in(0) | out(0)});
+  for (const char* name : {"batch_norm", "batch_norm_apply"}) table.at(name).autocast = AutocastRule::widen;
 }
 
 Tensor batch_norm(const Arg& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight, const Tensor& bias,

@@ -79,6 +79,7 @@ void define_conv(OpTable& table) {
                               op.needs_grad(1) ? call("conv2d_input_grad", {op.input(0), gg}, with_shape(op.attributes(), op.input_shape(1))) : Tensor()};
              },
              .saved = in(0) | in(1)});
+  table.at("conv2d").autocast = AutocastRule::lower;
 }
 
 Tensor conv2d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {

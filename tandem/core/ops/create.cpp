@@ -59,6 +59,8 @@ void define_create(OpTable& table) {
              .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; }});
   table.add({.name = "copy", .kind = OpKind::pointwise, .infer = infer_copy,
              .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; }, .onnx = "Identity"});
+  table.add({.name = "barrier", .kind = OpKind::opaque, .inputs = 2, .infer = [](Infer& op) { op.output(op.input(0)); },
+             .grad = [](const OpContext& op) { return Tensors{op.grad_output(), Tensor()}; }});
   Op& transfer = table.add({.name = "transfer", .kind = OpKind::opaque, .infer = infer_transfer,
                             .grad = [](const OpContext& op) { return Tensors{to(op.grad_output(), op.device())}; },
                             .contiguous_inputs = true});
@@ -152,6 +154,11 @@ Tensor to(const Arg& x, Device device) {
 Tensor clone(const Arg& x) {
   static const Op& op = find_op("copy");
   return dispatch(op, {x.tensor()}, {}, x.where());
+}
+
+Tensor barrier(const Arg& x, const Tensor& after) {
+  static const Op& op = find_op("barrier");
+  return dispatch(op, {x.tensor(), after}, {}, x.where());
 }
 
 Tensor contiguous(const Arg& x) {

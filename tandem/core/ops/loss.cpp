@@ -80,6 +80,7 @@ void define_loss(OpTable& table) {
              .saved = in(0) | in(1) | out(1), .contiguous_inputs = true, .decompose = decompose, .onnx = "SoftmaxCrossEntropyLoss"});
   table.add({.name = "cross_entropy_grad", .kind = OpKind::reduce, .inputs = 4, .infer = infer_cross_entropy_grad, .grad = second_grad,
              .saved = in(0) | in(1) | in(2), .contiguous_inputs = true, .decompose = decompose_grad});
+  table.at("cross_entropy").autocast = AutocastRule::widen;
 }
 
 namespace {

@@ -85,6 +85,7 @@ void define_matmul(OpTable& table) {
              .saved = in(0) | in(1), .onnx = "MatMul"});
   table.add({.name = "linear", .kind = OpKind::contract, .inputs = kVariadic, .infer = infer_linear, .grad = linear_grad,
              .saved = in(0) | in(1), .decompose = decompose_linear, .onnx = "Gemm"});
+  for (const char* name : {"matmul", "linear"}) table.at(name).autocast = AutocastRule::lower;
 }
 
 Tensor matmul(const Arg& a, const Arg& b) {

@@ -169,6 +169,7 @@ void define_norm(OpTable& table) {
   table.add({.name = "rms_norm_grad", .kind = OpKind::reduce, .inputs = 4, .outputs = 2, .infer = infer_rms_norm_grad,
              .grad = rms_norm_second_grad, .saved = in(0) | in(1) | in(2) | in(3), .contiguous_inputs = true,
              .decompose = [](std::span<const Tensor> i, const Attributes&) { return rms_norm_backward(i[0], i[1], i[2], i[3]); }});
+  for (const char* name : {"layer_norm", "rms_norm"}) table.at(name).autocast = AutocastRule::widen;
 }
 
 Tensor layer_norm(const Arg& x, const Tensor& weight, const Tensor& bias, double epsilon) {

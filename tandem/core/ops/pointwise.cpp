@@ -52,8 +52,8 @@ DType in_domain(const Op& op, DType type, Where where) {
 }
 
 /// Handles that neither retain nor release: operands live in the caller's frame.
-struct Borrowed {
-  Tensor items[3];
+template <size_t kMost> struct Borrowed {
+  Tensor items[kMost];
   ~Borrowed() {
     for (Tensor& item : items) item.leak();
   }
@@ -189,9 +189,7 @@ void define_gradients(OpTable& table) {
   });
 }
 
-}  // namespace
-
-Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands) {
+template <size_t kMost> Tensor promoted(const Op& op, std::span<const Arg* const> operands, const Attributes& attributes) {
   const Where where = operands[0]->where();
   const size_t first = op.pointwise.selects ? 1 : 0;
   // Fast path: tensors of one dtype that the op computes in.
@@ -213,8 +211,8 @@ Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands) {
   }
   common = in_domain(op, common, where);
 
-  Borrowed borrowed;
-  Tensor owned[3];
+  Borrowed<kMost> borrowed;
+  Tensor owned[kMost];
   for (size_t i = 0; i < operands.size(); ++i) {
     const DType wanted = i < first ? DType::bool_ : common;
     if (!operands[i]->is_tensor()) {
@@ -231,8 +229,18 @@ Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands) {
     borrowed.items[i] = Tensor::adopt(owned[i].impl());
   }
   Tensor output;
-  dispatch(op, {borrowed.items, operands.size()}, {}, {&output, 1}, where);
+  dispatch(op, {borrowed.items, operands.size()}, attributes, {&output, 1}, where);
   return output;
+}
+
+}  // namespace
+
+Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands) {
+  static constinit const Attributes none;
+  return promoted<3>(op, operands, none);
+}
+Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands, const Attributes& attributes) {
+  return promoted<8>(op, operands, attributes);
 }
 
 void define_pointwise(OpTable& table) {
@@ -259,6 +267,8 @@ void define_pointwise(OpTable& table) {
 #undef TANDEM_TERNARY
 #undef TANDEM_SELECT
   define_gradients(table);
+  // Those that leave the range or the precision of 16 bits soonest.
+  for (const char* name : {"exp", "log", "pow", "rsqrt"}) table.at(name).autocast = AutocastRule::widen;
 }
 
 // The public functions, one for each line of pointwise.def.

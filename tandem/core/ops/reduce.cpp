@@ -124,6 +124,7 @@ void define_reduce(OpTable& table) {
   table.add({.name = "max", .kind = OpKind::reduce, .infer = infer_extreme, .grad = extreme_grad, .saved = in(0) | out(0), .onnx = "ReduceMax"});
   table.add({.name = "min", .kind = OpKind::reduce, .infer = infer_extreme, .grad = extreme_grad, .saved = in(0) | out(0), .onnx = "ReduceMin"});
   table.add({.name = "argmax", .kind = OpKind::reduce, .infer = infer_argmax, .onnx = "ArgMax"});
+  for (const char* name : {"sum", "prod", "mean"}) table.at(name).autocast = AutocastRule::widen;
 }
 
 Tensor sum(const Arg& x, const Dims& dims, ReduceOptions options) {

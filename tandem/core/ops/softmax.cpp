@@ -73,6 +73,7 @@ void define_softmax(OpTable& table) {
                const Tensor g = widen(inputs[0]);
                return Tensors{to(g - exp(widen(inputs[1])) * row_sum(g), inputs[0].dtype())};
              }});
+  for (const char* name : {"softmax", "log_softmax"}) table.at(name).autocast = AutocastRule::widen;
 }
 
 Tensor softmax(const Arg& x, int64_t dim) { return by_rows("softmax", x, dim); }

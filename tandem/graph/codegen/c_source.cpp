@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "tandem/core/embedded.h"
+#include "tandem/core/expression.h"
 
 namespace tandem::graph {
 
@@ -145,9 +146,8 @@ class SegmentWriter {
     const std::string helper = std::string("p_") + s.op->name + "_" + suffix(computed);
     const char* type = compute_type(computed);
     std::string text = "TD_FN " + std::string(s.op->pointwise.returns_bool ? "td_u8" : type) + " " + helper + "(";
-    const char* names[] = {"x", "y", "z"};
     for (size_t i = 0; i < s.operands.size(); ++i)
-      text += std::string(i ? ", " : "") + (s.op->pointwise.selects && i == 0 ? "td_u8" : type) + " " + names[i];
+      text += std::string(i ? ", " : "") + (s.op->pointwise.selects && i == 0 ? "td_u8" : type) + " " + parameter_name(i);
     text += std::string(") { typedef ") + type + " T; (void)(T)0; return ";
     text += computed == DType::bool_ && !s.op->pointwise.returns_bool ? "(" + std::string(s.op->pointwise.expression) + ") != 0" : s.op->pointwise.expression;
     helpers_.insert(text + "; }\n");

@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "tandem/core/embedded.h"
+#include "tandem/core/expression.h"
 #include "tandem/kernels/cuda/module.h"
 
 namespace tandem::graph {
@@ -198,9 +199,8 @@ class SegmentWriter {
     const std::string helper = std::string("p_") + s.op->name + "_" + suffix(computed);
     const char* type = compute_type(computed);
     std::string text = "TD_DEVICE " + std::string(pointwise.returns_bool ? "td_u8" : type) + " " + helper + "(";
-    const char* names[] = {"x", "y", "z"};
     for (size_t i = 0; i < s.operands.size(); ++i)
-      text += std::string(i ? ", " : "") + (pointwise.selects && i == 0 ? "td_u8" : type) + " " + names[i];
+      text += std::string(i ? ", " : "") + (pointwise.selects && i == 0 ? "td_u8" : type) + " " + parameter_name(i);
     text += std::string(") { typedef ") + type + " T; (void)(T)0; return ";
     text += computed == DType::bool_ && !pointwise.returns_bool ? "(" + std::string(pointwise.expression) + ") != 0" : pointwise.expression;
     helpers_.insert(text + "; }\n");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "tandem/core/custom_op.h"
 #include "tandem/graph/passes/fusion_groups.h"
 #include "tandem/graph/passes/pass.h"
 
@@ -220,6 +221,9 @@ class Lowerer {
     Statement call{.kind = LoopOp::pointwise, .dtype = context_.type(n.outputs[0]).dtype, .op = n.op, .value = n.outputs[0]};
     if (n.op->pointwise.expression == nullptr) call.kind = LoopOp::cast, call.op = nullptr;
     for (int input : n.inputs) call.operands.push_back(operand(now, input, dims));
+    if (n.op->user)  // a user's expression: its attributes are numbers after the operands
+      for (const std::string& name : n.op->user->attributes)
+        call.operands.push_back(add(now, {.kind = LoopOp::literal, .level = now.group ? Level::scalar : Level::finish, .dtype = call.dtype, .number = n.attributes.number(name)}));
     for (int o : call.operands) call.phase = std::max(call.phase, known_from(now, o));
     return call;
   }

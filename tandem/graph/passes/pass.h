@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tandem/core/autocast.h"
 #include "tandem/core/dispatch.h"
 #include "tandem/graph/graph.h"
 
@@ -50,6 +51,7 @@ class Rewriter final : public Interceptor {
   uint64_t id_;
   Interceptor* previous_;
   bool grad_was_enabled_;
+  AutocastOff autocast_off_;  ///< the trace holds every cast already
 };
 
 /// True for pointwise ops with a scalar expression, and for casts and copies, which have an obvious one.

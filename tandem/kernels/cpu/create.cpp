@@ -122,7 +122,7 @@ void copy_elements(const TensorImpl& from, const TensorImpl& to) {
 void add_cpu_create(OpTable& table) {
   table.at("full").cpu = full_kernel;
   table.at("arange").cpu = arange_kernel;
-  for (const char* name : {"cast", "contiguous", "copy"}) table.at(name).cpu = copy_kernel;
+  for (const char* name : {"cast", "contiguous", "copy", "barrier"}) table.at(name).cpu = copy_kernel;
 }
 
 }  // namespace tandem

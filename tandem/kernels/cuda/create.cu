@@ -177,7 +177,7 @@ void copy_strided(const TensorImpl& from, const Shape& shape, void* to, DType to
 void add_cuda_create(OpTable& table) {
   table.at("full").cuda = gpu::fill_kernel;
   table.at("arange").cuda = gpu::arange_kernel;
-  for (const char* name : {"cast", "contiguous", "copy"}) table.at(name).cuda = gpu::copy_kernel;
+  for (const char* name : {"cast", "contiguous", "copy", "barrier"}) table.at(name).cuda = gpu::copy_kernel;
 }
 
 }  // namespace tandem
