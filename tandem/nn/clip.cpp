@@ -1,4 +1,4 @@
-// clip_grad_norm: bounds the length of the gradient.
+// clip_grad_norm, clip_grad_value: bound the gradient.
 #include "tandem/nn/clip.h"
 
 #include "tandem/core/ops.h"
@@ -29,6 +29,19 @@ Tensor clip_grad_norm(const Tensors& parameters, double max_norm, Where where) {
   // New tensors, not scaled in place: two leaves may share one gradient (that of a + b, say).
   for (size_t i = 0; i < clipped.size(); ++i) clipped[i].set_grad(gradients[i] * scale, where);
   return norm;
+}
+
+void clip_grad_value(const Tensors& parameters, double limit, Where where) {
+  if (!(limit >= 0))
+    throw ValueError(tandem::detail::str("nn::clip_grad_value: the limit is ", limit, ", need 0 or more"), where);
+  NoGrad no_grad;
+  WhereScope scope(where);
+  for (Tensor parameter : parameters) {
+    if (!parameter.defined())
+      throw UndefinedError("nn::clip_grad_value: a parameter is undefined: pass nn::parameters(model)", where);
+    const Tensor gradient = parameter.grad();
+    if (gradient.defined()) parameter.set_grad(maximum(minimum(gradient, limit), -limit), where);
+  }
 }
 
 }  // namespace tandem::nn

@@ -5,62 +5,73 @@
 
 namespace tandem::nn::optim {
 
-using tandem::detail::str;
+Adam::Adam(Groups groups, Where where) : Adam("Adam", Decay::added_to_gradient, groups, where) {}
 
-Adam::Adam(Tensors parameters, AdamOptions options, Where where)
-    : Adam("Adam", Decay::added_to_gradient, std::move(parameters), options, where) {}
-
-Adam::Adam(const char* name, Decay decay, Tensors parameters, const AdamOptions& options, Where where)
-    : Optimizer(name, std::move(parameters), options.lr, where), options_(options), decay_(decay) {
-  check(options.beta1 >= 0 && options.beta1 < 1, where, "beta1 is ", options.beta1,
-        ", need at least 0 and below 1");
-  check(options.beta2 >= 0 && options.beta2 < 1, where, "beta2 is ", options.beta2,
-        ", need at least 0 and below 1");
-  check(options.epsilon >= 0, where, "epsilon is ", options.epsilon, ", need 0 or more");
-  check(options.weight_decay >= 0, where, "weight_decay is ", options.weight_decay, ", need 0 or more");
-  means_ = zeros_for_each(where);
-  variances_ = zeros_for_each(where);
+Adam::Adam(const char* name, Decay decay, const Groups& groups, Where where)
+    : GroupedOptimizer(name, groups, where), decay_(decay) {
+  for (size_t group = 0; group < group_count(); ++group) {
+    const AdamOptions& o = options(group);
+    check(o.beta1 >= 0 && o.beta1 < 1, where, "beta1 is ", o.beta1, ", need at least 0 and below 1");
+    check(o.beta2 >= 0 && o.beta2 < 1, where, "beta2 is ", o.beta2, ", need at least 0 and below 1");
+    check(o.epsilon >= 0, where, "epsilon is ", o.epsilon, ", need 0 or more");
+    check(o.weight_decay >= 0, where, "weight_decay is ", o.weight_decay, ", need 0 or more");
+    make_state(means_, group, 0, where);
+    make_state(variances_, group, 0, where);
+  }
   steps_ = zeros({}, {.dtype = float64, .device = device()}, where);
 }
 
 void Adam::update(Where where) {
-  static const Op& adamw = find_op("adamw");
   steps_.assign(steps_ + 1, where);
-  // In float64, for 1 - 0.999f is off by 1e-5.
-  const Tensor correction1 = (1 - pow(options_.beta1, steps_)).to(float32, where);
-  const Tensor correction2 = sqrt(1 - pow(options_.beta2, steps_)).to(float32, where);
-  const Attributes attributes{{"beta1", options_.beta1},
-                              {"beta2", options_.beta2},
-                              {"epsilon", options_.epsilon},
-                              {"weight_decay", options_.weight_decay},
-                              {"decoupled", decay_ == Decay::decoupled}};
-  for (size_t i = 0; i < parameters().size(); ++i) {
-    const Tensor& parameter = parameters()[i];
-    const Tensor gradient = parameter.grad();
-    if (!gradient.defined()) continue;
-    const Tensor inputs[] = {parameter, gradient, means_[i], variances_[i], lr(), correction1, correction2};
-    Tensor targets[] = {parameter, means_[i], variances_[i]};
-    dispatch_in_place(adamw, inputs, attributes, targets, where);
+  std::pair<Tensor, Tensor> corrections;
+  for (size_t group = 0; group < group_count(); ++group) {
+    const AdamOptions& o = options(group);
+    if (group == 0 || o.beta1 != options(group - 1).beta1 || o.beta2 != options(group - 1).beta2)
+      corrections = detail::adam_corrections(o.beta1, o.beta2, steps_);
+    const Attributes attributes{{"beta1", o.beta1},
+                                {"beta2", o.beta2},
+                                {"epsilon", o.epsilon},
+                                {"weight_decay", o.weight_decay},
+                                {"decoupled", decay_ == Decay::decoupled}};
+    for_each_gradient(group, [&](size_t i, const Tensor& parameter, const Tensor& gradient) {
+      detail::adam_update(parameter, gradient, means_[i], variances_[i], lr(group), corrections, attributes, where);
+    });
   }
 }
 
 std::vector<NamedTensor> Adam::state() const {
   std::vector<NamedTensor> result = Optimizer::state();
   result.push_back({"steps", steps_});
-  for (size_t i = 0; i < means_.size(); ++i) {
-    result.push_back({str("mean.", i), means_[i]});
-    result.push_back({str("variance.", i), variances_[i]});
+  add_state(result, "mean", means_);
+  add_state(result, "variance", variances_);
+  return result;
+}
+
+namespace {
+
+Adam::Groups as_adam(const AdamW::Groups& groups) {
+  Adam::Groups result;
+  for (const AdamW::Group& group : groups) {
+    const AdamWOptions& o = group.options;
+    result.push_back({group.parameters, {o.lr, o.beta1, o.beta2, o.epsilon, o.weight_decay}});
   }
   return result;
 }
 
-AdamW::AdamW(Tensors parameters, AdamWOptions options, Where where)
-    : Adam("AdamW", Decay::decoupled, std::move(parameters),
-           {.lr = options.lr,
-            .beta1 = options.beta1,
-            .beta2 = options.beta2,
-            .epsilon = options.epsilon,
-            .weight_decay = options.weight_decay},
-           where) {}
+}  // namespace
+
+AdamW::AdamW(const Groups& groups, Where where) : Adam("AdamW", Decay::decoupled, as_adam(groups), where) {}
+
+std::pair<Tensor, Tensor> detail::adam_corrections(double beta1, double beta2, const Tensor& steps) {
+  return {(1 - pow(beta1, steps)).to(float32), sqrt(1 - pow(beta2, steps)).to(float32)};
+}
+
+void detail::adam_update(const Tensor& parameter, const Tensor& gradient, const Tensor& mean, const Tensor& variance,
+                         const Tensor& lr, const std::pair<Tensor, Tensor>& corrections, const Attributes& attributes, Where where) {
+  static const Op& adamw = find_op("adamw");
+  const Tensor inputs[] = {parameter, gradient, mean, variance, lr, corrections.first, corrections.second};
+  Tensor targets[] = {parameter, mean, variance};
+  dispatch_in_place(adamw, inputs, attributes, targets, where);
+}
 
 }  // namespace tandem::nn::optim

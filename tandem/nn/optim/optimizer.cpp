@@ -2,6 +2,7 @@
 #include "tandem/nn/optim/optimizer.h"
 
 #include <cmath>
+#include <unordered_map>
 
 #include "tandem/core/ops.h"
 
@@ -9,10 +10,25 @@ namespace tandem::nn::optim {
 
 using tandem::detail::str;
 
-Optimizer::Optimizer(const char* name, Tensors parameters, double lr, Where where)
-    : name_(name), parameters_(std::move(parameters)), initial_lr_(lr) {
+Optimizer::Optimizer(const char* name, const std::vector<Tensors>& groups, const std::vector<double>& rates, Where where)
+    : name_(name) {
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const size_t begin = parameters_.size();
+    parameters_.insert(parameters_.end(), groups[g].begin(), groups[g].end());
+    groups_.push_back({begin, parameters_.size(), rates[g], {}});
+  }
+  check_parameters(where);
+  NoGrad no_grad;
+  for (Group& group : groups_) {
+    check(group.initial_lr >= 0 && std::isfinite(group.initial_lr), where, "the learning rate is ", group.initial_lr, ", need 0 or more");
+    group.lr = full({}, group.initial_lr, {.device = device()}, where);
+  }
+}
+
+void Optimizer::check_parameters(Where where) const {
   check(!parameters_.empty(), where,
         "there is nothing to optimise: pass nn::parameters(model) of a model with parameters");
+  std::unordered_map<const TensorImpl*, size_t> seen;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Tensor& parameter = parameters_[i];
     if (!parameter.defined())
@@ -21,6 +37,9 @@ Optimizer::Optimizer(const char* name, Tensors parameters, double lr, Where wher
           " was computed from others, so backward() leaves it no gradient: pass leaves");
     check(is_floating(parameter.dtype()), where, "parameter ", i, " is ", name_of(parameter.dtype()),
           ": only floating tensors can be optimised");
+    const auto [first, is_new] = seen.emplace(parameter.impl(), i);
+    check(is_new, where, "parameter ", i, " of shape ", parameter.shape(), " is parameter ", first->second,
+          " again, and would be updated twice: give each parameter once, in one group");
     if (parameter.device() != parameters_[0].device())
       throw DeviceError(
           str("nn::optim::", name_, ": parameter 0 is on ", parameters_[0].device(), ", parameter ", i,
@@ -28,9 +47,6 @@ Optimizer::Optimizer(const char* name, Tensors parameters, double lr, Where wher
               ": move the model with nn::to(model, device), or use an optimiser for each device"),
           where);
   }
-  check(lr >= 0 && std::isfinite(lr), where, "the learning rate is ", lr, ", need 0 or more");
-  NoGrad no_grad;
-  lr_ = full({}, lr, {.device = parameters_[0].device()}, where);
 }
 
 void Optimizer::fail(const std::string& message, Where where) const {
@@ -56,19 +72,37 @@ void Optimizer::step(Where where) {
 }
 
 void Optimizer::set_lr(double value, Where where) {
-  check(value >= 0 && std::isfinite(value), where, "the learning rate is ", value, ", need 0 or more");
-  NoGrad no_grad;
-  lr_.assign(full({}, value, {.device = device()}, where), where);
+  for (size_t group = 0; group < groups_.size(); ++group) set_group_lr(group, value, where);
 }
 
-Tensors Optimizer::zeros_for_each(Where where) const {
+void Optimizer::set_group_lr(size_t group, double value, Where where) {
+  check(group < groups_.size(), where, "there is no group ", group, ": there are ", groups_.size());
+  check(value >= 0 && std::isfinite(value), where, "the learning rate is ", value, ", need 0 or more");
   NoGrad no_grad;
-  Tensors result;
-  result.reserve(parameters_.size());
-  for (const Tensor& parameter : parameters_) result.push_back(zeros_like(parameter, where));
+  groups_[group].lr.assign(full({}, value, {.device = device()}, where), where);
+}
+
+void Optimizer::make_state(Tensors& to, size_t group, double value, Where where) const {
+  NoGrad no_grad;
+  to.resize(parameters_.size());
+  for (size_t i = groups_[group].begin; i < groups_[group].end; ++i) {
+    to[i] = zeros_like(parameters_[i], where);
+    if (value != 0) to[i].assign(full({}, value, {.dtype = to[i].dtype(), .device = device()}, where), where);
+  }
+}
+
+void Optimizer::add_state(std::vector<NamedTensor>& to, const char* name, const Tensors& tensors) {
+  for (size_t i = 0; i < tensors.size(); ++i)
+    if (tensors[i].defined()) to.push_back({str(name, ".", i), tensors[i]});
+}
+
+std::vector<NamedTensor> Optimizer::state() const {
+  std::vector<NamedTensor> result;
+  for (size_t group = 0; group < groups_.size(); ++group)
+    result.push_back({group == 0 ? std::string("lr") : str("lr.", group), groups_[group].lr});
   return result;
 }
 
-std::vector<NamedTensor> Optimizer::state() const { return {{"lr", lr_}}; }
+Tensor detail::widened(const Tensor& x) { return size_of(x.dtype()) == 2 ? x.to(float32) : x; }
 
 }  // namespace tandem::nn::optim
