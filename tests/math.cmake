@@ -8,6 +8,8 @@ foreach(isa IN LISTS tandem_isas)
   target_include_directories(tandem_math_${isa} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_options(tandem_math_${isa} PRIVATE ${math_flags} ${tandem_isa_flags_${isa}})
   target_sources(tandem_tests PRIVATE $<TARGET_OBJECTS:tandem_math_${isa}>)
+  string(TOUPPER ${isa} upper)
+  set_property(SOURCE math_test.cpp philox_test.cpp APPEND PROPERTY COMPILE_DEFINITIONS MATH_WITH_${upper}=1)
 endforeach()
 
 # By hand rather than as a language of the project: two C compilers, whatever the C++ one is.

@@ -19,10 +19,12 @@
 MATH_DECLARE(portable)
 MATH_DECLARE_C(gcc, portable)
 MATH_DECLARE_C(clang, portable)
-#if defined(__x86_64__)
+#ifdef MATH_WITH_AVX2
 MATH_DECLARE(avx2)
 MATH_DECLARE_C(gcc, avx2)
 MATH_DECLARE_C(clang, avx2)
+#endif
+#ifdef MATH_WITH_AVX512
 MATH_DECLARE(avx512)
 MATH_DECLARE_C(gcc, avx512)
 MATH_DECLARE_C(clang, avx512)
@@ -55,10 +57,12 @@ struct Level {
 // Those that this machine can run, the best one first.
 std::vector<Level> levels() {
   std::vector<Level> found;
-#if defined(__x86_64__)
+#ifdef MATH_WITH_AVX512
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
     found.push_back(MATH_LEVEL(avx512));
+#endif
+#ifdef MATH_WITH_AVX2
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(MATH_LEVEL(avx2));
 #endif
   found.push_back(MATH_LEVEL(portable));
@@ -344,7 +348,7 @@ TEST_CASE("math: C and C++ compute the same bits, by gcc and by clang") {
   }
 }
 
-#if defined(__x86_64__)
+#if defined(MATH_WITH_AVX2) && defined(MATH_WITH_AVX512)
 TEST_CASE("math: AVX2 and AVX-512 compute the same bits") {
   if (levels().size() < 3) return;
   std::vector<float> x = sample(), a(x.size()), b(x.size());

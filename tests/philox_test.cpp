@@ -12,8 +12,10 @@
 #include "tests/math/tables.h"
 
 extern "C" const MathTable math_table_cpp_portable;
-#if defined(__x86_64__)
+#ifdef MATH_WITH_AVX2
 extern "C" const MathTable math_table_cpp_avx2;
+#endif
+#ifdef MATH_WITH_AVX512
 extern "C" const MathTable math_table_cpp_avx512;
 #endif
 
@@ -21,8 +23,10 @@ namespace {
 
 std::vector<const MathTable*> tables() {
   std::vector<const MathTable*> found = {&math_table_cpp_portable};
-#if defined(__x86_64__)
+#ifdef MATH_WITH_AVX2
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&math_table_cpp_avx2);
+#endif
+#ifdef MATH_WITH_AVX512
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
     found.push_back(&math_table_cpp_avx512);
