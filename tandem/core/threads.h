@@ -11,4 +11,8 @@ int num_threads();
 /// Results don't depend on the number.
 void set_num_threads(int count);
 
+/// From now on, kernels that the calling thread starts use no other: for threads that work beside others, as a
+/// Loader's do.
+void run_kernels_on_this_thread_alone();
+
 }  // namespace tandem

@@ -4,11 +4,9 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <memory>
+
+#include "tandem/io/files.h"
 
 namespace tandem::io {
 namespace {
@@ -17,19 +15,6 @@ using tandem::detail::str;
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, Where where) {
   throw FileError(str("io::read_idx: '", path, "' ", what), where);
-}
-
-std::vector<uint8_t> read_bytes(const std::string& path, Where where) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) fail(path, "is a directory: give the file in it", where);
-  errno = 0;
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) fail(path, str("can't be opened: ", std::strerror(errno ? errno : ENOENT)), where);
-  std::vector<uint8_t> bytes(static_cast<size_t>(file.tellg()));
-  file.seekg(0);
-  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  if (!file) fail(path, "can't be read to its end: check the disk", where);
-  return bytes;
 }
 
 // Unpacks gzip members one after the other, as gunzip does, up to `limit` bytes.
@@ -146,7 +131,7 @@ void check_length(const std::string& path, uint64_t values, uint64_t needed, Whe
 }  // namespace
 
 Idx read_idx(const std::string& path, int rank, Where where) {
-  const std::vector<uint8_t> bytes = read_bytes(path, where);
+  const std::vector<uint8_t> bytes = InputFile("io::read_idx", path, where).read_all();
   const size_t header_size = 4 + 4 * static_cast<size_t>(rank);
   Idx idx{path, {}, {}};
   if (bytes.size() >= 2 && bytes[0] == 0x1f && bytes[1] == 0x8b) {

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "tandem/core/threads.h"
 #include "tandem/io/host_random.h"
 
 namespace tandem::io::detail {
@@ -19,7 +20,18 @@ BatchPlan::BatchPlan(int64_t items, const LoaderOptions& options, Where where)
   if (options.workers < 0)
     throw ValueError(tandem::detail::str("io::Loader: workers is ", options.workers, ", need 0 or more"),
                      where);
+  if (options.prefetch < 1)
+    throw ValueError(tandem::detail::str("io::Loader: prefetch is ", options.prefetch, ", need at least 1"),
+                     where);
   batches_ = (options.drop_last ? items : items + options.batch_size - 1) / options.batch_size;
+}
+
+void BatchPlan::check(LoaderPosition position, Where where) const {
+  if (position.epoch < 0 || position.batches < 0 || position.batches > batches_)
+    throw ValueError(
+        tandem::detail::str("io::Loader: there is no place after ", position.batches, " batches of epoch ",
+                            position.epoch, ": an epoch has ", batches_, " batches, and the first epoch is 0"),
+        where);
 }
 
 std::vector<int64_t> BatchPlan::order(int64_t epoch) const {
@@ -41,11 +53,14 @@ struct BatchStream::Shared {
     bool ready = false;
   };
 
-  Shared(const BatchPlan& plan, int64_t epoch, Make make_batch)
+  Shared(const BatchPlan& plan, LoaderPosition from, Make make_batch)
       : make(std::move(make_batch)),
-        order(plan.order(epoch)),
+        random{plan.options().seed, from.epoch},
+        order(plan.order(from.epoch)),
         batch_size(static_cast<size_t>(plan.options().batch_size)),
-        count(static_cast<size_t>(plan.batches())) {}
+        count(static_cast<size_t>(plan.batches())),
+        taken(static_cast<size_t>(from.batches)),
+        given(taken) {}
   ~Shared() {
     {
       std::lock_guard lock(mutex);
@@ -57,10 +72,11 @@ struct BatchStream::Shared {
 
   std::shared_ptr<void> batch(size_t index) const {
     const size_t begin = index * batch_size, end = std::min(begin + batch_size, order.size());
-    return make(std::span(order).subspan(begin, end - begin));
+    return make(std::span(order).subspan(begin, end - begin), random);
   }
 
   void work() {
+    run_kernels_on_this_thread_alone();
     std::unique_lock lock(mutex);
     for (;;) {
       changed.wait(lock, [&] { return stopped || (taken < count && taken < given + window.size()); });
@@ -80,21 +96,23 @@ struct BatchStream::Shared {
   }
 
   const Make make;
+  const EpochRandom random;
   const std::vector<int64_t> order;
   const size_t batch_size, count;
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<Place> window;  // batch i lies at i % size
-  size_t taken = 0;           // by workers
-  size_t given = 0;           // to the caller
+  size_t taken;               // by workers
+  size_t given;               // to the caller
   bool stopped = false;
   std::vector<std::thread> workers;
 };
 
-BatchStream::BatchStream(const BatchPlan& plan, int64_t epoch, Make make)
-    : shared_(std::make_unique<Shared>(plan, epoch, std::move(make))) {
-  const size_t workers = std::min(static_cast<size_t>(plan.options().workers), shared_->count);
-  shared_->window.resize(2 * workers);  // one in the making and one ready, for each
+BatchStream::BatchStream(const BatchPlan& plan, LoaderPosition from, Make make)
+    : shared_(std::make_unique<Shared>(plan, from, std::move(make))) {
+  const size_t left = shared_->count - shared_->given;
+  const size_t workers = std::min(static_cast<size_t>(plan.options().workers), left);
+  shared_->window.resize(std::min(left, workers * static_cast<size_t>(plan.options().prefetch)));
   for (size_t i = 0; i < workers; ++i)
     shared_->workers.emplace_back([shared = shared_.get()] { shared->work(); });
 }

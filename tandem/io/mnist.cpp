@@ -30,8 +30,9 @@ LabelledImages load(const std::string& given, MnistOptions options, Where where)
       throw FileError(str("io::Mnist: label ", i, " in '", labels.path, "' is ", int(labels.values[i]),
                           ", and digits are 0 to 9: the file is damaged or of another data set"),
                       where);
-  return LabelledImages(std::move(images.values), std::move(labels.values), images.shape[1], images.shape[2],
-                        10, kMnistScaling, where);
+  return LabelledImages(std::move(images.values), std::move(labels.values), 
+                        {.channels = 1, .height = images.shape[1], .width = images.shape[2], .classes = 10},
+                        options.scaling, {}, where);
 }
 
 }  // namespace

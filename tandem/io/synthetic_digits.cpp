@@ -309,7 +309,8 @@ LabelledImages draw(SyntheticDigitsOptions options, Where where) {
     labels[i] = static_cast<uint8_t>(random.below(10));
     draw_digit(labels[i], random, &pixels[i * kSide * kSide]);
   }
-  return LabelledImages(std::move(pixels), std::move(labels), kSide, kSide, 10, kMnistScaling, where);
+  return LabelledImages(std::move(pixels), std::move(labels), {.channels = 1, .height = kSide, .width = kSide, .classes = 10},
+                        kMnistScaling, {}, where);
 }
 
 }  // namespace

@@ -12,10 +12,6 @@ namespace tandem {
 /// Elements of a pointwise loop below which waking a thread costs more than it gains (about 5 µs).
 inline constexpr int64_t kPointwiseGrain = 32 * 1024;
 
-namespace detail {
-extern int thread_limit;  // 0: OpenMP's own default
-}
-
 /// Threads worth using for `n` units of work with at least `grain` for each.
 inline int threads_for(int64_t n, int64_t grain) {
   if (n < 2 * grain) return 1;

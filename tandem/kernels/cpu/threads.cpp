@@ -1,19 +1,35 @@
 // How many threads the CPU kernels use.
 #include <algorithm>
+#include <atomic>
 
 #include "tandem/kernels/cpu/parallel.h"
 
 namespace tandem {
 
-int detail::thread_limit = 0;
+namespace {
+
+std::atomic<int> thread_limit{0};  // 0: OpenMP's own default
+constinit thread_local bool runs_alone = false;
+
+}  // namespace
 
 int num_threads() {
-  return detail::thread_limit > 0 ? detail::thread_limit : detail::thread_limit = std::max(1, omp_get_max_threads());
+  if (runs_alone) return 1;
+  if (const int limit = thread_limit.load(std::memory_order_relaxed); limit > 0) return limit;
+  const int limit = std::max(1, omp_get_max_threads());
+  thread_limit.store(limit, std::memory_order_relaxed);
+  return limit;
 }
 
 void set_num_threads(int count) {
-  detail::thread_limit = std::max(1, count);
-  omp_set_num_threads(detail::thread_limit);  // what oneDNN and Eigen read
+  const int limit = std::max(1, count);
+  thread_limit.store(limit, std::memory_order_relaxed);
+  omp_set_num_threads(limit);  // what oneDNN and Eigen read
+}
+
+void run_kernels_on_this_thread_alone() {
+  runs_alone = true;
+  omp_set_num_threads(1);  // of this thread: likewise
 }
 
 }  // namespace tandem
