@@ -25,6 +25,13 @@ std::vector<std::string> files_of(const std::string& path, Where where) {
   throw FileError(str("io::ByteText: no .txt file in '", path, "': give a file, or a folder that has some"), where);
 }
 
+std::vector<std::string> files_of(const std::vector<std::string>& paths, Where where) {
+  std::vector<std::string> files;
+  for (const std::string& path : paths)
+    for (std::string& file : files_of(path, where)) files.push_back(std::move(file));
+  return files;
+}
+
 std::string name_of(const std::vector<std::string>& paths) {
   return paths.size() == 1 ? "'" + paths.front() + "'" : str("the text of ", paths.size(), " files");
 }
@@ -50,10 +57,10 @@ Bytes text_of(const std::vector<std::string>& paths, Reading reading, Where wher
 
 }  // namespace
 
-ByteText::ByteText(const std::string& path, ByteTextOptions options, Where where) : ByteText(files_of(path, where), options, where) {}
+ByteText::ByteText(const std::string& path, ByteTextOptions options, Where where) : ByteText(std::vector<std::string>{path}, options, where) {}
 
 ByteText::ByteText(const std::vector<std::string>& paths, ByteTextOptions options, Where where)
-    : ByteText(text_of(paths, options.reading, where), name_of(paths), options, where) {}
+    : ByteText(text_of(files_of(paths, where), options.reading, where), name_of(paths), options, where) {}
 
 ByteText ByteText::of(std::string text, ByteTextOptions options, Where where) {
   return ByteText(Bytes::of(std::move(text)), "the text", options, where);

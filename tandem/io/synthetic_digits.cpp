@@ -310,7 +310,7 @@ LabelledImages draw(SyntheticDigitsOptions options, Where where) {
     draw_digit(labels[i], random, &pixels[i * kSide * kSide]);
   }
   return LabelledImages(std::move(pixels), std::move(labels), {.channels = 1, .height = kSide, .width = kSide, .classes = 10},
-                        kMnistScaling, {}, where);
+                        options.scaling, {}, where);
 }
 
 }  // namespace

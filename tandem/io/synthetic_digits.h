@@ -11,6 +11,7 @@ struct SyntheticDigitsOptions {
   Split split = Split::train;
   int64_t count = 0;  ///< 0: 8000 to train on, 2000 to test on
   uint64_t seed = 1;
+  ImageScaling scaling = kMnistScaling;  ///< `{}` leaves values of 0 to 1
 };
 
 /// Draws digits with a pen of random width along distorted strokes, in the ways that people write them (an

@@ -1,0 +1,106 @@
+// A variational autoencoder (Kingma, Welling 2014, arXiv:1312.6114) of handwritten digits: learns to draw them from 20
+// numbers. Writes digits that it made up to an image file.
+//
+//   vae --data data/mnist --epochs 20
+#include <tandem/tandem.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+
+namespace td = tandem;
+namespace nn = tandem::nn;
+namespace io = tandem::io;
+
+struct Vae {
+  int64_t latent = 20;
+  nn::Linear read{784, 400}, mean{400, latent}, log_variance{400, latent};
+  nn::Linear write{latent, 400}, pixels{400, 784};
+
+  struct Result {
+    td::Tensor logits, mean, log_variance;
+  };
+  Result operator()(const td::Tensor& images) const {
+    const td::Tensor hidden = relu(read(images));
+    const td::Tensor m = mean(hidden), v = log_variance(hidden);
+    return {decode(m + exp(v * 0.5) * td::randn(m.shape(), {.device = m.device()})), m, v};
+  }
+  td::Tensor decode(const td::Tensor& z) const { return pixels(relu(write(z))); }
+};
+
+/// The negative evidence lower bound of an image, in nats (appendix B of the paper for the divergence).
+td::Tensor negative_bound(const Vae::Result& result, const td::Tensor& images) {
+  const td::Tensor reconstruction = bce_with_logits(result.logits, images, {.reduction = td::Reduction::sum});
+  const td::Tensor divergence = (square(result.mean) + exp(result.log_variance) - 1 - result.log_variance).sum() * 0.5;
+  return (reconstruction + divergence) / double(images.shape()[0]);
+}
+
+int main(int argc, char** argv) {
+  std::string mode = "compiled", device_name = "cpu", data, save = "vae.safetensors", picture = "vae.pgm";
+  int64_t steps = 0, epochs = 5, batch = 128;
+  uint64_t seed = 1;
+  double lr = 1e-3;
+  if (const char* folder = std::getenv("TANDEM_DATA")) data = folder;
+  CLI::App app{"Trains a variational autoencoder on handwritten digits and prints the bound on held-out ones."};
+  app.add_option("--data", data, "folder with the four files of MNIST (default: TANDEM_DATA; else digits are drawn)");
+  app.add_option("--mode", mode, "eager, replay or compiled")->capture_default_str();
+  app.add_option("--device", device_name, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--epochs", epochs, "times to go over the data")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--steps", steps, "batches to train on, instead of --epochs");
+  app.add_option("--batch", batch, "images in a batch")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--lr", lr, "learning rate")->capture_default_str();
+  app.add_option("--seed", seed, "of weights, order and noise")->capture_default_str();
+  app.add_option("--save", save, "file for the weights; empty: none")->capture_default_str();
+  app.add_option("--picture", picture, "file for digits that it makes up; empty: none")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  try {
+    const td::Device device = td::parse_device(device_name);
+    td::manual_seed(seed);
+    const auto digits = [&](io::Split split) -> io::LabelledImages {
+      if (!data.empty()) return io::Mnist(data, {.split = split, .scaling = {}});
+      return io::SyntheticDigits({.split = split, .seed = seed, .scaling = {}});
+    };
+    if (data.empty()) std::puts("(no --data or TANDEM_DATA: the digits are drawn by this program)");
+    io::Loader loader(digits(io::Split::train), {.batch_size = batch, .shuffle = true, .drop_last = true, .workers = 1, .seed = seed});
+    if (steps <= 0) steps = epochs * loader.size();
+
+    Vae model;
+    nn::to(model, device);
+    nn::optim::Adam optimizer(nn::parameters(model), {.lr = lr});
+    auto step = td::compile(
+        [&](const td::Tensor& images) {
+          optimizer.zero_grad();
+          td::Tensor loss = negative_bound(model(images), images);
+          loss.backward();
+          optimizer.step();
+          return loss;
+        },
+        {.mode = td::parse_mode(mode)});
+
+    for (int64_t epoch = 0, done = 0; done < steps; ++epoch) {
+      td::Progress progress(std::min(loader.size(), steps - done), "epoch " + std::to_string(epoch));
+      for (auto& [images, labels] : loader) {
+        progress.update({{"nats", step(images.flatten(1).to(device))}});
+        if (++done == steps) break;
+      }
+    }
+    if (!save.empty()) nn::save(model, save);
+
+    td::NoGrad guard;
+    if (!picture.empty()) {
+      const td::Tensor made_up = sigmoid(model.decode(td::randn({64, model.latent}, {.device = device})));
+      io::write_image_grid(picture, made_up.cpu().reshape({64, 1, 28, 28}), {.columns = 8});
+      std::printf("digits that it made up: %s\n", picture.c_str());
+    }
+    double total = 0, count = 0;
+    for (auto& [images, labels] : io::Loader(digits(io::Split::test), {.batch_size = 500})) {
+      const td::Tensor x = images.flatten(1).to(device);
+      total += negative_bound(model(x), x).item<float>() * double(x.shape()[0]);
+      count += double(x.shape()[0]);
+    }
+    std::printf("held-out bound %.2f nats an image\n", total / count);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
