@@ -13,16 +13,33 @@ namespace tandem {
 
 // ---- Pointwise (core/pointwise.def): operands broadcast and promote as in PyTorch.
 #define TANDEM_UNARY(name, ...) Tensor name(const Arg& x);
+#define TANDEM_TEST(name, ...) Tensor name(const Arg& x);
 #define TANDEM_BINARY(name, ...) Tensor name(const Arg& x, const Arg& y);
 #define TANDEM_COMPARE(name, ...) Tensor name(const Arg& x, const Arg& y);
 #define TANDEM_TERNARY(name, ...) Tensor name(const Arg& x, const Arg& y, const Arg& z);
 #define TANDEM_SELECT(name, ...) Tensor name(const Arg& condition, const Arg& y, const Arg& z);
 #include "tandem/core/pointwise.def"
 #undef TANDEM_UNARY
+#undef TANDEM_TEST
 #undef TANDEM_BINARY
 #undef TANDEM_COMPARE
 #undef TANDEM_TERNARY
 #undef TANDEM_SELECT
+
+// The defaults of PyTorch, and forms with options.
+inline Tensor leaky_relu(const Arg& x) { return leaky_relu(x, 0.01); }
+inline Tensor elu(const Arg& x) { return elu(x, 1.0); }
+/// log(1 + exp(beta x)) / beta, and x itself where beta x > threshold.
+inline Tensor softplus(const Arg& x, const Arg& beta) { return softplus(x, beta, 20.0); }
+inline Tensor softplus(const Arg& x) { return softplus(x, 1.0, 20.0); }
+/// With either bound absent: clamp(x, {.min = 0}).
+Tensor clamp(const Arg& x, Bounds bounds);
+Tensor hardtanh(const Arg& x, double min = -1, double max = 1);  ///< clamp by another name
+Tensor relu6(const Arg& x);                                      ///< clamp(x, 0, 6)
+Tensor hardsigmoid(const Arg& x);                                ///< clamp(x + 3, 0, 6) / 6
+Tensor bitwise_not(const Arg& x);                                ///< of bool: logical_not
+/// x with `value` where the mask (bool, broadcast to x) is true.
+Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value);
 
 inline Tensor operator-(const Arg& x) { return neg(x); }
 inline Tensor operator+(const Arg& x, const Arg& y) { return add(x, y); }
@@ -35,6 +52,12 @@ inline Tensor operator<(const Arg& x, const Arg& y) { return less(x, y); }
 inline Tensor operator<=(const Arg& x, const Arg& y) { return less_equal(x, y); }
 inline Tensor operator>(const Arg& x, const Arg& y) { return greater(x, y); }
 inline Tensor operator>=(const Arg& x, const Arg& y) { return greater_equal(x, y); }
+// Of integers and bool: (x > 0) & (x < 1). There are no && and ||, which would lose their short circuit: for other
+// dtypes write logical_and, logical_or.
+inline Tensor operator&(const Arg& x, const Arg& y) { return bitwise_and(x, y); }
+inline Tensor operator|(const Arg& x, const Arg& y) { return bitwise_or(x, y); }
+inline Tensor operator^(const Arg& x, const Arg& y) { return bitwise_xor(x, y); }
+inline Tensor operator~(const Arg& x) { return bitwise_not(x); }
 
 // ---- Creation.
 Tensor empty(const Shape& shape, TensorOptions options = {}, Where where = Where::current());
@@ -43,6 +66,10 @@ Tensor ones(const Shape& shape, TensorOptions options = {}, Where where = Where:
 Tensor full(const Shape& shape, double value, TensorOptions options = {}, Where where = Where::current());
 Tensor zeros_like(const Tensor& like, Where where = Where::current());
 Tensor ones_like(const Tensor& like, Where where = Where::current());
+Tensor full_like(const Tensor& like, double value, Where where = Where::current());
+Tensor empty_like(const Tensor& like, Where where = Where::current());
+/// [rows, columns] with ones on the diagonal; columns defaults to rows.
+Tensor eye(int64_t rows, std::optional<int64_t> columns = {}, TensorOptions options = {}, Where where = Where::current());
 /// 0, 1, … end-1 as int64; the other form counts from begin by step, as int64 or, for doubles, float32.
 Tensor arange(int64_t end, Where where = Where::current());
 Tensor arange(int64_t begin, int64_t end, int64_t step = 1, TensorOptions options = {.dtype = DType::int64},
@@ -91,6 +118,21 @@ Tensor randn(const Shape& shape, TensorOptions options = {}, Where where = Where
 Tensor randint(int64_t low, int64_t high, const Shape& shape, TensorOptions options = {.dtype = DType::int64},
                Where where = Where::current());
 Tensor randperm(int64_t n, Where where = Where::current());
+Tensor rand_like(const Tensor& like, Where where = Where::current());
+Tensor randn_like(const Tensor& like, Where where = Where::current());
+/// 1 with the probability given for each element, else 0, in the probabilities' dtype.
+Tensor bernoulli(const Tensor& probabilities, Where where = Where::current());
+Tensor bernoulli(double probability, const Shape& shape, TensorOptions options = {}, Where where = Where::current());
+/// mean + deviation * N(0, 1): one draw for each element of the two broadcast, or `shape` of them.
+Tensor normal(const Tensor& mean, const Tensor& deviation, Where where = Where::current());
+Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options = {}, Where where = Where::current());
+struct MultinomialOptions {
+  bool replacement = false;
+};
+/// `count` positions of the last dim, drawn by weights that need not sum to one: [classes] or [rows, classes] gives
+/// int64 [count] or [rows, count]. ValueError where a weight is negative, not finite, or too few are above zero
+/// (told eagerly only: a trace has no numbers to look at).
+Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions options = {}, Where where = Where::current());
 /// Zeroes each element with that probability and scales the others by 1 / (1 - probability).
 Tensor dropout(const Arg& x, double probability);
 
@@ -169,6 +211,38 @@ Tensor mean(const Arg& x, const Dims& dims = {}, ReduceOptions options = {});
 Tensor max(const Arg& x, const Dims& dims = {}, ReduceOptions options = {});
 Tensor min(const Arg& x, const Dims& dims = {}, ReduceOptions options = {});
 Tensor argmax(const Arg& x, int64_t dim, ReduceOptions options = {});  ///< int64; the first of equals
+Tensor argmin(const Arg& x, int64_t dim, ReduceOptions options = {});  ///< int64; the first of equals
+struct ValuesAndIndices {
+  Tensor values, indices;
+};
+/// The greatest along one dim and where it is (the first of equals): `auto [values, indices] = max_with_index(x, 1)`.
+/// The gradient goes to that element alone.
+ValuesAndIndices max_with_index(const Arg& x, int64_t dim, ReduceOptions options = {});
+ValuesAndIndices min_with_index(const Arg& x, int64_t dim, ReduceOptions options = {});
+Tensor any(const Arg& x, const Dims& dims = {}, ReduceOptions options = {});  ///< bool: is one not zero?
+Tensor all(const Arg& x, const Dims& dims = {}, ReduceOptions options = {});  ///< bool: are all not zero?
+Tensor var(const Arg& x, const Dims& dims = {}, VarianceOptions options = {});
+Tensor std(const Arg& x, const Dims& dims = {}, VarianceOptions options = {});  ///< gradient 0 where it is 0
+Tensor logsumexp(const Arg& x, const Dims& dims = {}, ReduceOptions options = {});
+/// (sum |x|^p)^(1/p). Its gradient is 0 where the norm is 0.
+Tensor norm(const Arg& x, const Dims& dims = {}, NormOptions options = {});
+
+// ---- Along one dim. Running sums and products of integers and bool are int64.
+Tensor cumsum(const Arg& x, int64_t dim);   ///< y_i = x_0 + … + x_i
+Tensor cumprod(const Arg& x, int64_t dim);  ///< y_i = x_0 … x_i; gradients are exact where there are zeros, too
+/// y_i = a_i y_(i-1) + b_i with y_(-1) = 0; a and b have one shape.
+Tensor linear_recurrence(const Arg& a, const Tensor& b, int64_t dim);
+/// Sorted along dim, and where each element came from (int64). Equals keep their order; NaN counts as the greatest.
+ValuesAndIndices sort(const Arg& x, int64_t dim = -1, SortOptions options = {});
+Tensor argsort(const Arg& x, int64_t dim = -1, SortOptions options = {});
+/// The k greatest (or least) along dim, best first; of equals the first.
+ValuesAndIndices topk(const Arg& x, int64_t k, int64_t dim = -1, TopkOptions options = {});
+/// Where each value would go in the ascending last dim of `sorted`: int64, of the values' shape. `sorted` is [n], or has
+/// the values' shape but for the last dim. The place is before equals, or with `right` after them.
+struct SearchOptions {
+  bool right = false;
+};
+Tensor searchsorted(const Arg& sorted, const Tensor& values, SearchOptions options = {});
 
 // ---- Products. matmul: [.., m, k] x [.., k, n] with broadcast batch dims; vectors as in NumPy.
 Tensor matmul(const Arg& a, const Arg& b);

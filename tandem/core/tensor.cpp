@@ -287,5 +287,38 @@ Tensor Tensor::mean(const Dims& dims, ReduceOptions o, Where where) const { retu
 Tensor Tensor::max(const Dims& dims, ReduceOptions o, Where where) const { return tandem::max({*this, where}, dims, o); }
 Tensor Tensor::argmax(int64_t dim, ReduceOptions o, Where where) const { return tandem::argmax({*this, where}, dim, o); }
 Tensor Tensor::argmax(Where where) const { return tandem::argmax({flatten(0, -1, where), where}, 0); }
+Tensor Tensor::min(const Dims& dims, ReduceOptions o, Where where) const { return tandem::min({*this, where}, dims, o); }
+Tensor Tensor::prod(const Dims& dims, ReduceOptions o, Where where) const { return tandem::prod({*this, where}, dims, o); }
+Tensor Tensor::any(const Dims& dims, ReduceOptions o, Where where) const { return tandem::any({*this, where}, dims, o); }
+Tensor Tensor::all(const Dims& dims, ReduceOptions o, Where where) const { return tandem::all({*this, where}, dims, o); }
+Tensor Tensor::var(const Dims& dims, VarianceOptions o, Where where) const { return tandem::var({*this, where}, dims, o); }
+Tensor Tensor::std(const Dims& dims, VarianceOptions o, Where where) const { return tandem::std({*this, where}, dims, o); }
+Tensor Tensor::norm(const Dims& dims, NormOptions o, Where where) const { return tandem::norm({*this, where}, dims, o); }
+Tensor Tensor::logsumexp(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::logsumexp({*this, where}, dims, o);
+}
+Tensor Tensor::argmin(int64_t dim, ReduceOptions o, Where where) const { return tandem::argmin({*this, where}, dim, o); }
+Tensor Tensor::argmin(Where where) const { return tandem::argmin({flatten(0, -1, where), where}, 0); }
+Tensor Tensor::cumsum(int64_t dim, Where where) const { return tandem::cumsum({*this, where}, dim); }
+Tensor Tensor::cumprod(int64_t dim, Where where) const { return tandem::cumprod({*this, where}, dim); }
+ValuesAndIndices Tensor::sort(int64_t dim, SortOptions o, Where where) const { return tandem::sort({*this, where}, dim, o); }
+Tensor Tensor::argsort(int64_t dim, SortOptions o, Where where) const { return tandem::argsort({*this, where}, dim, o); }
+ValuesAndIndices Tensor::topk(int64_t k, int64_t dim, TopkOptions o, Where where) const {
+  return tandem::topk({*this, where}, k, dim, o);
+}
+#define TANDEM_UNARY(name, ...) \
+  Tensor Tensor::name(Where where) const { return tandem::name({*this, where}); }
+#define TANDEM_TEST TANDEM_UNARY
+#define TANDEM_BINARY(...)
+#define TANDEM_COMPARE(...)
+#define TANDEM_TERNARY(...)
+#define TANDEM_SELECT(...)
+#include "tandem/core/pointwise.def"
+Tensor Tensor::pow(const Arg& exponent) const { return tandem::pow({*this, exponent.where()}, exponent); }
+Tensor Tensor::clamp(const Arg& min, const Arg& max) const { return tandem::clamp({*this, min.where()}, min, max); }
+Tensor Tensor::clamp(Bounds bounds, Where where) const { return tandem::clamp({*this, where}, bounds); }
+Tensor Tensor::masked_fill(const Arg& mask, const Arg& value) const {
+  return tandem::masked_fill({*this, mask.where()}, mask, value);
+}
 
 }  // namespace tandem

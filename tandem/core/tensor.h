@@ -4,6 +4,7 @@
 #include <concepts>
 #include <functional>
 #include <iosfwd>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@ namespace tandem {
 
 class Tensor;
 class Arg;
+struct ValuesAndIndices;
 struct TensorImpl;
 using Tensors = std::vector<Tensor>;
 
@@ -56,6 +58,24 @@ struct TensorOptions {
 };
 struct ReduceOptions {
   bool keepdim = false;
+};
+struct VarianceOptions {
+  double correction = 1;  ///< the sum of squared deviations is divided by count - correction
+  bool keepdim = false;
+};
+struct NormOptions {
+  double p = 2;  ///< any number; infinity: the greatest |x|, -infinity: the least, 0: how many aren't zero
+  bool keepdim = false;
+};
+struct SortOptions {
+  bool descending = false;
+};
+struct TopkOptions {
+  bool largest = true;
+};
+/// Of clamp; either may be absent: {.min = 0}.
+struct Bounds {
+  std::optional<double> min = {}, max = {};
 };
 struct BackwardOptions {
   bool retain_graph = false;  ///< keep what the tape saved, for another backward
@@ -180,8 +200,44 @@ class Tensor {
   Tensor sum(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
   Tensor mean(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
   Tensor max(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
+  Tensor min(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
+  Tensor prod(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
+  Tensor any(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
+  Tensor all(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
+  Tensor var(const Dims& dims = {}, VarianceOptions options = {}, Where where = Where::current()) const;
+  Tensor std(const Dims& dims = {}, VarianceOptions options = {}, Where where = Where::current()) const;
+  Tensor norm(const Dims& dims = {}, NormOptions options = {}, Where where = Where::current()) const;
+  Tensor logsumexp(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
   Tensor argmax(int64_t dim, ReduceOptions options = {}, Where where = Where::current()) const;
   Tensor argmax(Where where = Where::current()) const;
+  Tensor argmin(int64_t dim, ReduceOptions options = {}, Where where = Where::current()) const;
+  Tensor argmin(Where where = Where::current()) const;
+
+  // Along one dim; see ops.h.
+  Tensor cumsum(int64_t dim, Where where = Where::current()) const;
+  Tensor cumprod(int64_t dim, Where where = Where::current()) const;
+  ValuesAndIndices sort(int64_t dim = -1, SortOptions options = {}, Where where = Where::current()) const;
+  Tensor argsort(int64_t dim = -1, SortOptions options = {}, Where where = Where::current()) const;
+  ValuesAndIndices topk(int64_t k, int64_t dim = -1, TopkOptions options = {}, Where where = Where::current()) const;
+
+  // Pointwise: x.exp(), x.tanh(), x.isnan(), … for every op of one operand, and a few with more.
+#define TANDEM_UNARY(name, ...) Tensor name(Where where = Where::current()) const;
+#define TANDEM_TEST TANDEM_UNARY
+#define TANDEM_BINARY(...)
+#define TANDEM_COMPARE(...)
+#define TANDEM_TERNARY(...)
+#define TANDEM_SELECT(...)
+#include "tandem/core/pointwise.def"
+#undef TANDEM_UNARY
+#undef TANDEM_TEST
+#undef TANDEM_BINARY
+#undef TANDEM_COMPARE
+#undef TANDEM_TERNARY
+#undef TANDEM_SELECT
+  Tensor pow(const Arg& exponent) const;
+  Tensor clamp(const Arg& min, const Arg& max) const;
+  Tensor clamp(Bounds bounds, Where where = Where::current()) const;
+  Tensor masked_fill(const Arg& mask, const Arg& value) const;
 
   // For the engine.
   TensorImpl* impl() const { return impl_; }

@@ -13,6 +13,9 @@ MATH_SIMD double tanh(double) noexcept;
 MATH_SIMD double erf(double) noexcept;
 MATH_SIMD double expm1(double) noexcept;
 MATH_SIMD double log1p(double) noexcept;
+MATH_SIMD double log2(double) noexcept;
+MATH_SIMD double sinh(double) noexcept;
+MATH_SIMD double cosh(double) noexcept;
 }
 
 namespace {
@@ -95,6 +98,10 @@ MATH_REFERENCE(erf, x* x < 1e-40 ? x * 1.1283791670955126 : erf(clamp(x, -5.5, 5
 MATH_REFERENCE(expm1, x* x < 1e-40 ? x : expm1(clamp(x, -200, 200)))
 MATH_REFERENCE(log1p, x* x < 1e-40 ? x : log_of(x + 1, log1p(clamp(x, -1 + 1e-9, 1e50))))
 
+MATH_REFERENCE(log2, log_of(x, log2(clamp(x, 1e-50, 1e50))))
+MATH_REFERENCE(sinh, x* x < 1e-40 ? x : sinh(clamp(x, -200, 200)))
+MATH_REFERENCE(cosh, cosh(clamp(x, -200, 200)))
+
 // The floats with the bit patterns first, first + stride, …
 void floats(unsigned first, unsigned stride, float* x, long count) {
   for (long i = 0; i < count; ++i) x[i] = td_from_bits(first + stride * static_cast<unsigned>(i));
@@ -132,4 +139,4 @@ double worst(const float* __restrict__ got, const double* __restrict__ wanted, l
 
 extern "C" const MathReferences MATH_JOIN(math_references, MATH_NAME) = {
     reference_exp,   reference_log, reference_tanh, reference_sigmoid, reference_erf, reference_expm1,
-    reference_log1p, floats,        worst,          MATH_VECTORISED};
+    reference_log1p, reference_log2, reference_sinh, reference_cosh,   floats,        worst,           MATH_VECTORISED};

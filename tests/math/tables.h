@@ -6,7 +6,7 @@
 
 // The float32 functions whose loops compilers must vectorise.
 #define MATH_FUNCTIONS(X) \
-  X(exp) X(log) X(tanh) X(sigmoid) X(erf) X(expm1) X(log1p) X(gelu) X(gelu_tanh) X(silu) X(softplus)
+  X(exp) X(log) X(tanh) X(sigmoid) X(erf) X(expm1) X(log1p) X(log2) X(sinh) X(cosh) X(gelu) X(gelu_tanh) X(silu) X(mish) X(softplus)
 
 typedef void MathLoop(const float* x, float* y, long count);
 typedef void MathRandomLoop(unsigned long seed, unsigned long draw, unsigned long first, float* y,
@@ -28,7 +28,7 @@ struct MathTable {
 typedef void MathReference(const float* x, double* y, long count);
 
 struct MathReferences {
-  MathReference *exp, *log, *tanh, *sigmoid, *erf, *expm1, *log1p;
+  MathReference *exp, *log, *tanh, *sigmoid, *erf, *expm1, *log1p, *log2, *sinh, *cosh;
   void (*floats)(unsigned first, unsigned stride, float* x, long count);  // by their bit patterns
   double (*worst)(const float* got, const double* wanted, long count);    // the largest error in ULP
   int vectorised;                                                         // fast enough to try every float

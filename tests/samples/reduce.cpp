@@ -1,39 +1,16 @@
-// Samples of reductions over any dims, and argmax.
-#include "samples/samples.h"
+// Samples of reductions over any dims, argmax and argmin.
+#include "samples/folds.h"
 
 namespace tandem::samples {
 
 namespace {
 
-struct Reduced {
-  Shape shape;
-  Dims dims;  ///< none: all
-};
 const std::vector<Reduced> kCases = {{{}, {}},           {{5}, {0}},        {{17}, {}},          {{3, 4}, {0}},    {{3, 4}, {1}},
                                      {{3, 4}, {}},       {{2, 3, 4}, {1}},  {{2, 3, 4}, {0, 2}}, {{2, 3, 4}, {-1}}, {{2, 3, 2, 3}, {1, 2}},
                                      {{33, 17}, {1}},    {{33, 17}, {0}},   {{1, 5, 1}, {0, 2}}, {{100, 1031}, {1}}, {{1031, 100}, {0}},
                                      {{100003}, {0}}};
 const std::vector<Reduced> kEmpty = {{{0}, {0}}, {{0, 3}, {0}}, {{3, 0}, {}}};  // sum 0, product 1, mean NaN
 const std::vector<Reduced> kEmptyResults = {{{0, 3}, {1}}, {{2, 0, 3}, {2}}};
-
-/// Positions of the operand that fold into each position of the result.
-struct Folds {
-  Shape shape;
-  std::vector<std::vector<int64_t>> members;
-  Folds(const Shape& from, const Dims& dims, bool keepdim) {
-    bool folded[kMaxRank] = {};
-    for (int d = 0; d < from.size(); ++d) folded[d] = dims.empty();
-    for (int64_t d : dims)
-      if (!from.empty()) folded[d < 0 ? d + from.size() : d] = true;
-    Shape kept = from;  // with extents of 1, to find the place of a position
-    for (int d = 0; d < from.size(); ++d) {
-      if (folded[d]) kept[d] = 1;
-      if (!folded[d] || keepdim) shape.push_back(kept[d]);
-    }
-    members.resize(static_cast<size_t>(shape.numel()));
-    for (int64_t i = 0; i < from.numel(); ++i) members[static_cast<size_t>(broadcast_position(i, from, kept))].push_back(i);
-  }
-};
 
 using Fold = double (*)(const Numbers&, const std::vector<int64_t>& members);
 
@@ -113,27 +90,35 @@ double least_of(const Numbers& x, const std::vector<int64_t>& members) {
   return best;
 }
 
-void add_argmax(Samples& samples) {
+/// argmax or argmin, and the value there.
+void add_positions(Samples& samples, const char* op, bool greatest) {
   const auto argmaxes = [&](const Shape& shape, int64_t dim, Generator values, const char* note) {
     const bool special = values(2) != values(2);
     for (const bool keepdim : {false, true}) {
-      samples.push_back({.op = "argmax", .label = detail::str(shape, " dim ", dim, keepdim ? ", keepdim" : "", note), .operands = {{shape, values}},
-                         .dtypes = special ? kFloats : kAll, .call = [=](const Tensors& x) { return Tensors{argmax(x[0], dim, {.keepdim = keepdim})}; },
+      samples.push_back({.op = op, .label = detail::str(shape, " dim ", dim, keepdim ? ", keepdim" : "", note), .operands = {{shape, values}},
+                         .dtypes = special ? kFloats : kAll,
+                         .call = [=](const Tensors& x) {
+                           const ReduceOptions options{.keepdim = keepdim};
+                           const auto [value, index] = greatest ? max_with_index(x[0], dim, options) : min_with_index(x[0], dim, options);
+                           return Tensors{greatest ? argmax(x[0], dim, options) : argmin(x[0], dim, options), value, index};
+                         },
                          .reference = [=](const NumberLists& in) {
                            const Folds folds(in[0].shape, Dims(dim), keepdim);
-                           Numbers out(folds.shape, int64);
+                           Numbers out(folds.shape, int64), value(folds.shape, in[0].dtype);
                            for (size_t i = 0; i < folds.members.size(); ++i) {
                              const std::vector<int64_t>& row = folds.members[i];
                              size_t best = 0;
                              for (size_t k = 1; k < row.size(); ++k) {
                                const double now = in[0][row[best]], next = in[0][row[k]];
-                               if (now == now && (next > now || next != next)) best = k;
+                               if (now == now && (greatest ? next > now : next < now)) best = k;
+                               if (now == now && next != next) best = k;
                              }
                              out.values[i] = static_cast<double>(best);
+                             value.values[i] = in[0][row[best]];
                            }
-                           return NumberLists{out};
+                           return NumberLists{out, value, out};
                          },
-                         .large = shape.numel() > 1000});
+                         .gradients = note[0] || shape.numel() > 1000 ? Gradients::none : Gradients::second, .large = shape.numel() > 1000});
     }
   };
   argmaxes({}, 0, spread(-9, 9), "");
@@ -170,7 +155,7 @@ void add_reduce_samples(Samples& samples) {
     add(samples, floats, {{4, 5}, {1}}, {}, ", special values", Gradients::none, repeat({1, 2, 3, NAN, 5, INFINITY, 7}));
     if (product) {
       floats.dtypes = {float64};
-      add(samples, floats, {{3, 4}, {1}}, {}, ", a zero in some rows", Gradients::first, repeat({2, 0, 3, 4, 5, 0, 0}));
+      add(samples, floats, {{3, 4}, {1}}, {}, ", a zero in some rows", Gradients::second, repeat({2, 0, 3, 4, 5, 0, 0}));
     }
     if (extreme) {
       floats.dtypes = {float64, float32};
@@ -181,7 +166,9 @@ void add_reduce_samples(Samples& samples) {
   Kind sums = kinds[0];
   sums.dtypes = {float32, float64};
   add(samples, sums, {{99991}, {0}}, {}, ", cancelling", Gradients::none, repeat({1e6, 1, -1e6, 0.25}));
-  add_argmax(samples);
+  add_positions(samples, "argmax", true);
+  add_positions(samples, "argmin", false);
+  add_statistics_samples(samples);
 }
 
 }  // namespace tandem::samples

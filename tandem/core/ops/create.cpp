@@ -96,6 +96,22 @@ Tensor zeros_like(const Tensor& like, Where where) {
 Tensor ones_like(const Tensor& like, Where where) {
   return full(like.shape(), 1, {.dtype = like.dtype(), .device = like.device()}, where);
 }
+Tensor full_like(const Tensor& like, double value, Where where) {
+  return full(like.shape(), value, {.dtype = like.dtype(), .device = like.device()}, where);
+}
+Tensor empty_like(const Tensor& like, Where where) {
+  return empty(like.shape(), {.dtype = like.dtype(), .device = like.device()}, where);
+}
+Tensor eye(int64_t rows, std::optional<int64_t> columns, TensorOptions options, Where where) {
+  const WhereScope scope(where);
+  if (rows < 0 || columns.value_or(0) < 0)
+    throw ShapeError(detail::str("eye: negative extent in ", rows, " x ", columns.value_or(rows)), user_line(where));
+  const TensorOptions positions{.dtype = int64, .device = options.device};
+  const Tensor diagonal = reshape(arange(0, rows, 1, positions), {rows, 1}) == arange(0, columns.value_or(rows), 1, positions);
+  Tensor result = to(diagonal, options.dtype);
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
 
 Tensor arange(int64_t end, Where where) { return arange(0, end, 1, {.dtype = int64}, where); }
 Tensor arange(int64_t begin, int64_t end, int64_t step, TensorOptions options, Where where) {

@@ -1,12 +1,13 @@
-// Pointwise ops: promotion, broadcasting, and the gradient of each. The expressions themselves
-// are in core/pointwise.def. Gradients of broadcast or promoted operands are summed and cast by
-// the autograd engine, so rules here are the plain scalar derivatives.
+// Pointwise ops: promotion and broadcasting. The expressions themselves are in core/pointwise.def,
+// their gradients in pointwise_grad.cpp.
 #include <cmath>
 
 #include "tandem/core/dispatch.h"
 #include "tandem/core/ops.h"
 
 namespace tandem {
+
+void define_pointwise_gradients(OpTable& table);  // pointwise_grad.cpp
 
 namespace {
 
@@ -106,89 +107,6 @@ void infer_pointwise(Infer& op) {
   else op.output(shape, type);
 }
 
-// ---- Gradients.
-
-constexpr double kTwoOverSqrtPi = 1.1283791670955126;
-constexpr double kInvSqrtTwoPi = 0.3989422804014327;
-
-void define_gradients(OpTable& table) {
-  const auto gradient = [&](const char* name, uint32_t saved, GradFn rule) {
-    Op& op = table.at(name);
-    op.grad = rule;
-    op.saved = saved;
-  };
-  using Context = const OpContext&;
-  gradient("neg", kSaveNothing, [](Context op) { return Tensors{-op.grad_output()}; });
-  gradient("abs", in(0), [](Context op) { return Tensors{op.grad_output() * sign(op.input(0))}; });
-  gradient("sign", kSaveNothing, [](Context op) { return Tensors{zeros_like(op.grad_output())}; });
-  gradient("square", in(0), [](Context op) { return Tensors{op.grad_output() * (op.input(0) * 2)}; });
-  gradient("exp", out(0), [](Context op) { return Tensors{op.grad_output() * op.output()}; });
-  gradient("log", in(0), [](Context op) { return Tensors{op.grad_output() / op.input(0)}; });
-  gradient("sqrt", out(0), [](Context op) { return Tensors{op.grad_output() / (op.output() * 2)}; });
-  gradient("rsqrt", out(0), [](Context op) {
-    const Tensor y = op.output();
-    return Tensors{op.grad_output() * (y * y * y) * -0.5};
-  });
-  gradient("sin", in(0), [](Context op) { return Tensors{op.grad_output() * cos(op.input(0))}; });
-  gradient("cos", in(0), [](Context op) { return Tensors{-(op.grad_output() * sin(op.input(0)))}; });
-  gradient("tanh", out(0), [](Context op) { return Tensors{tanh_grad(op.grad_output(), op.output())}; });
-  gradient("tanh_grad", in(0) | in(1), [](Context op) {  // g (1 - y^2)
-    const Tensor gg = op.grad_output(), g = op.input(0), y = op.input(1);
-    return Tensors{tanh_grad(gg, y), gg * g * y * -2};
-  });
-  gradient("sigmoid", out(0), [](Context op) { return Tensors{sigmoid_grad(op.grad_output(), op.output())}; });
-  gradient("sigmoid_grad", in(0) | in(1), [](Context op) {  // g y (1 - y)
-    const Tensor gg = op.grad_output(), g = op.input(0), y = op.input(1);
-    return Tensors{sigmoid_grad(gg, y), gg * g * (1 - 2 * y)};
-  });
-  gradient("erf", in(0), [](Context op) {
-    return Tensors{op.grad_output() * exp(-square(op.input(0))) * kTwoOverSqrtPi};
-  });
-  gradient("relu", out(0), [](Context op) { return Tensors{relu_grad(op.grad_output(), op.output())}; });
-  gradient("relu_grad", in(1), [](Context op) {
-    return Tensors{relu_grad(op.grad_output(), op.input(1)), Tensor()};
-  });
-  gradient("gelu", in(0), [](Context op) { return Tensors{gelu_grad(op.grad_output(), op.input(0))}; });
-  gradient("gelu_grad", in(0) | in(1), [](Context op) {  // g (Phi(x) + x phi(x)); phi'(x) = -x phi(x)
-    const Tensor gg = op.grad_output(), g = op.input(0), x = op.input(1);
-    const Tensor xx = square(x);
-    return Tensors{gelu_grad(gg, x), gg * g * (2 - xx) * exp(xx * -0.5) * kInvSqrtTwoPi};
-  });
-  gradient("add", kSaveNothing, [](Context op) { return Tensors{op.grad_output(), op.grad_output()}; });
-  gradient("sub", kSaveNothing, [](Context op) {
-    return Tensors{op.grad_output(), op.needs_grad(1) ? -op.grad_output() : Tensor()};
-  });
-  gradient("mul", in(0) | in(1), [](Context op) {
-    const Tensor g = op.grad_output();
-    return Tensors{op.needs_grad(0) ? g * op.input(1) : Tensor(), op.needs_grad(1) ? g * op.input(0) : Tensor()};
-  });
-  gradient("div", in(1) | out(0), [](Context op) {
-    const Tensor g = op.grad_output() / op.input(1);
-    return Tensors{g, op.needs_grad(1) ? -(g * op.output()) : Tensor()};
-  });
-  gradient("pow", in(0) | in(1) | out(0), [](Context op) {
-    const Tensor g = op.grad_output(), x = op.input(0), y = op.input(1);
-    return Tensors{op.needs_grad(0) ? where(y == 0, 0, g * y * pow(x, y - 1)) : Tensor(),
-                   op.needs_grad(1) ? where(x == 0, 0, g * op.output() * log(x)) : Tensor()};
-  });
-  // Where operands are equal each gets half, as in PyTorch.
-  gradient("maximum", in(0) | in(1), [](Context op) {
-    const Tensor g = op.grad_output(), x = op.input(0), y = op.input(1);
-    const Tensor tie = where(x == y, g * 0.5, 0);
-    return Tensors{where(x > y, g, tie), where(y > x, g, tie)};
-  });
-  gradient("minimum", in(0) | in(1), [](Context op) {
-    const Tensor g = op.grad_output(), x = op.input(0), y = op.input(1);
-    const Tensor tie = where(x == y, g * 0.5, 0);
-    return Tensors{where(x < y, g, tie), where(y < x, g, tie)};
-  });
-  gradient("where", in(0), [](Context op) {
-    const Tensor g = op.grad_output(), condition = op.input(0);
-    return Tensors{Tensor(), op.needs_grad(1) ? where(condition, g, 0) : Tensor(),
-                   op.needs_grad(2) ? where(condition, 0, g) : Tensor()};
-  });
-}
-
 template <size_t kMost> Tensor promoted(const Op& op, std::span<const Arg* const> operands, const Attributes& attributes) {
   const Where where = operands[0]->where();
   const size_t first = op.pointwise.selects ? 1 : 0;
@@ -256,19 +174,22 @@ void define_pointwise(OpTable& table) {
     return table.add(op);
   };
 #define TANDEM_UNARY(name, domain, ...) define(#name, 1, Domain::domain, #__VA_ARGS__);
+#define TANDEM_TEST(name, domain, ...) define(#name, 1, Domain::domain, #__VA_ARGS__).pointwise.returns_bool = true;
 #define TANDEM_BINARY(name, domain, ...) define(#name, 2, Domain::domain, #__VA_ARGS__);
 #define TANDEM_COMPARE(name, domain, ...) define(#name, 2, Domain::domain, #__VA_ARGS__).pointwise.returns_bool = true;
 #define TANDEM_TERNARY(name, domain, ...) define(#name, 3, Domain::domain, #__VA_ARGS__);
 #define TANDEM_SELECT(name, domain, ...) define(#name, 3, Domain::domain, #__VA_ARGS__).pointwise.selects = true;
 #include "tandem/core/pointwise.def"
 #undef TANDEM_UNARY
+#undef TANDEM_TEST
 #undef TANDEM_BINARY
 #undef TANDEM_COMPARE
 #undef TANDEM_TERNARY
 #undef TANDEM_SELECT
-  define_gradients(table);
+  define_pointwise_gradients(table);
   // Those that leave the range or the precision of 16 bits soonest.
-  for (const char* name : {"exp", "log", "pow", "rsqrt"}) table.at(name).autocast = AutocastRule::widen;
+  for (const char* name : {"exp", "expm1", "log", "log1p", "log2", "pow", "rsqrt", "reciprocal", "tan", "asin", "acos", "sinh", "cosh", "softplus"})
+    table.at(name).autocast = AutocastRule::widen;
 }
 
 // The public functions, one for each line of pointwise.def.
@@ -278,6 +199,7 @@ void define_pointwise(OpTable& table) {
   return dispatch_pointwise(op, operands);
 #define TANDEM_UNARY(name, ...) \
   Tensor name(const Arg& x) { TANDEM_CALL(name, &x) }
+#define TANDEM_TEST TANDEM_UNARY
 #define TANDEM_BINARY(name, ...) \
   Tensor name(const Arg& x, const Arg& y) { TANDEM_CALL(name, &x, &y) }
 #define TANDEM_COMPARE TANDEM_BINARY
@@ -286,5 +208,26 @@ void define_pointwise(OpTable& table) {
 #define TANDEM_SELECT(name, ...) \
   Tensor name(const Arg& condition, const Arg& y, const Arg& z) { TANDEM_CALL(name, &condition, &y, &z) }
 #include "tandem/core/pointwise.def"
+
+// Forms of them with other arguments.
+
+Tensor clamp(const Arg& x, Bounds bounds) {
+  if (!bounds.min && !bounds.max)
+    throw ValueError("clamp: neither min nor max is given, so nothing would be clamped", user_line(x.where()));
+  // A whole number beside integers stays whole: a float would make floats of them.
+  const bool integers = x.is_tensor() && !is_floating(x.tensor().dtype());
+  const auto number = [&](double bound) {
+    return integers && std::floor(bound) == bound && std::fabs(bound) < 0x1p62 ? Arg(static_cast<int64_t>(bound)) : Arg(bound);
+  };
+  if (bounds.min && bounds.max) return clamp(x, number(*bounds.min), number(*bounds.max));
+  return bounds.min ? clamp_min(x, number(*bounds.min)) : clamp_max(x, number(*bounds.max));
+}
+Tensor hardtanh(const Arg& x, double min, double max) { return clamp(x, min, max); }
+Tensor relu6(const Arg& x) { return clamp(x, 0, 6); }
+Tensor hardsigmoid(const Arg& x) { return clamp({x + 3, x.where()}, 0, 6) / 6; }
+Tensor bitwise_not(const Arg& x) {
+  return x.tensor().dtype() == bool_ ? logical_not(x) : bitwise_xor(x, -1);
+}
+Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value) { return where(mask, value, x); }
 
 }  // namespace tandem

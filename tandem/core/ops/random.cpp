@@ -2,9 +2,6 @@
 // (row-major) depends on (seed, draw, i) alone, so every mode and device draws the same numbers.
 #include "tandem/core/random.h"
 
-#include <algorithm>
-#include <numeric>
-
 #include "tandem/core/dispatch.h"
 #include "tandem/core/ops.h"
 
@@ -77,12 +74,82 @@ Tensor randint(int64_t low, int64_t high, const Shape& shape, TensorOptions opti
 
 Tensor randperm(int64_t n, Where where) {
   if (n < 0) throw ValueError(detail::str("randperm: negative length ", n), user_line(where));
-  const std::vector<double> order = rand({n}, {.dtype = float64}, where).to_vector<double>();
-  std::vector<int64_t> permutation(static_cast<size_t>(n));
-  std::iota(permutation.begin(), permutation.end(), 0);
-  std::stable_sort(permutation.begin(), permutation.end(),
-                   [&](int64_t a, int64_t b) { return order[static_cast<size_t>(a)] < order[static_cast<size_t>(b)]; });
-  return tensor(permutation, {}, where);
+  return argsort({rand({n}, {.dtype = float64}, where), where});
+}
+
+Tensor rand_like(const Tensor& like, Where where) {
+  return rand(like.shape(where), {.dtype = like.dtype(), .device = like.device()}, where);
+}
+Tensor randn_like(const Tensor& like, Where where) {
+  return randn(like.shape(where), {.dtype = like.dtype(), .device = like.device()}, where);
+}
+
+Tensor bernoulli(const Tensor& probabilities, Where where) {
+  const WhereScope scope(where);
+  const DType type = probabilities.dtype();
+  if (!is_floating(type)) throw DTypeError(detail::str("bernoulli: probabilities must be floating, got ", type), user_line(where));
+  const Tensor u = rand(probabilities.shape(), {.dtype = type == float64 ? float64 : float32, .device = probabilities.device()});
+  return to(u < probabilities.detach(), type);
+}
+Tensor bernoulli(double probability, const Shape& shape, TensorOptions options, Where where) {
+  const WhereScope scope(where);
+  if (!(probability >= 0 && probability <= 1))
+    throw ValueError(detail::str("bernoulli: probability ", probability, " must be between 0 and 1"), user_line(where));
+  Tensor result = to(rand(shape, {.device = options.device}) < probability, options.dtype);
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
+Tensor normal(const Tensor& mean, const Tensor& deviation, Where where) {
+  const WhereScope scope(where);
+  const DType type = promote(mean.dtype(), deviation.dtype());
+  check_floating("normal", type, where);
+  Shape shape = mean.rank() >= deviation.rank() ? mean.shape() : deviation.shape();
+  const Shape& other = mean.rank() >= deviation.rank() ? deviation.shape() : mean.shape();
+  for (int d = 0; d < other.size(); ++d) {  // the product below tells where they don't fit
+    int64_t& extent = shape[d + shape.size() - other.size()];
+    if (extent == 1) extent = other[d];
+  }
+  return mean + deviation * randn(shape, {.dtype = type, .device = mean.device()});
+}
+Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options, Where where) {
+  const WhereScope scope(where);
+  if (!(deviation >= 0)) throw ValueError(detail::str("normal: the deviation ", deviation, " must be at least 0"), user_line(where));
+  check_floating("normal", options.dtype, where);
+  Tensor result = randn(shape, {.dtype = options.dtype, .device = options.device}) * deviation + mean;
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
+Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions options, Where where) {
+  const WhereScope scope(where);
+  if (weights.rank() < 1 || weights.rank() > 2)
+    throw ShapeError(detail::str("multinomial: weights must be [classes] or [rows, classes], got ", weights.shape()), user_line(where));
+  if (!is_floating(weights.dtype())) throw DTypeError(detail::str("multinomial: weights must be floating, got ", weights.dtype()), user_line(where));
+  const int64_t classes = weights.shape().back();
+  if (count < 0 || (!options.replacement && count > classes))
+    throw ValueError(detail::str("multinomial: can't draw ", count, " of ", classes, " classes", count < 0 ? "" : "; with .replacement = true it can"),
+                     user_line(where));
+  const Tensor wide = to(weights.detach(), float64);
+  if (!interceptor() && wide.numel() > 0) {
+    if (!all((wide >= 0) & isfinite(wide)).item<bool>())
+      throw ValueError("multinomial: a weight is negative or not finite", user_line(where));
+    const int64_t fewest = min(sum(wide > 0, Dims(-1))).item<int64_t>();
+    if (count > 0 && fewest < (options.replacement ? 1 : count))
+      throw ValueError(detail::str("multinomial: a row has ", fewest, " weights above zero, too few to draw ", count), user_line(where));
+  }
+  const TensorOptions doubles{.dtype = float64, .device = wide.device()};
+  if (!options.replacement) {
+    // The races of exponential clocks: class i rings after e / w_i, and the first to ring are drawn.
+    const Tensor e = -log1p(-rand(wide.shape(), doubles));
+    return topk(tandem::where(wide > 0, wide / e, -1), count).indices;
+  }
+  // The inverse of the cumulative weights; a draw stays below their total, so that no class of weight 0 is met.
+  Shape shape = wide.shape();
+  shape[shape.size() - 1] = count;
+  const Tensor cumulative = cumsum(wide, -1), total = slice(cumulative, -1, classes - 1, classes);
+  const Tensor draws = minimum(rand(shape, doubles) * total, total * (1 - 0x1p-52));
+  return searchsorted(cumulative, draws, {.right = true});
 }
 
 Tensor dropout(const Arg& x, double probability) {

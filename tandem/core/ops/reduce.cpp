@@ -1,8 +1,31 @@
-// Reductions over any set of dims, and argmax.
+// Reductions over any set of dims, argmax and argmin. Those made of others (var, norm, …) are in statistics.cpp.
+#include "tandem/core/ops/reduce.h"
+
 #include "tandem/core/dispatch.h"
 #include "tandem/core/ops.h"
 
 namespace tandem {
+
+Shape normalized_dims(const char* name, const Arg& x, const Dims& dims) {
+  const int rank = x.tensor().rank();
+  Shape result;
+  if (dims.empty()) {
+    for (int i = 0; i < rank; ++i) result.push_back(i);
+    return result;
+  }
+  const int bound = std::max(rank, 1);
+  for (int64_t d : dims) {
+    if (d < -bound || d >= bound)
+      throw DimensionError(detail::str(name, ": dim ", d, " is out of range for ", x.tensor().shape(), " (", -bound, " to ", bound - 1, ")"),
+                           user_line(x.where()));
+    if (d < 0) d += bound;
+    if (result.contains(d)) throw DimensionError(detail::str(name, ": dim ", d, " is named twice in ", dims), user_line(x.where()));
+    result.push_back(d);
+  }
+  if (rank == 0) return {};
+  std::sort(result.begin(), result.end());
+  return result;
+}
 
 namespace {
 
@@ -34,7 +57,7 @@ void infer_extreme(Infer& op) {
   infer_reduce<false>(op);
 }
 
-void infer_argmax(Infer& op) {
+void infer_position(Infer& op) {
   const Tensor& x = op.input(0);
   const Shape dims{op.attributes.integer("dim")};
   op.check<ShapeError>(x.rank() == 0 || x.shape()[static_cast<int>(dims[0])] > 0, "dim ", dims[0], " of ", x.shape(), " is empty");
@@ -62,42 +85,40 @@ Tensors extreme_grad(const OpContext& op) {
   return {where(hit, broadcast_back(op.grad_output(), op) / count, 0)};
 }
 
-/// Product of the other elements: division where no element is zero would lose the zeros, so each
-/// zero gets the product of the rest, and others get nothing where there is one.
+/// Times the product of the other elements, which products_of_others finds without a division: exact where there
+/// are zeros, and so are further gradients.
 Tensors prod_grad(const OpContext& op) {
   const Tensor x = op.input(0);
-  const Dims dims(op.integers("dims"));
-  const Tensor zero = x == 0;
-  const Tensor zeros_in_row = sum(to(zero, x.dtype()), dims, {.keepdim = true});
-  const Tensor rest = prod(where(zero, 1, x), dims, {.keepdim = true});  // of the non-zero elements
-  const Tensor g = broadcast_back(op.grad_output(), op);
-  const Tensor of_zero = where(zeros_in_row == 1, rest, 0), of_others = where(zeros_in_row == 0, rest, 0);
-  return {g * where(zero, of_zero, of_others / where(zero, 1, x))};
-}
-
-Shape normalized_dims(const char* name, const Arg& x, const Dims& dims) {
-  const int rank = x.tensor().rank();
-  Shape result;
-  if (dims.empty()) {
-    for (int i = 0; i < rank; ++i) result.push_back(i);
-    return result;
-  }
-  const int bound = std::max(rank, 1);
-  for (int64_t d : dims) {
-    if (d < -bound || d >= bound)
-      throw DimensionError(detail::str(name, ": dim ", d, " is out of range for ", x.tensor().shape(), " (", -bound, " to ", bound - 1, ")"),
-                           user_line(x.where()));
-    if (d < 0) d += bound;
-    if (result.contains(d)) throw DimensionError(detail::str(name, ": dim ", d, " is named twice in ", dims), user_line(x.where()));
-    result.push_back(d);
-  }
-  if (rank == 0) return {};
-  std::sort(result.begin(), result.end());
-  return result;
+  if (x.rank() == 0) return {op.grad_output()};
+  if (x.numel() == 0) return {zeros_like(x)};
+  const Shape& dims = op.integers("dims");
+  Shape order, kept, back = Shape::filled(x.rank(), 0);  // the reduced dims last, and flattened
+  for (int d = 0; d < x.rank(); ++d)
+    if (!dims.contains(d)) order.push_back(d), kept.push_back(x.shape()[d]);
+  for (int64_t d : dims) order.push_back(d);
+  for (int d = 0; d < order.size(); ++d) back[static_cast<int>(order[d])] = d;
+  kept.push_back(-1);
+  const Tensor moved = permute(x, Dims(order));
+  const Tensor others = products_of_others(reshape(moved, kept), kept.size() - 1);
+  return {broadcast_back(op.grad_output(), op) * permute(reshape(others, moved.shape()), Dims(back))};
 }
 
 Tensor reduce(const Op& op, const Arg& x, const Dims& dims, ReduceOptions options) {
   return dispatch(op, {x.tensor()}, {{"dims", normalized_dims(op.name, x, dims)}, {"keepdim", options.keepdim}}, x.where());
+}
+
+Tensor position(const char* name, const Arg& x, int64_t dim, ReduceOptions options) {
+  const Shape dims = normalized_dims(name, x, Dims(dim));
+  return dispatch(find_op(name), {x.tensor()}, {{"dim", dims.empty() ? int64_t{0} : dims[0]}, {"keepdim", options.keepdim}}, x.where());
+}
+
+ValuesAndIndices at_position(const Arg& x, const Tensor& index, int64_t dim, ReduceOptions options) {
+  const WhereScope scope(x.where());
+  const Tensor& from = x.tensor();
+  if (from.rank() == 0) return {clone(from), index};
+  const Tensor values = gather(from, dim, index);
+  if (options.keepdim) return {values, index};
+  return {squeeze(values, dim), squeeze(index, dim)};
 }
 
 Tensors decompose_mean(std::span<const Tensor> inputs, const Attributes& attributes) {
@@ -123,7 +144,8 @@ void define_reduce(OpTable& table) {
              .decompose = decompose_mean, .onnx = "ReduceMean"});
   table.add({.name = "max", .kind = OpKind::reduce, .infer = infer_extreme, .grad = extreme_grad, .saved = in(0) | out(0), .onnx = "ReduceMax"});
   table.add({.name = "min", .kind = OpKind::reduce, .infer = infer_extreme, .grad = extreme_grad, .saved = in(0) | out(0), .onnx = "ReduceMin"});
-  table.add({.name = "argmax", .kind = OpKind::reduce, .infer = infer_argmax, .onnx = "ArgMax"});
+  table.add({.name = "argmax", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMax"});
+  table.add({.name = "argmin", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMin"});
   for (const char* name : {"sum", "prod", "mean"}) table.at(name).autocast = AutocastRule::widen;
 }
 
@@ -147,10 +169,14 @@ Tensor min(const Arg& x, const Dims& dims, ReduceOptions options) {
   static const Op& op = find_op("min");
   return reduce(op, x, dims, options);
 }
-Tensor argmax(const Arg& x, int64_t dim, ReduceOptions options) {
-  static const Op& op = find_op("argmax");
-  const Shape dims = normalized_dims("argmax", x, Dims(dim));
-  return dispatch(op, {x.tensor()}, {{"dim", dims.empty() ? int64_t{0} : dims[0]}, {"keepdim", options.keepdim}}, x.where());
+Tensor argmax(const Arg& x, int64_t dim, ReduceOptions options) { return position("argmax", x, dim, options); }
+Tensor argmin(const Arg& x, int64_t dim, ReduceOptions options) { return position("argmin", x, dim, options); }
+
+ValuesAndIndices max_with_index(const Arg& x, int64_t dim, ReduceOptions options) {
+  return at_position(x, argmax(x, dim, {.keepdim = true}), dim, options);
+}
+ValuesAndIndices min_with_index(const Arg& x, int64_t dim, ReduceOptions options) {
+  return at_position(x, argmin(x, dim, {.keepdim = true}), dim, options);
 }
 
 }  // namespace tandem

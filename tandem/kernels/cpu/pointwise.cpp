@@ -10,22 +10,21 @@ namespace tandem {
 
 namespace {
 
-/// The loop of one op for one type, with float16 and bfloat16 by way of float.
+/// The loop of one op for one type, with float16 by way of float.
 struct Row {
   Loop loop;
-  int half_type = 0;  // 0: none
+  bool half;
   int operands;
   bool returns_bool, selects;
 
   Row(const Pointwise& op, DType type, int operands)
       : operands(operands), returns_bool(op.returns_bool), selects(op.selects) {
-    const bool half = type == DType::float16 || type == DType::bfloat16;
-    if (half) half_type = static_cast<int>(type);
+    half = type == DType::float16;
     loop = loops().pointwise[half ? 0 : static_cast<int>(type)][op.id];
   }
   void operator()(int64_t n, char* const* pointers, const int64_t* strides) const {
-    if (half_type == 0) [[likely]] loop(n, pointers, strides);
-    else loops().through_float(loop, half_type, operands, returns_bool, selects, n, pointers, strides);
+    if (!half) [[likely]] loop(n, pointers, strides);
+    else loops().through_float(loop, operands, returns_bool, selects, n, pointers, strides);
   }
 };
 

@@ -1,4 +1,4 @@
-// Reductions over any dims of any layout: sum, prod, mean, max, min, argmax.
+// Reductions over any dims of any layout: sum, prod, mean, max, min, argmax, argmin.
 //
 // Work is cut into pieces by the shape alone, each piece is folded by the vector loops, and the pieces'
 // results are folded in order: the same bits whatever the number of threads or the instruction set.
@@ -163,6 +163,9 @@ template <class T> class Reduction {
   A fold_row(int64_t offset, int64_t n) const {
     const auto row = fold_loops<T>(fold_).row;
     if (direct_) return row(n, load(offset, n, nullptr));
+    if constexpr (std::is_same_v<T, float>)
+      if (fold_ == Fold::sum && x_.dtype == DType::bfloat16 && layout_.inner().x == 1)
+        return loops().reduce->sum_bf16(n, reinterpret_cast<const uint16_t*>(data_) + offset);
     T buffer[kBlock];
     A total = identity<A>(fold_);
     for (int64_t i = 0; i < n; i += kBlock) {
@@ -212,9 +215,9 @@ template <class T> class Reduction {
   }
 
   /// accumulators[j] = fold of rows [first, first + count) of the folded dims, over columns [at, at + width).
-  void fold_columns(int64_t base, int64_t first, int64_t count, int64_t at, int64_t width, T* accumulators) const {
+  void fold_columns(int64_t base, int64_t first, int64_t count, int64_t at, int64_t width, A* accumulators) const {
     const auto fold = fold_loops<T>(fold_).columns;
-    std::fill(accumulators, accumulators + width, identity<T>(fold_));
+    std::fill(accumulators, accumulators + width, identity<A>(fold_));
     base += at * layout_.inner().x;
     if (direct_ && folded_.rank <= 1) {
       const int64_t stride = folded_.rank ? folded_.x[0] : 0;
@@ -222,10 +225,10 @@ template <class T> class Reduction {
       if (stride == width && width <= kNarrow / 2 && count >= 16) {
         // Rows that follow each other and are shorter than a vector: several of them count as one.
         const int64_t side = kNarrow / width, groups = count / side;
-        T several[kNarrow];
-        std::fill(several, several + side * width, identity<T>(fold_));
+        A several[kNarrow];
+        std::fill(several, several + side * width, identity<A>(fold_));
         fold(groups, side * width, from, side * width, several);
-        fold(side, width, several, width, accumulators);
+        fold_loops<A>(fold_).columns(side, width, several, width, accumulators);
         fold(count - groups * side, width, from + groups * side * width, stride, accumulators);
         return;
       }
@@ -256,34 +259,33 @@ template <class T> class Reduction {
     const int64_t cuts = (rows + bundle - 1) / bundle;
     const int64_t units = kept_.count * strips * cuts, elements = layout_.kept * layout_.folded;
     const int64_t grain = std::max<int64_t>(1, units * kPiece / std::max<int64_t>(elements, 1));
-    const auto unit = [&](int64_t u, T* accumulators) {
+    const auto unit = [&](int64_t u, A* accumulators) {
       const int64_t cut = u % cuts, at = u / cuts % strips * strip, base = kept_.x_offset(u / cuts / strips);
       fold_columns(base, cut * bundle, std::min(bundle, rows - cut * bundle), at, std::min(strip, width - at),
                    accumulators);
     };
     if (cuts == 1) {
       parallel_for(units, grain, [&](int64_t begin, int64_t end) {
-        T accumulators[kBlock];
+        A accumulators[kBlock];
         for (int64_t u = begin; u < end; ++u) {
           unit(u, accumulators);
           write_columns(u / strips, u % strips * strip, std::min(strip, width - u % strips * strip),
-                        [&](int64_t j) { return static_cast<A>(accumulators[j]); });
+                        [&](int64_t j) { return accumulators[j]; });
         }
       });
       return;
     }
-    const Scratch scratch(units * strip * static_cast<int64_t>(sizeof(T)));
-    T* partial = scratch.as<T>();
+    const Scratch scratch(units * strip * static_cast<int64_t>(sizeof(A)));
+    A* partial = scratch.as<A>();
     parallel_for(units, grain, [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) unit(u, partial + u * strip);
     });
     parallel_for(kept_.count * strips, std::max<int64_t>(1, kPiece / (cuts * strip)), [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) {
-        const T* from = partial + u * cuts * strip;
+        const A* from = partial + u * cuts * strip;
         write_columns(u / strips, u % strips * strip, std::min(strip, width - u % strips * strip), [&](int64_t j) {
-          A total = static_cast<A>(from[j]);
-          for (int64_t cut = 1; cut < cuts; ++cut)
-            total = combine(fold_, total, static_cast<A>(from[cut * strip + j]));
+          A total = from[j];
+          for (int64_t cut = 1; cut < cuts; ++cut) total = combine(fold_, total, from[cut * strip + j]);
           return total;
         });
       }
@@ -318,19 +320,19 @@ void reduce(KernelContext& c, Fold fold, bool mean) {
   }
 }
 
-/// The first place of the greatest of `n` numbers, or of the first NaN.
-template <class T> int64_t first_greatest(int64_t n, const T* x) {
-  const T greatest = static_cast<T>(fold_loops<T>(Fold::greatest).row(n, x));
+/// The first place of the extreme of `n` numbers, or of the first NaN.
+template <class T> int64_t first_extreme(Fold fold, int64_t n, const T* x) {
+  const T extreme = static_cast<T>(fold_loops<T>(fold).row(n, x));
   int64_t i = 0;
-  if (greatest != greatest) {
+  if (extreme != extreme) {
     while (x[i] == x[i]) ++i;
   } else {
-    while (x[i] != greatest) ++i;
+    while (x[i] != extreme) ++i;
   }
   return i;
 }
 
-template <class T> void argmax_rows(const TensorImpl& x, int dim, int64_t* out) {
+template <class T> void position_rows(Fold fold, const TensorImpl& x, int dim, int64_t* out) {
   // Rows along `dim` as T: x itself, or a copy with `dim` last.
   Shape shape = x.shape, strides = x.strides;
   const int64_t width = shape[dim], step = strides[dim];
@@ -350,11 +352,11 @@ template <class T> void argmax_rows(const TensorImpl& x, int dim, int64_t* out) 
   }
   const T* data = static_cast<const T*>(rows.data);
   parallel_for(shape.numel() / width, std::max<int64_t>(1, kPointwiseGrain / width), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) out[r] = first_greatest(width, data + r * width);
+    for (int64_t r = begin; r < end; ++r) out[r] = first_extreme(fold, width, data + r * width);
   });
 }
 
-void argmax_kernel(KernelContext& c) {
+void position_kernel(KernelContext& c, Fold fold) {
   const TensorImpl& x = c.in(0);
   int64_t* out = static_cast<int64_t*>(c.out().data);
   if (x.shape.empty()) {
@@ -365,11 +367,11 @@ void argmax_kernel(KernelContext& c) {
   int dim = static_cast<int>(c.attributes.integer("dim"));
   if (dim < 0) dim += x.shape.size();
   switch (x.dtype) {
-    case DType::float64: argmax_rows<double>(x, dim, out); break;
+    case DType::float64: position_rows<double>(fold, x, dim, out); break;
     case DType::float32:
     case DType::float16:
-    case DType::bfloat16: argmax_rows<float>(x, dim, out); break;
-    default: argmax_rows<int64_t>(x, dim, out); break;
+    case DType::bfloat16: position_rows<float>(fold, x, dim, out); break;
+    default: position_rows<int64_t>(fold, x, dim, out); break;
   }
 }
 
@@ -381,7 +383,8 @@ void add_cpu_reduce(OpTable& table) {
   table.at("mean").cpu = [](KernelContext& c) { reduce(c, Fold::sum, true); };
   table.at("max").cpu = [](KernelContext& c) { reduce(c, Fold::greatest, false); };
   table.at("min").cpu = [](KernelContext& c) { reduce(c, Fold::least, false); };
-  table.at("argmax").cpu = argmax_kernel;
+  table.at("argmax").cpu = [](KernelContext& c) { position_kernel(c, Fold::greatest); };
+  table.at("argmin").cpu = [](KernelContext& c) { position_kernel(c, Fold::least); };
 }
 
 }  // namespace tandem

@@ -26,6 +26,7 @@ __device__ __forceinline__ typename PointwiseTypes<F, T>::Result evaluate(typena
   using E = typename Types::Expression;
   const auto wide = [](T value) { return static_cast<E>(widen(value)); };
   if constexpr (F::selects) return convert<T>(F::template apply<E>(x, wide(y), wide(z)));
+  else if constexpr (F::compares && F::arity == 1) return F::template apply<E>(wide(x));
   else if constexpr (F::compares) return F::template apply<E>(wide(x), wide(y));
   else if constexpr (F::arity == 1) return convert<T>(F::template apply<E>(wide(x)));
   else if constexpr (F::arity == 2) return convert<T>(F::template apply<E>(wide(x), wide(y)));

@@ -8,6 +8,7 @@ namespace gpu {
 namespace {
 
 #define TANDEM_UNARY(...)
+#define TANDEM_TEST(...)
 #define TANDEM_BINARY(name, domain, ...)                                                                       \
   struct name##_functor {                                                                                      \
     TANDEM_POINTWISE_FUNCTOR(name, domain, 2, false, false)                                                    \
@@ -44,6 +45,7 @@ void add_cuda_pointwise_binary(OpTable& table) {
 #define TANDEM_SELECT TANDEM_BINARY
 #include "tandem/core/pointwise.def"
 #undef TANDEM_UNARY
+#undef TANDEM_TEST
 #undef TANDEM_BINARY
 #undef TANDEM_COMPARE
 #undef TANDEM_TERNARY

@@ -4,8 +4,8 @@
 // instead of `#pragma once`, which warns in a main file.) Every name is generic over float and double, some
 // over integers: overloads in C++ and CUDA, _Generic in C. half.h and philox.h build on this file.
 //
-// Float32 exp, expm1, log, log1p, tanh, sigmoid and erf are branch-free (selects only), so that compilers
-// vectorise loops over them; compile with -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math. Each is
+// Float32 exp, expm1, log, log1p, log2, tanh, sinh, cosh, sigmoid and erf are branch-free (selects only), so that
+// compilers vectorise loops over them; compile with -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math. Each is
 // within 2 ULP of the true value for every float, denormals, infinities and NaN included (tests/math_test.cpp
 // tries them all). Without -ffp-contract=off they may round differently, and gcc and clang may disagree.
 // On a CUDA device the toolkit's own functions serve, within 2 ULP too. Float64 is the C library's.
@@ -90,9 +90,13 @@ TD_FN float td_exp_f32(float x) { return expf(x); }
 TD_FN float td_expm1_f32(float x) { return expm1f(x); }
 TD_FN float td_log_f32(float x) { return logf(x); }
 TD_FN float td_log1p_f32(float x) { return log1pf(x); }
+TD_FN float td_log2_f32(float x) { return log2f(x); }
 TD_FN float td_tanh_f32(float x) { return tanhf(x); }
+TD_FN float td_sinh_f32(float x) { return sinhf(x); }
+TD_FN float td_cosh_f32(float x) { return coshf(x); }
 TD_FN float td_erf_f32(float x) { return erff(x); }
 TD_FN float td_exp_minus_abs(float x) { return expf(-fabsf(x)); }
+TD_FN float td_normal_tail(float t, float) { return 0.5f * erfcf(t * 0.70710678118654752440f); }
 TD_FN float td_log1p_in_range(float x, float) { return log1pf(x); }
 
 #else
@@ -171,16 +175,31 @@ TD_FN float td_log_sum(float e, float f) {
 
 #define TD_SQRT_HALF_BITS 0x3f3504f3u  // subtracting them leaves floor(log2(x / sqrt(1/2))) in the exponent
 
-TD_FN float td_log_f32(float x) {
+// x = 2^e (1 + f): gives f.
+TD_FN float td_log_split(float x, float* e) {
   TD_BOOL denormal = x < 0x1p-126f;
   float y = denormal ? x * 0x1p23f : x;
   td_u32 shifted = td_bits(y) - TD_SQRT_HALF_BITS;
-  float e = (float)((td_i32)shifted >> 23) - (denormal ? 23.0f : 0.0f);
-  float f = td_from_bits(td_bits(y) - (shifted & 0xff800000u)) - 1.0f;
-  float result = td_log_sum(e, f);
+  *e = (float)((td_i32)shifted >> 23) - (denormal ? 23.0f : 0.0f);
+  return td_from_bits(td_bits(y) - (shifted & 0xff800000u)) - 1.0f;
+}
+
+// The logarithm's limits put in where x is not a positive number.
+TD_FN float td_log_limits(float x, float result) {
   result = x < TD_INF ? result : x;  // +inf, NaN
   result = x == 0.0f ? -TD_INF : result;
   return x < 0.0f ? TD_INF - TD_INF : result;
+}
+
+TD_FN float td_log_f32(float x) {
+  float e, f = td_log_split(x, &e);
+  return td_log_limits(x, td_log_sum(e, f));
+}
+
+// e + log(1 + f) / ln2: exact where x is a power of two.
+TD_FN float td_log2_f32(float x) {
+  float e, f = td_log_split(x, &e);
+  return td_log_limits(x, TD_FMA(td_log_sum(0.0f, f), 0x1.715476p+0f, e));
 }
 
 // log(1 + x) + scale ln2 for -1 < x < 2^100. 1 + x = 2^e (1 + f): with s = 2^-e, f = x s + (s - 1) rounds once,
@@ -213,6 +232,31 @@ TD_FN float td_tanh_f32(float x) {
   return TD_LIBM(copysignf)(h < 0.5f ? TD_FMA(-h, q, h) : q, x);
 }
 
+// With H = (e^|x| - 1) / 2: (e^|x| - e^-|x|) / 2 = H + H / (1 + 2H). 89.5 is beyond where the result overflows.
+TD_FN float td_sinh_f32(float x) {
+  float a = TD_LIBM(fabsf)(x);
+  a = a > 89.5f ? 89.5f : a;
+  float sum = td_exp_magic_sum(a);
+  float scale = td_from_bits((td_bits(sum) - 129u) << 23);  // 2^(n-2): 2^n may be no float
+  float h = 2.0f * TD_FMA(td_exp_fraction(td_exp_remainder(a, sum)), scale, scale - 0.25f);
+  float b = h > 0x1p100f ? 0x1p100f : h;
+  float result = a < 0x1p-13f ? a : h + b / (1.0f + 2.0f * b);
+  return TD_LIBM(copysignf)(result, x);
+}
+
+// E + 1 / (4 E) with E = e^|x| / 2, scaled in two halves as exp is.
+TD_FN float td_cosh_f32(float x) {
+  float a = TD_LIBM(fabsf)(x);
+  a = a > 89.5f ? 89.5f : a;
+  float sum = td_exp_magic_sum(a);
+  float r = td_exp_remainder(a, sum);
+  float p = TD_FMA(r, TD_FMA(r, td_exp_tail(r), 1.0f), 1.0f);
+  td_u32 twice_biased = td_bits(sum) - 1u;
+  td_u32 half = twice_biased >> 1;
+  float e = p * td_from_bits(half << 23) * td_from_bits((twice_biased - half) << 23);
+  return e + 0.25f / e;
+}
+
 // x + x P(x^2) for |x| <= 0.92, 1 - exp(-R(|x|)) beyond; both are computed and one is selected.
 TD_FN float td_erf_f32(float x) {
   float a = TD_LIBM(fabsf)(x);
@@ -236,6 +280,21 @@ TD_FN float td_erf_f32(float x) {
   return TD_LIBM(copysignf)(a <= 0.92f ? near : far, x);
 }
 
+// The normal distribution beyond t >= 0, (1 - erf(t / sqrt 2)) / 2 = e u P(u) with u = 1 / (1 + 0.26 t), where the
+// caller has e = exp(-t^2 / 2): one branch where erf has two, and the tail is not what 1 - erf leaves of it.
+TD_FN float td_normal_tail(float t, float e) {
+  float u = 1.0f / TD_FMA(t, 0.26f, 1.0f);
+  float p = TD_FMA(u, 0x1.f85bd2p-6f, -0x1.3bc7a2p-3f);
+  p = TD_FMA(u, p, 0x1.046be6p-2f);
+  p = TD_FMA(u, p, -0x1.3bd078p-3f);
+  p = TD_FMA(u, p, 0x1.4e465ap-3f);
+  p = TD_FMA(u, p, 0x1.99fc8p-5f);
+  p = TD_FMA(u, p, 0x1.a70e8ap-4f);
+  p = TD_FMA(u, p, 0x1.a5ce96p-4f);
+  p = TD_FMA(u, p, 0x1.a90190p-4f);
+  return e * (u * p);
+}
+
 #endif
 
 // sigmoid and softplus are built on e^-|x|, which never overflows: they keep their relative precision down to
@@ -250,13 +309,31 @@ TD_FN float td_softplus_f32(float x) {
   return (x < 0.0f ? 0.0f : x) + td_log1p_in_range(td_exp_minus_abs(x), 0.0f);
 }
 
+TD_FN float td_exp_minus_abs_f32(float x) { return td_exp_minus_abs(x); }
+TD_FN double td_exp_minus_abs_f64(double x) { return TD_LIBM(exp)(-TD_LIBM(fabs)(x)); }
+
+// gelu(x) = x Phi(x), and its derivative Phi(x) + x phi(x).
+TD_FN float td_gelu_f32(float x) {
+  float tail = td_normal_tail(TD_LIBM(fabsf)(x), td_exp_minus_abs(0.5f * x * x));
+  return x * (x < 0.0f ? tail : 1.0f - tail);
+}
+TD_FN float td_gelu_slope_f32(float x) {
+  float e = td_exp_minus_abs(0.5f * x * x);
+  float tail = td_normal_tail(TD_LIBM(fabsf)(x), e);
+  return (x < 0.0f ? tail : 1.0f - tail) + x * e * 0.39894228040143267794f;
+}
+TD_FN double td_gelu_f64(double x) { return 0.5 * x * TD_LIBM(erfc)(x * -0.70710678118654752440); }
+TD_FN double td_gelu_slope_f64(double x) {
+  return 0.5 * TD_LIBM(erfc)(x * -0.70710678118654752440) + x * TD_LIBM(exp)(-0.5 * x * x) * 0.39894228040143267794;
+}
+
 TD_FN double td_sigmoid_f64(double x) {
-  double e = TD_LIBM(exp)(-TD_LIBM(fabs)(x));
+  double e = td_exp_minus_abs_f64(x);
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
 
 TD_FN double td_softplus_f64(double x) {
-  return (x < 0.0 ? 0.0 : x) + TD_LIBM(log1p)(TD_LIBM(exp)(-TD_LIBM(fabs)(x)));
+  return (x < 0.0 ? 0.0 : x) + TD_LIBM(log1p)(td_exp_minus_abs_f64(x));
 }
 
 // ---- From the C library ------------------------------------------------------------------------------------
@@ -276,7 +353,7 @@ TD_FROM_LIBM_F64(log, log)
 TD_FROM_LIBM_F64(log1p, log1p)
 TD_FROM_LIBM_F64(tanh, tanh)
 TD_FROM_LIBM_F64(erf, erf)
-TD_FROM_LIBM(log2, log2)
+TD_FROM_LIBM_F64(log2, log2)
 TD_FROM_LIBM(sqrt, sqrt)
 TD_FROM_LIBM(sin, sin)
 TD_FROM_LIBM(cos, cos)
@@ -284,8 +361,8 @@ TD_FROM_LIBM(tan, tan)
 TD_FROM_LIBM(asin, asin)
 TD_FROM_LIBM(acos, acos)
 TD_FROM_LIBM(atan, atan)
-TD_FROM_LIBM(sinh, sinh)
-TD_FROM_LIBM(cosh, cosh)
+TD_FROM_LIBM_F64(sinh, sinh)
+TD_FROM_LIBM_F64(cosh, cosh)
 TD_FROM_LIBM(floor, floor)
 TD_FROM_LIBM(ceil, ceil)
 TD_FROM_LIBM(round, rint)  // half to even, like PyTorch's round
@@ -304,10 +381,40 @@ TD_FROM_LIBM_2(hypot, hypot)
   TD_FN T td_square_##s(T x) { return x * x; }                                                             \
   TD_FN T td_relu_##s(T x) { return x < (T)0 ? (T)0 : x; }                                                 \
   TD_FN T td_silu_##s(T x) { return x * td_sigmoid_##s(x); }                                               \
-  TD_FN T td_gelu_##s(T x) { return (T)0.5 * x * ((T)1 + td_erf_##s(x * (T)0.70710678118654752440)); }     \
+  /* 0.5 x (1 + tanh u) = x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3), without cancellation */       \
   TD_FN T td_gelu_tanh_##s(T x) {                                                                          \
-    T inner = (T)0.79788456080286535588 * (x + (T)0.044715 * (x * x * x));                                 \
-    return (T)0.5 * x * ((T)1 + td_tanh_##s(inner));                                                       \
+    return x * td_sigmoid_##s((T)1.59576912160573071176 * (x + (T)0.044715 * (x * x * x)));                \
+  }                                                                                                        \
+  /* Of sigmoid(v) = (v < 0 ? w : 1) / (1 + w) with w = e^-|v|, the derivative w / (1 + w)^2 */            \
+  TD_FN T td_sigmoid_slope_##s(T v) {                                                                      \
+    T w = td_exp_minus_abs_##s(v);                                                                         \
+    return w / (((T)1 + w) * ((T)1 + w));                                                                  \
+  }                                                                                                        \
+  TD_FN T td_silu_slope_##s(T x) { return td_sigmoid_##s(x) + x * td_sigmoid_slope_##s(x); }               \
+  TD_FN T td_gelu_tanh_slope_##s(T x) {                                                                    \
+    T v = (T)1.59576912160573071176 * (x + (T)0.044715 * (x * x * x));                                     \
+    T dv = (T)1.59576912160573071176 * ((T)1 + (T)0.134145 * (x * x));                                     \
+    return td_sigmoid_##s(v) + x * td_sigmoid_slope_##s(v) * dv;                                           \
+  }                                                                                                        \
+  /* mish: tanh(softplus x) = n / (n + m) with n = w^2 + 2w, m = 2 for x < 0, n = 1 + 2w, m = 2w^2 else */ \
+  TD_FN T td_mish_##s(T x) {                                                                               \
+    T w = td_exp_minus_abs_##s(x);                                                                         \
+    T n = x < (T)0 ? w * (w + (T)2) : (T)1 + (T)2 * w;                                                     \
+    T m = x < (T)0 ? (T)2 : (T)2 * w * w;                                                                  \
+    return x * (n / (n + m));                                                                              \
+  }                                                                                                        \
+  TD_FN T td_mish_slope_##s(T x) { /* t + x (1 - t^2) sigmoid(x), 1 - t^2 = m (2n + m) / (n + m)^2 */      \
+    T w = td_exp_minus_abs_##s(x);                                                                         \
+    T n = x < (T)0 ? w * (w + (T)2) : (T)1 + (T)2 * w;                                                     \
+    T m = x < (T)0 ? (T)2 : (T)2 * w * w;                                                                  \
+    T d = n + m;                                                                                           \
+    return (n + x * (x < (T)0 ? w : (T)1) * m * (n + d) / (d * ((T)1 + w))) / d;                           \
+  }                                                                                                        \
+  TD_FN T td_hardswish_##s(T x) {                                                                          \
+    T six = x + (T)3;                                                                                      \
+    six = six < (T)0 ? (T)0 : six;                                                                         \
+    six = six > (T)6 ? (T)6 : six;                                                                         \
+    return x * six / (T)6;                                                                                 \
   }                                                                                                        \
   TD_FN T td_sign_##s(T x) { return x > (T)0 ? (T)1 : x < (T)0 ? (T)-1 : x; }                              \
   TD_FN T td_maximum_##s(T a, T b) {                                                                       \
@@ -318,7 +425,7 @@ TD_FROM_LIBM_2(hypot, hypot)
     T smaller = a < b ? a : b;                                                                             \
     return a != a ? a : smaller;                                                                           \
   }                                                                                                        \
-  TD_FN TD_BOOL td_isnan_##s(T x) { return x != x; }                                                       \
+  TD_FN TD_BOOL td_isnan_##s(T x) { return x != x; }                                                           \
   TD_FN TD_BOOL td_isinf_##s(T x) { return td_abs_##s(x) > (T)MAX; }                                       \
   TD_FN TD_BOOL td_isfinite_##s(T x) { return td_abs_##s(x) <= (T)MAX; }                                   \
   TD_FN T td_remainder_##s(T a, T b) {                                                                     \
@@ -326,7 +433,9 @@ TD_FROM_LIBM_2(hypot, hypot)
     return r != (T)0 && (r < (T)0) != (b < (T)0) ? r + b : r;                                              \
   }                                                                                                        \
   TD_FN T td_floor_divide_##s(T a, T b) {                                                                  \
-    T quotient = (a - td_remainder_##s(a, b)) / b; /* an integer, but for its rounding */                  \
+    T r = TD_LIBM(fmod##ss)(a, b);                                                                         \
+    T quotient = (a - r) / b; /* an integer, but for its rounding */                                       \
+    quotient = r != (T)0 && (r < (T)0) != (b < (T)0) ? quotient - (T)1 : quotient;                         \
     T whole = td_floor_##s(quotient);                                                                      \
     whole = quotient - whole > (T)0.5 ? whole + (T)1 : whole;                                              \
     whole = whole == (T)0 ? TD_LIBM(copysign##ss)((T)0, a / b) : whole;                                    \
@@ -343,6 +452,13 @@ TD_COMPOSED(double, f64, , TD_DOUBLE_MAX)
 #define TD_INTEGER(T, U, s)                                                                \
   TD_FN T td_square_##s(T x) { return (T)((U)x * (U)x); }                                  \
   TD_FN T td_relu_##s(T x) { return x > (T)0 ? x : (T)0; }                                 \
+  TD_FN T td_floor_##s(T x) { return x; }                                                  \
+  TD_FN T td_ceil_##s(T x) { return x; }                                                   \
+  TD_FN T td_round_##s(T x) { return x; }                                                  \
+  TD_FN T td_trunc_##s(T x) { return x; }                                                  \
+  TD_FN TD_BOOL td_isnan_##s(T x) { return (void)x, 0; }                                    \
+  TD_FN TD_BOOL td_isinf_##s(T x) { return (void)x, 0; }                                    \
+  TD_FN TD_BOOL td_isfinite_##s(T x) { return (void)x, 1; }                                 \
   TD_FN T td_maximum_##s(T a, T b) { return a > b ? a : b; }                               \
   TD_FN T td_minimum_##s(T a, T b) { return a < b ? a : b; }                               \
   TD_FN T td_integer_power_##s(T a, T b) {                                                 \
@@ -395,8 +511,11 @@ TD_FN td_u8 td_pow_u8(td_u8 a, td_u8 b) { return td_integer_power_u8(a, b); }
   TD_NAME_1(float, float, f32, name) \
   TD_NAME_1(double, double, f64, name)
 #define TD_TEST_1(name)                 \
-  TD_NAME_1(bool, float, f32, name) \
-  TD_NAME_1(bool, double, f64, name)
+  TD_NAME_1(bool, float, f32, name)     \
+  TD_NAME_1(bool, double, f64, name)    \
+  TD_NAME_1(bool, td_i32, i32, name)    \
+  TD_NAME_1(bool, td_i64, i64, name)    \
+  TD_NAME_1(bool, td_u8, u8, name)
 #define TD_FLOAT_2(name)      \
   TD_NAME_2(float, f32, name) \
   TD_NAME_2(double, f64, name)
@@ -430,13 +549,15 @@ TD_FLOAT_1(tanh)
 TD_FLOAT_1(sigmoid)
 TD_FLOAT_1(erf)
 TD_FLOAT_1(gelu)
+TD_FLOAT_1(gelu_slope)
 TD_FLOAT_1(gelu_tanh)
 TD_FLOAT_1(silu)
 TD_FLOAT_1(softplus)
-TD_FLOAT_1(floor)
-TD_FLOAT_1(ceil)
-TD_FLOAT_1(round)
-TD_FLOAT_1(trunc)
+TD_FLOAT_1(mish)
+TD_FLOAT_1(hardswish)
+TD_FLOAT_1(silu_slope)
+TD_FLOAT_1(mish_slope)
+TD_FLOAT_1(gelu_tanh_slope)
 TD_TEST_1(isnan)
 TD_TEST_1(isinf)
 TD_TEST_1(isfinite)
@@ -446,6 +567,10 @@ TD_ANY_1(abs)
 TD_ANY_1(square)
 TD_ANY_1(sign)
 TD_ANY_1(relu)
+TD_ANY_1(floor)
+TD_ANY_1(ceil)
+TD_ANY_1(round)
+TD_ANY_1(trunc)
 TD_ANY_2(maximum)
 TD_ANY_2(minimum)
 TD_ANY_2(floor_divide)
@@ -477,17 +602,23 @@ TD_ANY_2(pow)
 #define td_tanh(x) TD_FLOAT_OF(td_tanh, x)(x)
 #define td_sigmoid(x) TD_FLOAT_OF(td_sigmoid, x)(x)
 #define td_erf(x) TD_FLOAT_OF(td_erf, x)(x)
+#define td_gelu_slope(x) TD_FLOAT_OF(td_gelu_slope, x)(x)
 #define td_gelu(x) TD_FLOAT_OF(td_gelu, x)(x)
 #define td_gelu_tanh(x) TD_FLOAT_OF(td_gelu_tanh, x)(x)
 #define td_silu(x) TD_FLOAT_OF(td_silu, x)(x)
+#define td_mish(x) TD_FLOAT_OF(td_mish, x)(x)
+#define td_hardswish(x) TD_FLOAT_OF(td_hardswish, x)(x)
+#define td_silu_slope(x) TD_FLOAT_OF(td_silu_slope, x)(x)
+#define td_mish_slope(x) TD_FLOAT_OF(td_mish_slope, x)(x)
+#define td_gelu_tanh_slope(x) TD_FLOAT_OF(td_gelu_tanh_slope, x)(x)
 #define td_softplus(x) TD_FLOAT_OF(td_softplus, x)(x)
-#define td_floor(x) TD_FLOAT_OF(td_floor, x)(x)
-#define td_ceil(x) TD_FLOAT_OF(td_ceil, x)(x)
-#define td_round(x) TD_FLOAT_OF(td_round, x)(x)
-#define td_trunc(x) TD_FLOAT_OF(td_trunc, x)(x)
-#define td_isnan(x) TD_FLOAT_OF(td_isnan, x)(x)
-#define td_isinf(x) TD_FLOAT_OF(td_isinf, x)(x)
-#define td_isfinite(x) TD_FLOAT_OF(td_isfinite, x)(x)
+#define td_floor(x) TD_ANY_OF(td_floor, x)(x)
+#define td_ceil(x) TD_ANY_OF(td_ceil, x)(x)
+#define td_round(x) TD_ANY_OF(td_round, x)(x)
+#define td_trunc(x) TD_ANY_OF(td_trunc, x)(x)
+#define td_isnan(x) TD_ANY_OF(td_isnan, x)(x)
+#define td_isinf(x) TD_ANY_OF(td_isinf, x)(x)
+#define td_isfinite(x) TD_ANY_OF(td_isfinite, x)(x)
 #define td_atan2(a, b) TD_FLOAT_OF(td_atan2, a)(a, b)
 #define td_hypot(a, b) TD_FLOAT_OF(td_hypot, a)(a, b)
 #define td_abs(x) TD_ANY_OF(td_abs, x)(x)

@@ -44,13 +44,13 @@ template <class F, class T, class A, class Get> TANDEM_INLINE A fold_each(int64_
       TANDEM_SIMD
       for (int64_t j = 0; j < lanes; ++j) running[j] = F::fold(running[j], (A)get(i + j));
     }
-    T some[16];
+    A some[16];
     TANDEM_SIMD
     for (int64_t j = 0; j < 16; ++j)
       some[j] = F::fold(F::fold(running[j], running[j + 16]), F::fold(running[j + 32], running[j + 48]));
     A few[4];
     for (int64_t j = 0; j < 4; ++j)
-      few[j] = F::fold(F::fold((A)some[j], (A)some[j + 4]), F::fold((A)some[j + 8], (A)some[j + 12]));
+      few[j] = F::fold(F::fold(some[j], some[j + 4]), F::fold(some[j + 8], some[j + 12]));
     total = F::fold(total, F::fold(F::fold(few[0], few[1]), F::fold(few[2], few[3])));
   }
   for (; i < n; ++i) total = F::fold(total, (A)get(i));
@@ -60,5 +60,42 @@ template <class F, class T, class A, class Get> TANDEM_INLINE A fold_each(int64_
 template <class F, class T, class A> __attribute__((unused)) A row(int64_t n, const T* x) {
   return fold_each<F, T, A>(n, [=](int64_t i) { return x[i]; });
 }
+
+// Sums of rows of float and bfloat16, which mean, softmax and norms wait for: as above, with the running sums in
+// registers, where compilers put no array.
+typedef float EightFloats __attribute__((vector_size(32)));
+typedef double EightDoubles __attribute__((vector_size(64)));
+TANDEM_INLINE void load_eight(const float* x, EightFloats* to) { memcpy(to, x, sizeof *to); }
+TANDEM_INLINE void load_eight(const BF16* x, EightFloats* to) {
+  typedef uint16_t Halves __attribute__((vector_size(16)));
+  typedef uint32_t Words __attribute__((vector_size(32)));
+  Halves bits;
+  memcpy(&bits, x, sizeof bits);
+  const Words words = __builtin_convertvector(bits, Words) << 16;
+  memcpy(to, &words, sizeof words);
+}
+TANDEM_INLINE float one_float(float x) { return x; }
+TANDEM_INLINE float one_float(BF16 x) { return widen(x); }
+
+template <class T> __attribute__((unused)) double sum_row(int64_t n, const T* x) {
+  EightDoubles total[4] = {};
+  EightFloats each;
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    for (int k = 0; k < 4; ++k) {
+      load_eight(x + i + 8 * k, &each);
+      total[k] += __builtin_convertvector(each, EightDoubles);
+    }
+  }
+  for (; i + 8 <= n; i += 8) {
+    load_eight(x + i, &each);
+    total[0] += __builtin_convertvector(each, EightDoubles);
+  }
+  const EightDoubles a = (total[0] + total[1]) + (total[2] + total[3]);
+  double sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+  for (; i < n; ++i) sum += (double)one_float(x[i]);
+  return sum;
+}
+template <> __attribute__((unused)) double row<Sum, float, double>(int64_t n, const float* x) { return sum_row(n, x); }
 
 TANDEM_END_VECTOR

@@ -11,11 +11,12 @@ namespace tandem::TANDEM_ISA {
 
 const Loop* pointwise_f32();
 const Loop* pointwise_f64();
+const Loop* pointwise_bf16();
 const Loop* pointwise_i32();
 const Loop* pointwise_i64();
 const Loop* pointwise_u8();
 const Loop* pointwise_bool();
-void through_float(Loop loop, int type, int operands, bool returns_bool, bool selects, int64_t n,
+void through_float(Loop loop, int operands, bool returns_bool, bool selects, int64_t n,
                    char* const* pointers, const int64_t* strides);
 const Loop (*cast_table())[8];
 void fill8(int64_t n, void* out, int64_t stride, uint64_t pattern);
@@ -46,7 +47,7 @@ const Loops& loops() {
   static Loops all;
   all = {
       .name = TANDEM_TEXT(TANDEM_ISA),
-      .pointwise = {pointwise_f32(), pointwise_f64(), nullptr, nullptr, pointwise_i32(), pointwise_i64(),
+      .pointwise = {pointwise_f32(), pointwise_f64(), nullptr, pointwise_bf16(), pointwise_i32(), pointwise_i64(),
                     pointwise_u8(), pointwise_bool()},
       .through_float = through_float,
       .cast = cast_table(),

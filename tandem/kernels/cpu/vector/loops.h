@@ -15,12 +15,13 @@ template <class T, class Accumulator> struct FoldLoops {
   /// All of `n` contiguous elements.
   Accumulator (*row)(int64_t n, const T* x);
   /// accumulators[j] folded with x[i][j] for all rows i, `stride` elements apart.
-  void (*columns)(int64_t rows, int64_t n, const T* x, int64_t stride, T* accumulators);
+  void (*columns)(int64_t rows, int64_t n, const T* x, int64_t stride, Accumulator* accumulators);
 };
 struct ReduceLoops {  // in the order of Fold: sum, product, greatest, least
   FoldLoops<float, double> f32[4];
   FoldLoops<double, double> f64[4];
   FoldLoops<int64_t, int64_t> i64[4];
+  double (*sum_bf16)(int64_t n, const uint16_t* x);
 };
 
 /// A matrix product c = a b (or c += a b). Strides in elements; c's rows are contiguous. a and b are of one type,
@@ -151,9 +152,9 @@ struct Loops {
   const char* name;
 
   // Pointwise, by type and then by place in core/pointwise.def; null where an op isn't for that type.
-  // float16 and bfloat16 have none: through_float runs a float32 loop on pieces of them.
+  // float16 has none: through_float runs a float32 loop on pieces of it.
   const Loop* pointwise[8];
-  void (*through_float)(Loop loop, int type, int operands, bool returns_bool, bool selects, int64_t n,
+  void (*through_float)(Loop loop, int operands, bool returns_bool, bool selects, int64_t n,
                         char* const* pointers, const int64_t* strides);
 
   // Copies. cast[from][to]; fill by log2 of the size; transpose: out[j][i] = in[i][j], strides in elements.

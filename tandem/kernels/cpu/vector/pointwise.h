@@ -13,6 +13,10 @@ namespace op {
   struct name {                                                                            \
     template <class T> TANDEM_EXPRESSION() auto of(T x) { return (T)(__VA_ARGS__); }       \
   };
+#define TANDEM_TEST(name, domain, ...)                                                              \
+  struct name {                                                                                     \
+    template <class T> TANDEM_EXPRESSION() auto of(T x) { return (uint8_t)((__VA_ARGS__) ? 1 : 0); } \
+  };
 #define TANDEM_BINARY(name, domain, ...)                                                   \
   struct name {                                                                            \
     template <class T> TANDEM_EXPRESSION() auto of(T x, T y) { return (T)(__VA_ARGS__); }  \
@@ -31,13 +35,14 @@ namespace op {
   };
 #include "tandem/core/pointwise.def"
 #undef TANDEM_UNARY
+#undef TANDEM_TEST
 #undef TANDEM_BINARY
 #undef TANDEM_COMPARE
 #undef TANDEM_TERNARY
 #undef TANDEM_SELECT
 }  // namespace op
 
-// How values of storage type S reach an expression and come back. bool computes as 0 or 1 in uint8.
+// How values of storage type S reach an expression and come back. bool computes as 0 or 1 in uint8, bfloat16 in float.
 template <class S> struct Element {
   using Type = S;
   TANDEM_INLINE S load(S x) { return x; }
@@ -49,7 +54,11 @@ template <> struct Element<Bool> {
   TANDEM_INLINE Bool store(uint8_t x) { return Bool{(uint8_t)(x != 0)}; }
 };
 
-template <class S, class R> TANDEM_INLINE R result(typename Element<S>::Type x) { return Element<S>::store(x); }
+template <> struct Element<BF16> {
+  using Type = float;
+  TANDEM_INLINE float load(BF16 x) { return widen(x); }
+  TANDEM_INLINE BF16 store(float x) { return narrow_bf16(x); }
+};
 
 // Whether a loop also has paths of its own for an operand that is one number.
 enum class Paths { few, scalar_operands };
@@ -66,6 +75,18 @@ template <class Op, class S, Paths> void unary_loop(int64_t n, char* const* p, c
     return;
   }
   for (int64_t i = 0; i < n; ++i) TANDEM_AT(S, 0, i) = E::store(Op::of(E::load(TANDEM_AT(const S, 1, i))));
+}
+
+template <class Op, class S, Paths> void test_loop(int64_t n, char* const* p, const int64_t* s) {
+  using E = Element<S>;
+  if (s[0] == 1 && s[1] == (int64_t)sizeof(S)) {
+    uint8_t* out = (uint8_t*)p[0];
+    const S* x = (const S*)p[1];
+    TANDEM_SIMD
+    for (int64_t i = 0; i < n; ++i) out[i] = Op::of(E::load(x[i]));
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) TANDEM_AT(uint8_t, 0, i) = Op::of(E::load(TANDEM_AT(const S, 1, i)));
 }
 
 template <class Op, class S, Paths paths> void binary_loop(int64_t n, char* const* p, const int64_t* s) {
@@ -118,17 +139,33 @@ template <class Op, class S, Paths paths> void compare_loop(int64_t n, char* con
     TANDEM_AT(uint8_t, 0, i) = Op::of(E::load(TANDEM_AT(const S, 1, i)), E::load(TANDEM_AT(const S, 2, i)));
 }
 
-template <class Op, class S, Paths> void ternary_loop(int64_t n, char* const* p, const int64_t* s) {
+template <class Op, class S, Paths paths> void ternary_loop(int64_t n, char* const* p, const int64_t* s) {
   using E = Element<S>;
   constexpr int64_t size = sizeof(S);
-  if (s[0] == size && s[1] == size && s[2] == size && s[3] == size) {
-    S* out = (S*)p[0];
-    const S* x = (const S*)p[1];
-    const S* y = (const S*)p[2];
-    const S* z = (const S*)p[3];
-    TANDEM_SIMD
-    for (int64_t i = 0; i < n; ++i) out[i] = E::store(Op::of(E::load(x[i]), E::load(y[i]), E::load(z[i])));
-    return;
+  S* out = (S*)p[0];
+  const S* x = (const S*)p[1];
+  const S* y = (const S*)p[2];
+  const S* z = (const S*)p[3];
+  if (s[0] == size && s[1] == size) {
+    if (s[2] == 0 && s[3] == 0) {  // bounds, slopes
+      const auto b = E::load(*y), c = E::load(*z);
+      TANDEM_SIMD
+      for (int64_t i = 0; i < n; ++i) out[i] = E::store(Op::of(E::load(x[i]), b, c));
+      return;
+    }
+    if (s[2] == size && s[3] == 0) {
+      const auto c = E::load(*z);
+      TANDEM_SIMD
+      for (int64_t i = 0; i < n; ++i) out[i] = E::store(Op::of(E::load(x[i]), E::load(y[i]), c));
+      return;
+    }
+    if constexpr (paths == Paths::scalar_operands) {
+      if (s[2] == size && s[3] == size) {
+        TANDEM_SIMD
+        for (int64_t i = 0; i < n; ++i) out[i] = E::store(Op::of(E::load(x[i]), E::load(y[i]), E::load(z[i])));
+        return;
+      }
+    }
   }
   for (int64_t i = 0; i < n; ++i)
     TANDEM_AT(S, 0, i) = E::store(Op::of(E::load(TANDEM_AT(const S, 1, i)), E::load(TANDEM_AT(const S, 2, i)),
@@ -138,11 +175,17 @@ template <class Op, class S, Paths> void ternary_loop(int64_t n, char* const* p,
 template <class Op, class S, Paths paths> void select_loop(int64_t n, char* const* p, const int64_t* s) {
   using E = Element<S>;
   constexpr int64_t size = sizeof(S);
+  S* out = (S*)p[0];
+  const uint8_t* x = (const uint8_t*)p[1];
+  const S* y = (const S*)p[2];
+  const S* z = (const S*)p[3];
+  if (s[0] == size && s[1] == 1 && s[2] == 0 && s[3] == size) {
+    const auto b = E::load(*y);
+    TANDEM_SIMD
+    for (int64_t i = 0; i < n; ++i) out[i] = E::store(Op::of(x[i], b, E::load(z[i])));
+    return;
+  }
   if (s[0] == size && s[1] == 1 && s[2] == size) {
-    S* out = (S*)p[0];
-    const uint8_t* x = (const uint8_t*)p[1];
-    const S* y = (const S*)p[2];
-    const S* z = (const S*)p[3];
     if (s[3] == size) {
       TANDEM_SIMD
       for (int64_t i = 0; i < n; ++i) out[i] = E::store(Op::of(x[i], E::load(y[i]), E::load(z[i])));
@@ -172,12 +215,18 @@ template <> struct Is<float> {
 template <> struct Is<double> {
   static constexpr bool any = true, numeric = true, floating = true, integral = false;
 };
+template <> struct Is<BF16> {
+  static constexpr bool any = true, numeric = true, floating = true, integral = false;
+};
 template <> struct Is<Bool> {
   static constexpr bool any = true, numeric = false, floating = false, integral = true;
 };
 
 struct UnaryForm {
   template <class Op, class S, Paths paths> static constexpr Loop loop() { return unary_loop<Op, S, paths>; }
+};
+struct TestForm {
+  template <class Op, class S, Paths paths> static constexpr Loop loop() { return test_loop<Op, S, paths>; }
 };
 struct BinaryForm {
   template <class Op, class S, Paths paths> static constexpr Loop loop() { return binary_loop<Op, S, paths>; }
@@ -200,6 +249,7 @@ TANDEM_END_VECTOR
 
 // Defines `name`: the loops of all ops for storage type S, in the order of pointwise.def.
 #define TANDEM_UNARY(name, domain, ...) entry<Is<S>::domain, UnaryForm, op::name, S, paths>(),
+#define TANDEM_TEST(name, domain, ...) entry<Is<S>::domain, TestForm, op::name, S, paths>(),
 #define TANDEM_BINARY(name, domain, ...) entry<Is<S>::domain, BinaryForm, op::name, S, paths>(),
 #define TANDEM_COMPARE(name, domain, ...) entry<Is<S>::domain, CompareForm, op::name, S, paths>(),
 #define TANDEM_TERNARY(name, domain, ...) entry<Is<S>::domain, TernaryForm, op::name, S, paths>(),
@@ -212,6 +262,7 @@ template <class S, Paths paths> struct Table {
 };
 TANDEM_END_VECTOR
 #undef TANDEM_UNARY
+#undef TANDEM_TEST
 #undef TANDEM_BINARY
 #undef TANDEM_COMPARE
 #undef TANDEM_TERNARY

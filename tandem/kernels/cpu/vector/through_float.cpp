@@ -1,19 +1,18 @@
-// float16 and bfloat16 pointwise loops: pieces of 512 elements widened to float, computed, and narrowed.
+// float16 pointwise loops: pieces of 512 elements widened to float, computed, and narrowed.
 #include "tandem/kernels/cpu/vector/prelude.h"
 
 TANDEM_BEGIN_VECTOR
 
 constexpr int64_t kPiece = 512;  // the operands' buffers stay in the first cache
 
-template <class H> void load_piece(int64_t n, const char* from, int64_t stride, float* to) {
-  if (stride == (int64_t)sizeof(H)) {
-    widen_block(n, (const H*)from, to);
+void load_piece(int64_t n, const char* from, int64_t stride, float* to) {
+  if (stride == (int64_t)sizeof(F16)) {
+    widen_block(n, (const F16*)from, to);
     return;
   }
-  for (int64_t i = 0; i < n; ++i) to[i] = widen(*(const H*)(from + i * stride));
+  for (int64_t i = 0; i < n; ++i) to[i] = widen(*(const F16*)(from + i * stride));
 }
 
-template <class H>
 void run_pieces(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* p,
                 const int64_t* s) {
   float buffers[4][kPiece];
@@ -30,7 +29,7 @@ void run_pieces(Loop loop, int operands, bool returns_bool, bool selects, int64_
       }
       pointers[k] = (char*)buffers[k];
       strides[k] = s[k] == 0 ? 0 : (int64_t)sizeof(float);
-      if (s[k] != 0 || at == 0) load_piece<H>(s[k] == 0 ? 1 : count, from, s[k], buffers[k]);
+      if (s[k] != 0 || at == 0) load_piece(s[k] == 0 ? 1 : count, from, s[k], buffers[k]);
     }
     if (returns_bool) {
       pointers[0] = p[0] + at * s[0];
@@ -42,10 +41,10 @@ void run_pieces(Loop loop, int operands, bool returns_bool, bool selects, int64_
     strides[0] = sizeof(float);
     loop(count, pointers, strides);
     char* to = p[0] + at * s[0];
-    if (s[0] == (int64_t)sizeof(H)) {
-      narrow_block(count, buffers[0], (H*)to);
+    if (s[0] == (int64_t)sizeof(F16)) {
+      narrow_block(count, buffers[0], (F16*)to);
     } else {
-      for (int64_t i = 0; i < count; ++i) *(H*)(to + i * s[0]) = Convert<H>::from(buffers[0][i]);
+      for (int64_t i = 0; i < count; ++i) *(F16*)(to + i * s[0]) = Convert<F16>::from(buffers[0][i]);
     }
   }
 }
@@ -53,9 +52,8 @@ void run_pieces(Loop loop, int operands, bool returns_bool, bool selects, int64_
 TANDEM_END_VECTOR
 
 namespace tandem::TANDEM_ISA {
-void through_float(Loop loop, int type, int operands, bool returns_bool, bool selects, int64_t n,
-                   char* const* pointers, const int64_t* strides) {
-  if (type == 2) run_pieces<F16>(loop, operands, returns_bool, selects, n, pointers, strides);
-  else run_pieces<BF16>(loop, operands, returns_bool, selects, n, pointers, strides);
+void through_float(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* pointers,
+                   const int64_t* strides) {
+  run_pieces(loop, operands, returns_bool, selects, n, pointers, strides);
 }
 }  // namespace tandem::TANDEM_ISA
