@@ -75,9 +75,8 @@ void add_elementwise_losses(Samples& samples) {
                   [](const Tensor& a, const Tensor& b, Reduction r) { return binary_cross_entropy(a, b, {.reduction = r}); });
   const auto softplus = [](double v) { return std::fmax(v, 0) + std::log1p(std::exp(-std::fabs(v))); };
   for (const double weight : {1.0, 3.0}) {
-    // Without cancellation: relative to the result itself.
     const Term term = [=](double v, double y) { return weight * y * softplus(-v) + (1 - y) * softplus(v); };
-    add_elementwise(samples, "exp", detail::str("binary_cross_entropy_with_logits, pos_weight ", weight), spread(-3, 3), positive, term, term,
+    add_elementwise(samples, "exp", detail::str("binary_cross_entropy_with_logits, pos_weight ", weight), spread(-3, 3), positive, term, [=](double v, double y) { return term(v, y) + std::fabs(v); },
                     [weight](const Tensor& a, const Tensor& b, Reduction r) {
                       return bce_with_logits(a, b, {.pos_weight = weight == 1 ? Tensor() : full({}, weight, {.dtype = a.dtype()}), .reduction = r});
                     });
