@@ -76,6 +76,9 @@ void add_all() {
   add("matmul/512 float64", "matmul", [] { return V{randn({512, 512}, {.dtype = float64}), randn({512, 512}, {.dtype = float64})}; });
   add("matmul/512 bfloat16", "matmul", [] { return V{randn({512, 512}).to(bfloat16), randn({512, 512}).to(bfloat16)}; });
   add("matmul/64 heads of 128x32x128", "matmul", [] { return V{randn({64, 128, 32}), randn({64, 128, 32}).transpose(1, 2)}; });
+  add("matmul/32 of 128x64x128", "matmul", [] { return V{randn({32, 128, 64}), randn({32, 64, 128})}; });
+  add("matmul/256 heads of 128x32x128", "matmul", [] { return V{randn({64, 4, 128, 32}), randn({64, 4, 32, 128})}; });
+  add("matmul/1024 of 8x8x8", "matmul", [] { return V{randn({1024, 8, 8}), randn({1024, 8, 8})}; });
   add("matmul/1024x1024 by vector", "matmul", [] { return V{randn({1024, 1024}), randn({1024, 1})}; });
 
   // LeNet's two convolutions, and one of ResNet's.
@@ -112,6 +115,16 @@ void add_all() {
   add("cross_entropy_grad/64x10", "cross_entropy_grad", [] { return V{ones({}), randn({64, 10}), randint(0, 10, {64}), ones({64})}; });
   add("embedding/4096 of 128", "embedding", [] { return V{randint(0, 1000, {4096}), randn({1000, 128})}; });
   add("embedding_grad/4096 of 128", "embedding_grad", [] { return V{randn({4096, 128}), randint(0, 1000, {4096})}; }, {{"count", 1000}});
+  const Attributes last{{"dim", 1}};
+  add("gather/4096x64 of 1024", "gather", [] { return V{randn({4096, 1024}), randint(0, 1024, {4096, 64})}; }, last);
+  add("scatter/4096x64 of 1024", "scatter", [] { return V{randn({4096, 1024}), randint(0, 1024, {4096, 64}), randn({4096, 64})}; }, {{"dim", 1}, {"add", false}});
+  add("scatter/4096x64 of 1024 added", "scatter", [] { return V{randn({4096, 1024}), randint(0, 1024, {4096, 64}), randn({4096, 64})}; }, {{"dim", 1}, {"add", true}});
+  add("index_select/4096 of 128", "index_select", [] { return V{randn({1000, 128}), randint(0, 1000, {4096})}; }, {{"dim", 0}});
+  add("index_add/4096 of 128", "index_add", [] { return V{randn({1000, 128}), randint(0, 1000, {4096}), randn({4096, 128})}; }, {{"dim", 0}});
+  add("pad/64x64x32x32 by 1", "pad", [] { return V{randn({64, 64, 32, 32})}; },
+      {{"before", Shape{0, 0, 1, 1}}, {"after", Shape{0, 0, 1, 1}}, {"value", 0.0}});
+  add("flip/4096x1024", "flip", [] { return V{randn({4096, 1024})}; }, {{"dims", Shape{1}}});
+  add("tril/1024x1024", "tril", [] { return V{randn({1024, 1024})}; }, {{"diagonal", 0}});
 
   // 64 steps of 32 rows, width 128, as in the peers' `lstm`.
   const Attributes forwards{{"reverse", false}};

@@ -1,4 +1,4 @@
-// Samples of cross-entropy and its gradient.
+// Samples of cross-entropy and its gradient. What other losses are made of is in losses.cpp.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -47,7 +47,10 @@ NumberLists backward(const NumberLists& in) {
 
 }  // namespace
 
+void add_composed_losses(Samples& samples);
+
 void add_loss_samples(Samples& samples) {
+  add_composed_losses(samples);
   for (const Shape& x : {Shape{1, 1}, {1, 3}, {4, 5}, {17, 33}, {5, 2}, {0, 3}, {40, 1031}}) {
     const bool large = x.numel() > 1000;
     const Gradients gradients = large || x[0] == 0 ? Gradients::none : Gradients::second;

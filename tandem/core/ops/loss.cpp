@@ -260,11 +260,15 @@ Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEn
 Tensor binary_cross_entropy_with_logits(const Arg& logits, const Arg& target, const BceWithLogitsOptions& options) {
   const WhereScope scope(logits.where());
   const auto [x, y, type] = operands_of("binary_cross_entropy_with_logits", logits, target);
-  // -log sigmoid(x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(x), neither of which cancels.
-  const auto softplus = [](const Tensor& v) { return maximum(v, 0) + log(1 + exp(-abs(v))); };
-  Tensor positive = y * softplus(-x);
-  if (options.pos_weight.defined()) positive = positive * options.pos_weight;
-  Tensor loss = positive + (1 - y) * softplus(x);
+  // With s = log(1 + exp(-|x|)): -log sigmoid(x) = s + max(-x, 0) and -log(1 - sigmoid(x)) = s + max(x, 0).
+  const Tensor s = log(1 + exp(-abs(x)));
+  Tensor loss;
+  if (!options.pos_weight.defined()) {
+    loss = s + maximum(x, 0) - x * y;
+  } else {
+    const Tensor positive = y * options.pos_weight;
+    loss = s * (positive + (1 - y)) + positive * maximum(-x, 0) + (1 - y) * maximum(x, 0);
+  }
   if (options.weight.defined()) loss = loss * options.weight;
   return reduced("binary_cross_entropy_with_logits", loss, options.reduction, type, logits);
 }

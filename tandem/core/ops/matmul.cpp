@@ -27,6 +27,24 @@ void infer_matmul(Infer& op) {
 
 Tensor transposed(const Tensor& x) { return transpose(x, -2, -1); }
 
+/// All dims but the last as one.
+Tensor as_rows(const Tensor& x) {
+  int64_t rows = 1;
+  for (int d = 0; d + 1 < x.rank(); ++d) rows *= x.shape()[d];
+  return x.rank() == 2 ? x : reshape(x, {rows, x.shape().back()});
+}
+
+Tensors matmul_grad(const OpContext& op) {
+  const Tensor g = op.grad_output();
+  Tensors result(2);
+  if (op.needs_grad(0)) result[0] = sum_to(matmul(g, transposed(op.input(1))), op.input_shape(0));
+  if (!op.needs_grad(1)) return result;
+  // One matrix b for a batch of a: their rows make one product, rather than many that are added.
+  if (op.input_shape(1).size() == 2) result[1] = matmul(transposed(as_rows(op.input(0))), as_rows(g));
+  else result[1] = sum_to(matmul(transposed(op.input(0)), g), op.input_shape(1));
+  return result;
+}
+
 void infer_linear(Infer& op) {
   const Tensor &x = op.input(0), &w = op.input(1);
   op.check<ShapeError>(x.rank() >= 1 && w.rank() == 2, "needs x [.., in] and weight [out, in], got ", x.shape(), " and ", w.shape());
@@ -45,14 +63,10 @@ void infer_linear(Infer& op) {
 
 Tensors linear_grad(const OpContext& op) {
   const Tensor g = op.grad_output();
-  const int64_t out_width = op.input_shape(1)[0], in_width = op.input_shape(1)[1];
   Tensors result(static_cast<size_t>(op.input_count()));
   if (op.needs_grad(0)) result[0] = matmul(g, op.input(1));
-  const Tensor rows = g.rank() == 2 ? g : reshape(g, {g.numel() / std::max<int64_t>(out_width, 1), out_width});
-  if (op.needs_grad(1)) {
-    const Tensor x = op.input(0);
-    result[1] = matmul(transposed(rows), x.rank() == 2 ? x : reshape(x, {x.numel() / std::max<int64_t>(in_width, 1), in_width}));
-  }
+  const Tensor rows = as_rows(g);
+  if (op.needs_grad(1)) result[1] = matmul(transposed(rows), as_rows(op.input(0)));
   if (op.input_count() > 2 && op.needs_grad(2)) result[2] = sum(rows, 0);
   return result;
 }
@@ -76,12 +90,7 @@ Tensors decompose_linear(std::span<const Tensor> inputs, const Attributes&) {
 }  // namespace
 
 void define_matmul(OpTable& table) {
-  table.add({.name = "matmul", .kind = OpKind::contract, .inputs = 2, .infer = infer_matmul,
-             .grad = [](const OpContext& op) {
-               const Tensor g = op.grad_output();
-               return Tensors{op.needs_grad(0) ? sum_to(matmul(g, transposed(op.input(1))), op.input_shape(0)) : Tensor(),
-                              op.needs_grad(1) ? sum_to(matmul(transposed(op.input(0)), g), op.input_shape(1)) : Tensor()};
-             },
+  table.add({.name = "matmul", .kind = OpKind::contract, .inputs = 2, .infer = infer_matmul, .grad = matmul_grad,
              .saved = in(0) | in(1), .onnx = "MatMul"});
   table.add({.name = "linear", .kind = OpKind::contract, .inputs = kVariadic, .infer = infer_linear, .grad = linear_grad,
              .saved = in(0) | in(1), .decompose = decompose_linear, .onnx = "Gemm"});

@@ -68,19 +68,25 @@ template <class T> void embedding_grad(KernelContext& c) {
   out.finish();
 }
 
-/// Walks rows [begin, end) of an index of `shape`: f(i, place) with i its row-major position and place the matching element
-/// of a contiguous tensor of `table_shape`, had the index been 0 along `dim`.
-template <class F> void for_places(const Shape& shape, const Shape& table_shape, int dim, int64_t begin, int64_t end, F&& f) {
+/// A run of an index along its last dim: elements [first, first + count) in row-major order, and where the first would point
+/// in the table, were it 0. The next ones' places are `step` apart.
+struct Run {
+  int64_t first, count, place, step;
+};
+
+/// Walks rows [begin, end) of an index of `shape` into a contiguous tensor of `table_shape` along `dim`: f(run).
+template <class F> void for_runs(const Shape& shape, const Shape& table_shape, int dim, int64_t begin, int64_t end, F&& f) {
   const Shape strides = contiguous_strides(table_shape);
-  const int rank = shape.size();
+  const int last = shape.size() - 1;
+  if (last == 0) return f(Run{begin, end - begin, dim == 0 ? 0 : begin, dim == 0 ? 0 : 1});
   int64_t width = 1;  // of a row: all dims but the first
-  for (int d = 1; d < rank; ++d) width *= shape[d];
-  Shape at = Shape::filled(rank, 0);
+  for (int d = 1; d <= last; ++d) width *= shape[d];
+  Shape at = Shape::filled(last, 0);
   at[0] = begin;
   int64_t place = dim == 0 ? 0 : begin * strides[0];
-  for (int64_t i = begin * width; i < end * width; ++i) {
-    f(i, place);
-    for (int d = rank - 1; d >= 0; --d) {
+  for (int64_t i = begin * width; i < end * width; i += shape[last]) {
+    f(Run{i, shape[last], place, dim == last ? 0 : 1});
+    for (int d = last - 1; d >= 0; --d) {
       const int64_t step = d == dim ? 0 : strides[d];
       place += step;
       if (++at[d] < shape[d]) break;
@@ -91,12 +97,12 @@ template <class F> void for_places(const Shape& shape, const Shape& table_shape,
 }
 
 /// All rows, by threads where they can't meet: each then has the elements below its own positions in dim 0.
-template <class F> void for_all_places(const Shape& shape, const Shape& table_shape, int dim, bool writes, F&& f) {
-  const int64_t rows = shape[0], width = shape.numel() / std::max<int64_t>(rows, 1);
+template <class F> void for_all_runs(const Shape& shape, const Shape& table_shape, int dim, bool writes, F&& f) {
   if (shape.numel() == 0) return;
-  if (writes && dim == 0) return for_places(shape, table_shape, dim, 0, rows, f);
+  const int64_t rows = shape[0], width = shape.numel() / rows;
+  if (writes && dim == 0) return for_runs(shape, table_shape, dim, 0, rows, f);
   parallel_for(rows, std::max<int64_t>(1, kPointwiseGrain / 4 / width),
-               [&](int64_t begin, int64_t end) { for_places(shape, table_shape, dim, begin, end, f); });
+               [&](int64_t begin, int64_t end) { for_runs(shape, table_shape, dim, begin, end, f); });
 }
 
 template <class T> void gather_elements(const KernelContext& c, const int64_t* index, int dim) {
@@ -104,7 +110,9 @@ template <class T> void gather_elements(const KernelContext& c, const int64_t* i
   const int64_t step = contiguous_strides(x.shape)[dim];
   const T* from = static_cast<const T*>(x.data);
   T* to = static_cast<T*>(out.data);
-  for_all_places(out.shape, x.shape, dim, false, [&](int64_t i, int64_t place) { to[i] = from[place + index[i] * step]; });
+  for_all_runs(out.shape, x.shape, dim, false, [&](const Run& r) {
+    for (int64_t i = 0; i < r.count; ++i) to[r.first + i] = from[r.place + i * r.step + index[r.first + i] * step];
+  });
 }
 
 void gather_kernel(KernelContext& c) {
@@ -137,8 +145,10 @@ template <class T> void scatter_add(KernelContext& c) {
     const int64_t* index = checked_indices(c, 1, out.shape[dim], "index");
     const WideInput<T> x(c.in(0));
     const int64_t step = contiguous_strides(out.shape)[dim];
-    for_all_places(c.in(0).shape, out.shape, dim, true,
-                   [&](int64_t i, int64_t place) { result.data()[place + index[i] * step] += x.data()[i]; });
+    for_all_runs(c.in(0).shape, out.shape, dim, true, [&](const Run& r) {
+      T* const to = result.data() + r.place;
+      for (int64_t i = 0; i < r.count; ++i) to[i * r.step + index[r.first + i] * step] += x.data()[r.first + i];
+    });
   }
   result.finish();
 }
@@ -148,7 +158,9 @@ template <class T> void scatter_elements(const KernelContext& c, const int64_t* 
   const int64_t step = contiguous_strides(out.shape)[dim], src_step = src.shape.empty() ? 0 : 1;
   const T* from = static_cast<const T*>(src.data);
   T* to = static_cast<T*>(out.data);
-  for_all_places(c.in(1).shape, out.shape, dim, true, [&](int64_t i, int64_t place) { to[place + index[i] * step] = from[i * src_step]; });
+  for_all_runs(c.in(1).shape, out.shape, dim, true, [&](const Run& r) {
+    for (int64_t i = 0; i < r.count; ++i) to[r.place + i * r.step + index[r.first + i] * step] = from[(r.first + i) * src_step];
+  });
 }
 
 template <class T> void scatter_and_add(KernelContext& c) {
@@ -159,8 +171,10 @@ template <class T> void scatter_and_add(KernelContext& c) {
   copy_elements(c.in(0), Header(result.data(), dtype_of<T>, out.shape).impl);
   const WideInput<T> src(c.in(2));
   const int64_t step = contiguous_strides(out.shape)[dim], src_step = c.in(2).shape.empty() ? 0 : 1;
-  for_all_places(c.in(1).shape, out.shape, dim, true,
-                 [&](int64_t i, int64_t place) { result.data()[place + index[i] * step] += src.data()[i * src_step]; });
+  for_all_runs(c.in(1).shape, out.shape, dim, true, [&](const Run& r) {
+    T* const to = result.data() + r.place;
+    for (int64_t i = 0; i < r.count; ++i) to[i * r.step + index[r.first + i] * step] += src.data()[(r.first + i) * src_step];
+  });
   result.finish();
 }
 

@@ -39,6 +39,9 @@ template <class T> void copy_loop(int64_t n, char* const* p, const int64_t* s) {
     if (s[1] == 0) {
       const T value = *(const T*)in;
       for (int64_t i = 0; i < n; ++i) out[i] = value;
+    } else if (s[1] == -size) {  // flip: reversed in registers
+      const T* from = (const T*)in - (n - 1);
+      for (int64_t i = 0; i < n; ++i) out[i] = from[n - 1 - i];
     } else {
       for (int64_t i = 0; i < n; ++i) out[i] = *(const T*)(in + i * s[1]);
     }
