@@ -22,7 +22,7 @@ struct CharRnn {
   nn::Linear output{width, 256};
 
   /// ids [batch, time] to logits [batch, time, 256], and the state after them.
-  std::pair<td::Tensor, nn::LstmState> operator()(const td::Tensor& ids, const nn::LstmState& state = {}) const {
+  std::pair<td::Tensor, td::LstmState> operator()(const td::Tensor& ids, const td::LstmState& state = {}) const {
     const auto [hidden, next] = lstm(token(ids), state);
     return {output(hidden), next};
   }

@@ -23,7 +23,7 @@ struct Vae {
   Result operator()(const td::Tensor& images) const {
     const td::Tensor hidden = relu(read(images));
     const td::Tensor m = mean(hidden), v = log_variance(hidden);
-    return {decode(m + exp(v * 0.5) * td::randn(m.shape(), {.device = m.device()})), m, v};
+    return {decode(m + exp(v * 0.5) * randn_like(m)), m, v};
   }
   td::Tensor decode(const td::Tensor& z) const { return pixels(relu(write(z))); }
 };
