@@ -97,19 +97,43 @@ struct Training {
   }
 };
 
+struct TextModel {
+  nn::Embedding embedding{peers::vocabulary, peers::text_width};
+  nn::Lstm lstm{peers::text_width, peers::text_width, {.layers = 2}};
+  nn::Linear output{peers::text_width, peers::vocabulary};
+
+  /// Symbols [time, batch] to logits [time * batch, vocabulary].
+  td::Tensor operator()(const td::Tensor& symbols) const { return output(lstm(embedding(symbols)).output.flatten(0, 1)); }
+};
+
+struct TextTraining {
+  TextModel model;
+  nn::optim::AdamW optimizer{nn::parameters(model), {.lr = peers::adam_rate}};
+  std::vector<std::pair<td::Tensor, td::Tensor>> batches;
+  size_t turn = 0;
+  td::Tensor loss;
+
+  TextTraining() {
+    for (int64_t i = 0; i < peers::batches; ++i) {
+      const td::Tensor text = td::randint(0, peers::vocabulary, {peers::text_steps + 1, peers::text_batch});
+      batches.emplace_back(text.slice(0, 0, peers::text_steps), text.slice(0, 1, peers::text_steps + 1).flatten());
+    }
+  }
+};
+
 /// A Program's closures can be copied, a compiled function can't.
 template <class F>
 std::shared_ptr<F> share(F&& function) {
   return std::make_shared<F>(std::move(function));
 }
 
-template <class Model>
+template <class State>
 peers::Program training(td::Mode mode) {
-  auto state = std::make_shared<Training<Model>>();
+  auto state = std::make_shared<State>();
   auto step = share(td::compile(
-      [state](const td::Tensor& images, const td::Tensor& labels) {
+      [state](const td::Tensor& inputs, const td::Tensor& labels) {
         state->optimizer.zero_grad();
-        td::Tensor loss = cross_entropy(state->model(images), labels);
+        td::Tensor loss = cross_entropy(state->model(inputs), labels);
         loss.backward();
         state->optimizer.step();
         return loss;
@@ -117,8 +141,8 @@ peers::Program training(td::Mode mode) {
       {.mode = mode}));
   return {.step =
               [state, step] {
-                const auto& [images, labels] = state->batches[state->turn++ % state->batches.size()];
-                state->loss = (*step)(images, labels);
+                const auto& [inputs, labels] = state->batches[state->turn++ % state->batches.size()];
+                state->loss = (*step)(inputs, labels);
               },
           .value = [state] { return state->loss.template item<double>(); }};
 }
@@ -176,10 +200,11 @@ std::vector<peers::Variant> in_each_mode(peers::Program (*make)(td::Mode)) {
 int main() {
   td::manual_seed(1);
   const peers::Table table{
-      {"mlp", in_each_mode(training<Mlp>)},
-      {"lenet", in_each_mode(training<LeNet>)},
-      {"resnet8", in_each_mode(training<ResNet8<16>>)},
-      {"resnet8_wide", in_each_mode(training<ResNet8<64>>)},
+      {"mlp", in_each_mode(training<Training<Mlp>>)},
+      {"lenet", in_each_mode(training<Training<LeNet>>)},
+      {"resnet8", in_each_mode(training<Training<ResNet8<16>>>)},
+      {"resnet8_wide", in_each_mode(training<Training<ResNet8<64>>>)},
+      {"lstm", in_each_mode(training<TextTraining>)},
       {"pointwise", in_each_mode(pointwise)},
       {"add8", {{"eager", [] { return adding(false); }}}},
       {"add8_grad", {{"eager", [] { return adding(true); }}}},

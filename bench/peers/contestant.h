@@ -32,6 +32,8 @@ inline constexpr int64_t batch = 64;
 inline constexpr int64_t batches = 8;
 inline constexpr double learning_rate = 0.01;
 inline constexpr double momentum = 0.9;
+inline constexpr int64_t text_batch = 32, text_steps = 64, text_width = 128, vocabulary = 64;
+inline constexpr double adam_rate = 0.001;
 inline constexpr int64_t pointwise_size = 1 << 20;
 inline constexpr int pointwise_repeats = 5;
 inline constexpr int64_t add_size = 8;

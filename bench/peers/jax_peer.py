@@ -160,6 +160,70 @@ def training(parts, momentum=0.0):
     return make
 
 
+def text_parameters(key):
+    keys = jax.random.split(key, 4)
+    width = p.TEXT_WIDTH
+
+    def layer(key):
+        parts = jax.random.split(key, 3)
+        weights = [uniform(part, (width, 4 * width), width) for part in parts[:2]]
+        return {"x": weights[0], "h": weights[1], "bias": uniform(parts[2], (4 * width,), width)}
+
+    return {
+        "embedding": jax.random.normal(keys[0], (p.VOCABULARY, width)),
+        "layers": [layer(keys[1]), layer(keys[2])],
+        "output": dense_parameters(keys[3], width, p.VOCABULARY),
+    }
+
+
+def text_forward(values, symbols):
+    """Symbols [time, batch] to logits [time * batch, vocabulary]: inputs of all steps at once, then a scan."""
+    sequence = values["embedding"][symbols]
+    zeros = jnp.zeros((p.TEXT_BATCH, p.TEXT_WIDTH))
+    for layer in values["layers"]:
+
+        def step(state, gates, weight=layer["h"]):
+            h, c = state
+            i, f, g, o = jnp.split(gates + h @ weight, 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        _, sequence = lax.scan(step, (zeros, zeros), sequence @ layer["x"] + layer["bias"])
+    return dense(values["output"], sequence.reshape(-1, p.TEXT_WIDTH))
+
+
+def text_training():
+    key = jax.random.key(1)
+    parameters = text_parameters(key)
+    texts = jax.random.randint(jax.random.key(2), (p.BATCHES, p.TEXT_STEPS + 1, p.TEXT_BATCH), 0, p.VOCABULARY)
+    batches = [(text[:-1], text[1:].reshape(-1)) for text in texts]
+    jax.block_until_ready(batches)
+    turn = itertools.cycle(batches)
+
+    def update(state, x, y):
+        values, means, squares, count = state
+        loss, gradients = jax.value_and_grad(lambda values: cross_entropy(text_forward(values, x), y))(values)
+        count = count + 1
+        means = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, means, gradients)
+        squares = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, squares, gradients)
+
+        def apply(value, m, v):  # AdamW
+            m, v = m / (1 - 0.9**count), v / (1 - 0.999**count)
+            return value * (1 - p.ADAM_RATE * 0.01) - p.ADAM_RATE * m / (jnp.sqrt(v) + 1e-8)
+
+        return (jax.tree.map(apply, values, means, squares), means, squares, count), loss
+
+    function = jax.jit(update, donate_argnums=0)
+    zeros = [jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)]
+    last = [jax.block_until_ready((parameters, *zeros, jnp.zeros(()))), None]
+
+    def step():
+        last[0], last[1] = function(last[0], *next(turn))
+
+    return p.Program(step, finish=lambda: jax.block_until_ready(last), value=lambda: float(last[1]))
+
+
 def pointwise(jit):
     def make():
         x, a, b = (jax.random.normal(key, (p.POINTWISE_SIZE,)) for key in jax.random.split(jax.random.key(3), 3))
@@ -203,6 +267,7 @@ TABLE = {
     },
     "resnet8": {"jit-nhwc": training(lambda key: resnet_parts(key, 16), p.MOMENTUM)},
     "resnet8_wide": {"jit-nhwc": training(lambda key: resnet_parts(key, 64), p.MOMENTUM)},
+    "lstm": {"jit": text_training},
     "pointwise": {"eager": pointwise(False), "jit": pointwise(True)},
     "add8": {"eager": adding},
 }

@@ -119,6 +119,46 @@ peers::Program training(const std::vector<int64_t>& shape, double momentum, bool
           .value = [state] { return state->loss.template item<double>(); }};
 }
 
+struct TextModelImpl : torch::nn::Module {
+  torch::nn::Embedding embedding{peers::vocabulary, peers::text_width};
+  torch::nn::LSTM lstm{torch::nn::LSTMOptions(peers::text_width, peers::text_width).num_layers(2)};
+  torch::nn::Linear output{peers::text_width, peers::vocabulary};
+  TextModelImpl() {
+    register_module("embedding", embedding);
+    register_module("lstm", lstm);
+    register_module("output", output);
+  }
+  torch::Tensor forward(const torch::Tensor& symbols) {
+    return output(std::get<0>(lstm(embedding(symbols))).flatten(0, 1));
+  }
+};
+TORCH_MODULE(TextModel);
+
+peers::Program text_training() {
+  struct State {
+    TextModel model;
+    torch::optim::AdamW optimizer{model->parameters(), torch::optim::AdamWOptions(peers::adam_rate)};
+    std::vector<torch::Tensor> texts;
+    size_t turn = 0;
+    torch::Tensor loss;
+    State() {
+      for (int64_t i = 0; i < peers::batches; ++i)
+        texts.push_back(torch::randint(peers::vocabulary, {peers::text_steps + 1, peers::text_batch}, torch::kLong));
+    }
+  };
+  auto state = std::make_shared<State>();
+  return {.step =
+              [state] {
+                const torch::Tensor& text = state->texts[state->turn++ % state->texts.size()];
+                state->optimizer.zero_grad();
+                state->loss = F::cross_entropy(state->model->forward(text.slice(0, 0, peers::text_steps)),
+                                               text.slice(0, 1).flatten());
+                state->loss.backward();
+                state->optimizer.step();
+              },
+          .value = [state] { return state->loss.item<double>(); }};
+}
+
 peers::Program pointwise() {
   const auto x = torch::randn({peers::pointwise_size}), a = torch::randn({peers::pointwise_size}),
              b = torch::randn({peers::pointwise_size});
@@ -179,6 +219,7 @@ int main() {
       {"resnet8_wide",
        {{"eager", [=] { return training<ResNet8<64>>(pictures, peers::momentum); }},
         {"eager-nhwc", [=] { return training<ResNet8<64>>(pictures, peers::momentum, true); }}}},
+      {"lstm", {{"eager", text_training}}},
       {"pointwise", {{"eager", pointwise}}},
       {"add8", {{"eager", [] { return adding(false); }}}},
       {"add8_grad", {{"eager", [] { return adding(true); }}}},

@@ -64,6 +64,49 @@ class ResNet8(nn.Module):
         return self.output(x.mean((2, 3)))
 
 
+class TextModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(p.VOCABULARY, p.TEXT_WIDTH)
+        self.lstm = nn.LSTM(p.TEXT_WIDTH, p.TEXT_WIDTH, num_layers=2)
+        self.output = nn.Linear(p.TEXT_WIDTH, p.VOCABULARY)
+
+    def forward(self, symbols):
+        return self.output(self.lstm(self.embedding(symbols))[0].flatten(0, 1))
+
+
+def text_training(compiled=False, onednn=True):
+    """Symbols [time, batch], the next of each; AdamW."""
+
+    def make():
+        torch._dynamo.reset()
+        torch.backends.mkldnn.enabled = onednn
+        model = TextModel()
+        texts = [torch.randint(0, p.VOCABULARY, (p.TEXT_STEPS + 1, p.TEXT_BATCH)) for _ in range(p.BATCHES)]
+        turn = itertools.cycle([(text[:-1], text[1:].flatten()) for text in texts])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=p.ADAM_RATE, fused=True)
+        last = [None]
+
+        def loss_of(x, y):
+            return F.cross_entropy(model(x), y)
+
+        loss_function = torch.compile(loss_of) if compiled else loss_of
+
+        def step():
+            x, y = next(turn)
+            torch.backends.mkldnn.enabled = onednn
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_function(x, y)
+            loss.backward()
+            optimizer.step()
+            torch.backends.mkldnn.enabled = True
+            last[0] = loss
+
+        return p.Program(step, value=lambda: last[0].item())
+
+    return make
+
+
 def mlp_parts():
     model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
     batches = [(torch.randn(p.BATCH, 784), torch.randint(0, 10, (p.BATCH,))) for _ in range(p.BATCHES)]
@@ -222,6 +265,11 @@ TABLE = {
         "eager-nhwc": training(resnet_parts(64, True), "eager"),
         "compile": training(resnet_parts(64, False), "model"),
         "compile-nhwc": training(resnet_parts(64, True), "model"),
+    },
+    "lstm": {
+        "eager": text_training(),
+        "eager-native": text_training(onednn=False),
+        "compile": text_training(compiled=True),
     },
     "pointwise": {"eager": pointwise(False), "compile": pointwise(True)},
     "add8": {"eager": adding(False)},

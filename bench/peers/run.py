@@ -22,7 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-WORKLOADS = ["mlp", "lenet", "resnet8", "resnet8_wide", "pointwise", "add8", "add8_grad", "add8_chain"]
+WORKLOADS = ["mlp", "lenet", "resnet8", "resnet8_wide", "lstm", "pointwise", "add8", "add8_grad", "add8_chain"]
 PER_OPERATION = {"add8", "add8_grad", "add8_chain"}  # shown as ns per operation
 ANSWER_SECONDS = 600  # max-autotune takes minutes
 
