@@ -1,11 +1,15 @@
 // Embedding: a table of learned rows, looked up by number.
 #pragma once
 
+#include <optional>
+
 #include "tandem/core/tensor.h"
 
 namespace tandem::nn {
 
 struct EmbeddingOptions {
+  /// This row starts at zero and gets no gradient: for numbers that only fill up.
+  std::optional<int64_t> padding_index = {};
   DType dtype = DType::float32;
   Device device = {};
 };
@@ -23,6 +27,7 @@ class Embedding {
   }
 
   Tensor weight;
+  std::optional<int64_t> padding_index;
 };
 
 }  // namespace tandem::nn

@@ -20,6 +20,15 @@ std::string_view detail::last_identifier(std::string_view printed) {
   return printed.substr(begin, end - begin);
 }
 
+// gcc prints "… [with T = ns::Linear; …]", clang "… [T = ns::Linear]".
+std::string_view detail::class_name(std::string_view printed) {
+  const size_t begin = printed.rfind("T = ");
+  if (begin == std::string_view::npos) return "?";
+  printed.remove_prefix(begin + 4);
+  printed = printed.substr(0, printed.find_first_of("<;]"));
+  return last_identifier(printed);
+}
+
 size_t Visitor::enter(std::string_view name) {
   const size_t length = path_.size();
   if (keeps_names_) {

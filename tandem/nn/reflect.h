@@ -92,6 +92,13 @@ inline constexpr bool is_variant<std::variant<T...>> = true;
 template <class T>
 inline constexpr bool is_never = false;
 
+/// A class as it was declared: "Linear".
+std::string_view class_name(std::string_view printed);
+template <class T>
+std::string_view class_name() {
+  return class_name(__PRETTY_FUNCTION__);
+}
+
 }  // namespace detail
 
 /// Walks a model, and notes its tensors and flags in the order of declaration. `visit` members get one.
@@ -100,6 +107,11 @@ class Visitor {
   struct Leaf {
     std::string name;  ///< "hidden.weight"; empty without names
     Tensor* tensor;
+  };
+  /// A model or layer: a class with fields, or a `visit`.
+  struct Layer {
+    std::string name;  ///< "hidden"; empty for the whole model
+    std::string_view type;
   };
   enum class Names { kept, dropped };
 
@@ -127,6 +139,8 @@ class Visitor {
 
   const std::vector<Leaf>& tensors() const { return tensors_; }
   const std::vector<TrainingFlag*>& flags() const { return flags_; }
+  /// All that were walked into, outer ones first. None without names.
+  const std::vector<Layer>& layers() const { return layers_; }
 
  private:
   size_t enter(std::string_view name);
@@ -139,6 +153,7 @@ class Visitor {
   std::string path_;
   std::vector<Leaf> tensors_;
   std::vector<TrainingFlag*> flags_;
+  std::vector<Layer> layers_;
 };
 
 template <class Qualified>
@@ -149,6 +164,7 @@ void Visitor::walk(Qualified& qualified) {
     found(value);
   } else if constexpr (detail::is_passed_over<T>) {
   } else if constexpr (detail::HasVisit<T>) {
+    if (keeps_names_) layers_.push_back({path_, detail::class_name<T>()});
     value.visit(*this);
   } else if constexpr (detail::is_variant<T>) {
     std::visit([this](auto& held) { this->walk(held); }, value);
@@ -175,6 +191,7 @@ void Visitor::walk(Qualified& qualified) {
     }
     (std::make_index_sequence<std::tuple_size<T>::value>());
   } else if constexpr (std::is_aggregate_v<T> && std::is_class_v<T>) {
+    if (keeps_names_) layers_.push_back({path_, detail::class_name<T>()});
     detail::with_fields(value, [this](auto&... fields) {
       [[maybe_unused]] const std::string_view* name = detail::field_names<T>();
       ((*this)(*name++, fields), ...);
