@@ -76,6 +76,9 @@ TEST_CASE("Autocast: products take 16 bits, sums and losses float32, the rest wh
     CHECK(exp(y).dtype() == td::float32);
     CHECK(cross_entropy(y, td::zeros({4}, {.dtype = td::int64})).dtype() == td::float32);
     CHECK(conv2d(td::ones({1, 1, 4, 4}), td::ones({1, 1, 3, 3})).dtype() == td::bfloat16);
+    const Tensor heads = td::ones({1, 2, 4, 8});
+    CHECK(scaled_dot_product_attention(heads, heads, heads).dtype() == td::bfloat16);
+    CHECK(batch_norm(td::ones({2, 3, 4, 4}, {.dtype = td::bfloat16}), {}, {}, td::ones({3}), td::zeros({3}), {.training = true}).dtype() == td::float32);
     CHECK(matmul(x.to(td::float64), w.to(td::float64)).dtype() == td::float64);
     {
       const td::AutocastOff off;

@@ -161,6 +161,9 @@ TEST_CASE("checkpoint: errors") {
   CHECK(contains(message_of([&] { compiled.backward(); }), "is the result of a compiled function, which keeps no tape"));
   CHECK(contains(message_of([&] { td::grad<1>(compiled, {x}); }), "is the result of a compiled function"));
   CHECK(contains(message_of([&] { (compiled * 2).backward(); }), "compiled function (whose results are plain values) is in the way"));
+  compiled.requires_grad(true);  // a leaf like any other
+  (compiled * 2).backward();
+  CHECK(compiled.grad().item<float>() == 2);
   // Nothing to differentiate.
   CHECK_FALSE(td::checkpoint([](const Tensor& x) { return x * x; }, td::ones({2})).requires_grad());
 }

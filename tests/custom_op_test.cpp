@@ -156,6 +156,18 @@ TEST_CASE("pointwise_op: the interpreter gives the compiled loop's numbers") {
   }
 }
 
+TEST_CASE("pointwise_op: op by op, as on CUDA, it gives the same numbers") {
+  const td::Op loop = td::pointwise_op("test_composed", {.inputs = {"x", "y"}, .attributes = {"k"}},
+                                       "x >= 0 && !(y == 2) || x < -1.5 ? pow(maximum(x, .5e0), y) - -y * k : tanh(x) / (k + square(y))", td::not_differentiable);
+  const Tensor x = td::linspace(-2, 2, 33), y = td::tensor({{1.f}, {2.f}, {-0.5f}});
+  const td::Attributes attributes{{"k", 1.5}};
+  const Tensor expected = loop(x, y, attributes), inputs[] = {x, y};
+  Tensor out[] = {td::zeros({3, 33})};
+  td::KernelContext context(td::find_op("test_composed"), inputs, attributes, out, td::Where::current());
+  td::find_op("test_composed").cuda(context);
+  CHECK(td::allclose(out[0], expected, {.rtol = 1e-6, .atol = 1e-7}));
+}
+
 TEST_CASE("pointwise_op: wrong expressions show the text and the place") {
   int count = 0;
   const auto message = [&](const std::string& expression) {
@@ -177,6 +189,9 @@ TEST_CASE("pointwise_op: wrong expressions show the text and the place") {
   CHECK(contains(message("x; system(0)"), "expected an operator"));
   CHECK(contains(message(std::string(500, '(') + "x"), "nested too deep"));
   CHECK(contains(message("x ? 1"), "expected :"));
+  std::string sum = "x";
+  for (int i = 0; i < 3000; ++i) sum += "+x";
+  CHECK(contains(message(sum), "more than 2000 operations"));
 }
 
 TEST_CASE("ops of the user's: wrong names, operands and attributes") {

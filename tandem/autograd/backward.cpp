@@ -10,7 +10,7 @@ namespace {
 
 Tensor seed_for(const char* caller, const Tensor& output, const Tensor& gradient, Where where) {
   if (!output.defined()) throw UndefinedError(detail::str(caller, ": the tensor is undefined"), where);
-  if (output.impl()->from_graph)
+  if (!output.requires_grad() && output.impl()->from_graph)
     throw AutogradError(detail::str(caller, ": this tensor is the result of a compiled function, which keeps no tape: its results are plain values. Call "
                                     "backward() inside the compiled function, where it becomes part of the graph, or run it with {.mode = Mode::eager}"), where);
   if (!output.requires_grad())

@@ -34,7 +34,7 @@ uint32_t existing(uint32_t saved, int inputs, int outputs) {
 Tensors call_gradient(const OpContext& context) { return context.op().user->grad(context); }
 
 /// The table's entry for a handle, which is a copy of it.
-const Op& entry(const Op& handle) { return handle.id >= 0 ? *op_table().all()[static_cast<size_t>(handle.id)] : handle; }
+const Op& entry(const Op& handle) { return handle.user ? *handle.user->entry : handle.id >= 0 ? find_op(handle.name) : handle; }
 
 /// The attributes in the order of the definition, as numbers: equal calls have equal attributes.
 Attributes ordered(const Op& op, const Attributes& given, Where where) {
@@ -145,11 +145,14 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
   op.in_place = true;
   op.user = user;
   op.cpu = expression_kernel;
+  op.cuda = composed_expression_kernel;
   if (user->grad) {
     op.grad = call_gradient;
     op.saved = existing(signature.saved, op.inputs, 1);
   }
-  return op_table().add(op);
+  Op& made = op_table().add(op);
+  user->entry = &made;
+  return made;
 }
 
 Op custom_op(const std::string& name, CustomOp definition, Where where) {
@@ -183,7 +186,9 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
     op.grad = call_gradient;
     op.saved = existing(definition.saved, op.inputs, op.outputs);
   }
-  return op_table().add(op);
+  Op& made = op_table().add(op);
+  user->entry = &made;
+  return made;
 }
 
 // ---- Expressions as machine code.

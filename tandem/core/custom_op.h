@@ -48,14 +48,14 @@ struct PointwiseSignature {
 
 /// Defines an op by one scalar expression (core/expression.h says what it may hold). It computes in floating types, integers
 /// become float32 first; operands broadcast and promote. Eagerly it runs as a loop that the system compiler makes of the
-/// expression at the first call (kept in the cache on disk), or, where there is no compiler, interpreted. In a compiled
-/// function it is part of fused kernels, on the CPU and on CUDA.
+/// expression at the first call (kept in the cache on disk), or, where there is no compiler, interpreted. Eagerly on CUDA it
+/// calls an op for each step of the expression. In a compiled function it is part of fused kernels, on the CPU and on CUDA.
 ///
 ///   const td::Op swish = td::pointwise_op("swish", {.inputs = {"x"}, .attributes = {"beta"}}, "x * sigmoid(beta * x)",
 ///       [](const td::OpContext& op) { … return td::Tensors{…}; });
 ///   y = swish(x, {{"beta", 2.0}});
 ///
-/// ValueError if the name is taken or no identifier, or the expression is wrong. Define ops before threads that look ops up.
+/// ValueError if the name is taken or no identifier, or the expression is wrong.
 Op pointwise_op(const std::string& name, const PointwiseSignature& signature, const std::string& expression, Gradient gradient,
                 Where where = Where::current());
 
@@ -64,7 +64,7 @@ struct CustomOp {
   /// Shapes and dtypes of the results from those of the operands, which have no values; and every error of the user's.
   std::function<void(Infer&)> infer = nullptr;
   std::function<void(KernelContext&)> cpu = nullptr;
-  std::function<void(KernelContext&)> cuda = nullptr;  ///< on device pointers; runs on the current stream
+  std::function<void(KernelContext&)> cuda = nullptr;  ///< on device pointers; launch on gpu::stream_of(op) (kernels/cuda/context.h)
   std::optional<Gradient> grad = std::nullopt;         ///< required: a rule, an op, or not_differentiable
   int inputs = kVariadic;          ///< any number, unless given
   int outputs = 1;                 ///< 4 at most
@@ -90,6 +90,7 @@ ExpressionCompiler& expression_compiler();
 
 /// What the op table's entry of a user's op stands for. Lives as long as the program.
 struct UserOp {
+  const Op* entry = nullptr;
   std::string name;
   std::function<void(Infer&)> infer;
   std::function<void(KernelContext&)> cpu, cuda;
@@ -110,5 +111,7 @@ struct UserOp {
 
 /// Defined in kernels/cpu/expression.cpp: the CPU kernel of pointwise_op's ops.
 void expression_kernel(KernelContext& context);
+/// The same on any device, by calling an op for each step of the expression.
+void composed_expression_kernel(KernelContext& context);
 
 }  // namespace tandem

@@ -43,6 +43,7 @@ struct Operator {
 constexpr Operator kOperators[] = {{"||", 0}, {"&&", 1}, {"==", 2}, {"!=", 2}, {"<=", 3}, {">=", 3}, {"<", 3}, {">", 3}, {"+", 4}, {"-", 4}, {"*", 5}, {"/", 5}};
 constexpr int kTightest = 5;
 constexpr int kDeepest = 200;  ///< parentheses in parentheses
+constexpr size_t kMostNodes = 2000;
 
 class Parser {
  public:
@@ -83,6 +84,7 @@ class Parser {
     if (!accept(token)) fail(detail::str("expected ", token));
   }
   int add(Node node) {
+    if (nodes_.size() >= kMostNodes) fail(detail::str("more than ", kMostNodes, " operations"));
     nodes_.push_back(node);
     return static_cast<int>(nodes_.size()) - 1;
   }
@@ -218,6 +220,9 @@ std::string parameter_name(size_t i) { return i < 3 ? std::string(1, "xyz"[i]) :
 Expression::Expression(std::string_view op, std::string text, const std::vector<std::string>& names, Where where) : text_(std::move(text)) {
   nodes_ = Parser(op, text_, names, where).run();
 }
+
+const char* Expression::function_name(int index) { return kFunctions[index].name; }
+const char* Expression::operator_text(int index) { return kOperators[index].text; }
 
 double Expression::evaluate(std::span<const double> values) const { return value_of(static_cast<int>(nodes_.size()) - 1, values); }
 

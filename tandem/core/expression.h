@@ -15,6 +15,14 @@ namespace tandem {
 /// Comparisons and logic give 1 or 0.
 class Expression {
  public:
+  enum class Kind : unsigned char { number, name, call, negate, logical_not, binary, choose };
+  struct Node {
+    Kind kind = Kind::number;
+    double number = 0;
+    int index = 0;           ///< of the name, function or operator
+    int operand[3] = {-1, -1, -1};
+  };
+
   /// `op` is named in errors. ValueError with the text and a mark below the place that is wrong.
   Expression(std::string_view op, std::string text, const std::vector<std::string>& names, Where where);
 
@@ -23,14 +31,10 @@ class Expression {
   std::string c_text() const;
   /// Its value in double arithmetic.
   double evaluate(std::span<const double> values) const;
-
-  enum class Kind : unsigned char { number, name, call, negate, logical_not, binary, choose };
-  struct Node {
-    Kind kind = Kind::number;
-    double number = 0;
-    int index = 0;           ///< of the name, function or operator
-    int operand[3] = {-1, -1, -1};
-  };
+  /// What it is made of: operands before their users, the whole last.
+  const std::vector<Node>& nodes() const { return nodes_; }
+  static const char* function_name(int index);
+  static const char* operator_text(int index);
 
  private:
   double value_of(int node, std::span<const double> values) const;

@@ -12,29 +12,41 @@ namespace tandem {
 #undef TANDEM_FAMILY
 
 namespace {
-std::unordered_map<std::string_view, Op*>& by_name() {
-  static auto* map = new std::unordered_map<std::string_view, Op*>;
+
+using Names = std::unordered_map<std::string_view, Op*>;
+
+/// The library's own ops, which are all there before anybody looks.
+Names& own_ops() {
+  static auto* map = new Names;
   return *map;
 }
-std::mutex& names_mutex() {
-  static auto* mutex = new std::mutex;
-  return *mutex;
+/// Users' ops, which may come at any time.
+struct UserOps {
+  std::mutex mutex;
+  Names names;
+};
+UserOps& user_ops() {
+  static auto* ops = new UserOps;
+  return *ops;
 }
+
 }  // namespace
 
 Op& OpTable::add(Op op) {
   TANDEM_ASSERT(!find(op.name), "op ", op.name, " is defined twice");
-  const std::lock_guard lock(names_mutex());
+  const std::lock_guard lock(user_ops().mutex);
   op.id = static_cast<int>(ops_.size());
-  ops_.push_back(new Op(op));  // ops live as long as the program
-  by_name()[ops_.back()->name] = ops_.back();
-  return *ops_.back();
+  auto* kept = new Op(op);  // ops live as long as the program
+  ops_.push_back(kept);
+  (op.user ? user_ops().names : own_ops())[kept->name] = kept;
+  return *kept;
 }
 
 Op* OpTable::find(std::string_view name) {
-  const std::lock_guard lock(names_mutex());
-  const auto found = by_name().find(name);
-  return found == by_name().end() ? nullptr : found->second;
+  if (const auto found = own_ops().find(name); found != own_ops().end()) return found->second;
+  const std::lock_guard lock(user_ops().mutex);
+  const auto found = user_ops().names.find(name);
+  return found == user_ops().names.end() ? nullptr : found->second;
 }
 
 Op& OpTable::at(std::string_view name) {

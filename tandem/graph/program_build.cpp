@@ -204,6 +204,7 @@ void Program::Impl::find_device(const std::vector<int>& order) {
   if (!device.is_cuda()) return void(capturable = false);
   for (int n : order) {
     const Node& node = graph.nodes[static_cast<size_t>(n)];
+    if (node.op->user) capturable = false;  // what it does on the device is its own business: allocate, wait, …
     if (std::string_view(node.op->name) == "transfer") {
       capturable = false;
       continue;

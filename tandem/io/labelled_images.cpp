@@ -58,7 +58,8 @@ std::pair<Tensor, Tensor> LabelledImages::batch(std::span<const int64_t> indices
 }
 
 std::pair<Tensor, Tensor> LabelledImages::batch(std::span<const int64_t> indices, EpochRandom random) const {
-  const auto [padding, flips] = augmentation_;
+  const int64_t padding = augmentation_.crop_padding;
+  const bool flips = augmentation_.horizontal_flip;
   if (padding == 0 && !flips) return batch(indices);
   return assemble(indices, [&](int64_t index) {
     HostRandom own = random.at(index);

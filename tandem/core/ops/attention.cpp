@@ -266,6 +266,7 @@ void define_attention(OpTable& table) {
              .saved = in(0) | in(1) | in(2) | out(0) | out(1)});
   table.add({.name = "attention_qkv_grad", .kind = OpKind::contract, .inputs = kVariadic, .infer = [](Infer& op) { infer_like(op, 1, 1); },
              .grad = packed_second_grad, .saved = in(0) | in(1) | in(4) | in(5)});
+  for (const char* name : {"attention", "attention_qkv"}) table.at(name).autocast = AutocastRule::lower;
 }
 
 Tensor scaled_dot_product_attention(const Arg& q, const Arg& k, const Arg& v, const AttentionOptions& options) {

@@ -74,6 +74,7 @@ void define_scan(OpTable& table) {
              .contiguous_inputs = true});
   table.add({.name = "linear_recurrence", .kind = OpKind::opaque, .inputs = 2, .infer = infer_linear_recurrence,
              .grad = linear_recurrence_grad, .saved = in(0) | out(0), .contiguous_inputs = true});
+  for (const char* name : {"cumsum", "cumprod"}) table.at(name).autocast = AutocastRule::widen;
 }
 
 Tensor cumsum(const Arg& x, int64_t dim) { return along("cumsum", x, dim); }
