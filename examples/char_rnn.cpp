@@ -3,12 +3,13 @@
 //
 //   char_rnn --data input.txt --steps 500 --prompt "ROMEO:"
 //
-// Without --data it trains on sentences that it makes up.
+// Without --data or TANDEM_TEXT it trains on sentences that it makes up.
 #include <tandem/tandem.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 namespace td = tandem;
 namespace nn = tandem::nn;
@@ -59,8 +60,9 @@ int main(int argc, char** argv) {
   int64_t layers = 2, width = 256, context = 64, steps = 500, batch = 32, length = 400;
   uint64_t seed = 1;
   double lr = 4e-3, dropout = 0, temperature = 0.8;
+  if (const char* file = std::getenv("TANDEM_TEXT")) data = {file};
   CLI::App app{"Trains a byte-level LSTM on text, prints nats per byte on held-out text, and writes some."};
-  app.add_option("--data", data, "text files, or a folder of them (default: made-up sentences)");
+  app.add_option("--data", data, "text files, or a folder of them (default: TANDEM_TEXT; else made-up sentences)");
   app.add_option("--mode", mode, "eager, replay or compiled")->capture_default_str();
   app.add_option("--device", device_name, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--layers", layers, "of LSTM")->check(CLI::PositiveNumber)->capture_default_str();
@@ -79,7 +81,7 @@ int main(int argc, char** argv) {
   try {
     const td::Device device = td::parse_device(device_name);
     td::manual_seed(seed);
-    if (data.empty()) std::puts("(no --data: trains on sentences that this program makes up)");
+    if (data.empty()) std::puts("(no --data or TANDEM_TEXT: trains on sentences that this program makes up)");
     const auto text = [&](io::Split split, io::Windows windows) {
       const io::ByteTextOptions options{.context = context, .windows = windows, .split = split, .samples = windows == io::Windows::random ? steps * batch : 0};
       return data.empty() ? io::ByteText::of(io::synthetic_text(), options) : io::ByteText(data, options);
