@@ -59,6 +59,7 @@ TEST_CASE("layers without parameters stand in nn::Sequential") {
                       nn::AdaptiveAvgPool2d{2},            nn::Flatten{}, nn::Tanh{},       nn::Gelu{},                        nn::Sigmoid{}};
   CHECK(body(td::randn({2, 3, 8, 8})).shape() == td::Shape{2, 16});
   CHECK(nn::parameters(body).size() == 2);
+  CHECK(near(nn::Sequential{nn::LeakyRelu{0.5}, nn::Silu{}}(td::tensor<float>({-2, 0, 1})), {-0.26894142f, 0, 0.73105858f}));
 }
 
 TEST_CASE("transposed convolution: shapes and known values") {

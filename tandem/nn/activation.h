@@ -11,6 +11,14 @@ struct Relu {
 struct Gelu {
   Tensor operator()(const Tensor& x, Where where = Where::current()) const { return gelu(Arg(x, where)); }
 };
+struct Silu {
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const { return silu(Arg(x, where)); }
+};
+/// x, or slope x where it is negative.
+struct LeakyRelu {
+  double slope = 0.01;
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const { return leaky_relu(Arg(x, where), slope); }
+};
 struct Tanh {
   Tensor operator()(const Tensor& x, Where where = Where::current()) const { return tanh(Arg(x, where)); }
 };

@@ -1,4 +1,4 @@
-// Samples of batch normalisation, its parts and its gradient, and of group_norm, which is made of it.
+// Samples of batch normalisation, its parts and its gradient.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -115,29 +115,6 @@ void add(Samples& samples, const Shape& x, bool large) {
        backward);
 }
 
-/// group_norm is batch_norm over groups of channels of one image.
-void add_group_norm(Samples& samples, const Shape& x, int64_t groups) {
-  samples.push_back({.op = "batch_norm", .label = detail::str("group_norm ", x, " in ", groups, " groups"),
-                     .operands = {{x, spread(-2, 3), {}, true, false, false}, {{x[1]}, spread(0.5, 1.5, 1)}, {{x[1]}, spread(-1, 1, 2)}}, .dtypes = {float32, float64},
-                     .call = [=](const Tensors& in) { return Tensors{group_norm(in[0], groups, in[1], in[2], kEpsilon)}; },
-                     .reference = [=](const NumberLists& in) {
-                       Numbers rows = in[0];
-                       rows.shape = {1, x[0] * groups, x.numel() / (x[0] * groups)};
-                       const Statistics s(rows);
-                       Numbers y(x, in[0].dtype);
-                       y.make_scale();
-                       for (int64_t i = 0; i < y.numel(); ++i) {
-                         const auto of = static_cast<size_t>(channel_of(i, rows.shape));
-                         const int64_t c = channel_of(i, x);
-                         const double rstd = 1 / std::sqrt(s.variance[of] + kEpsilon);
-                         y[i] = (rows[i] - s.mean[of]) * rstd * in[1][c] + in[2][c];
-                         y.scale[static_cast<size_t>(i)] = (std::fabs(rows[i]) + s.largest[of]) * rstd * std::fabs(in[1][c]) + std::fabs(in[2][c]);
-                       }
-                       return NumberLists{y};
-                     },
-                     .ulps = 16, .gradients = Gradients::second, .agreement = Agreement::close});
-}
-
 }  // namespace
 
 void add_batch_norm_samples(Samples& samples) {
@@ -146,9 +123,6 @@ void add_batch_norm_samples(Samples& samples) {
   samples.push_back({.op = "batch_norm", .label = "far from zero", .operands = {{{40, 3, 2, 2}, spread(1000, 1001)}, {{3}, spread(0.5, 1.5, 1)}, {{3}, spread(-1, 1, 2)}},
                      .dtypes = {float32, float64}, .call = call_op("batch_norm", {{"epsilon", kEpsilon}}), .reference = forward, .ulps = 16,
                      .agreement = Agreement::close});
-  add_group_norm(samples, {2, 4, 2, 3}, 2);
-  add_group_norm(samples, {3, 4}, 1);
-  add_group_norm(samples, {2, 3, 4}, 3);
 }
 
 }  // namespace tandem::samples

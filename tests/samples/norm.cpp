@@ -1,4 +1,4 @@
-// Samples of layer and RMS normalisation and their gradients; batch_norm.cpp has those of batch normalisation.
+// Samples of layer and RMS normalisation and their gradients; those of batch and group normalisation have files of their own.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -136,9 +136,11 @@ void add_rms_norm(Samples& samples) {
 }  // namespace
 
 void add_batch_norm_samples(Samples& samples);
+void add_group_norm_samples(Samples& samples);
 
 void add_norm_samples(Samples& samples) {
   add_batch_norm_samples(samples);
+  add_group_norm_samples(samples);
   add_rms_norm(samples);
   for (const Shape& x : {Shape{5}, {3, 4}, {2, 3, 5}, {33, 17}, {4, 1}, {0, 4}, {40, 1031}}) {
     const Shape row{x.back()};

@@ -102,7 +102,6 @@ Tensors apply_backward(const OpContext& op) {
   const Shape& shape = op.input_shape(0);
   const Tensor g = widen(op.grad_output()), weight = widen(op.input(1));
   const Tensor rstd = rsqrt(widen(op.input(4)) + op.attribute("epsilon")), scale = rstd * weight;
-  const Tensor g_sum = sum(g, other_dims(shape));
   Tensors result(5);
   if (op.needs_grad(0)) result[0] = to(g * per_channel(scale, shape), op.input_dtype(0));
   if (op.needs_grad(1) || op.needs_grad(4)) {
@@ -110,8 +109,11 @@ Tensors apply_backward(const OpContext& op) {
     result[1] = to(gx_sum * rstd, op.input_dtype(1));
     result[4] = to(gx_sum * weight * (rstd * rstd * rstd) * -0.5, op.input_dtype(4));
   }
-  result[2] = to(g_sum, op.input_dtype(2));
-  result[3] = to(-g_sum * scale, op.input_dtype(3));
+  if (op.needs_grad(2) || op.needs_grad(3)) {
+    const Tensor g_sum = sum(g, other_dims(shape));
+    result[2] = to(g_sum, op.input_dtype(2));
+    result[3] = to(-g_sum * scale, op.input_dtype(3));
+  }
   return result;
 }
 
@@ -201,39 +203,6 @@ Tensor batch_norm(const Arg& x, const Tensor& running_mean, const Tensor& runnin
     if (running_var.defined()) follow(running_var, outputs[2] * (n / (n - 1)), options.momentum, where);
   }
   return outputs[0];
-}
-
-Tensor group_norm(const Arg& x, int64_t groups, const Tensor& weight, const Tensor& bias, double epsilon) {
-  static const Op& op = find_op("batch_norm");
-  const Tensor& tensor = x.tensor();
-  const Where where = x.where();
-  check_ranks("group_norm", tensor, where);
-  const Shape& shape = tensor.shape();
-  if (groups < 1 || shape[1] % groups != 0)
-    throw ValueError(detail::str("group_norm: groups ", groups, " don't divide the ", shape[1], " channels of x ", shape), user_line(where));
-  for (const Tensor* numbers : {&weight, &bias})
-    if (numbers->defined() && numbers->shape() != Shape{shape[1]})
-      throw ShapeError(detail::str("group_norm: ", numbers == &weight ? "weight " : "bias ", numbers->shape(), " for ", shape[1], " channels of x ", shape),
-                       user_line(where));
-  // Each group of each image as one channel of a batch of one.
-  const WhereScope scope(where);
-  const int64_t channels = shape[0] * groups;
-  const Tensor rows = reshape(tensor, {1, channels, channels ? shape.numel() / channels : 0});
-  const TensorOptions options{.dtype = statistics_type(tensor.dtype()), .device = tensor.device()};
-  const Tensor inputs[] = {rows, ones({channels}, options), zeros({channels}, options)};
-  Tensor outputs[3];
-  dispatch(op, inputs, {{"epsilon", epsilon}}, outputs, where);
-  Tensor y = reshape(outputs[0], shape);
-  if (!weight.defined() && !bias.defined()) return y;
-  y = widen(y);
-  if (weight.defined()) y = y * per_channel(widen(weight), shape);
-  if (bias.defined()) y = y + per_channel(widen(bias), shape);
-  return to(y, tensor.dtype());
-}
-
-Tensor instance_norm(const Arg& x, const Tensor& weight, const Tensor& bias, double epsilon) {
-  check_ranks("instance_norm", x.tensor(), x.where());
-  return group_norm(x, std::max<int64_t>(x.tensor().shape()[1], 1), weight, bias, epsilon);
 }
 
 }  // namespace tandem

@@ -1,6 +1,6 @@
 // Layer normalisation (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias over
 // the last dim. The op also gives the mean and the reciprocal deviation of each row, which backward reads.
-// RMS normalisation (Zhang, Sennrich 2019) leaves out mean and bias. Batch normalisation is in batch_norm.cpp.
+// RMS normalisation (Zhang, Sennrich 2019) leaves out mean and bias. Batch and group normalisation are in files of their names.
 #include "tandem/core/dispatch.h"
 #include "tandem/core/ops.h"
 
@@ -149,9 +149,11 @@ Tensors rms_norm_second_grad(const OpContext& op) {
 }  // namespace
 
 void define_batch_norm(OpTable& table);
+void define_group_norm(OpTable& table);
 
 void define_norm(OpTable& table) {
   define_batch_norm(table);
+  define_group_norm(table);
   table.add({.name = "layer_norm", .kind = OpKind::reduce, .inputs = 3, .outputs = 3, .infer = infer_layer_norm,
              .grad = [](const OpContext& op) {
                const Tensor inputs[] = {op.grad_output(), op.input(0), op.input(1), op.output(1), op.output(2)};

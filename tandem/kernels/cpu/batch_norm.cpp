@@ -3,10 +3,8 @@
 // The elements are cut into pieces by the shape alone, and the pieces' totals are joined in order: the same bits
 // whatever the number of threads.
 #include <algorithm>
-#include <array>
 
-#include "tandem/kernels/cpu/laid.h"
-#include "tandem/kernels/cpu/rows.h"
+#include "tandem/kernels/cpu/channels.h"
 #include "tandem/kernels/shared/math.h"
 
 namespace tandem {
@@ -14,11 +12,6 @@ namespace tandem {
 namespace {
 
 constexpr int64_t kPiece = 64 * 1024;  // elements
-
-template <class T> const ChannelLoops<T>& channel_loops() {
-  if constexpr (sizeof(T) == 4) return *loops().channels_f32;
-  else return *loops().channels_f64;
-}
 
 /// Where the elements of a channel are.
 struct Channels {
@@ -58,17 +51,6 @@ struct Channels {
       for (int64_t i = begin; i < end; ++i) planes(i * plane, i % channels, totals + i / channels * 2 * channels);
     });
   }
-};
-
-/// A number for each channel, as T.
-template <class T> class Numbers {
- public:
-  explicit Numbers(int64_t channels) : scratch_(channels * static_cast<int64_t>(sizeof(T))) {}
-  T* data() const { return scratch_.template as<T>(); }
-  T& operator[](int64_t channel) const { return data()[channel]; }
-
- private:
-  const Scratch scratch_;
 };
 
 template <class T> void find_statistics(const Channels& c, const T* x, T* mean, T* variance) {
@@ -117,7 +99,7 @@ template <class T> void batch_norm(KernelContext& op) {
   const WideInput<T> weight(op.in(1)), bias(op.in(2));
   const LaidOutput<T> y(op.out(0), c.in_rows);
   const WideOutput<T> mean(op.out(1)), variance(op.out(2));
-  const Numbers<T> scale(c.channels);
+  const ChannelNumbers<T> scale(c.channels);
   find_statistics(c, x.data(), mean.data(), variance.data());
   find_scale(c.channels, variance.data(), weight.data(), op.attributes.number("epsilon"), scale.data());
   apply(c, x.data(), mean.data(), scale.data(), bias.data(), y.data());
@@ -136,7 +118,7 @@ template <class T> void batch_norm_apply(KernelContext& op) {
   const LaidInput<T> x(op.in(0), c.in_rows);
   const WideInput<T> weight(op.in(1)), bias(op.in(2)), mean(op.in(3)), variance(op.in(4));
   const LaidOutput<T> y(op.out(), c.in_rows);
-  const Numbers<T> scale(c.channels);
+  const ChannelNumbers<T> scale(c.channels);
   find_scale(c.channels, variance.data(), weight.data(), op.attributes.number("epsilon"), scale.data());
   apply(c, x.data(), mean.data(), scale.data(), bias.data(), y.data());
   y.write_back(op.out());
@@ -162,7 +144,7 @@ template <class T> void batch_norm_grad(KernelContext& op) {
       [&](int64_t begin, int64_t channel, double* out) {
         loop.grad_sums_plane(c.plane, gs + begin, xs + begin, means[channel], out + channel, out + c.channels + channel);
       });
-  const Numbers<T> scale(c.channels), shift(c.channels), slope(c.channels);
+  const ChannelNumbers<T> scale(c.channels), shift(c.channels), slope(c.channels);
   const double n = static_cast<double>(std::max<int64_t>(c.count, 1));
   const T epsilon = static_cast<T>(op.attributes.number("epsilon"));
   for (int64_t j = 0; j < c.channels; ++j) {
@@ -175,8 +157,8 @@ template <class T> void batch_norm_grad(KernelContext& op) {
     dw.data()[j] = static_cast<T>(gx_sum * rstd);
     db.data()[j] = static_cast<T>(g_sum);
     scale[j] = rstd * weight.data()[j];
-    shift[j] = static_cast<T>(g_sum / n);
-    slope[j] = static_cast<T>(gx_sum / n * rstd * rstd);
+    shift[j] = static_cast<T>(g_sum / n * scale[j]);
+    slope[j] = static_cast<T>(gx_sum / n * rstd * rstd * scale[j]);
   }
   c.each(
       [&](int64_t first, int64_t rows) {

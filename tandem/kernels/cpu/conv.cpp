@@ -26,7 +26,7 @@ ConvProblem problem_of(const Attributes& attributes, const Shape& x, const Shape
 /// oneDNN, but where it is slower than patches: the gradient of an image of one channel, which it computes
 /// without vectors (LeNet's first layer: 7 to 21 GF/s against 67).
 template <class T> void convolve(ConvPart part, const ConvProblem& p, const ConvOperands& operands) {
-  const bool patches = part == ConvPart::input_grad && p.in / p.groups <= 2;
+  const bool patches = part == ConvPart::input_grad && p.in <= 2;
   if (sizeof(T) == 4 && matmul_library() == MatmulLibrary::onednn && !patches && onednn_convolve(part, p, operands))
     return;
   patch_convolve<T>(part, p, operands);

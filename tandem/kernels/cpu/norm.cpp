@@ -87,9 +87,11 @@ template <class T> void rms_norm_grad(KernelContext& c) {
 }  // namespace
 
 void add_cpu_batch_norm(OpTable& table);
+void add_cpu_group_norm(OpTable& table);
 
 void add_cpu_norm(OpTable& table) {
   add_cpu_batch_norm(table);
+  add_cpu_group_norm(table);
   table.at("rms_norm").cpu = TANDEM_WIDE_KERNEL(rms_norm);
   table.at("rms_norm_grad").cpu = TANDEM_WIDE_KERNEL(rms_norm_grad);
   table.at("layer_norm").cpu = TANDEM_WIDE_KERNEL(layer_norm);

@@ -142,11 +142,18 @@ template <class T> void max_unpool2d(KernelContext& c) {
       });
     } else {  // windows may share an element: the images go to the threads
       parallel_for(g.batch, std::max<int64_t>(1, 4096 / (out_plane * g.channels)), [&](int64_t begin, int64_t end) {
-        const int64_t lane = channels_last ? g.channels : 1;  // from place to place of a plane
-        for (int64_t i = begin * g.channels * out_plane; i < end * g.channels * out_plane; ++i) {
-          const int64_t n = i / (g.channels * out_plane), rest = i % (g.channels * out_plane);
-          const int64_t base = n * g.channels * in_plane + (channels_last ? rest % g.channels : rest / out_plane * in_plane);
-          result.data()[base + indices.data()[i] * lane] += grad.data()[i];
+        if (channels_last) {
+          for (int64_t i = begin * out_plane; i < end * out_plane; ++i) {
+            T* const image = result.data() + i / out_plane * in_plane * g.channels;
+            const T* const from = grad.data() + i * g.channels;
+            const int32_t* const place = indices.data() + i * g.channels;
+            for (int64_t j = 0; j < g.channels; ++j) image[place[j] * g.channels + j] += from[j];
+          }
+          return;
+        }
+        for (int64_t plane = begin * g.channels; plane < end * g.channels; ++plane) {
+          T* const to = result.data() + plane * in_plane;
+          for (int64_t i = plane * out_plane; i < (plane + 1) * out_plane; ++i) to[indices.data()[i]] += grad.data()[i];
         }
       });
     }

@@ -1,4 +1,4 @@
-// Batch normalisation's loops over channels: rows of all channels at a time, lanes being channels; or planes of one.
+// The loops of batch and group normalisation over channels: rows of all channels at a time, lanes being channels; or planes of one.
 //
 // Few channels leave lanes empty, so several of their rows count as one ("side" of them lie side by side), with the
 // channels' numbers repeated. Rows are summed in T over blocks that stay in the first cache, and blocks in double.
@@ -179,13 +179,13 @@ void grad_rows(int64_t rows, int64_t channels, const T* g, const T* x, const T* 
     T* to = dx + offset;
     for (int64_t r = 0; r < count; ++r, gs += width, xs += width, to += width) {
       TANDEM_SIMD
-      for (int64_t j = 0; j < width; ++j) to[j] = a[j] * (gs[j] - b[j] - (xs[j] - m[j]) * c[j]);
+      for (int64_t j = 0; j < width; ++j) to[j] = a[j] * gs[j] - b[j] - (xs[j] - m[j]) * c[j];
     }
   });
 }
 template <class T> void grad_plane(int64_t n, const T* g, const T* x, T mean, T scale, T shift, T slope, T* dx) {
   TANDEM_SIMD
-  for (int64_t i = 0; i < n; ++i) dx[i] = scale * (g[i] - shift - (x[i] - mean) * slope);
+  for (int64_t i = 0; i < n; ++i) dx[i] = scale * g[i] - shift - (x[i] - mean) * slope;
 }
 
 template <class T> constexpr ChannelLoops<T> kChannels = {statistics_rows<T>, statistics_plane<T>, apply_rows<T>, apply_plane<T>,

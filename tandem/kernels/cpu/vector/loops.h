@@ -55,7 +55,7 @@ template <class T> struct RowLoops {
   void (*rms_norm_grad)(int64_t n, const T* g, const T* x, const T* weight, T rstd, T* dx, T* dw);
 };
 
-/// Batch normalisation. Images lie as rows of all channels (`rows` of them, one after the other), or as planes of
+/// Batch and group normalisation. Images lie as rows of all channels (`rows` of them, one after the other), or as planes of
 /// `n` elements that belong to one channel. Totals over many elements are double.
 template <class T> struct ChannelLoops {
   /// Of each channel: the mean, and the sum of the squared deviations from it.
@@ -67,7 +67,7 @@ template <class T> struct ChannelLoops {
   /// Sums of g and of g (x - mean).
   void (*grad_sums_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, double* g_sum, double* gx_sum);
   void (*grad_sums_plane)(int64_t n, const T* g, const T* x, T mean, double* g_sum, double* gx_sum);
-  /// dx = scale (g - shift - (x - mean) slope).
+  /// dx = scale g - shift - (x - mean) slope.
   void (*grad_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, const T* scale, const T* shift,
                     const T* slope, T* dx);
   void (*grad_plane)(int64_t n, const T* g, const T* x, T mean, T scale, T shift, T slope, T* dx);

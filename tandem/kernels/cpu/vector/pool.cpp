@@ -35,6 +35,11 @@ void max_fixed(const PoolWindow& w, const T* x, T* values, int32_t* indices) {
     const int64_t at = p * w.pixel;
     const int32_t shift = (int32_t)p * w.pixel_position;
     int64_t j = 0;
+    for (; j + 16 <= w.lanes; j += 16) {
+      TANDEM_SIMD
+      for (int64_t k = 0; k < 16; ++k)
+        max_lane<T, kTaps>(from, position, at + j + k, shift, values + j + k, indices + j + k);
+    }
     for (; j + 8 <= w.lanes; j += 8) {
       TANDEM_SIMD
       for (int64_t k = 0; k < 8; ++k)
