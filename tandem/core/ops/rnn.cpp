@@ -318,6 +318,8 @@ void define_rnn(OpTable& table) {
   table.add({.name = "rnn", .kind = OpKind::opaque, .inputs = 3, .infer = infer_rnn, .grad = rnn_gradient, .saved = in(1) | in(2) | out(0),
              .contiguous_inputs = true});
   table.add({.name = "rnn_grad", .kind = OpKind::opaque, .inputs = 4, .outputs = 2, .infer = infer_like<1, 3>, .contiguous_inputs = true});
+  // States are carried on over many steps, and the kernels compute 16-bit floats in float32 anyway.
+  for (const char* name : {"lstm_cell", "gru_cell", "lstm", "gru", "rnn"}) table.at(name).autocast = AutocastRule::widen;
 }
 
 LstmState lstm_cell(const Arg& gates, const Tensor& cell) {
