@@ -139,19 +139,6 @@ void add_all() {
   add("lstm_cell/1024x128", "lstm_cell", [] { return V{randn({1024, 512}), randn({1024, 128})}; });
   add("gru_cell/1024x128", "gru_cell", [] { return V{randn({1024, 384}), randn({1024, 384}), randn({1024, 128})}; });
 
-  // 64 steps of 32 rows, width 128, as in the peers' `lstm`.
-  const Attributes forwards{{"reverse", false}};
-  const auto state = [] { return randn({32, 128}); };
-  const auto steps = [](int64_t gates) { return randn({64, 32, gates * 128}); };
-  add("lstm/64x32x128", "lstm", [=] { return V{steps(4), randn({512, 128}), state(), state()}; }, forwards);
-  add("lstm_grad/64x32x128", "lstm_grad", [=] { return V{steps(1), steps(1), sigmoid(steps(4)), randn({512, 128}), state()}; }, forwards);
-  add("gru/64x32x128", "gru", [=] { return V{steps(3), randn({384, 128}), randn({384}), state()}; }, forwards);
-  add("gru_grad/64x32x128", "gru_grad", [=] { return V{steps(1), steps(1), sigmoid(steps(4)), randn({384, 128}), state()}; }, forwards);
-  add("rnn/64x32x128", "rnn", [=] { return V{steps(1), randn({128, 128}), state()}; }, {{"reverse", false}, {"relu", false}});
-  add("rnn_grad/64x32x128", "rnn_grad", [=] { return V{steps(1), steps(1), randn({128, 128}), state()}; }, {{"reverse", false}, {"relu", false}});
-  add("lstm_cell/1024x128", "lstm_cell", [] { return V{randn({1024, 512}), randn({1024, 128})}; });
-  add("gru_cell/1024x128", "gru_cell", [] { return V{randn({1024, 384}), randn({1024, 384}), randn({1024, 128})}; });
-
   const Attributes drawn{{"shape", Shape{1 << 20}}, {"dtype", float32}, {"device", std::string("cpu")}, {"site", 0}};
   const auto key = [] { return V{tensor(std::vector<int64_t>{1, 2})}; };
   add("random_uniform/1M", "random_uniform", key, drawn);

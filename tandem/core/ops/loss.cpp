@@ -261,10 +261,10 @@ Tensor binary_cross_entropy_with_logits(const Arg& logits, const Arg& target, co
   const WhereScope scope(logits.where());
   const auto [x, y, type] = operands_of("binary_cross_entropy_with_logits", logits, target);
   // With s = log(1 + exp(-|x|)): -log sigmoid(x) = s + max(-x, 0) and -log(1 - sigmoid(x)) = s + max(x, 0).
-  const Tensor s = log(1 + exp(-abs(x)));
+  const Tensor s = log1p(exp(-abs(x)));
   Tensor loss;
   if (!options.pos_weight.defined()) {
-    loss = s + maximum(x, 0) - x * y;
+    loss = s + (maximum(x, 0) - x * y);
   } else {
     const Tensor positive = y * options.pos_weight;
     loss = s * (positive + (1 - y)) + positive * maximum(-x, 0) + (1 - y) * maximum(x, 0);
