@@ -83,7 +83,7 @@ void add_statistics_samples(Samples& samples) {
   all_kinds.push_back({"sum", "logsumexp", [](const Tensor& x, const Dims& d, bool k) { return logsumexp(x, d, {.keepdim = k}); }, logsumexp_of, spread(1, 5)});
   for (const double p : {2.0, 1.0, 3.0, 0.5, 0.0, static_cast<double>(INFINITY), -static_cast<double>(INFINITY)})
     all_kinds.push_back({"sum", detail::str("norm ", p), [=](const Tensor& x, const Dims& d, bool k) { return norm(x, d, {.p = p, .keepdim = k}); },
-                         [=](const Row& row) { return norm_of(row, p); }, away});
+                         [=](const Row& row) { return norm_of(row, p); }, away, kFloats, p == 0 ? Gradients::none : Gradients::second});
   Statistic any_of{"max", "any", [](const Tensor& x, const Dims& d, bool k) { return any(x, d, {.keepdim = k}); },
                    [](const Row& row) { double hit = 0; for (double x : row) hit = hit != 0 || x != 0; return hit; },
                    repeat({0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2}), kAll, Gradients::none, true};

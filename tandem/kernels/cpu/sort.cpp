@@ -96,8 +96,10 @@ template <class T, class Item> void order_rows(KernelContext& c, int64_t kept) {
       if (kept < n) {
         std::nth_element(items.begin(), items.begin() + kept, items.end());
         items.resize(static_cast<size_t>(kept));
+        std::sort(items.begin(), items.end());  // no longer by position, as sorting by digits needs them
+      } else {
+        sort_items(items, spare);
       }
-      sort_items(items, spare);
       for (int64_t i = 0; i < kept; ++i) indices[to + i * inner] = items[static_cast<size_t>(i)].at();
       const char* row_from = from + first * size;
       char* row_to = values + to * size;
