@@ -78,7 +78,7 @@ void add_elementwise_losses(Samples& samples) {
     const Term term = [=](double v, double y) { return weight * y * softplus(-v) + (1 - y) * softplus(v); };
     add_elementwise(samples, "exp", detail::str("binary_cross_entropy_with_logits, pos_weight ", weight), spread(-3, 3), positive, term, [=](double v, double y) { return term(v, y) + std::fabs(v); },
                     [weight](const Tensor& a, const Tensor& b, Reduction r) {
-                      return bce_with_logits(a, b, {.pos_weight = weight == 1 ? Tensor() : full({}, weight, {.dtype = a.dtype()}), .reduction = r});
+                      return bce_with_logits(a, b, {.pos_weight = weight == 1 ? Tensor() : full({}, weight, {.dtype = a.dtype(), .device = a.device()}), .reduction = r});
                     });
   }
   add_elementwise(samples, "log", "kl_div", spread(-3, 0), positive, [](double a, double t) { return t * (std::log(t) - a); },
