@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "tandem/core/threads.h"
 #include "tandem/tandem.h"
 
 using namespace tandem;
@@ -221,6 +222,47 @@ TEST_CASE("recurrent layers: three modes train alike") {
     CHECK(replay[i] == doctest::Approx(eager[i]).epsilon(1e-5));
     CHECK(compiled[i] == doctest::Approx(eager[i]).epsilon(1e-4));
   }
+}
+
+TEST_CASE("recurrent layers: under Autocast the products are of 16 bits, the states float32; 16-bit weights work too") {
+  manual_seed(7);
+  const Tensor x = randn({5, 3, 6});
+  nn::Lstm lstm(6, 8, {.layers = 2});
+  nn::GruCell cell(6, 8);
+  const Tensor expected = lstm(x).output, step = cell(x[0]);
+  {
+    const Autocast guard(bfloat16);
+    const Tensor got = lstm(x).output;
+    CHECK(got.dtype() == float32);
+    CHECK(allclose(got, expected, {.rtol = 0.05, .atol = 0.02}));
+    CHECK(allclose(cell(x[0]), step, {.rtol = 0.05, .atol = 0.02}));
+    got.sum().backward();
+  }
+  CHECK(lstm.weights(0).weight_hh.grad().dtype() == float32);
+  nn::to(lstm, bfloat16);
+  const Tensor low = lstm(x.to(bfloat16)).output;
+  CHECK(low.dtype() == bfloat16);
+  CHECK(allclose(low.to(float32), expected, {.rtol = 0.05, .atol = 0.02}));
+}
+
+TEST_CASE("recurrent layers: the same on any number of threads, forwards and backwards") {
+  manual_seed(6);
+  const int before = num_threads();
+  const Tensor gates = randn({9, 23, 4 * 40}), weight = randn({4 * 40, 40}) * 0.1, state = randn({23, 40});
+  const auto run = [&](int threads) {
+    set_num_threads(threads);
+    Tensor x = gates.detach().clone().requires_grad(true);
+    const LstmState all = lstm(x, weight, {state, state});
+    (all.hidden * all.cell).sum().backward();
+    Numbers numbers = all.hidden.to_vector<double>();
+    const Numbers gradient = x.grad().to_vector<double>();
+    numbers.insert(numbers.end(), gradient.begin(), gradient.end());
+    return numbers;
+  };
+  const Numbers alone = run(1);
+  CHECK(run(2) == alone);
+  CHECK(run(5) == alone);
+  set_num_threads(before);
 }
 
 TEST_CASE("recurrent layers: dropout only while training") {
