@@ -128,8 +128,6 @@ TEST_CASE("math: the functions taken from the C library are the right ones") {
   CHECK(td_asin(0.5f) == std::asin(0.5f));
   CHECK(td_acos(0.5f) == std::acos(0.5f));
   CHECK(td_atan(0.5f) == std::atan(0.5f));
-  CHECK(td_sinh(1.0f) == std::sinh(1.0f));
-  CHECK(td_cosh(1.0f) == std::cosh(1.0f));
   CHECK(td_atan2(1.0f, -2.0f) == std::atan2(1.0f, -2.0f));
   CHECK(td_hypot(3.0, 4.0) == 5.0);
 }

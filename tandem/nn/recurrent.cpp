@@ -133,7 +133,8 @@ LstmResult Lstm::operator()(const Tensor& x, const LstmState& state, Where where
   Tensors hidden_ends, cell_ends;
   Tensor output = for_each_layer(x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
     const LstmState first{first_state(state.hidden, index, sequence), first_state(state.cell, index, sequence)};
-    const LstmState all = lstm(x_gates(sequence, w, where), w.weight_hh, first, order);
+    const Tensor bias = w.bias_ih.defined() ? w.bias_ih + w.bias_hh : Tensor();
+    const LstmState all = lstm(linear(Arg(sequence, where), w.weight_ih), w.weight_hh, first, bias, order);
     hidden_ends.push_back(last_state(all.hidden, order));
     cell_ends.push_back(last_state(all.cell, order));
     return all.hidden;

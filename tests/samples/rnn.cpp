@@ -284,10 +284,22 @@ void add_layers(Samples& samples, const Extent& extent) {
 
   add("lstm", {x4, w4, h, c},
       [reverse](const Tensors& x) {
-        const LstmState all = lstm(x[0], x[1], {x[2], x[3]}, {.reverse = reverse});
+        const LstmState all = lstm(x[0], x[1], {x[2], x[3]}, {}, {.reverse = reverse});
         return Tensors{all.hidden, all.cell};
       },
       [reverse](const NumberLists& in) {
+        NumberLists out = lstm_forward(in, reverse);
+        out.pop_back();
+        return out;
+      },
+      gradients);
+  add("lstm", {x4, w4, h, c, {{4 * w}, spread(-1, 1, 6)}},
+      [reverse](const Tensors& x) {
+        const LstmState all = lstm(x[0], x[1], {x[2], x[3]}, x[4], {.reverse = reverse});
+        return Tensors{all.hidden, all.cell};
+      },
+      [reverse](NumberLists in) {
+        for (int64_t i = 0; i < in[0].numel(); ++i) in[0][i] += in[4][i % in[4].numel()];
         NumberLists out = lstm_forward(in, reverse);
         out.pop_back();
         return out;

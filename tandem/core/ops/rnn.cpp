@@ -57,6 +57,7 @@ void infer_gru_cell(Infer& op) {
 void infer_lstm(Infer& op) {
   const Shape steps = sequence_of(op, 4, "[time, batch, 4 width]");
   for (int i = 2; i < 4; ++i) check_like(op, i, i == 2 ? "hidden" : "cell", {steps[1], steps[2]});
+  if (op.inputs.size() > 4) check_like(op, 4, "bias", {4 * steps[2]});
   op.output(steps, op.input(0).dtype());
   op.output(steps, op.input(0).dtype());
   op.output(op.input(0).shape(), op.input(0).dtype());
@@ -167,7 +168,7 @@ Tensors lstm_cell_gradient(const OpContext& op) {
 Tensors lstm_gradient(const OpContext& op) {
   const Tensor states = op.output(0), cells = op.output(1), gates = op.output(2), weight = op.input(1), first_cell = op.input(3);
   const Order order(op, states);
-  Tensors result(4);
+  Tensors result(static_cast<size_t>(op.input_count()));
   Tensor& d_gates = result[0];
   if (!grad_enabled() && !op.has_grad_output(2)) {
     Tensors inputs{op.grad_output(0), cells, gates, weight, first_cell};
@@ -189,6 +190,7 @@ Tensors lstm_gradient(const OpContext& op) {
     d_gates = order.join(made), result[2] = carried_h, result[3] = carried_c;
   }
   if (op.needs_grad(1)) result[1] = weight_gradient(d_gates, states, op.input(2), order.reverse);
+  if (op.input_count() > 4 && op.needs_grad(4)) result[4] = sum(d_gates, {0, 1});
   return result;
 }
 
@@ -302,7 +304,7 @@ void define_rnn(OpTable& table) {
                const GruStep d = gru_step_backward(widened(in[0]), g.r, g.z, g.n, g.product, h);
                return Tensors{to(d.x_gates, in[1].dtype()), to(d.h_gates, in[1].dtype()), to(d.hidden, in[1].dtype())};
              }});
-  table.add({.name = "lstm", .kind = OpKind::opaque, .inputs = 4, .outputs = 3, .infer = infer_lstm, .grad = lstm_gradient,
+  table.add({.name = "lstm", .kind = OpKind::opaque, .inputs = kVariadic, .outputs = 3, .infer = infer_lstm, .grad = lstm_gradient,
              .saved = in(1) | in(2) | in(3) | out(0) | out(1) | out(2), .contiguous_inputs = true});
   // The gradient of the cells is read if it is given; without it, nothing but the hidden states was used.
   table.add({.name = "lstm_grad", .kind = OpKind::opaque, .inputs = kVariadic, .outputs = 3, .infer = infer_like<2, 4, 4>, .contiguous_inputs = true});
@@ -335,11 +337,11 @@ Tensor gru_cell(const Arg& x_gates, const Tensor& h_gates, const Tensor& hidden)
   return dispatch(op, {x_gates.tensor(), h_gates, hidden}, {}, x_gates.where());
 }
 
-LstmState lstm(const Arg& x_gates, const Tensor& weight, const LstmState& state, SequenceOptions options) {
+LstmState lstm(const Arg& x_gates, const Tensor& weight, const LstmState& state, const Tensor& bias, SequenceOptions options) {
   static const Op& op = find_op("lstm");
-  const Tensor inputs[] = {x_gates.tensor(), weight, state.hidden, state.cell};
+  const Tensor inputs[] = {x_gates.tensor(), weight, state.hidden, state.cell, bias};
   Tensor outputs[3];
-  dispatch(op, inputs, {{"reverse", options.reverse}}, outputs, x_gates.where());
+  dispatch(op, {inputs, bias.defined() ? 5u : 4u}, {{"reverse", options.reverse}}, outputs, x_gates.where());
   return {outputs[0], outputs[1]};
 }
 

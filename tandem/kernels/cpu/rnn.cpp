@@ -43,9 +43,9 @@ template <class T> class Packed {
     parallel_for(strips, std::max<int64_t>(1, 16 * 1024 / std::max<int64_t>(k * kRecurrentStrip<T>, 1)),
                  [&](int64_t begin, int64_t end) { recurrent<T>().pack(begin, end, n, k, b, b_row, b_column, to); });
   }
-  /// to [m, n] = from + a b.
-  void multiply(int64_t m, const T* a, const T* from, int64_t from_row, T* to) const {
-    recurrent<T>().product(m, n_, k_, a, k_, scratch_.template as<T>(), from, from_row, to, n_);
+  /// to [m, n] = from + bias + a b; bias [n] may be null.
+  void multiply(int64_t m, const T* a, const T* from, int64_t from_row, T* to, const T* bias = nullptr) const {
+    recurrent<T>().product(m, n_, k_, a, k_, scratch_.template as<T>(), from, from_row, bias, to, n_);
   }
 
  private:
@@ -127,6 +127,8 @@ template <class T> void lstm(KernelContext& c) {
   const int64_t n = layer.width, state = layer.batch * n;
   if (state == 0) return;
   const WideInput<T> x(c.in(0)), weight(c.in(1)), first(c.in(2)), first_cell(c.in(3));
+  std::optional<WideInput<T>> bias;
+  if (c.inputs.size() > 4) bias.emplace(c.in(4));
   const WideOutput<T> hiddens(c.out(0)), cells(c.out(1)), gates(c.out(2));
   const Packed<T> packed(4 * n, n, weight.data(), 1, n);
   layer.for_rows(4, [&](int64_t begin, int64_t end) {
@@ -135,7 +137,7 @@ template <class T> void lstm(KernelContext& c) {
     for (int64_t step = 0; step < layer.time; ++step) {
       const int64_t at = (layer.place(step) * layer.batch + begin) * n;
       T *all = gates.data() + at * 4, *next = hiddens.data() + at, *next_cell = cells.data() + at;
-      packed.multiply(rows, h, x.data() + at * 4, 4 * n, all);
+      packed.multiply(rows, h, x.data() + at * 4, 4 * n, all, bias ? bias->data() : nullptr);
       for (int64_t r = 0; r < rows; ++r) recurrent<T>().lstm(n, all + r * 4 * n, cell + r * n, next + r * n, next_cell + r * n);
       h = next, cell = next_cell;
     }

@@ -74,24 +74,34 @@ TANDEM_INLINE void load_eight(const BF16* x, EightFloats* to) {
   const Words words = __builtin_convertvector(bits, Words) << 16;
   memcpy(to, &words, sizeof words);
 }
+// gcc 12 makes two halves of this conversion; and the unmasked intrinsic makes it warn.
+#if defined(__AVX512F__)
+#define TANDEM_WIDEN_EIGHT(x) ((EightDoubles)_mm512_maskz_cvtps_pd((__mmask8)-1, (__m256)(x)))
+#else
+#define TANDEM_WIDEN_EIGHT(x) __builtin_convertvector(x, EightDoubles)
+#endif
 TANDEM_INLINE float one_float(float x) { return x; }
 TANDEM_INLINE float one_float(BF16 x) { return widen(x); }
 
 template <class T> __attribute__((unused)) double sum_row(int64_t n, const T* x) {
-  EightDoubles total[4] = {};
-  EightFloats each;
+  EightDoubles p = {}, q = {}, r = {}, s = {};
+  EightFloats each, second, third, fourth;
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
-    for (int k = 0; k < 4; ++k) {
-      load_eight(x + i + 8 * k, &each);
-      total[k] += __builtin_convertvector(each, EightDoubles);
-    }
+    load_eight(x + i, &each);
+    load_eight(x + i + 8, &second);
+    load_eight(x + i + 16, &third);
+    load_eight(x + i + 24, &fourth);
+    p += TANDEM_WIDEN_EIGHT(each);
+    q += TANDEM_WIDEN_EIGHT(second);
+    r += TANDEM_WIDEN_EIGHT(third);
+    s += TANDEM_WIDEN_EIGHT(fourth);
   }
   for (; i + 8 <= n; i += 8) {
     load_eight(x + i, &each);
-    total[0] += __builtin_convertvector(each, EightDoubles);
+    p += TANDEM_WIDEN_EIGHT(each);
   }
-  const EightDoubles a = (total[0] + total[1]) + (total[2] + total[3]);
+  const EightDoubles a = (p + q) + (r + s);
   double sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
   for (; i < n; ++i) sum += (double)one_float(x[i]);
   return sum;

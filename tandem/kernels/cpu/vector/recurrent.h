@@ -13,8 +13,8 @@ template <class T> inline constexpr int64_t kRecurrentStrip = 256 / static_cast<
 template <class T> struct RecurrentLoops {
   /// Strips [begin, end) of b [k, n]: packed[strip][p][column], columns beyond the last as zeros.
   void (*pack)(int64_t begin, int64_t end, int64_t n, int64_t k, const T* b, int64_t b_row, int64_t b_column, T* packed);
-  /// to = from + a b, row by row [m, n], b packed. `from` may be `to`, or have rows 0 apart.
-  void (*product)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T* packed, const T* from, int64_t from_row, T* to, int64_t to_row);
+  /// to = from + bias + a b, row by row [m, n], b packed. `from` may be `to`, or have rows 0 apart; bias [n] may be null.
+  void (*product)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T* packed, const T* from, int64_t from_row, const T* bias, T* to, int64_t to_row);
   /// Gates become what their nonlinearities make of them.
   void (*lstm)(int64_t width, T* gates, const T* cell, T* hidden, T* next_cell);
   /// From activated gates; d_cell is the gradient of the next cell, and becomes that of the cell.

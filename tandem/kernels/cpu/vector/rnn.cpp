@@ -20,13 +20,17 @@ template <class T> struct Strip {
 
   /// A tile of `rows` rows, its columns beginning at b of a packed strip.
   template <int64_t rows>
-  static void tile(int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row, T* to, int64_t to_row, int64_t n) {
+  static void tile(int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row, const T* bias, T* to, int64_t to_row, int64_t n) {
+    // Each register is named by constants alone, once the loops are unrolled: the sums then never go to memory.
     V sums[rows][vectors];
+#pragma GCC unroll 6
     for (int64_t i = 0; i < rows; ++i)
+#pragma GCC unroll 4
       for (int64_t j = 0; j < vectors; ++j) sums[i][j] = R::spread((T)0);
     for (int64_t p = 0; p < k; ++p, b += width) {
       V strip[vectors];
-      memcpy(strip, b, sizeof strip);
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < vectors; ++j) strip[j] = load(b + j * R::lanes);
 #pragma GCC unroll 6
       for (int64_t i = 0; i < rows; ++i) {
         const V each = R::spread(a[i * a_row + p]);
@@ -34,28 +38,41 @@ template <class T> struct Strip {
         for (int64_t j = 0; j < vectors; ++j) sums[i][j] = R::multiply_add(each, strip[j], sums[i][j]);
       }
     }
-    T values[columns];
+    const V one = R::spread((T)1);
+    T tail[columns];
+    const bool whole = n >= columns;
+#pragma GCC unroll 6
     for (int64_t i = 0; i < rows; ++i) {
-      memcpy(values, sums[i], sizeof values);
-      const T* base = from + i * from_row;
-      T* out = to + i * to_row;
-      if (n >= columns) {
-        TANDEM_SIMD
-        for (int64_t j = 0; j < columns; ++j) out[j] = base[j] + values[j];
-      } else {
-        for (int64_t j = 0; j < n; ++j) out[j] = base[j] + values[j];
+      T* const out = whole ? to + i * to_row : tail;
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < vectors; ++j) {
+        V sum = sums[i][j];
+        if (whole) {
+          V base = load(from + i * from_row + j * R::lanes);
+          if (bias) base = R::multiply_add(one, base, load(bias + j * R::lanes));
+          sum = R::multiply_add(one, base, sum);
+        }
+        memcpy(out + j * R::lanes, &sum, sizeof sum);
       }
+      if (!whole)
+        for (int64_t j = 0; j < n; ++j) to[i * to_row + j] = from[i * from_row + j] + (bias ? bias[j] : (T)0) + tail[j];
     }
   }
 
-  static void run(int64_t rows, int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row, T* to, int64_t to_row, int64_t n) {
+  TANDEM_INLINE V load(const T* from) {
+    V result;
+    memcpy(&result, from, sizeof result);
+    return result;
+  }
+
+  static void run(int64_t rows, int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row, const T* bias, T* to, int64_t to_row, int64_t n) {
     switch (rows) {
-      case 1: return tile<1>(k, a, a_row, b, from, from_row, to, to_row, n);
-      case 2: return tile<2>(k, a, a_row, b, from, from_row, to, to_row, n);
-      case 3: return tile<3>(k, a, a_row, b, from, from_row, to, to_row, n);
-      case 4: return tile<4>(k, a, a_row, b, from, from_row, to, to_row, n);
-      case 5: return tile<5>(k, a, a_row, b, from, from_row, to, to_row, n);
-      default: return tile<6>(k, a, a_row, b, from, from_row, to, to_row, n);
+      case 1: return tile<1>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
+      case 2: return tile<2>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
+      case 3: return tile<3>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
+      case 4: return tile<4>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
+      case 5: return tile<5>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
+      default: return tile<6>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
     }
   }
 };
@@ -82,7 +99,7 @@ void pack(int64_t begin, int64_t end, int64_t n, int64_t k, const T* b, int64_t 
 }
 
 template <class T>
-void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T* packed, const T* from, int64_t from_row, T* to, int64_t to_row) {
+void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T* packed, const T* from, int64_t from_row, const T* bias, T* to, int64_t to_row) {
   using S = Strip<T>;
   const int64_t blocks = (m + S::height - 1) / S::height;
   for (int64_t column = 0; column < n; column += S::columns) {
@@ -90,7 +107,7 @@ void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T
     // Blocks of about one height: 16 rows are 6, 5 and 5.
     for (int64_t block = 0, row = 0; block < blocks; ++block) {
       const int64_t rows = (m - row + blocks - block - 1) / (blocks - block);
-      S::run(rows, k, a + row * a_row, a_row, b, from + row * from_row + column, from_row, to + row * to_row + column, to_row, n - column);
+      S::run(rows, k, a + row * a_row, a_row, b, from + row * from_row + column, from_row, bias ? bias + column : bias, to + row * to_row + column, to_row, n - column);
       row += rows;
     }
   }
