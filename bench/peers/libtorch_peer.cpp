@@ -63,8 +63,8 @@ struct BlockImpl : torch::nn::Module {
     shortcut_norm = register_module("shortcut_norm", torch::nn::BatchNorm2d(out));
   }
   torch::Tensor forward(const torch::Tensor& x) {
-    auto y = second_norm(second(torch::relu_(first_norm(first(x)))));
-    return torch::relu_(y.add_(shortcut ? shortcut_norm(shortcut(x)) : x));
+    auto y = second_norm(second(first_norm(first(x)).relu_()));
+    return y.add_(shortcut.is_empty() ? x : shortcut_norm(shortcut(x))).relu_();
   }
 };
 TORCH_MODULE(Block);
@@ -84,7 +84,7 @@ struct ResNet8Impl : torch::nn::Module {
     register_module("output", output);
   }
   torch::Tensor forward(torch::Tensor x) {
-    x = three(two(one(torch::relu_(norm(stem(x))))));
+    x = three(two(one(norm(stem(x)).relu_())));
     return output(x.mean({2, 3}));
   }
 };
