@@ -147,6 +147,59 @@ peers::Program training(td::Mode mode) {
           .value = [state] { return state->loss.template item<double>(); }};
 }
 
+/// A GPT-2 in small: learned positions, blocks normalised before each part, no weight shared.
+struct Gpt {
+  nn::Embedding tokens{peers::gpt_vocabulary, peers::gpt_width};
+  nn::Embedding positions{peers::gpt_context, peers::gpt_width};
+  std::vector<nn::TransformerBlock> blocks;
+  nn::LayerNorm norm{peers::gpt_width};
+  nn::Linear output{peers::gpt_width, peers::gpt_vocabulary, {.bias = false}};
+
+  td::Tensor operator()(const td::Tensor& ids) const {
+    td::Tensor x = tokens(ids) + positions.weight;
+    for (const nn::TransformerBlock& block : blocks) x = block(x);
+    return output(norm(x));
+  }
+};
+
+struct GptTraining {
+  Gpt model;
+  nn::optim::AdamW optimizer;
+  std::vector<std::pair<td::Tensor, td::Tensor>> batches;
+  size_t turn = 0;
+  td::Tensor loss;
+
+  static Gpt make() {
+    Gpt gpt;
+    for (int64_t i = 0; i < peers::gpt_layers; ++i) gpt.blocks.emplace_back(peers::gpt_width, peers::gpt_heads, nn::TransformerBlockOptions{.causal = true});
+    return gpt;
+  }
+  GptTraining() : model(make()), optimizer(nn::parameters(model), {.lr = peers::gpt_learning_rate}) {
+    const td::Shape shape{peers::gpt_batch, peers::gpt_context};
+    for (int64_t i = 0; i < peers::batches; ++i)
+      batches.emplace_back(td::randint(0, peers::gpt_vocabulary, shape), td::randint(0, peers::gpt_vocabulary, shape));
+  }
+};
+
+peers::Program gpt(td::Mode mode) {
+  auto state = std::make_shared<GptTraining>();
+  auto step = share(td::compile(
+      [state](const td::Tensor& ids, const td::Tensor& labels) {
+        state->optimizer.zero_grad();
+        td::Tensor loss = cross_entropy(state->model(ids).reshape({-1, peers::gpt_vocabulary}), labels.reshape({-1}));
+        loss.backward();
+        state->optimizer.step();
+        return loss;
+      },
+      {.mode = mode}));
+  return {.step =
+              [state, step] {
+                const auto& [ids, labels] = state->batches[state->turn++ % state->batches.size()];
+                state->loss = (*step)(ids, labels);
+              },
+          .value = [state] { return state->loss.template item<double>(); }};
+}
+
 peers::Program pointwise(td::Mode mode) {
   const td::Shape shape{peers::pointwise_size};
   const td::Tensor x = td::randn(shape), a = td::randn(shape), b = td::randn(shape);
@@ -205,6 +258,7 @@ int main() {
       {"resnet8", in_each_mode(training<Training<ResNet8<16>>>)},
       {"resnet8_wide", in_each_mode(training<Training<ResNet8<64>>>)},
       {"lstm", in_each_mode(training<TextTraining>)},
+      {"gpt", in_each_mode(gpt)},
       {"pointwise", in_each_mode(pointwise)},
       {"add8", {{"eager", [] { return adding(false); }}}},
       {"add8_grad", {{"eager", [] { return adding(true); }}}},

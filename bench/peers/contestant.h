@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <iostream>
@@ -34,6 +35,8 @@ inline constexpr double learning_rate = 0.01;
 inline constexpr double momentum = 0.9;
 inline constexpr int64_t text_batch = 32, text_steps = 64, text_width = 128, vocabulary = 64;
 inline constexpr double adam_rate = 0.001;
+inline constexpr int64_t gpt_batch = 16, gpt_context = 128, gpt_width = 128, gpt_heads = 4, gpt_layers = 4, gpt_vocabulary = 256;
+inline constexpr double gpt_learning_rate = 3e-4;
 inline constexpr int64_t pointwise_size = 1 << 20;
 inline constexpr int pointwise_repeats = 5;
 inline constexpr int64_t add_size = 8;
@@ -131,6 +134,32 @@ inline double resident_mib() {
   return double(resident) * double(sysconf(_SC_PAGESIZE)) / double(1 << 20);
 }
 
+// A line of /proc/self/status, in MiB.
+inline double status_mib(const std::string& name) {
+  double kib = 0;
+  if (std::FILE* status = std::fopen("/proc/self/status", "r")) {
+    char line[256];
+    while (std::fgets(line, sizeof line, status))
+      if (std::string(line).rfind(name + ":", 0) == 0) kib = std::atof(line + name.size() + 1);
+    std::fclose(status);
+  }
+  return kib / 1024;
+}
+
+// What a workload adds to a process that has the library loaded: the most resident memory in its making and 20 steps,
+// less what was resident before.
+inline double added_mib(const Make& make) {
+  if (std::FILE* peak = std::fopen("/proc/self/clear_refs", "w")) {  // 5: forget the peak so far
+    std::fputs("5", peak);
+    std::fclose(peak);
+  }
+  const double before = status_mib("VmRSS");
+  const Program program = make();
+  for (int i = 0; i < 20; ++i) program.step();
+  program.value();
+  return status_mib("VmHWM") - before;
+}
+
 inline const Make& find(const Table& table, const std::string& workload, const std::string& variant) {
   for (const auto& [name, variants] : table)
     if (name == workload)
@@ -183,6 +212,13 @@ inline int serve(const std::string& name, const std::string& version, int thread
         reply << hello(name, version, threads, table);
       } else {
         const Make& make = find(table, workload, variant);
+        if (command == "memory") {
+          const double added = added_mib(make);
+          reply << "{\"workload\": " << quoted(workload) << ", \"variant\": " << quoted(variant) << ", \"added_mib\": " << added << "}";
+          std::fprintf(answers, "%s\n", reply.str().c_str());
+          std::fflush(answers);
+          continue;
+        }
         reply << "{\"workload\": " << quoted(workload) << ", \"variant\": " << quoted(variant) << ", ";
         auto& measured = programs[{workload, variant}];
         const bool fresh = !measured || command == "prepare" || command == "cold";

@@ -224,6 +224,76 @@ def text_training():
     return p.Program(step, finish=lambda: jax.block_until_ready(last), value=lambda: float(last[1]))
 
 
+def gpt():
+    """One jitted function: forward, backward and AdamW; the state is donated."""
+    width, heads = p.GPT_WIDTH, p.GPT_HEADS
+    keys = iter(jax.random.split(jax.random.key(5), 64))
+
+    def norm_parameters():
+        return {"weight": jnp.ones(width), "bias": jnp.zeros(width)}
+
+    def norm(values, x):
+        mean = x.mean(-1, keepdims=True)
+        variance = jnp.square(x - mean).mean(-1, keepdims=True)
+        return (x - mean) * lax.rsqrt(variance + 1e-5) * values["weight"] + values["bias"]
+
+    def block_parameters():
+        return {
+            "attention_norm": norm_parameters(),
+            "qkv": dense_parameters(next(keys), width, 3 * width),
+            "projection": dense_parameters(next(keys), width, width),
+            "mlp_norm": norm_parameters(),
+            "expand": dense_parameters(next(keys), width, 4 * width),
+            "shrink": dense_parameters(next(keys), 4 * width, width),
+        }
+
+    def block(values, x):
+        qkv = dense(values["qkv"], norm(values["attention_norm"], x))
+        q, k, v = (part.reshape(*x.shape[:2], heads, width // heads) for part in jnp.split(qkv, 3, axis=-1))
+        x = x + dense(values["projection"], jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(x.shape))
+        y = jax.nn.gelu(dense(values["expand"], norm(values["mlp_norm"], x)), approximate=False)
+        return x + dense(values["shrink"], y)
+
+    def loss_of(values, ids, labels):
+        x = values["tokens"][ids] + values["positions"]
+        for each in values["blocks"]:
+            x = block(each, x)
+        logits = norm(values["norm"], x) @ values["output"]
+        return cross_entropy(logits.reshape(-1, p.GPT_VOCABULARY), labels.reshape(-1))
+
+    def update(state, ids, labels):
+        values, first, second, count = state
+        loss, gradients = jax.value_and_grad(loss_of)(values, ids, labels)
+        count = count + 1
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradients)
+        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, gradients)
+        rate, root = p.GPT_LEARNING_RATE / (1 - 0.9**count), jnp.sqrt(1 - 0.999**count)
+        shrink = 1 - p.GPT_LEARNING_RATE * 0.01
+        values = jax.tree.map(
+            lambda w, m, v: w * shrink - rate * m / (jnp.sqrt(v) / root + 1e-8), values, first, second
+        )
+        return (values, first, second, count), loss
+
+    shape = (p.BATCHES, 2, p.GPT_BATCH, p.GPT_CONTEXT)
+    batches = [tuple(pair) for pair in jax.random.randint(next(keys), shape, 0, p.GPT_VOCABULARY)]
+    turn = itertools.cycle(jax.block_until_ready(batches))
+    values = {
+        "tokens": jax.random.normal(next(keys), (p.GPT_VOCABULARY, width)),
+        "positions": jax.random.normal(next(keys), (p.GPT_CONTEXT, width)),
+        "blocks": [block_parameters() for _ in range(p.GPT_LAYERS)],
+        "norm": norm_parameters(),
+        "output": uniform(next(keys), (width, p.GPT_VOCABULARY), width),
+    }
+    function = jax.jit(update, donate_argnums=0)
+    zeros = [jax.tree.map(jnp.zeros_like, values) for _ in range(2)]
+    last = [jax.block_until_ready((values, *zeros, jnp.zeros(()))), None]
+
+    def step():
+        last[0], last[1] = function(last[0], *next(turn))
+
+    return p.Program(step, finish=lambda: jax.block_until_ready(last), value=lambda: float(last[1]))
+
+
 def pointwise(jit):
     def make():
         x, a, b = (jax.random.normal(key, (p.POINTWISE_SIZE,)) for key in jax.random.split(jax.random.key(3), 3))
@@ -268,6 +338,7 @@ TABLE = {
     "resnet8": {"jit-nhwc": training(lambda key: resnet_parts(key, 16), p.MOMENTUM)},
     "resnet8_wide": {"jit-nhwc": training(lambda key: resnet_parts(key, 64), p.MOMENTUM)},
     "lstm": {"jit": text_training},
+    "gpt": {"jit": gpt},
     "pointwise": {"eager": pointwise(False), "jit": pointwise(True)},
     "add8": {"eager": adding},
 }

@@ -25,6 +25,8 @@ LEARNING_RATE = 0.01
 MOMENTUM = 0.9
 TEXT_BATCH, TEXT_STEPS, TEXT_WIDTH, VOCABULARY = 32, 64, 128, 64
 ADAM_RATE = 0.001
+GPT_BATCH, GPT_CONTEXT, GPT_WIDTH, GPT_HEADS, GPT_LAYERS, GPT_VOCABULARY = 16, 128, 128, 4, 4, 256
+GPT_LEARNING_RATE = 3e-4
 POINTWISE_SIZE = 1 << 20
 POINTWISE_REPEATS = 5
 ADD_SIZE = 8
@@ -94,6 +96,25 @@ def resident_mib():
         return int(statm.read().split()[1]) * resource.getpagesize() / 2**20
 
 
+def status_mib(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(name + ":"))
+
+
+def added_mib(make):
+    """What a workload adds to a process that has the library loaded: the most resident memory in its making and 20
+    steps, less what was resident before."""
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")  # forget the peak so far
+    before = status_mib("VmRSS")
+    program = make()
+    for _ in range(20):
+        program.step()
+    program.finish()
+    program.value()
+    return status_mib("VmHWM") - before
+
+
 def serve(name, version, threads, table, import_seconds):
     """Answers commands until `quit` or the end of stdin."""
     answers = os.fdopen(os.dup(1), "w")
@@ -112,6 +133,8 @@ def serve(name, version, threads, table, import_seconds):
             }
         workload, variant = words[0], words[1]
         key = {"workload": workload, "variant": variant}
+        if command == "memory":
+            return key | {"added_mib": added_mib(table[workload][variant])}
         if command == "cold":
             return key | {"first_step_s": Measured(table[workload][variant]).first_step_seconds}
         if command == "prepare" or (workload, variant) not in programs:

@@ -107,6 +107,71 @@ def text_training(compiled=False, onednn=True):
     return make
 
 
+class GptBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(p.GPT_WIDTH)
+        self.qkv = nn.Linear(p.GPT_WIDTH, 3 * p.GPT_WIDTH)
+        self.projection = nn.Linear(p.GPT_WIDTH, p.GPT_WIDTH)
+        self.mlp_norm = nn.LayerNorm(p.GPT_WIDTH)
+        self.expand = nn.Linear(p.GPT_WIDTH, 4 * p.GPT_WIDTH)
+        self.shrink = nn.Linear(4 * p.GPT_WIDTH, p.GPT_WIDTH)
+
+    def forward(self, x):
+        batch, time, width = x.shape
+        heads = (
+            part.view(batch, time, p.GPT_HEADS, width // p.GPT_HEADS).transpose(1, 2)
+            for part in self.qkv(self.attention_norm(x)).split(width, dim=2)
+        )
+        y = F.scaled_dot_product_attention(*heads, is_causal=True)
+        x = x + self.projection(y.transpose(1, 2).reshape(batch, time, width))
+        return x + self.shrink(F.gelu(self.expand(self.mlp_norm(x))))
+
+
+class Gpt(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(p.GPT_VOCABULARY, p.GPT_WIDTH)
+        self.positions = nn.Embedding(p.GPT_CONTEXT, p.GPT_WIDTH)
+        self.blocks = nn.Sequential(*(GptBlock() for _ in range(p.GPT_LAYERS)))
+        self.norm = nn.LayerNorm(p.GPT_WIDTH)
+        self.output = nn.Linear(p.GPT_WIDTH, p.GPT_VOCABULARY, bias=False)
+
+    def forward(self, ids):
+        x = self.tokens(ids) + self.positions.weight
+        return self.output(self.norm(self.blocks(x)))
+
+
+def gpt(how, **options):
+    """A step of training: how is eager, or the model's forward and backward compiled, or the update too."""
+
+    def make():
+        torch._dynamo.reset()
+        model = Gpt()
+        shape = (p.GPT_BATCH, p.GPT_CONTEXT)
+        batches = [[torch.randint(0, p.GPT_VOCABULARY, shape) for _ in range(2)] for _ in range(p.BATCHES)]
+        turn = itertools.cycle(batches)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=p.GPT_LEARNING_RATE, fused=True)
+        last = [None]
+
+        def loss_of(x, y):
+            return F.cross_entropy(model(x).view(-1, p.GPT_VOCABULARY), y.view(-1))
+
+        loss_function = loss_of if how == "eager" else torch.compile(loss_of, **options)
+
+        def step():
+            x, y = next(turn)
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_function(x, y)
+            loss.backward()
+            optimizer.step()
+            last[0] = loss
+
+        return p.Program(step, value=lambda: last[0].item())
+
+    return make
+
+
 def mlp_parts():
     model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
     batches = [(torch.randn(p.BATCH, 784), torch.randint(0, 10, (p.BATCH,))) for _ in range(p.BATCHES)]
@@ -271,6 +336,7 @@ TABLE = {
         "eager-native": text_training(onednn=False),
         "compile": text_training(compiled=True),
     },
+    "gpt": {"eager": gpt("eager"), "compile": gpt("compile")},
     "pointwise": {"eager": pointwise(False), "compile": pointwise(True)},
     "add8": {"eager": adding(False)},
     "add8_grad": {"eager": adding(True)},

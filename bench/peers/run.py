@@ -22,7 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-WORKLOADS = ["mlp", "lenet", "resnet8", "resnet8_wide", "lstm", "pointwise", "add8", "add8_grad", "add8_chain"]
+WORKLOADS = ["mlp", "lenet", "resnet8", "resnet8_wide", "lstm", "gpt", "pointwise", "add8", "add8_grad", "add8_chain"]
 PER_OPERATION = {"add8", "add8_grad", "add8_chain"}  # shown as ns per operation
 ANSWER_SECONDS = 600  # max-autotune takes minutes
 
@@ -255,6 +255,15 @@ def cold(workload, name, command, variant, options):
             contestant.end()
 
 
+def memory(workload, name, command, variant, options):
+    """MiB that a workload adds to a fresh process."""
+    contestant = Contestant(name, command, options)
+    try:
+        return contestant.ask(f"memory {workload} {variant}")
+    finally:
+        contestant.end()
+
+
 def figures(entry, workload):
     """(median, low, high, best) over an entry's slices, in ns per operation or ms per step."""
     median_key, best_key = ("ns_per_op", "ns_per_op_min") if workload in PER_OPERATION else ("step_ms_median", "step_ms_min")
@@ -318,6 +327,10 @@ def markdown(result):
                 f"| {entry['workload']} | {entry['contestant']} | {entry['variant']} | {entry['first_step_s']:.3g} "
                 f"| {compiled:.3g} | {entry['start_s']:.2g} |"
             )
+    if result["memory"]:
+        lines += ["", "| memory added by | contestant | variant | MiB |", "|---|---|---|---|"]
+        for entry in sorted(result["memory"], key=lambda entry: (entry["workload"], entry["added_mib"])):
+            lines.append(f"| {entry['workload']} | {entry['contestant']} | {entry['variant']} | {entry['added_mib']:.0f} |")
     return "\n".join(lines)
 
 
@@ -338,6 +351,7 @@ def parse():
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--variants", help="only these, separated by commas")
     parser.add_argument("--cold", default="", help="workloads whose first compiled step is timed with empty caches")
+    parser.add_argument("--memory", default="", help="workloads of which the memory that they add to a fresh process is measured")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a slice")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -379,6 +393,7 @@ def main():
         "problems": problems,
         "workloads": {},
         "cold": [],
+        "memory": [],
     }
     try:
         for workload in options.workloads:
@@ -399,6 +414,19 @@ def main():
                     result["cold"].append(answer | {"contestant": name})
                 except Gone as error:
                     problems.append(f"cold {name} {workload} {variant}: {error}")
+    for workload in filter(None, options.memory.split(",")):
+        for name in present:
+            for variant in present[name]["workloads"].get(workload, []):
+                if options.variants and variant not in options.variants:
+                    continue
+                progress(f"memory {workload}: {name} {variant}")
+                try:
+                    answer = memory(workload, name, everyone[name], variant, options)
+                    if "error" in answer:
+                        raise Gone(answer["error"])
+                    result["memory"].append(answer | {"contestant": name})
+                except Gone as error:
+                    problems.append(f"memory {name} {workload} {variant}: {error}")
     print(markdown(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
