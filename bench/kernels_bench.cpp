@@ -113,6 +113,18 @@ void add_all() {
   add("cross_entropy/64x10", "cross_entropy", [] { return V{randn({64, 10}), randint(0, 10, {64})}; });
   add("cross_entropy/4096x1024", "cross_entropy", [] { return V{randn({4096, 1024}), randint(0, 1024, {4096})}; });
   add("cross_entropy_grad/64x10", "cross_entropy_grad", [] { return V{ones({}), randn({64, 10}), randint(0, 10, {64}), ones({64})}; });
+  add("softmax_grad/4096x1024", "softmax_grad", [] { return V{randn({4096, 1024}), softmax(randn({4096, 1024}))}; });
+  add("log_softmax/4096x1024", "log_softmax", [] { return V{randn({4096, 1024})}; });
+  const Attributes causal{{"scale", 0.177}, {"causal", true}, {"masked", false}, {"p", 0.0}};
+  const auto together = [] { return randn({16, 128, 3, 4, 32}).permute({2, 0, 3, 1, 4}); };  // as a fused projection lies
+  add("attention_qkv/16x4 heads, 128x32", "attention_qkv", [together] { return V{together()}; }, causal);
+  add("attention_qkv_grad/16x4 heads, 128x32", "attention_qkv_grad",
+      [together, causal] {
+        const std::vector<Tensor> qkv{together()};
+        const Tensors made = dispatch_all(find_op("attention_qkv"), qkv, causal, Where::current());
+        return V{randn({16, 128, 4, 32}).transpose(1, 2), qkv[0], made[0], made[1]};
+      },
+      causal);
   add("embedding/4096 of 128", "embedding", [] { return V{randint(0, 1000, {4096}), randn({1000, 128})}; });
   add("embedding_grad/4096 of 128", "embedding_grad", [] { return V{randn({4096, 128}), randint(0, 1000, {4096})}; }, {{"count", 1000}});
   const Attributes last{{"dim", 1}};

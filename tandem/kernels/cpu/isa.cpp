@@ -97,7 +97,7 @@ Isa current_isa() {
 }
 
 bool set_isa(Isa isa) {
-  if (isa > best_isa()) return false;
+  if (isa > best_isa() || !loops_of(isa)) return false;
   chosen = isa;
   detail::chosen_loops.store(loops_of(isa), std::memory_order_release);
   return true;

@@ -31,13 +31,13 @@ template <class T> void layer_norm_grad(KernelContext& c) {
     const int64_t block = std::max<int64_t>(16, (rows + 63) / 64), blocks = (rows + block - 1) / block;
     const Scratch scratch(blocks * 2 * width * static_cast<int64_t>(sizeof(T)));
     T* partial = scratch.as<T>();
-    const auto row = row_loops<T>().layer_norm_grad;
+    const auto several = row_loops<T>().layer_norm_grad;
     for_rows(blocks, block * width, [&](int64_t b) {
       T *dw_block = partial + b * 2 * width, *db_block = dw_block + width;
       std::fill_n(dw_block, 2 * width, T(0));
-      for (int64_t r = b * block; r < std::min(rows, (b + 1) * block); ++r)
-        row(width, g.data() + r * width, x.data() + r * width, weight.data(), mean.data()[r], rstd.data()[r],
-            dx.data() + r * width, dw_block, db_block);
+      const int64_t r = b * block;
+      several(std::min(block, rows - r), width, g.data() + r * width, x.data() + r * width, weight.data(), mean.data() + r,
+              rstd.data() + r, dx.data() + r * width, dw_block, db_block);
     });
     for (int64_t b = 0; b < blocks; ++b) {
       const T *dw_block = partial + b * 2 * width, *db_block = dw_block + width;

@@ -50,7 +50,9 @@ template <class T> struct RowLoops {
   /// out = (exp(x - log_sum_exp) - [i = label]) scale: the gradient of cross-entropy.
   void (*softmax_minus)(int64_t n, const T* x, T log_sum_exp, int64_t label, T scale, T* out);
   void (*layer_norm)(int64_t n, const T* x, const T* weight, const T* bias, double epsilon, T* y, T* mean, T* rstd);
-  void (*layer_norm_grad)(int64_t n, const T* g, const T* x, const T* weight, T mean, T rstd, T* dx, T* dw, T* db);
+  /// Of rows that follow each other; dw and db are added to.
+  void (*layer_norm_grad)(int64_t rows, int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd, T* dx,
+                          T* dw, T* db);
   void (*rms_norm)(int64_t n, const T* x, const T* weight, double epsilon, T* y, T* rstd);
   void (*rms_norm_grad)(int64_t n, const T* g, const T* x, const T* weight, T rstd, T* dx, T* dw);
 };

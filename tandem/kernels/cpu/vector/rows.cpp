@@ -99,20 +99,49 @@ void layer_norm(int64_t n, const T* x, const T* weight, const T* bias, double ep
   *rstd = r;
 }
 
-// With n = (x - mean) rstd and h = g w: dx = rstd (h - mean(h) - n mean(h n)); dw and db are added to.
-template <class T>
-void layer_norm_grad(int64_t n, const T* g, const T* x, const T* weight, T mean, T rstd, T* dx, T* dw, T* db) {
-  const T h_mean = (T)(fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * weight[i]; }) / (double)n);
-  const T hn_mean =
-      (T)(fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * weight[i] * ((x[i] - mean) * rstd); }) /
-          (double)n);
+/// Sums of get(i) and other(i).
+template <class Get, class Other> TANDEM_INLINE void two_sums(int64_t n, float, Get get, Other other, double* first, double* second) {
+  *first = sum_both(n, get, other, second);
+}
+template <class Get, class Other> TANDEM_INLINE void two_sums(int64_t n, double, Get get, Other other, double* first, double* second) {
+  *first = fold_each<Sum, double, double>(n, get);
+  *second = fold_each<Sum, double, double>(n, other);
+}
+
+// With n = (x - mean) rstd and h = g w: dx = rstd (h - mean(h) - n mean(h n)); dw and db are added to. Two rows pass
+// together, so that dw and db are read and written once for both; four would be more lines of a width of 1024 than
+// a set of the first cache holds.
+template <int64_t rows, class T>
+void layer_norm_grad_rows(int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd, T* dx, T* dw, T* db) {
+  T h_mean[rows], hn_mean[rows];
+  for (int64_t r = 0; r < rows; ++r) {
+    const T *gr = g + r * n, *xr = x + r * n;
+    const T m = mean[r], s = rstd[r];
+    double h, hn;
+    two_sums(
+        n, T(0), [=](int64_t i) { return gr[i] * weight[i]; }, [=](int64_t i) { return gr[i] * weight[i] * ((xr[i] - m) * s); }, &h, &hn);
+    h_mean[r] = (T)(h / (double)n);
+    hn_mean[r] = (T)(hn / (double)n);
+  }
   TANDEM_SIMD
   for (int64_t i = 0; i < n; ++i) {
-    const T normal = (x[i] - mean) * rstd;
-    dx[i] = rstd * (g[i] * weight[i] - h_mean - normal * hn_mean);
-    dw[i] += g[i] * normal;
-    db[i] += g[i];
+    T w_sum = dw[i], b_sum = db[i];
+#pragma GCC unroll 2
+    for (int64_t r = 0; r < rows; ++r) {
+      const T normal = (x[r * n + i] - mean[r]) * rstd[r], gi = g[r * n + i];
+      dx[r * n + i] = rstd[r] * (gi * weight[i] - h_mean[r] - normal * hn_mean[r]);
+      w_sum += gi * normal;
+      b_sum += gi;
+    }
+    dw[i] = w_sum;
+    db[i] = b_sum;
   }
+}
+template <class T>
+void layer_norm_grad(int64_t rows, int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd, T* dx, T* dw, T* db) {
+  int64_t r = 0;
+  for (; r + 2 <= rows; r += 2) layer_norm_grad_rows<2>(n, g + r * n, x + r * n, weight, mean + r, rstd + r, dx + r * n, dw, db);
+  for (; r < rows; ++r) layer_norm_grad_rows<1>(n, g + r * n, x + r * n, weight, mean + r, rstd + r, dx + r * n, dw, db);
 }
 
 // Zhang & Sennrich 2019 (arXiv:1910.07467): y = x / sqrt(mean(x^2) + epsilon) * weight.
