@@ -168,6 +168,10 @@ void define_pointwise_gradients(OpTable& table) {
   });
   gradient("pow", in(0) | in(1) | out(0), [](Context op) {
     const Tensor g = op.grad_output(), x = op.input(0), y = op.input(1);
+    if (y.impl()->is_scalar) {  // a number stays one: what is made of it as a tensor would lie on the CPU, wherever x is
+      const double p = y.item<double>();
+      return Tensors{p == 0 ? zeros_like(g) : g * (p * pow(x, p - 1)), Tensor()};
+    }
     return Tensors{op.needs_grad(0) ? where(y == 0, 0, g * y * pow(x, y - 1)) : Tensor(),
                    op.needs_grad(1) ? where(x == 0, 0, g * op.output() * log(x)) : Tensor()};
   });
