@@ -152,7 +152,8 @@ TEST_CASE("optimisers: groups have options and rates of their own") {
 
 TEST_CASE("optimisers: a saved state goes on where it was") {
   for (const auto& [name, make] : all_optimisers()) {
-    CAPTURE(std::string(name));
+    const std::string which(name);  // clang 14 can't capture a binding
+    CAPTURE(which);
     Tensor p = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true), q = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true);
     const auto first = make({p}), second = make({q});
     for (int step = 0; step < 3; ++step) {
@@ -176,7 +177,8 @@ TEST_CASE("optimisers: a saved state goes on where it was") {
 
 TEST_CASE("optimisers: three modes agree, and the update of all parameters is one kernel") {
   for (const auto& [name, make] : all_optimisers()) {
-    CAPTURE(std::string(name));
+    const std::string which(name);  // clang 14 can't capture a binding
+    CAPTURE(which);
     const auto train = [&make = make](Mode mode, Stats* stats) {
       manual_seed(3);
       Tensors parameters;
@@ -228,7 +230,8 @@ TEST_CASE("Muon with matrices agrees in three modes") {
 
 TEST_CASE("optimisers update 16-bit parameters in float32, rounding once") {
   for (const auto& [name, make] : all_optimisers()) {
-    CAPTURE(std::string(name));
+    const std::string which(name);  // clang 14 can't capture a binding
+    CAPTURE(which);
     check_close(run(make, bfloat16), run(make), 0.06);
     check_close(run(make, float16), run(make), 0.01);
   }
