@@ -1,4 +1,4 @@
-// What tests of files share: a folder that vanishes, bytes, and the text of an error.
+// What tests of files share: a folder that vanishes, a variable of the environment, bytes, and the text of an error.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,23 @@ class TemporaryFolder {
 
  private:
   fs::path path_;
+};
+
+/// A variable of the environment for the time of a test.
+class Variable {
+ public:
+  Variable(const char* name, std::optional<std::string> value) : name_(name) {
+    if (const char* old = std::getenv(name)) old_ = old;
+    set(value);
+  }
+  ~Variable() { set(old_); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+  void set(const std::optional<std::string>& value) { value ? setenv(name_, value->c_str(), 1) : unsetenv(name_); }
+
+ private:
+  const char* name_;
+  std::optional<std::string> old_;
 };
 
 using Bytes = std::vector<uint8_t>;

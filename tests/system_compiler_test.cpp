@@ -24,29 +24,14 @@
 #include "tandem/graph/codegen/process.h"
 #include "tandem/graph/codegen/sha256.h"
 #include "tandem/kernels/cpu/isa.h"
+#include "files.h"
 
 using namespace tandem;
 using namespace tandem::graph;
 namespace fs = std::filesystem;
+using file_tests::Variable;
 
 namespace {
-
-// A variable of the environment for the time of a test.
-class Variable {
- public:
-  Variable(const char* name, std::optional<std::string> value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    set(value);
-  }
-  ~Variable() { set(old_); }
-  void set(const std::optional<std::string>& value) {
-    value ? setenv(name_, value->c_str(), 1) : unsetenv(name_);
-  }
-
- private:
-  const char* name_;
-  std::optional<std::string> old_;
-};
 
 // An empty cache, no library in memory, and the compiler that the system has.
 struct Fresh {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <memory>
 
 #include "tandem/core/dispatch.h"
 
@@ -116,6 +117,15 @@ Gradient::Gradient(const Op& handle) {
   };
 }
 
+namespace {
+/// Into the table, from where it lives as long as the program. A definition that was refused before leaves nothing.
+const Op& enter(const Op& op, std::unique_ptr<UserOp> user) {
+  Op& made = op_table().add(op);
+  user.release()->entry = &made;
+  return made;
+}
+}  // namespace
+
 Op pointwise_op(const std::string& name, const PointwiseSignature& signature, const std::string& expression, Gradient gradient, Where where) {
   where = user_line(where);
   check_name("pointwise_op", name, where);
@@ -128,7 +138,7 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
     if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) != names.begin() + static_cast<std::ptrdiff_t>(i))
       throw ValueError(detail::str("pointwise_op ", name, ": two inputs or attributes are called ", names[i]), where);
   }
-  auto* user = new UserOp;  // ops live as long as the program
+  auto user = std::make_unique<UserOp>();
   user->name = name;
   user->inputs = signature.inputs;
   user->attributes = signature.attributes;
@@ -143,16 +153,14 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
   op.pointwise.expression = user->c_text.c_str();
   op.pointwise.domain = Domain::floating;
   op.in_place = true;
-  op.user = user;
+  op.user = user.get();
   op.cpu = expression_kernel;
   op.cuda = composed_expression_kernel;
   if (user->grad) {
     op.grad = call_gradient;
     op.saved = existing(signature.saved, op.inputs, 1);
   }
-  Op& made = op_table().add(op);
-  user->entry = &made;
-  return made;
+  return enter(op, std::move(user));
 }
 
 Op custom_op(const std::string& name, CustomOp definition, Where where) {
@@ -162,7 +170,7 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
   if (!definition.grad) throw ValueError(detail::str("custom_op ", name, ": needs .grad: a rule, another op, or td::not_differentiable"), where);
   if (definition.outputs < 1 || definition.outputs > kMaxOutputs)
     throw ValueError(detail::str("custom_op ", name, ": has ", definition.outputs, " outputs, need 1 to ", kMaxOutputs), where);
-  auto* user = new UserOp;
+  auto user = std::make_unique<UserOp>();
   user->name = name;
   user->infer = std::move(definition.infer);
   user->cpu = std::move(definition.cpu);
@@ -174,7 +182,7 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
   op.inputs = definition.inputs;
   op.outputs = definition.outputs;
   op.contiguous_inputs = definition.contiguous_inputs;
-  op.user = user;
+  op.user = user.get();
   op.infer = [](Infer& infer) {
     infer.op.user->infer(infer);
     infer.check<ValueError>(infer.output_count() == infer.op.outputs, "its infer made ", infer.output_count(), " outputs, but the op has ", infer.op.outputs,
@@ -186,9 +194,7 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
     op.grad = call_gradient;
     op.saved = existing(definition.saved, op.inputs, op.outputs);
   }
-  Op& made = op_table().add(op);
-  user->entry = &made;
-  return made;
+  return enter(op, std::move(user));
 }
 
 // ---- Expressions as machine code.

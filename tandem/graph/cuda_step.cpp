@@ -2,12 +2,14 @@
 #include "tandem/graph/cuda_step.h"
 
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <mutex>
 
 #include "tandem/core/dispatch.h"
 #include "tandem/core/ops.h"
+#include "tandem/graph/codegen/disk_cache.h"
 #include "tandem/kernels/cuda/module.h"
 
 namespace tandem::graph {
@@ -20,7 +22,40 @@ Tensor device_bytes(size_t bytes, Device device) {
   set_interceptor(tracer);
   return result;
 }
+
+/// Puts a binary and its source into the cache. Returns the reason it couldn't.
+std::string keep(const std::string& path, const Digest& key, const std::string& source, const std::string& bytes) {
+  if (std::string problem = write_file(path + ".cu", source); !problem.empty()) return problem;
+  const std::string temporary = temporary_name(path + ".cubin");
+  std::string problem = write_file(temporary, bytes);
+  if (problem.empty()) problem = store_sealed(temporary, path + ".cubin", key);
+  if (!problem.empty()) std::remove(temporary.c_str());
+  return problem;
+}
 }  // namespace
+
+CudaBinary build_cuda_source(const std::string& source, const std::vector<std::string>& names, Device device) {
+  CudaBinary result;
+  const Digest key = sha256(detail::str("tandem ", TANDEM_VERSION, "\n", gpu::compiler_identity(device), "\n", source));
+  const CacheDirectory cache = cache_directory();
+  const std::string path = cache.path + "/" + hex(key);
+  std::string wrong = cache.problem;
+  if (wrong.empty()) {
+    const Entry entry = check_sealed(path + ".cubin", key, wrong, &result.bytes);
+    result.from_cache = entry == Entry::whole;
+    if (result.from_cache) return result;
+    if (entry == Entry::damaged) result.note = "damaged cache entry, built again: " + wrong;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  result.bytes = gpu::compile_source(source, names, device);
+  result.compile_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (cache.problem.empty()) {
+    wrong = keep(path, key, source, result.bytes);
+    limit_cache(cache.path, hex(key));
+  }
+  if (!wrong.empty()) result.note = "kernels are not cached on disk: " + wrong;
+  return result;
+}
 
 CudaKernels load_cuda_source(const std::string& source, const std::vector<std::string>& names, Device device) {
   // The few used last, so that a second specialisation or a second run finds them.
@@ -34,12 +69,12 @@ CudaKernels load_cuda_source(const std::string& source, const std::vector<std::s
   const std::string key = to_string(device) + "\n" + source;
   const std::lock_guard lock(mutex);
   for (const Entry& entry : *loaded)
-    if (entry.key == key) return {entry.module, 0};
-  const auto begin = std::chrono::steady_clock::now();
-  auto module = std::make_shared<gpu::Module>(gpu::compile_source(source, names, device), device);
+    if (entry.key == key) return {.module = entry.module};
+  const CudaBinary binary = build_cuda_source(source, names, device);
+  auto module = std::make_shared<gpu::Module>(binary.bytes, device);
   loaded->push_back({key, module});
   if (loaded->size() > most) loaded->pop_front();
-  return {module, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()};
+  return {module, binary.compile_seconds, binary.from_cache, binary.note};
 }
 
 CudaLaunch::CudaLaunch(const CudaKernelCall& call, const gpu::Module& module, Device device)

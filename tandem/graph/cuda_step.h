@@ -15,10 +15,22 @@ class Module;
 
 namespace tandem::graph {
 
+/// What the device's compiler made of a generated source.
+struct CudaBinary {
+  std::string bytes;
+  double compile_seconds = 0;  ///< 0 where the cache on disk had it
+  bool from_cache = false;
+  std::string note;  ///< why it is not cached on disk, or what was wrong with the entry there
+};
+/// From the cache on disk (codegen/disk_cache.h: KEY.cu, KEY.cubin), else from the compiler. CompileError where that refuses it.
+CudaBinary build_cuda_source(const std::string& source, const std::vector<std::string>& names, Device device);
+
 /// The kernels of one generated source. Programs whose source is the same share them.
 struct CudaKernels {
   std::shared_ptr<gpu::Module> module;
   double compile_seconds = 0;  ///< 0 where they were there already
+  bool from_cache = true;      ///< in memory or on disk
+  std::string note = {};       ///< of CudaBinary
 };
 CudaKernels load_cuda_source(const std::string& source, const std::vector<std::string>& names, Device device);
 

@@ -257,6 +257,8 @@ bool Program::Impl::make_steps(const std::vector<int>& order, Where where, std::
   if (!cuda_source.empty()) {
     cuda_kernels = load_cuda_source(cuda_source, generated_cuda.kernel_names(), device);
     stats.compiler_seconds = cuda_kernels.compile_seconds;
+    stats.compiler_cached = cuda_kernels.from_cache;
+    stats.note = cuda_kernels.note;
     cuda_module = cuda_kernels.module;
   }
   if (!source.empty()) {
@@ -264,8 +266,8 @@ bool Program::Impl::make_steps(const std::vector<int>& order, Where where, std::
     library = load_c_source(source, where, reason);
     if (!library) return false;
     stats.compiler_seconds += seconds_since(begin);
-    stats.compiler_cached = library->from_cache;
-    stats.note = library->note;
+    stats.compiler_cached = library->from_cache && (cuda_source.empty() || cuda_kernels.from_cache);
+    if (!library->note.empty()) stats.note = library->note;
   }
   if (!cuda_source.empty()) source += cuda_source;
   for (size_t s = 0; s < order.size(); ++s) {

@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "tandem/tandem.h"
+#include "tandem/graph/cuda_step.h"
+#include "tandem/kernels/cuda/module.h"
 #include "tests/cuda/orders.h"
+#include "files.h"
 
 using namespace tandem;
 
@@ -105,4 +108,42 @@ TEST_CASE("cuda: fused kernels of every kind agree with eager ones, in any order
   check("rows", {{40, 70}}, [](const Tensors& x) { return sum(exp(x[0]), 1) * 2; });
   check("row of rows", {{40, 70}}, [](const Tensors& x) { return mean(max(x[0] * 2, 1)); });
   check("columns", {{40, 70}}, [](const Tensors& x) { return sum(square(x[0]), 0); });
+}
+
+TEST_CASE("cuda: generated kernels are kept on disk, and built again where the entry is damaged") {
+  const file_tests::TemporaryFolder folder;
+  file_tests::Variable directory("TANDEM_CACHE_DIR", folder / "cache"), on("TANDEM_CACHE", std::nullopt);
+  const std::string source = std::string(gpu::source_prelude) + R"(extern "C" __global__ void seven(float* out) { *out = 7; })";
+  const auto build = [&] { return graph::build_cuda_source(source, {"seven"}, cuda(0)); };
+  const auto value = [](const std::string& binary) {
+    gpu::Module module(binary, cuda(0));
+    Tensor out = zeros({1}, {.device = cuda(0)});
+    void* to = out.impl()->data;
+    void* arguments[] = {&to};
+    gpu::launch(module.kernel("seven"), {1}, {1}, 0, arguments, cuda(0));
+    return out.cpu().to_vector<float>()[0];
+  };
+  const graph::CudaBinary built = build(), found = build();
+  CHECK_FALSE(built.from_cache);
+  CHECK(found.from_cache);
+  CHECK(found.bytes == built.bytes);
+  CHECK(built.note + found.note == "");
+  CHECK(value(found.bytes) == 7);
+
+  int sources = 0;
+  for (const auto& entry : file_tests::fs::directory_iterator(folder / "cache")) {
+    sources += entry.path().extension() == ".cu";
+    if (entry.path().extension() == ".cubin") file_tests::fs::resize_file(entry.path(), 100);
+  }
+  CHECK(sources == 1);
+  const graph::CudaBinary again = build();
+  CHECK_FALSE(again.from_cache);
+  CHECK(file_tests::contains(again.note, "is cut short"));
+  CHECK(value(again.bytes) == 7);
+  CHECK(build().from_cache);
+
+  on.set("0");
+  const graph::CudaBinary uncached = build();
+  CHECK_FALSE(uncached.from_cache);
+  CHECK(file_tests::contains(uncached.note, "not cached on disk: switched off"));
 }

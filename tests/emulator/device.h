@@ -152,7 +152,7 @@ inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
-inline void __trap() { throw tandem_emulator::Error("CUDA emulator: __trap()"); }
+inline void __trap() { tandem_emulator::context->trap(); }
 
 template <class T, class F>
 inline T tandem_emulator_update(T* address, F f) {

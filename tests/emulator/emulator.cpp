@@ -12,6 +12,7 @@
 #include <sstream>
 #include <vector>
 
+#include "tests/emulator/error.h"
 #include "tests/emulator/fiber.h"
 
 namespace tandem_emulator {
@@ -430,6 +431,7 @@ Context* process_context() {
     };
     c.barrier = [](bool predicate, int* live, Site site) { return scheduler().barrier(predicate, live, site); };
     c.live_lanes = [] { return scheduler().live_lanes(); };
+    c.trap = [] { throw Error("CUDA emulator: __trap()"); };
   }
   return &c;
 }

@@ -10,21 +10,13 @@
 // between lanes that run truly at once, and anything about speed.
 #pragma once
 
-#include <cstddef>
+#include <cstddef>  // and little else: every generated source is compiled against this
 #include <cstdint>
-#include <functional>
-#include <stdexcept>
-#include <string>
 
 namespace tandem_emulator {
 
 struct Index3 {
   unsigned x = 0, y = 0, z = 0;
-};
-
-// What a faulty kernel raises, on the launching thread.
-struct Error : std::runtime_error {
-  using std::runtime_error::runtime_error;
 };
 
 enum class Order { forward, reverse, random };
@@ -58,6 +50,7 @@ struct Context {
   // Waits for all live lanes; returns how many of them gave a true `predicate`, and of how many.
   int (*barrier)(bool predicate, int* live, Site site) = nullptr;
   unsigned (*live_lanes)() = nullptr;
+  void (*trap)() = nullptr;
 };
 
 inline Context* context = nullptr;

@@ -10,6 +10,7 @@
 #include "cuda_fp16.h"
 #include "cuda_runtime.h"
 #include "tests/emulator/emulator.h"
+#include "tests/emulator/error.h"
 
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
   tandem_emulator::launch_kernel((kernel), (grid), (block), (shared), (stream)__VA_OPT__(, ) __VA_ARGS__)

@@ -5,13 +5,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <vector>
 
 #include "tandem/core/error.h"
+#include "tandem/graph/codegen/sha256.h"
 #include "tandem/kernels/cuda/context.h"
 #include "tandem/kernels/cuda/module.h"
 
@@ -79,7 +82,19 @@ struct Kernel {
 
 const char* const source_prelude = "";
 
-std::string compiler_identity(Device) { return std::string("emulator, ") + TANDEM_EMULATOR_COMPILER; }
+// The headers that a source is compiled against are part of it.
+std::string compiler_identity(Device) {
+  static const std::string identity = [] {
+    std::vector<std::filesystem::path> headers;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(TANDEM_EMULATOR_SOURCE "/tests/emulator"))
+      if (entry.path().extension() == ".h") headers.push_back(entry.path());
+    std::sort(headers.begin(), headers.end());
+    std::string text;
+    for (const auto& header : headers) text += read_file(header);
+    return std::string("emulator, ") + TANDEM_EMULATOR_COMPILER + " " __VERSION__ ", " + graph::hex(graph::sha256(text));
+  }();
+  return identity;
+}
 
 std::string compile_source(const std::string& source, std::span<const std::string> kernel_names, Device) {
   const TemporaryFolder folder;

@@ -85,7 +85,9 @@ template <class F, class T> void launch_pointwise(KernelContext& op) {
   if constexpr (F::arity > 1) y = operand<T>(op.in(1));
   if constexpr (F::arity > 2) z = operand<T>(op.in(2));
 
-  if constexpr (sizeof(T) > 1 && !std::is_integral_v<T>) {  // 128-bit accesses pay where the floats are
+  // 128-bit accesses pay where the floats are. Doubles fill their transactions without, and two at once would spill
+  // registers across the calls that their functions are.
+  if constexpr (sizeof(T) > 1 && sizeof(T) < 8 && !std::is_integral_v<T>) {
     bool contiguous = is_dense(out.shape, out.strides) && is_aligned(out.data);
     for (int i = 0; contiguous && i < F::arity; ++i) {
       const TensorImpl& in = op.in(i);

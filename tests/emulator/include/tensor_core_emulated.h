@@ -6,6 +6,7 @@
 
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
+#include "tests/emulator/error.h"
 
 namespace tandem::gpu {
 
