@@ -3,6 +3,10 @@
 
 #include "tandem/kernels/cpu/vector/prelude.h"
 
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 TANDEM_BEGIN_VECTOR
 
 struct Sum {
@@ -28,37 +32,87 @@ template <> TANDEM_SPECIAL float Least::identity<float>() { return TD_INF; }
 template <> TANDEM_SPECIAL double Least::identity<double>() { return (double)TD_INF; }
 template <> TANDEM_SPECIAL int64_t Least::identity<int64_t>() { return INT64_MAX; }
 
-// Sums of float, which means, softmax and norms wait for: the running sums stay in registers, where compilers put no
-// array.
-typedef float EightFloats __attribute__((vector_size(32)));
-typedef double EightDoubles __attribute__((vector_size(64)));
-TANDEM_INLINE void load_eight(const float* x, EightFloats* to) { memcpy(to, x, sizeof *to); }
-TANDEM_INLINE void load_eight(const BF16* x, EightFloats* to) {
-  typedef uint16_t Halves __attribute__((vector_size(16)));
-  typedef uint32_t Words __attribute__((vector_size(32)));
-  Halves bits;
-  memcpy(&bits, x, sizeof bits);
-  const Words words = __builtin_convertvector(bits, Words) << 16;
-  memcpy(to, &words, sizeof words);
-}
-// gcc 12 makes two halves of this conversion; and the unmasked intrinsic makes it warn.
+// Sums of float, which means, softmax and norms wait for. 32 running sums in double stay in registers, where compilers
+// put no array, and no vector longer than the machine's: so they are structs of structs of the machine's vectors.
 #if defined(__AVX512F__)
-#define TANDEM_WIDEN_EIGHT(x) ((EightDoubles)_mm512_maskz_cvtps_pd((__mmask8)-1, (__m256)(x)))
+struct EightDoubles {
+  __m512d all;
+};
+// gcc 12 makes two halves of the plain conversion, and warns of the unmasked intrinsic.
+TANDEM_INLINE void add_eight(EightDoubles* to, __m256 x) { to->all += _mm512_maskz_cvtps_pd((__mmask8)-1, x); }
+TANDEM_INLINE void add_eight(EightDoubles* to, const float* x) { add_eight(to, _mm256_loadu_ps(x)); }
+TANDEM_INLINE EightDoubles operator+(EightDoubles a, EightDoubles b) { return {a.all + b.all}; }
+TANDEM_INLINE double sum_of(EightDoubles x) {
+  const __m512d a = x.all;
+  return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+#elif defined(__AVX2__)
+struct EightDoubles {
+  __m256d low, high;
+};
+TANDEM_INLINE void add_eight(EightDoubles* to, const float* x) {
+  to->low += _mm256_cvtps_pd(_mm_loadu_ps(x));
+  to->high += _mm256_cvtps_pd(_mm_loadu_ps(x + 4));
+}
+TANDEM_INLINE void add_eight(EightDoubles* to, __m256 x) {
+  to->low += _mm256_cvtps_pd(_mm256_castps256_ps128(x));
+  to->high += _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+}
+TANDEM_INLINE EightDoubles operator+(EightDoubles a, EightDoubles b) { return {a.low + b.low, a.high + b.high}; }
+TANDEM_INLINE double sum_of(EightDoubles x) {
+  const __m256d a = x.low + x.high;
+  return (a[0] + a[2]) + (a[1] + a[3]);
+}
 #else
-#define TANDEM_WIDEN_EIGHT(x) __builtin_convertvector(x, EightDoubles)
+typedef float TwoFloats __attribute__((vector_size(8)));
+typedef double TwoDoubles __attribute__((vector_size(16)));
+struct EightDoubles {
+  TwoDoubles a, b, c, d;
+};
+TANDEM_INLINE TwoDoubles two_doubles(const float* x) {
+  TwoFloats two;
+  memcpy(&two, x, sizeof two);
+  return __builtin_convertvector(two, TwoDoubles);
+}
+TANDEM_INLINE void add_eight(EightDoubles* to, const float* x) {
+  to->a += two_doubles(x);
+  to->b += two_doubles(x + 2);
+  to->c += two_doubles(x + 4);
+  to->d += two_doubles(x + 6);
+}
+TANDEM_INLINE EightDoubles operator+(EightDoubles x, EightDoubles y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+TANDEM_INLINE double sum_of(EightDoubles x) {
+  const TwoDoubles sum = (x.a + x.c) + (x.b + x.d);
+  return sum[0] + sum[1];
+}
 #endif
+TANDEM_INLINE void add_eight(EightDoubles* to, const BF16* x) {
+#if defined(__AVX2__)
+  const __m128i bits = _mm_loadu_si128((const __m128i*)x);
+  add_eight(to, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)));
+#else
+  float wide[8];
+  for (int i = 0; i < 8; ++i) wide[i] = widen(x[i]);
+  add_eight(to, wide);
+#endif
+}
 TANDEM_INLINE float one_float(float x) { return x; }
 TANDEM_INLINE float one_float(BF16 x) { return widen(x); }
 
-TANDEM_INLINE double sum_lanes(const EightDoubles* total) {
-  const EightDoubles a = (total[0] + total[1]) + (total[2] + total[3]);
-  return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
-}
+struct RunningSums {
+  EightDoubles a = {}, b = {}, c = {}, d = {};
+  template <class T> __attribute__((always_inline)) void add(const T* x) {  // 32 of them
+    add_eight(&a, x);
+    add_eight(&b, x + 8);
+    add_eight(&c, x + 16);
+    add_eight(&d, x + 24);
+  }
+  __attribute__((always_inline)) double total() const { return sum_of((a + b) + (c + d)); }
+};
 
 /// Sums of get(i) and of other(i), in one pass: *second gets the other.
 template <class Get, class Other> TANDEM_INLINE double sum_both(int64_t n, Get get, Other other, double* second) {
-  EightDoubles total[4] = {}, other_total[4] = {};
-  EightFloats each;
+  RunningSums sums, other_sums;
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
     float values[32], others[32];
@@ -67,15 +121,11 @@ template <class Get, class Other> TANDEM_INLINE double sum_both(int64_t n, Get g
       values[j] = get(i + j);
       others[j] = other(i + j);
     }
-    for (int k = 0; k < 4; ++k) {
-      load_eight(values + 8 * k, &each);
-      total[k] += TANDEM_WIDEN_EIGHT(each);
-      load_eight(others + 8 * k, &each);
-      other_total[k] += TANDEM_WIDEN_EIGHT(each);
-    }
+    sums.add(values);
+    other_sums.add(others);
   }
-  double sum = sum_lanes(total);
-  *second = sum_lanes(other_total);
+  double sum = sums.total();
+  *second = other_sums.total();
   for (; i < n; ++i) {
     sum += (double)get(i);
     *second += (double)other(i);
@@ -83,19 +133,15 @@ template <class Get, class Other> TANDEM_INLINE double sum_both(int64_t n, Get g
   return sum;
 }
 template <class Get> TANDEM_INLINE double sum_each(int64_t n, Get get) {
-  EightDoubles total[4] = {};
-  EightFloats each;
+  RunningSums sums;
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
     float values[32];
     TANDEM_SIMD
     for (int64_t j = 0; j < 32; ++j) values[j] = get(i + j);
-    for (int k = 0; k < 4; ++k) {
-      load_eight(values + 8 * k, &each);
-      total[k] += TANDEM_WIDEN_EIGHT(each);
-    }
+    sums.add(values);
   }
-  double sum = sum_lanes(total);
+  double sum = sums.total();
   for (; i < n; ++i) sum += (double)get(i);
   return sum;
 }
@@ -142,25 +188,11 @@ template <class F, class T, class A> __attribute__((unused)) A row(int64_t n, co
 }
 
 template <class T> __attribute__((unused)) double sum_row(int64_t n, const T* x) {
-  EightDoubles p = {}, q = {}, r = {}, s = {};
-  EightFloats each, second, third, fourth;
+  RunningSums sums;
   int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    load_eight(x + i, &each);
-    load_eight(x + i + 8, &second);
-    load_eight(x + i + 16, &third);
-    load_eight(x + i + 24, &fourth);
-    p += TANDEM_WIDEN_EIGHT(each);
-    q += TANDEM_WIDEN_EIGHT(second);
-    r += TANDEM_WIDEN_EIGHT(third);
-    s += TANDEM_WIDEN_EIGHT(fourth);
-  }
-  for (; i + 8 <= n; i += 8) {
-    load_eight(x + i, &each);
-    p += TANDEM_WIDEN_EIGHT(each);
-  }
-  const EightDoubles a = (p + q) + (r + s);
-  double sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+  for (; i + 32 <= n; i += 32) sums.add(x + i);
+  for (; i + 8 <= n; i += 8) add_eight(&sums.a, x + i);
+  double sum = sums.total();
   for (; i < n; ++i) sum += (double)one_float(x[i]);
   return sum;
 }

@@ -47,38 +47,44 @@ template <class F, class T, class A> A extreme(int64_t n, const T* x) {
 }
 
 // Of floats, the extreme of the numbers alone, and apart from it the greatest |x| as an integer, whose bits tell
-// whether there was a NaN: one comparison each rather than three.
-typedef float Sixteen __attribute__((vector_size(64)));
-typedef td_i32 SixteenBits __attribute__((vector_size(64)));
+// whether there was a NaN: one comparison each rather than three. Vectors longer than the machine's would go through memory.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+typedef float Floats __attribute__((vector_size(kBytes)));
+typedef td_i32 Bits __attribute__((vector_size(kBytes)));
 #define TANDEM_BETTER(a, b) ((greatest ? (a) > (b) : (a) < (b)) ? (a) : (b))  // a function would take vectors as arguments
 template <class F> double extreme_f32(int64_t n, const float* x) {
   constexpr bool greatest = __is_same(F, Greatest);
-  constexpr int64_t lanes = 32;
+  constexpr int64_t width = kBytes / 4, registers = 4, lanes = registers * width;
   if (n < lanes) return extreme<F, float, double>(n, x);
-  Sixteen best[2];
-  SixteenBits largest[2] = {};
+  Floats best[registers];
+  Bits largest[registers] = {};
   memcpy(best, x, sizeof best);
   for (int64_t i = 0; i < n; i = i + lanes < n && i + 2 * lanes > n ? n - lanes : i + lanes) {  // the last step may overlap
-    Sixteen each[2];
-    SixteenBits bits[2];
-    memcpy(each, x + i, sizeof each);
-    memcpy(bits, x + i, sizeof bits);
-    for (int k = 0; k < 2; ++k) {
-      best[k] = TANDEM_BETTER(each[k], best[k]);
-      bits[k] &= 0x7fffffff;
-      largest[k] = bits[k] > largest[k] ? bits[k] : largest[k];
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < registers; ++k) {
+      Floats each;
+      Bits bits;
+      memcpy(&each, x + i + k * width, sizeof each);
+      memcpy(&bits, x + i + k * width, sizeof bits);
+      best[k] = TANDEM_BETTER(each, best[k]);
+      bits &= 0x7fffffff;
+      largest[k] = bits > largest[k] ? bits : largest[k];
     }
   }
-  const Sixteen one = TANDEM_BETTER(best[1], best[0]);
-  const SixteenBits bits = largest[1] > largest[0] ? largest[1] : largest[0];
-  float values[16];
-  td_i32 sizes[16];
-  memcpy(values, &one, sizeof values);
-  memcpy(sizes, &bits, sizeof sizes);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int j = 0; j < width; ++j) {
-      values[j] = TANDEM_BETTER(values[j + width], values[j]);
-      sizes[j] = sizes[j + width] > sizes[j] ? sizes[j + width] : sizes[j];
+  float values[lanes];
+  td_i32 sizes[lanes];
+  memcpy(values, best, sizeof values);
+  memcpy(sizes, largest, sizeof sizes);
+  for (int64_t half = lanes / 2; half > 0; half /= 2) {
+    for (int64_t j = 0; j < half; ++j) {
+      values[j] = TANDEM_BETTER(values[j + half], values[j]);
+      sizes[j] = sizes[j + half] > sizes[j] ? sizes[j + half] : sizes[j];
     }
   }
   return sizes[0] > 0x7f800000 ? (double)(TD_INF - TD_INF) : (double)values[0];
