@@ -5,26 +5,30 @@ TANDEM_BEGIN_VECTOR
 
 template <class T> double sum_of(int64_t n, const T* x) { return row<Sum, T, double>(n, x); }
 
+TANDEM_INLINE float greater_of(float a, float b) { return a > b ? a : b; }
+TANDEM_INLINE double greater_of(double a, double b) { return a > b ? a : b; }
+/// The greatest of whole groups of `lanes`, from x[*i] on: as many running ones, then a tree.
+template <int64_t lanes, class T> TANDEM_INLINE T greatest_in_groups(int64_t n, const T* x, int64_t* i, T best) {
+  if (n - *i < lanes) return best;
+  T running[lanes];
+  for (int64_t j = 0; j < lanes; ++j) running[j] = x[*i + j];
+  for (*i += lanes; *i + lanes <= n; *i += lanes) {
+    TANDEM_SIMD
+    for (int64_t j = 0; j < lanes; ++j) running[j] = greater_of(running[j], x[*i + j]);
+  }
+#pragma GCC unroll 8
+  for (int64_t half = lanes / 2; half > 0; half /= 2) {
+    TANDEM_SIMD
+    for (int64_t j = 0; j < half; ++j) running[j] = greater_of(running[j], running[j + half]);
+  }
+  return greater_of(best, running[0]);
+}
 /// The greatest, leaving NaN to show up in the sum that follows.
 template <class T> T greatest_of(int64_t n, const T* x) {
-  struct PlainGreatest {
-    TANDEM_INLINE T fold_one(T a, T b) { return a > b ? a : b; }
-  };
-  T running[16];
-  if (n < 16) {
-    T best = x[0];
-    for (int64_t i = 1; i < n; ++i) best = PlainGreatest::fold_one(best, x[i]);
-    return best;
-  }
-  for (int64_t j = 0; j < 16; ++j) running[j] = x[j];
-  int64_t i = 16;
-  for (; i + 16 <= n; i += 16) {
-    TANDEM_SIMD
-    for (int64_t j = 0; j < 16; ++j) running[j] = PlainGreatest::fold_one(running[j], x[i + j]);
-  }
-  T best = running[0];
-  for (int64_t j = 1; j < 16; ++j) best = PlainGreatest::fold_one(best, running[j]);
-  for (; i < n; ++i) best = PlainGreatest::fold_one(best, x[i]);
+  int64_t i = 0;
+  T best = greatest_in_groups<64>(n, x, &i, x[0]);
+  best = greatest_in_groups<16>(n, x, &i, best);
+  for (; i < n; ++i) best = greater_of(best, x[i]);
   return best;
 }
 
