@@ -34,6 +34,10 @@ struct ConvOperands {
 /// By oneDNN in float32. False where the build or the library can't; nothing has been written then.
 bool onednn_convolve(ConvPart part, const ConvProblem& problem, const ConvOperands& operands);
 
+/// By our own kernel over the image itself, in float32. False where that is not for it (groups, dilation along the width,
+/// the gradient of a strided convolution's input, few channels); nothing has been written then.
+bool direct_convolve(ConvPart part, const ConvProblem& problem, const ConvOperands& operands);
+
 /// As matrix products over patches (im2col), in float or double.
 template <class T> void patch_convolve(ConvPart part, const ConvProblem& problem, const ConvOperands& operands);
 

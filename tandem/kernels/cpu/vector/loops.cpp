@@ -40,6 +40,7 @@ extern const RandomLoops random_loops;
 extern const PoolLoops pool_loops;
 extern const AttentionLoops<float> attention_f32;
 extern const AttentionLoops<double> attention_f64;
+extern const ConvLoops conv_loops;
 
 /// Filled at each call, and called once: a static with an initialiser would bring in the C++ runtime's machinery
 /// for exceptions, compiled for this instruction set.
@@ -66,6 +67,7 @@ const Loops& loops() {
       .pool = &pool_loops,
       .attention_f32 = &attention_f32,
       .attention_f64 = &attention_f64,
+      .conv = &conv_loops,
   };
   return all;
 }

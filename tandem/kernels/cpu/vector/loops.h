@@ -150,6 +150,23 @@ struct PoolLoops {
   void (*combine_f64)(int64_t count, int64_t n, const double* const* lines, const double* weight, double* out);
 };
 
+/// A strip of an image, channels last: `lines` rows of `pixels` outputs, and the steps (in elements) from one to the next
+/// in x and in y. A kernel row is `segment` elements of x that lie together: kernel width by in channels.
+struct ConvStrip {
+  int64_t lines, pixels;
+  int64_t kernel_rows, segment;
+  int64_t x_line, x_pixel, x_kernel_row;
+  int64_t y_line, y_pixel;
+};
+/// Direct convolutions of a block of `width` out channels, whose weights are [kernel rows, segment, width].
+struct ConvLoops {
+  int64_t width;
+  /// y = bias + x w; bias has `width` elements, y gets `columns` of them.
+  void (*forward)(const ConvStrip&, const float* x, const float* weight, const float* bias, int64_t columns, float* y);
+  /// dw += x' g; g's pixels have at least `width` elements.
+  void (*weight_grad)(const ConvStrip&, const float* x, const float* g, float* dw);
+};
+
 struct Loops {
   const char* name;
 
@@ -178,6 +195,7 @@ struct Loops {
   const PoolLoops* pool;
   const AttentionLoops<float>* attention_f32;
   const AttentionLoops<double>* attention_f64;
+  const ConvLoops* conv;
 };
 
 }  // namespace tandem
