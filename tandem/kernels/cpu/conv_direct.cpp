@@ -13,14 +13,15 @@ namespace tandem {
 namespace {
 
 constexpr int64_t kStripElements = 16 * 1024;          // of padded input: they stay in the second-level cache
-constexpr int64_t kMostPartialElements = 8 * 1024 * 1024;  // of the threads' sums of a weight's gradient
+constexpr int64_t kMostPartialElements = 8'000'000;    // of the threads' sums of a weight's gradient
 
 /// A convolution x -> y, forward: that of the problem, or the one which makes the gradient of its input from that of its
 /// output, for stride 1: over g, with the kernel turned round and its channels exchanged (Dumoulin & Visin, "A guide to
 /// convolution arithmetic for deep learning", section 4).
 struct Direct {
-  Direct(ConvPart part, const ConvProblem& p) : batch(p.batch), in(p.in), in_height(p.in_height), in_width(p.in_width), out(p.out),
-      out_height(p.out_height), out_width(p.out_width), stride(p.stride), turned(part == ConvPart::input_grad) {
+  Direct(ConvPart part, const ConvProblem& p)
+      : batch(p.batch), in(p.in), in_height(p.in_height), in_width(p.in_width), out(p.out), out_height(p.out_height),
+        out_width(p.out_width), stride(p.stride), turned(part == ConvPart::input_grad) {
     for (int i = 0; i < 2; ++i) {
       kernel[i] = p.kernel[i];
       dilation[i] = p.dilation[i];
