@@ -275,6 +275,18 @@ TEST_CASE("cpu: convolutions and gradients with stride, padding, dilation and gr
   set_matmul_library(before);
 }
 
+TEST_CASE("cpu: a convolution of no channels is its bias, of no images nothing; one pixel has a padded neighbourhood") {
+  for_each_isa([&](Isa) {
+    const Tensor none = conv2d(zeros({2, 0, 5, 5}), zeros({16, 0, 3, 3}), full({16}, 3), {.padding = 1});
+    CHECK(same_bits(none, full({2, 16, 5, 5}, 3)));
+    CHECK(same_bits(conv2d(zeros({2, 0, 5, 5}), zeros({16, 0, 3, 3})), zeros({2, 16, 3, 3})));
+    CHECK(conv2d(zeros({0, 16, 8, 8}), zeros({16, 16, 3, 3})).shape() == Shape{0, 16, 6, 6});
+    Tensor x = numbers({2, 16, 1, 1}), w = numbers({16, 16, 3, 3});
+    const Tensor y = conv2d(x, w, {}, {.padding = 1}), expected = matmul(x.reshape({2, 16}), w.select(2, 1).select(2, 1).transpose(0, 1));
+    CHECK(allclose(y.reshape({2, 16}), expected, {.rtol = 1e-5, .atol = 1e-5}));
+  });
+}
+
 TEST_CASE("cpu: max pooling in both layouts, overlapping and padded, with its gradients") {
   struct Case {
     int64_t channels, height, width, kernel, stride, padding;
