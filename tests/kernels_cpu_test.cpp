@@ -227,10 +227,10 @@ TEST_CASE("cpu: convolutions and gradients with stride, padding, dilation and gr
   for (const Case& c : {Case{2, 1, 9, 8, 3, 3, 1, 1, 1, 1}, {2, 4, 7, 7, 6, 3, 2, 1, 1, 2}, {1, 3, 10, 9, 4, 2, 1, 0, 2, 1}, {3, 2, 6, 5, 4, 1, 1, 0, 1, 1},
                         {2, 4, 8, 8, 4, 3, 3, 0, 1, 4}, {2, 8, 14, 14, 16, 5, 1, 0, 1, 1},
                         // Those of the direct kernel: whole and cut blocks of channels, strides, a kernel of one with padding,
-                        // more than one strip, more taps than pass at once.
+                        // more than one strip, more taps than pass at once, threads' sums that threads add up.
                         {3, 16, 9, 11, 16, 3, 1, 1, 1, 1}, {2, 3, 9, 10, 32, 3, 2, 1, 1, 1}, {1, 26, 7, 8, 28, 3, 1, 2, 1, 1},
                         {2, 16, 5, 6, 16, 1, 1, 1, 1, 1}, {1, 32, 6, 5, 64, 1, 2, 0, 1, 1}, {1, 64, 40, 24, 16, 3, 1, 1, 1, 1},
-                        {1, 176, 4, 5, 28, 3, 1, 1, 1, 1}}) {
+                        {1, 176, 4, 5, 28, 3, 1, 1, 1, 1}, {2, 256, 6, 6, 64, 3, 1, 1, 1, 1}}) {
     const int64_t reach = c.dilation * (c.kernel - 1) + 1;
     const int64_t oh = (c.height + 2 * c.padding - reach) / c.stride + 1, ow = (c.width + 2 * c.padding - reach) / c.stride + 1;
     const Tensor x = numbers({c.batch, c.in, c.height, c.width}, float64), w = numbers({c.out, c.in / c.groups, c.kernel, c.kernel}, float64);

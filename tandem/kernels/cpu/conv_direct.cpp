@@ -122,10 +122,10 @@ struct Direct {
   }
 
   void weight_grad(const float* g, const float* x, float* dweight) const {
-    const int64_t elements = blocks * block_elements;
-    const Scratch sums(pieces() * elements * 4);
+    const int64_t elements = blocks * block_elements, count = pieces();
+    const Scratch sums(count * elements * 4);
     const int64_t tail = out % width, tail_pixels = tail ? lines * out_width * width : 0;  // g's last channels, with room behind
-    const Scratch tails(pieces() * tail_pixels * 4);
+    const Scratch tails(count * tail_pixels * 4);
     in_pieces([&](int64_t begin, int64_t end, float* room, int64_t piece) {
       float *own = sums.as<float>() + piece * elements, *last = tails.as<float>() + piece * tail_pixels;
       std::fill_n(own, elements, 0.0f);
@@ -149,13 +149,13 @@ struct Direct {
       for (int64_t block = begin; block < end; ++block)
         for_weights(block, [&](int64_t from, int64_t to) {
           float total = 0;
-          for (int64_t piece = 0; piece < pieces(); ++piece) total += sums.as<float>()[piece * elements + from];
+          for (int64_t piece = 0; piece < count; ++piece) total += sums.as<float>()[piece * elements + from];
           dweight[to] = total;
         });
     });
   }
 
-  /// As many as threads are worth while.
+  /// As many as threads are worth while. One within a parallel region: ask before it.
   int64_t pieces() const {
     const int64_t work = lines * out_width * out * kernel[0] * segment;
     return threads_for(units(), std::max<int64_t>(1, kWorkOfThread / std::max<int64_t>(work, 1)));
