@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "bench/peers/contestant.h"
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 namespace {
 

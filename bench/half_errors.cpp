@@ -8,7 +8,7 @@
 #include <functional>
 #include <map>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 namespace td = tandem;
 

@@ -4,8 +4,8 @@
 
 #include <functional>
 
-#include "tandem/core/ops.h"
-#include "tandem/core/random.h"
+#include "core/ops/ops.h"
+#include "core/random.h"
 
 using namespace tandem;
 

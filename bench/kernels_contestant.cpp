@@ -2,8 +2,8 @@
 #include <memory>
 
 #include "bench/peers/contestant.h"
-#include "tandem/core/dispatch.h"
-#include "tandem/tandem.h"
+#include "core/dispatch.h"
+#include "tandem.h"
 
 namespace {
 

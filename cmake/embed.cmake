@@ -1,9 +1,9 @@
 # Puts source files into the library, for the code generators to paste into what they emit.
-# They are asked for by tandem::embedded::source (tandem/core/embedded.h).
+# They are asked for by tandem::embedded::source (graph/codegen/embedded.h).
 
 file(GLOB tandem_embedded CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}
-  ${CMAKE_CURRENT_SOURCE_DIR}/tandem/kernels/shared/*.h
-  ${CMAKE_CURRENT_SOURCE_DIR}/tandem/core/pointwise.def)
+  ${CMAKE_CURRENT_SOURCE_DIR}/core/scalar/*.h
+  ${CMAKE_CURRENT_SOURCE_DIR}/core/pointwise.def)
 set(tandem_embedded_cpp ${CMAKE_CURRENT_BINARY_DIR}/generated/embedded_sources.cpp)
 
 add_custom_command(

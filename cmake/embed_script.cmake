@@ -14,7 +14,8 @@ endforeach()
 string(APPEND cases "    {{}, nullptr},\n")
 
 set(text "// Made by cmake/embed_script.cmake: sources which the code generators paste into what they emit.
-#include \"tandem/core/embedded.h\"
+#include \"core/error.h\"
+#include \"graph/codegen/embedded.h\"
 
 namespace tandem::embedded {
 namespace {
@@ -32,7 +33,7 @@ ${cases}};
 const char* source(std::string_view name) {
   for (const Entry& entry : entries)
     if (entry.text && entry.name == name) return reinterpret_cast<const char*>(entry.text);
-  return nullptr;
+  TANDEM_ASSERT(false, \"no source is embedded by the name \", name, \" (see cmake/embed.cmake)\");
 }
 
 }  // namespace tandem::embedded

@@ -1,10 +1,13 @@
 # Installs the library, its public headers, and what find_package(tandem) and pkg-config read.
 include(CMakePackageConfigHelpers)
 
-# Kernels and code generators are ours alone: their headers may include Eigen, oneDNN or CUDA.
-install(DIRECTORY tandem/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem
-  FILES_MATCHING PATTERN "*.h" PATTERN "*.def"
-  PATTERN "kernels" EXCLUDE PATTERN "codegen" EXCLUDE PATTERN "cuda_step.h" EXCLUDE PATTERN "program_impl.h" EXCLUDE)
+# Kernels, passes, code generators and the runner are ours alone: their headers may include Eigen, oneDNN or CUDA.
+# Public headers include one another relatively, so that they clash with nobody's wherever they are put.
+set(tandem_include ${CMAKE_INSTALL_INCLUDEDIR}/tandem)
+install(FILES tandem.h DESTINATION ${tandem_include})
+install(DIRECTORY core autograd nn formats data lab DESTINATION ${tandem_include}
+  FILES_MATCHING PATTERN "*.h" PATTERN "*.def")
+install(DIRECTORY graph/ir graph/trace DESTINATION ${tandem_include}/graph FILES_MATCHING PATTERN "*.h")
 install(TARGETS tandem EXPORT tandem
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -1,11 +1,17 @@
 # The library. Sources are found by their folders, so that a new op, pass or kernel is added to no list:
-#   tandem/**/*.cpp                  compiled once, for the baseline of the architecture
-#   tandem/kernels/cpu/vector/*.cpp  compiled once per instruction set, each in a namespace of its own
-#   tandem/kernels/cuda/*.{cu,cpp}   with CUDA; without it tandem/kernels/no_cuda.cpp stands in
+#   assemble.cpp, ROOM/**/*.cpp  compiled once, for the baseline of the architecture
+#   kernels/cpu/vector/*.cpp     compiled once per instruction set, each in a namespace of its own
+#   kernels/cuda/*.{cu,cpp}      with CUDA; without it kernels/no_cuda.cpp stands in
 
-set(sources_root ${CMAKE_CURRENT_SOURCE_DIR}/tandem)
-file(GLOB_RECURSE tandem_sources CONFIGURE_DEPENDS ${sources_root}/*.cpp)
-list(FILTER tandem_sources EXCLUDE REGEX "/tandem/kernels/(cpu/vector|cuda)/|/tandem/kernels/no_cuda\\.cpp$")
+set(sources_root ${CMAKE_CURRENT_SOURCE_DIR})
+set(tandem_rooms core autograd kernels nn graph formats data lab)
+set(tandem_sources)
+foreach(room IN LISTS tandem_rooms)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${sources_root}/${room}/*.cpp)
+  list(APPEND tandem_sources ${sources})
+endforeach()
+list(FILTER tandem_sources EXCLUDE REGEX "/kernels/(cpu/vector|cuda)/|/kernels/no_cuda\\.cpp$")
+list(APPEND tandem_sources ${sources_root}/assemble.cpp)
 file(GLOB tandem_vector_sources CONFIGURE_DEPENDS ${sources_root}/kernels/cpu/vector/*.cpp)
 file(GLOB tandem_cuda_sources CONFIGURE_DEPENDS ${sources_root}/kernels/cuda/*.cu ${sources_root}/kernels/cuda/*.cpp)
 
@@ -107,11 +113,19 @@ foreach(part IN LISTS tandem_device_targets)
   list(APPEND tandem_device_objects $<TARGET_OBJECTS:${part}>)
 endforeach()
 
+# Programs include <tandem/tandem.h>. Installed, that is a folder of its own; here, a folder of links to the rooms.
+# Our own sources don't go through it: diagnostics and dependencies then name the files where they are.
+set(tandem_links ${CMAKE_CURRENT_BINARY_DIR}/include)
+file(MAKE_DIRECTORY ${tandem_links}/tandem)
+foreach(link IN LISTS tandem_rooms ITEMS tandem.h)
+  file(CREATE_LINK ${sources_root}/${link} ${tandem_links}/tandem/${link} SYMBOLIC)
+endforeach()
+
 # What a program that links the objects must link and see.
 function(tandem_configure_library target)
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_include_directories(${target} PUBLIC
-    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+    $<BUILD_INTERFACE:${tandem_links}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX ZLIB::ZLIB Threads::Threads ${CMAKE_DL_LIBS})
   if(tandem_onednn)
     target_link_libraries(${target} PRIVATE OneDNN::OneDNN)

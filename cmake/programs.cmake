@@ -14,6 +14,9 @@ function(tandem_add_programs folder)
     add_executable(${target} ${main} ${parts})
     tandem_configure(${target})
     target_link_libraries(${target} PRIVATE tandem::tandem ${ARGN})
+    if(NOT folder STREQUAL examples)  # which see what users see
+      target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
+    endif()
     set_target_properties(${target} PROPERTIES
       OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/${folder})
     set_property(GLOBAL APPEND PROPERTY tandem_${folder} ${target})

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Finds the coefficients of the polynomials in tandem/kernels/shared/math.h and philox.h.
+"""Finds the coefficients of the polynomials in core/scalar/math.h and philox.h.
 
 A linear Remez exchange in 60 digits (needs python3-mpmath). After each fit the leading free coefficient is
 rounded to float32, held fixed, and the others are fitted again, so that the printed set is close to the best

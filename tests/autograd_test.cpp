@@ -4,9 +4,9 @@
 #include <cmath>
 #include <thread>
 
-#include "tandem/autograd/autograd.h"
-#include "tandem/core/ops.h"
-#include "tandem/core/random.h"
+#include "autograd/autograd.h"
+#include "core/ops/ops.h"
+#include "core/random.h"
 
 namespace td = tandem;
 using td::Tensor, td::Tensors;

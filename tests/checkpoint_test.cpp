@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 namespace td = tandem;
 namespace nn = tandem::nn;

@@ -6,9 +6,9 @@
 #include <sstream>
 #include <thread>
 
-#include "tandem/core/ops.h"
-#include "tandem/core/random.h"
-#include "tandem/core/threads.h"
+#include "core/ops/ops.h"
+#include "core/random.h"
+#include "core/threads.h"
 
 namespace td = tandem;
 using td::DType, td::Shape, td::Tensor;

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 namespace td = tandem;
 using td::Tensor, td::Tensors;

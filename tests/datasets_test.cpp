@@ -5,7 +5,7 @@
 #include <set>
 
 #include "files.h"
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 using namespace file_tests;

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 namespace td = tandem;
 using td::Tensor;

@@ -8,12 +8,12 @@
 #include <regex>
 #include <sstream>
 
-#include "tandem/autograd/anomaly.h"
-#include "tandem/autograd/autograd.h"
-#include "tandem/core/ops.h"
-#include "tandem/graph/compile.h"
-#include "tandem/io/idx.h"
-#include "tandem/nn/nn.h"
+#include "autograd/anomaly.h"
+#include "autograd/autograd.h"
+#include "core/ops/ops.h"
+#include "graph/trace/compile.h"
+#include "formats/idx.h"
+#include "nn/nn.h"
 
 namespace td = tandem;
 using td::Tensor;
@@ -507,7 +507,7 @@ TEST_CASE("errors of library code are put down to the line that called it") {
 // clang-format on
 
 TEST_CASE("docs/errors.md has a section for every code, with an example, its text and a remedy") {
-  const std::string page = file_text(TANDEM_SOURCE_DIR "/docs/errors.md"), header = file_text(TANDEM_SOURCE_DIR "/tandem/core/error.h");
+  const std::string page = file_text(TANDEM_SOURCE_DIR "/docs/errors.md"), header = file_text(TANDEM_SOURCE_DIR "/core/error.h");
   int codes = 0;
   for (size_t at = header.find("TANDEM_ERROR_CLASS("); at != std::string::npos; at = header.find("TANDEM_ERROR_CLASS(", at + 1)) {
     const size_t name = at + 19, comma = header.find(", \"", name);

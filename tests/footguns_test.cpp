@@ -5,7 +5,7 @@
 #include <cmath>
 #include <memory>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 

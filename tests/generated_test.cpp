@@ -13,8 +13,8 @@
 #include <sstream>
 
 #include "samples/case.h"
-#include "tandem/autograd/autograd.h"
-#include "tandem/graph/compile.h"
+#include "autograd/autograd.h"
+#include "graph/trace/compile.h"
 
 namespace td = tandem;
 using namespace tandem::samples;

@@ -1,5 +1,5 @@
 // Graph mode: text and verification, tracing, specialisation, training in the three modes, memory.
-#include "tandem/graph/graph.h"
+#include "graph/ir/graph.h"
 
 #include <doctest/doctest.h>
 
@@ -8,8 +8,8 @@
 #include <optional>
 #include <sstream>
 
-#include "tandem/graph/codegen/system_compiler.h"
-#include "tandem/tandem.h"
+#include "graph/native/system_compiler.h"
+#include "tandem.h"
 
 using namespace tandem;
 

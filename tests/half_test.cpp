@@ -7,9 +7,9 @@
 #include <limits>
 #include <vector>
 
-#include "tandem/kernels/shared/math.h"
+#include "core/scalar/math.h"
 
-#include "tandem/kernels/shared/half.h"
+#include "core/scalar/half.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // IDX files, whole and damaged, and MNIST, which consists of them.
-#include "tandem/io/idx.h"
+#include "formats/idx.h"
 
 #include <doctest/doctest.h>
 #include <zlib.h>
@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "files.h"
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 using namespace file_tests;

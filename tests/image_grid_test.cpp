@@ -1,5 +1,5 @@
 // Pictures of batches, read back byte by byte.
-#include "tandem/io/image_grid.h"
+#include "formats/image_grid.h"
 
 #include <doctest/doctest.h>
 
@@ -7,7 +7,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "tandem/core/ops.h"
+#include "core/ops/ops.h"
 
 using namespace tandem;
 

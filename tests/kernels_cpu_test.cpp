@@ -6,11 +6,11 @@
 #include <functional>
 #include <vector>
 
-#include "tandem/core/ops.h"
-#include "tandem/core/random.h"
-#include "tandem/core/threads.h"
-#include "tandem/kernels/cpu/gemm.h"
-#include "tandem/kernels/cpu/isa.h"
+#include "core/ops/ops.h"
+#include "core/random.h"
+#include "core/threads.h"
+#include "kernels/cpu/support/gemm.h"
+#include "kernels/cpu/support/isa.h"
 
 using namespace tandem;
 

@@ -10,10 +10,10 @@
 #include <fstream>
 #include <sstream>
 
-#include "tandem/lab/float64.h"
-#include "tandem/lab/ops_table.h"
-#include "tandem/lab/statistics.h"
-#include "tandem/tandem.h"
+#include "lab/float64.h"
+#include "lab/ops_table.h"
+#include "lab/statistics.h"
+#include "tandem.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // The loader: order, workers, what they throw, and what is drawn.
-#include "tandem/io/loader.h"
+#include "data/loader.h"
 
 #include <doctest/doctest.h>
 
@@ -8,8 +8,8 @@
 #include <thread>
 
 #include "files.h"
-#include "tandem/core/threads.h"
-#include "tandem/tandem.h"
+#include "core/threads.h"
+#include "tandem.h"
 
 using namespace tandem;
 using file_tests::contains;

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "tandem/core/threads.h"
-#include "tandem/tandem.h"
+#include "core/threads.h"
+#include "tandem.h"
 
 using namespace tandem;
 

@@ -5,7 +5,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "tandem/kernels/shared/math.h"
+#include "core/scalar/math.h"
 
 namespace {
 

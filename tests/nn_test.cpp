@@ -1,5 +1,5 @@
 // Models as plain structs, layers, initial values, gradient clipping, optimisers and schedules.
-#include "tandem/nn/nn.h"
+#include "nn/nn.h"
 
 #include <doctest/doctest.h>
 
@@ -13,7 +13,7 @@
 #include <tuple>
 #include <variant>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <memory>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 namespace optim = tandem::nn::optim;

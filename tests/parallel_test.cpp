@@ -1,6 +1,6 @@
 // Parallel loops: each kernel family on several threads, and several threads that each run programs of their own. The
 // results must not depend on the number of threads, and the thread sanitizer must find nothing (preset `thread`).
-#include "tandem/kernels/cpu/parallel.h"
+#include "kernels/cpu/support/parallel.h"
 
 #include <doctest/doctest.h>
 
@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 

@@ -6,9 +6,9 @@
 #include <cstring>
 #include <vector>
 
-#include "tandem/kernels/shared/math.h"
+#include "core/scalar/math.h"
 
-#include "tandem/kernels/shared/philox.h"
+#include "core/scalar/philox.h"
 #include "tests/math/tables.h"
 
 extern "C" const MathTable math_table_cpp_portable;

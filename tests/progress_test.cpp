@@ -1,5 +1,5 @@
 // The progress bar, on a terminal and elsewhere.
-#include "tandem/io/progress.h"
+#include "lab/progress.h"
 
 #include <doctest/doctest.h>
 
@@ -7,7 +7,7 @@
 #include <cstdio>
 
 #include "files.h"
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 using file_tests::contains;

@@ -1,5 +1,5 @@
 // safetensors: what Python writes and reads, all that a damaged file can be, atomic writes, nn::save and nn::load.
-#include "tandem/io/safetensors.h"
+#include "formats/safetensors.h"
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "files.h"
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 using namespace file_tests;

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 namespace optim = tandem::nn::optim;

@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 namespace {
 

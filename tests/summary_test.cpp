@@ -3,7 +3,7 @@
 
 #include <sstream>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 
 using namespace tandem;
 

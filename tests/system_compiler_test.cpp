@@ -1,6 +1,6 @@
 // The system compiler and the kernel cache: found, built, loaded, kept, and every way in which that goes
 // wrong.
-#include "tandem/graph/codegen/system_compiler.h"
+#include "graph/native/system_compiler.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -20,10 +20,10 @@
 #include <thread>
 #include <vector>
 
-#include "tandem/graph/codegen/disk_cache.h"
-#include "tandem/graph/codegen/process.h"
-#include "tandem/graph/codegen/sha256.h"
-#include "tandem/kernels/cpu/isa.h"
+#include "graph/native/disk_cache.h"
+#include "graph/native/process.h"
+#include "graph/native/sha256.h"
+#include "kernels/cpu/support/isa.h"
 #include "files.h"
 
 using namespace tandem;

@@ -2,7 +2,7 @@
 #include <cstdio>
 
 #include "tools/tandem/commands.h"
-#include "tandem/core/error.h"
+#include "core/error.h"
 
 int main(int argc, char** argv) {
   CLI::App app{"Looks at Tandem: its ops, what this machine offers, and what the three modes cost and gain."};

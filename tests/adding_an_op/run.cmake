@@ -2,7 +2,9 @@
 set(tree ${WORK}/tree)
 file(REMOVE_RECURSE ${tree})
 file(MAKE_DIRECTORY ${tree}/tests)
-file(COPY ${SOURCE}/tandem DESTINATION ${tree})
+foreach(room core kernels autograd)
+  file(COPY ${SOURCE}/${room} DESTINATION ${tree})
+endforeach()
 file(COPY ${SOURCE}/tests/samples ${SOURCE}/tests/emulator DESTINATION ${tree}/tests)
 
 function(run)

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "tandem/tandem.h"
-#include "tandem/graph/cuda_step.h"
-#include "tandem/kernels/cuda/module.h"
+#include "tandem.h"
+#include "graph/run/cuda_step.h"
+#include "kernels/cuda/module.h"
 #include "tests/cuda/orders.h"
 #include "files.h"
 

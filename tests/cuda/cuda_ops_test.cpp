@@ -6,13 +6,13 @@
 #include <functional>
 #include <vector>
 
-#include "tandem/core/ops.h"
-#include "tandem/core/random.h"
-#include "tandem/core/tensor.h"
-#include "tandem/kernels/cuda/capture.h"
-#include "tandem/kernels/cuda/conv.h"
-#include "tandem/kernels/cuda/matmul.h"
-#include "tandem/kernels/cuda/module.h"
+#include "core/ops/ops.h"
+#include "core/random.h"
+#include "core/tensor.h"
+#include "kernels/cuda/capture.h"
+#include "kernels/cuda/conv.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/module.h"
 #include "tests/cuda/orders.h"
 
 using namespace tandem;

@@ -1,7 +1,7 @@
 // CUDA's device language for g++ and clang: what a .cu file may use between the braces of a kernel.
 //
 // Only what our kernels and the generated sources need. What g++ can't be taught is spelled as a macro: shared
-// memory here (there is no __shared__), and the launch in tandem/kernels/cuda/launch.h.
+// memory here (there is no __shared__), and the launch in kernels/cuda/launch.h.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,6 @@
 // Stands in for the vendor's libraries, which the emulated build hasn't: our own kernels do everything.
-#include "tandem/kernels/cuda/conv.h"
-#include "tandem/kernels/cuda/matmul.h"
+#include "kernels/cuda/conv.h"
+#include "kernels/cuda/matmul.h"
 
 namespace tandem::gpu {
 

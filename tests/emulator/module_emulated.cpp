@@ -13,10 +13,10 @@
 #include <sstream>
 #include <vector>
 
-#include "tandem/core/error.h"
-#include "tandem/graph/codegen/sha256.h"
-#include "tandem/kernels/cuda/context.h"
-#include "tandem/kernels/cuda/module.h"
+#include "core/error.h"
+#include "graph/native/sha256.h"
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/module.h"
 
 extern char** environ;
 

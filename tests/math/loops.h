@@ -1,8 +1,8 @@
 // Defines math_table_<MATH_NAME>: plain loops over the shared mathematics, in C or C++.
-#include "tandem/kernels/shared/math.h"
+#include "core/scalar/math.h"
 
-#include "tandem/kernels/shared/half.h"
-#include "tandem/kernels/shared/philox.h"
+#include "core/scalar/half.h"
+#include "core/scalar/philox.h"
 #include "tests/math/tables.h"
 
 #define MATH_LOOP(name)                                                                               \

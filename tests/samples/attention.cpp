@@ -1,6 +1,6 @@
 // Samples of attention, whole and packed, and of its gradients, against sums over whole matrices.
 #include "samples/samples.h"
-#include "tandem/core/dispatch.h"
+#include "core/dispatch.h"
 
 namespace tandem::samples {
 

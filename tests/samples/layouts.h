@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "tandem/core/ops.h"
+#include "core/ops/ops.h"
 
 namespace tandem::samples {
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "samples/samples.h"
-#include "tandem/core/recurrent.h"
+#include "core/ops/rnn.h"
 
 namespace tandem::samples {
 

@@ -39,7 +39,7 @@ Device test_device() {
 Samples all_samples() {
   Samples samples;
 #define TANDEM_FAMILY(family) add_##family##_samples(samples);
-#include "tandem/core/families.def"
+#include "core/families.def"
 #undef TANDEM_FAMILY
   return samples;
 }

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "tandem/core/ops.h"
+#include "core/ops/ops.h"
 
 namespace tandem::samples {
 
@@ -85,7 +85,7 @@ Device test_device();
 Samples all_samples();
 
 #define TANDEM_FAMILY(family) void add_##family##_samples(Samples& samples);
-#include "tandem/core/families.def"
+#include "core/families.def"
 #undef TANDEM_FAMILY
 
 // ---- For the families.

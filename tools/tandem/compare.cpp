@@ -4,7 +4,7 @@
 #include <memory>
 #include <numeric>
 
-#include "tandem/tandem.h"
+#include "tandem.h"
 #include "tools/tandem/commands.h"
 
 namespace tandem::tools {

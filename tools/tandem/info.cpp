@@ -1,12 +1,12 @@
 // tandem info: what this build and this machine offer.
 #include <cstdio>
 
-#include "tandem/core/device.h"
-#include "tandem/core/threads.h"
-#include "tandem/graph/codegen/disk_cache.h"
-#include "tandem/graph/codegen/system_compiler.h"
-#include "tandem/kernels/cpu/gemm.h"
-#include "tandem/kernels/cpu/isa.h"
+#include "core/device.h"
+#include "core/threads.h"
+#include "graph/native/disk_cache.h"
+#include "graph/native/system_compiler.h"
+#include "kernels/cpu/support/gemm.h"
+#include "kernels/cpu/support/isa.h"
 #include "tools/tandem/commands.h"
 
 namespace tandem::tools {

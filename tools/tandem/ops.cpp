@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <memory>
 
-#include "tandem/lab/ops_table.h"
+#include "lab/ops_table.h"
 #include "tools/tandem/commands.h"
 
 namespace tandem::tools {

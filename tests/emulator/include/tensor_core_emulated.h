@@ -1,4 +1,4 @@
-// The instructions of tandem/kernels/cuda/tensor_core.cuh as collectives of a warp: fragments are taken apart and
+// The instructions of kernels/cuda/tensor_core.cuh as collectives of a warp: fragments are taken apart and
 // put together as the PTX manual lays them out, so a kernel that mixes them up gives wrong numbers here too.
 #pragma once
 

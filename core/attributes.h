@@ -1,0 +1,62 @@
+// Named constants of an op call: dims, strides, probabilities.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "dtype.h"
+#include "shape.h"
+
+namespace tandem {
+
+/// Value of an attribute. bool is held as int64.
+using AttributeValue = std::variant<int64_t, double, Shape, DType, std::string>;
+
+struct Attribute {
+  const char* name;  ///< static storage (a literal, or interned)
+  AttributeValue value;
+  Attribute(const char* name, int64_t v) : name(name), value(v) {}
+  Attribute(const char* name, int v) : name(name), value(static_cast<int64_t>(v)) {}
+  Attribute(const char* name, bool v) : name(name), value(static_cast<int64_t>(v)) {}
+  Attribute(const char* name, double v) : name(name), value(v) {}
+  Attribute(const char* name, const Shape& v) : name(name), value(v) {}
+  Attribute(const char* name, DType v) : name(name), value(v) {}
+  Attribute(const char* name, std::string v) : name(name), value(std::move(v)) {}
+  Attribute(const char* name, AttributeValue v) : name(name), value(std::move(v)) {}
+  bool operator==(const Attribute& other) const {
+    return std::string_view(name) == other.name && value == other.value;
+  }
+};
+
+class Attributes {
+ public:
+  Attributes() = default;
+  Attributes(std::initializer_list<Attribute> values) : values_(values) {}
+
+  const AttributeValue* find(std::string_view name) const {
+    for (const Attribute& attribute : values_)
+      if (name == attribute.name) return &attribute.value;
+    return nullptr;
+  }
+  // Typed access; a missing name or another type is an engine bug (asserts).
+  int64_t integer(std::string_view name) const;
+  double number(std::string_view name) const;  ///< also reads an integer
+  const Shape& integers(std::string_view name) const;
+  DType dtype(std::string_view name) const;
+  const std::string& text(std::string_view name) const;
+  bool flag(std::string_view name) const { return integer(name) != 0; }
+
+  void set(Attribute attribute);
+  bool empty() const { return values_.empty(); }
+  auto begin() const { return values_.begin(); }
+  auto end() const { return values_.end(); }
+  bool operator==(const Attributes&) const = default;
+
+ private:
+  std::vector<Attribute> values_;
+};
+
+}  // namespace tandem

@@ -1,0 +1,77 @@
+// Devices by name, and the CPU's backend.
+#include "core/device.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <ostream>
+
+#include <sys/mman.h>
+
+#include "core/error.h"
+#include "core/op.h"
+
+namespace tandem {
+
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+void* cpu_allocate(Device, size_t bytes) {
+  void* data = nullptr;
+  const bool large = bytes >= 2 * kHugePage;
+  if (posix_memalign(&data, large ? kHugePage : 64, bytes) != 0) return nullptr;
+  if (large) madvise(data, bytes, MADV_HUGEPAGE);  // page faults are what makes a naive engine slow
+  return data;
+}
+void cpu_release(Device, void* data, size_t) { std::free(data); }
+void cpu_copy(void* to, Device, const void* from, Device, size_t bytes) { std::memcpy(to, from, bytes); }
+int one() { return 1; }
+int none() { return 0; }
+void nothing(Device) {}
+void* no_stream(Device) { return nullptr; }
+
+}  // namespace
+
+Backend& backend(DeviceKind kind) {
+  static Backend backends[2] = {
+      {one, cpu_allocate, cpu_release, cpu_copy, nothing, no_stream, nullptr},
+      {none, nullptr, nullptr, nullptr, nothing, no_stream,
+       "this build of Tandem has no CUDA support; configure it with the preset `cuda` on a machine with the CUDA toolkit"}};
+  return backends[static_cast<int>(kind)];
+}
+
+int cuda_device_count() {
+  op_table();  // installs the CUDA backend where there is one
+  return backend(DeviceKind::cuda).device_count();
+}
+bool cuda_is_available() { return cuda_device_count() > 0; }
+
+Device cuda(int index, Where where) {
+  const int count = cuda_device_count();
+  if (index < 0 || index >= count) {
+    const char* why = backend(DeviceKind::cuda).unavailable;
+    throw DeviceError(count == 0 ? detail::str("cuda(", index, "): no CUDA device: ", why ? why : "the driver finds none",
+                                               "; use cpu(), or ask cuda_is_available() first")
+                                 : detail::str("cuda(", index, "): there are ", count, " CUDA devices, counted from 0"),
+                      where);
+  }
+  return {DeviceKind::cuda, static_cast<uint8_t>(index)};
+}
+
+std::string to_string(Device device) {
+  return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index);
+}
+
+Device parse_device(const std::string& text, Where where) {
+  if (text == "cpu") return cpu();
+  if (text == "cuda") return cuda(0, where);
+  if (text.rfind("cuda:", 0) == 0 && text.size() > 5 && text.find_first_not_of("0123456789", 5) == std::string::npos)
+    return cuda(std::atoi(text.c_str() + 5), where);
+  throw ValueError("no device is called \"" + text + "\"; write cpu, cuda or cuda:1", where);
+}
+
+std::ostream& operator<<(std::ostream& out, Device device) { return out << to_string(device); }
+
+void synchronize(Device device) { backend(device.kind).synchronize(device); }
+
+}  // namespace tandem

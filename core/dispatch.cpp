@@ -1,0 +1,178 @@
+// dispatch: infer, run, record.
+#include "core/dispatch.h"
+
+#include <array>
+
+#include "core/autocast.h"
+#include "core/ops/ops.h"
+
+namespace tandem {
+
+namespace {
+
+constinit thread_local Interceptor* current_interceptor = nullptr;
+constinit thread_local bool grad_is_enabled = true;
+constinit thread_local const Where* current_line = nullptr;
+
+bool wants_gradient(std::span<const Tensor> inputs) {
+  for (const Tensor& input : inputs)
+    if (input.requires_grad()) return true;
+  return false;
+}
+
+[[noreturn]] void undefined_operand(const Op& op, size_t i, Where where) {
+  throw UndefinedError(detail::str(op.name, ": operand ", i, " is an undefined Tensor"), where);
+}
+
+/// A symbolic operand is only of use inside its own trace, which then is the interceptor.
+[[noreturn]] void leaked_operand(const Op& op, size_t i, Where where) {
+  throw TraceError(detail::str(op.name, ": operand ", i, " belongs to a trace that has ended; return it from the traced "
+                               "function instead of keeping it in a variable outside"), where);
+}
+
+void check_devices(const Op& op, std::span<const Tensor> inputs, Where where) {
+  const Tensor* first = nullptr;
+  size_t first_index = 0;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].impl()->is_scalar) continue;
+    if (!first) {
+      first = &inputs[i];
+      first_index = i;
+    } else if (first->device() != inputs[i].device()) {
+      throw DeviceError(detail::str(op.name, ": operands on different devices: operand ", first_index, " ", first->shape(),
+                                    " is on ", first->device(), ", operand ", i, " ", inputs[i].shape(), " on ",
+                                    inputs[i].device(), "; move one with to(device)"), where);
+    }
+  }
+}
+
+void allocate(const Op& op, std::span<Tensor> outputs, Where where) {
+  try {
+    for (Tensor& output : outputs) output.impl()->allocate();
+  } catch (const OutOfMemoryError& error) {  // the allocator knows neither the op nor the line
+    throw OutOfMemoryError(detail::str(op.name, " of ", outputs[0].dtype(), outputs[0].shape(), ": ", error.message()), where);
+  }
+}
+
+}  // namespace
+
+Interceptor* interceptor() { return current_interceptor; }
+Interceptor* set_interceptor(Interceptor* next) { return std::exchange(current_interceptor, next); }
+Recorder& recorder() {
+  static constinit Recorder instance;
+  return instance;
+}
+bool grad_enabled() { return grad_is_enabled; }
+void set_grad_enabled(bool enabled) { grad_is_enabled = enabled; }
+
+WhereScope::WhereScope(Where where) : previous_(current_line), where_(where) {
+  if (!current_line) current_line = &where_;
+}
+WhereScope::~WhereScope() { current_line = previous_; }
+Where user_line(Where where) { return current_line ? *current_line : where; }
+
+void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                std::span<const Tensor> outputs, Where where) {
+  const Device device = outputs[0].device();
+  const KernelFn kernel = device.is_cpu() ? op.cpu : op.cuda;
+  if (!kernel) [[unlikely]]
+    throw KernelError(detail::str(op.name, ": no kernel for ", device.is_cpu() ? "the CPU" : "CUDA",
+                                  " yet; move the operands to ", device.is_cpu() ? "cuda(0)" : "cpu()"), where);
+  KernelContext context(op, inputs, attributes, outputs, where);
+  kernel(context);
+}
+
+void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
+              Where where) {
+  where = user_line(where);
+  if (op.autocast != AutocastRule::keep && autocast_state().enabled) [[unlikely]] {
+    const Tensors cast = autocast_operands(op, inputs, where);
+    if (!cast.empty()) return dispatch(op, cast, attributes, outputs, where);  // where nothing is left to cast
+  }
+  Interceptor* const tracer = current_interceptor;
+  Device device{};
+  bool first = true, mixed = false;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const TensorImpl* impl = inputs[i].impl();
+    if (!impl) [[unlikely]] undefined_operand(op, i, where);
+    if (impl->trace && !tracer) [[unlikely]] leaked_operand(op, i, where);
+    if (impl->is_scalar) continue;
+    if (first) device = impl->device, first = false;
+    else mixed |= impl->device != device;
+  }
+  if (mixed) [[unlikely]] check_devices(op, inputs, where);
+
+  std::array<Tensor, 8> made;
+  std::vector<Tensor> many;
+  if (op.contiguous_inputs) {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i].is_contiguous()) continue;
+      if (inputs.size() <= made.size()) {
+        if (inputs.data() != made.data()) std::copy(inputs.begin(), inputs.end(), made.begin());
+        inputs = {made.data(), inputs.size()};
+        made[i] = contiguous(made[i]);
+      } else {
+        if (many.empty()) many.assign(inputs.begin(), inputs.end());
+        inputs = many;
+        many[i] = contiguous(many[i]);
+      }
+    }
+  }
+
+  Infer infer(op, inputs, attributes, outputs, where);
+  op.infer(infer);
+  if (tracer) {
+    tracer->run(op, inputs, attributes, outputs, where);
+  } else if (op.kind == OpKind::view) {
+    TensorImpl& view = *outputs[0].impl();
+    view.alias(*inputs[0].impl(), std::exchange(view.offset, 0));
+  } else {
+    allocate(op, outputs, where);
+    run_kernel(op, inputs, attributes, outputs, where);
+  }
+  if (grad_is_enabled && op.grad && wants_gradient(inputs)) recorder().record(op, inputs, attributes, outputs, where);
+}
+
+Tensor dispatch(const Op& op, std::initializer_list<Tensor> inputs, const Attributes& attributes, Where where) {
+  Tensor output;
+  dispatch(op, std::span<const Tensor>(inputs.begin(), inputs.size()), attributes, {&output, 1}, where);
+  return output;
+}
+
+Tensors dispatch_all(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, Where where) {
+  Tensors outputs(static_cast<size_t>(op.outputs));
+  dispatch(op, inputs, attributes, outputs, where);
+  return outputs;
+}
+
+void dispatch_in_place(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                       std::span<Tensor> targets, Where where) {
+  where = user_line(where);
+  if (grad_is_enabled)
+    for (const Tensor& target : targets)
+      if (target.requires_grad())
+        throw InPlaceError(detail::str(op.name, ": updating a tensor that requires a gradient is not differentiable; "
+                                       "write it under NoGrad"), where);
+  bool in_place = !current_interceptor;
+  for (const Tensor& target : targets) in_place = in_place && is_dense(target.shape(), target.strides());
+  std::array<Tensor, kMaxOutputs> outputs;
+  const std::span<Tensor> results(outputs.data(), targets.size());
+  if (!in_place) {
+    dispatch(op, inputs, attributes, results, where);
+    for (size_t i = 0; i < targets.size(); ++i) targets[i].assign(results[i], where);
+    return;
+  }
+  check_devices(op, inputs, where);
+  Infer infer(op, inputs, attributes, results, where);
+  op.infer(infer);
+  for (size_t i = 0; i < targets.size(); ++i)
+    TANDEM_ASSERT(results[i].shape() == targets[i].shape() && results[i].dtype() == targets[i].dtype(), op.name,
+                  ": target ", i, " doesn't fit");
+  run_kernel(op, inputs, attributes, targets, where);
+  for (Tensor& target : targets) {
+    target.impl()->storage->version++;
+    target.impl()->storage->last_write = where;
+  }
+}
+
+}  // namespace tandem

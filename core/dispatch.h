@@ -1,0 +1,94 @@
+// dispatch: the one function that every op call goes through, and the two things that hang on it:
+// who runs the op instead of the eager kernels (a tracer), and who records it (autograd).
+#pragma once
+
+#include <span>
+
+#include "op.h"
+
+namespace tandem {
+
+/// Runs `op`: infer, then the kernel (or the tracer), then the tape. `outputs` has op.outputs handles.
+void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+              std::span<Tensor> outputs, Where where);
+/// The same for an op with one output.
+Tensor dispatch(const Op& op, std::initializer_list<Tensor> inputs, const Attributes& attributes, Where where);
+Tensors dispatch_all(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, Where where);
+/// Promotes operands as PyTorch does, then dispatches.
+Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands);
+/// The same for a user's op: up to eight operands, and attributes.
+Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands, const Attributes& attributes);
+
+/// Runs `op` and writes output i over targets[i] (same shape and dtype): an optimiser's update
+/// in place. Eagerly the kernel writes straight into the targets, so it must read each element
+/// before it writes it; in a trace it is the op followed by assigns.
+void dispatch_in_place(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                       std::span<Tensor> targets, Where where);
+
+/// Runs one op eagerly on tensors that exist; the graph's replay mode uses it too.
+void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                std::span<const Tensor> outputs, Where where);
+
+/// Takes the place of the eager kernels while it is installed on this thread (graph/tracer).
+class Interceptor {
+ public:
+  virtual ~Interceptor() = default;
+  /// `outputs` are headers from infer; they become values of the graph.
+  virtual void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                   std::span<Tensor> outputs, Where where) = 0;
+  virtual void assign(const Tensor& target, const Tensor& value, Where where) = 0;
+  /// The numbers of a symbolic tensor were asked for.
+  [[noreturn]] virtual void value_needed(const Tensor& tensor, const char* wanted_by, Where where) = 0;
+  /// A leaf's gradient is about to be read, or replaced.
+  virtual void gradient_read(TensorImpl& leaf) = 0;
+  virtual void gradient_written(TensorImpl& leaf) = 0;
+  /// A host flag that the trace depends on (training mode, say) was read.
+  virtual void flag_read(const bool& flag) = 0;
+  /// A tensor was made from C++ values: a constant of the trace, not state.
+  virtual void constant(const Tensor& tensor) = 0;
+  /// The number of the next draw within this trace.
+  virtual int64_t draw() = 0;
+};
+Interceptor* interceptor();
+/// Installs one on this thread; returns the previous.
+Interceptor* set_interceptor(Interceptor* next);
+
+/// Keeps the tape (autograd). Installed once, for all threads.
+struct Recorder {
+  void (*record)(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                 std::span<Tensor> outputs, Where where) = nullptr;
+};
+Recorder& recorder();
+
+/// Whether ops are recorded on this thread; see NoGrad.
+bool grad_enabled();
+void set_grad_enabled(bool enabled);
+
+/// No op in its scope is recorded.
+class NoGrad {
+ public:
+  NoGrad() : previous_(grad_enabled()) { set_grad_enabled(false); }
+  ~NoGrad() { set_grad_enabled(previous_); }
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool previous_;
+};
+
+/// While alive, ops called by library code on this thread are put down to the user's line `where`.
+class WhereScope {
+ public:
+  explicit WhereScope(Where where);
+  ~WhereScope();
+  WhereScope(const WhereScope&) = delete;
+  WhereScope& operator=(const WhereScope&) = delete;
+
+ private:
+  const Where* previous_;
+  Where where_;
+};
+/// The line that an op called from `where` is put down to.
+Where user_line(Where where);
+
+}  // namespace tandem

@@ -1,0 +1,234 @@
+// Op: the one definition of an operation. The table holds them all; every layer reads it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attributes.h"
+#include "tensor.h"
+
+namespace tandem {
+
+struct Op;
+struct UserOp;
+
+/// What the compiler may do with an op.
+enum class OpKind : uint8_t {
+  pointwise,  ///< one scalar expression per element, operands broadcast
+  reduce,     ///< folds dims away
+  view,       ///< another shape and strides on the same storage; no kernel
+  contract,   ///< matmul, convolution
+  index,      ///< reads or writes at positions that are data
+  random,     ///< draws numbers
+  create,     ///< makes values from attributes alone
+  state,      ///< reads or writes storage beside its outputs
+  effect,     ///< print, assert
+  control,    ///< cond, while, scan
+  opaque,     ///< anything else
+};
+std::string_view name_of(OpKind kind);
+
+/// Decides outputs and raises every user error. Ran by dispatch, tracer and graph verifier.
+class Infer {
+ public:
+  Infer(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
+        Where where)
+      : op(op), inputs(inputs), attributes(attributes), outputs_(outputs), where(where) {}
+
+  const Op& op;
+  std::span<const Tensor> inputs;
+  const Attributes& attributes;
+
+  const Tensor& input(int i) const { return inputs[static_cast<size_t>(i)]; }
+  /// Adds the next output: contiguous, on the device of the inputs.
+  Tensor& output(const Shape& shape, DType dtype);
+  /// Adds the next output with the dense strides given (see is_dense).
+  Tensor& output(const Shape& shape, const Shape& strides, DType dtype);
+  /// Adds the next output like `tensor`: its shape, dtype, and its layout if that is dense.
+  Tensor& output(const Tensor& tensor);
+  /// The output of a view op: same storage as input 0, `offset` elements further.
+  Tensor& view(const Shape& shape, const Shape& strides, int64_t offset = 0);
+  int output_count() const { return count_; }
+
+  /// Throws E with "op: message".
+  template <class E, class... Parts> [[noreturn]] void fail(const Parts&... parts) const {
+    throw E(detail::str(name(), ": ", parts...), where_of_error());
+  }
+  template <class E, class... Parts> void check(bool condition, const Parts&... parts) const {
+    if (!condition) [[unlikely]] fail<E>(parts...);
+  }
+  /// A dim in [0, rank), from one that may be negative.
+  int dim(int64_t dim, int rank) const;
+  void check_floating(int input) const;
+
+ private:
+  std::string_view name() const;
+  Where where_of_error() const { return where; }
+  Device device() const;
+
+  std::span<Tensor> outputs_;
+  int count_ = 0;
+
+ public:
+  Where where;
+};
+
+/// What a gradient rule sees. The rule returns one tensor for each input, undefined where there
+/// is no gradient; it is written with public functions, so that it can itself be differentiated
+/// and traced. Gradients of broadcast or promoted operands are summed and cast by the engine.
+class OpContext {
+ public:
+  virtual const Op& op() const = 0;
+  virtual const Attributes& attributes() const = 0;
+  /// Gradient of output i; zeros if nothing flowed into it.
+  virtual Tensor grad_output(int i = 0) const = 0;
+  virtual bool has_grad_output(int i) const = 0;
+  virtual Tensor input(int i) const = 0;   ///< must be in Op::saved
+  virtual Tensor output(int i = 0) const = 0;  ///< must be in Op::saved
+  virtual const Shape& input_shape(int i) const = 0;
+  virtual DType input_dtype(int i) const = 0;
+  virtual Device device() const = 0;
+  virtual int input_count() const = 0;
+  /// False where nobody asked for this gradient: don't compute it.
+  virtual bool needs_grad(int input) const = 0;
+
+  double attribute(std::string_view name) const { return attributes().number(name); }
+  int64_t integer(std::string_view name) const { return attributes().integer(name); }
+  const Shape& integers(std::string_view name) const { return attributes().integers(name); }
+
+ protected:
+  ~OpContext() = default;
+};
+
+/// What a kernel sees: inputs with values, outputs with memory. Kernels never allocate outputs.
+class KernelContext {
+ public:
+  KernelContext(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                std::span<const Tensor> outputs, Where where)
+      : op(op), inputs(inputs), outputs(outputs), attributes(attributes), where(where) {}
+
+  const Op& op;
+  std::span<const Tensor> inputs;
+  std::span<const Tensor> outputs;
+  const Attributes& attributes;
+  Where where;
+
+  const TensorImpl& in(int i) const { return *inputs[static_cast<size_t>(i)].impl(); }
+  TensorImpl& out(int i = 0) const { return *outputs[static_cast<size_t>(i)].impl(); }
+  /// Elements of a contiguous input; DTypeError if it holds another type.
+  template <class T> std::span<const T> input(int i) const {
+    if (in(i).dtype != dtype_of<T>) [[unlikely]] wrong_type("input", i, in(i).dtype, dtype_of<T>);
+    return {static_cast<const T*>(in(i).data), static_cast<size_t>(in(i).shape.numel())};
+  }
+  template <class T> std::span<T> output(int i = 0) const {
+    if (out(i).dtype != dtype_of<T>) [[unlikely]] wrong_type("output", i, out(i).dtype, dtype_of<T>);
+    return {static_cast<T*>(out(i).data), static_cast<size_t>(out(i).shape.numel())};
+  }
+  double attribute(std::string_view name) const { return attributes.number(name); }
+  template <class E, class... Parts> [[noreturn]] void fail(const Parts&... parts) const {
+    throw E(detail::str(op_name(), ": ", parts...), where);
+  }
+
+ private:
+  std::string_view op_name() const;
+  [[noreturn]] void wrong_type(const char* role, int i, DType has, DType asked) const;
+};
+
+using InferFn = void (*)(Infer&);
+using GradFn = Tensors (*)(const OpContext&);
+using KernelFn = void (*)(KernelContext&);
+/// The op written with simpler public ops, for the compiler to fuse. Must agree with the kernel. No
+/// tensors at all: this call is better left whole.
+using DecomposeFn = Tensors (*)(std::span<const Tensor> inputs, const Attributes& attributes);
+
+/// Which operands the gradient rule of an op reads: `in(0) | out(0)`.
+constexpr uint32_t in(int i) { return 1u << i; }
+constexpr uint32_t out(int i) { return 1u << (16 + i); }
+inline constexpr uint32_t kSaveNothing = 0;
+
+/// dtypes that a pointwise op computes in.
+enum class Domain : uint8_t {
+  any,       ///< every dtype
+  numeric,   ///< all but bool
+  floating,  ///< integers and bool become float32 first
+  integral,  ///< integers and bool
+};
+/// The scalar expression of a pointwise op, over x, y, z.
+struct Pointwise {
+  int id = -1;               ///< index among the entries of pointwise.def; -1 for a user's op
+  const char* expression = nullptr;
+  Domain domain = Domain::any;
+  bool returns_bool = false; ///< comparisons and logic
+  bool selects = false;      ///< first operand is bool whatever the others are (where)
+};
+
+/// What Autocast does to the float32 (or 16-bit) operands of an op.
+enum class AutocastRule : uint8_t {
+  keep,   ///< nothing: it computes in what it is given
+  lower,  ///< casts them to the 16-bit type: matrix products, where that is faster and accumulates in float32
+  widen,  ///< casts them to float32: sums of many terms, exponentials, losses
+};
+
+inline constexpr int kVariadic = -1;
+inline constexpr int kMaxOutputs = 4;
+
+struct Op {
+  const char* name = nullptr;
+  OpKind kind = OpKind::opaque;
+  int inputs = 1;   ///< kVariadic: any number
+  int outputs = 1;  ///< kMaxOutputs at most
+  InferFn infer = nullptr;
+  GradFn grad = nullptr;  ///< null: not differentiable
+  uint32_t saved = kSaveNothing;
+  /// Dispatch makes inputs contiguous before anything else sees them.
+  bool contiguous_inputs = false;
+  /// The kernel may write each output over the input of its type and layout: it reads an element before it writes it.
+  bool in_place = false;
+  DecomposeFn decompose = nullptr;
+  const char* onnx = nullptr;
+  Pointwise pointwise = {};
+  AutocastRule autocast = AutocastRule::keep;
+  // Filled by kernels/.
+  KernelFn cpu = nullptr;
+  KernelFn cuda = nullptr;
+  int id = -1;
+  const UserOp* user = nullptr;  ///< of an op that pointwise_op or custom_op made (core/custom_op.h)
+
+  bool is_pointwise() const { return kind == OpKind::pointwise; }
+
+  /// Calls the op, as the functions of ops.h call theirs. Pointwise operands broadcast and promote. ValueError if the
+  /// number of operands, or of results, or an attribute, isn't the op's. Defined in core/custom_op.cpp.
+  Tensor operator()(const Arg& x, const Attributes& attributes = {}) const;
+  Tensor operator()(const Arg& x, const Arg& y, const Attributes& attributes = {}) const;
+  Tensor operator()(const Arg& x, const Arg& y, const Arg& z, const Attributes& attributes = {}) const;
+  /// Any number of operands and results.
+  Tensors operator()(const Tensors& operands, const Attributes& attributes = {}, Where where = Where::current()) const;
+};
+
+/// All ops. Each family adds its own in core/ops/<family>.cpp, and its kernels in
+/// kernels/<device>/<family>; core/families.def names the families.
+class OpTable {
+ public:
+  Op& add(Op op);
+  /// The op of that name; asserts that it exists.
+  Op& at(std::string_view name);
+  Op* find(std::string_view name);
+  /// Users' ops are added to the end.
+  std::span<Op* const> all() const { return ops_; }
+
+ private:
+  std::vector<Op*> ops_;
+};
+
+/// The table, filled at first use.
+OpTable& op_table();
+inline const Op& find_op(std::string_view name) { return op_table().at(name); }
+
+/// Fills the table: definitions, kernels, and what hangs on dispatch (see Recorder, ExpressionCompiler). Called once, before
+/// the first op runs. Defined in assemble.cpp, the one place that knows all layers.
+void assemble(OpTable& table);
+
+}  // namespace tandem

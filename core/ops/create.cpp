@@ -1,0 +1,198 @@
+// Making tensors: constants, ranges, casts, copies and moves.
+#include <cmath>
+#include <cstring>
+
+#include "core/dispatch.h"
+#include "core/ops/ops.h"
+
+namespace tandem {
+
+namespace {
+
+void infer_create(Infer& op) {
+  const Shape& shape = op.attributes.integers("shape");
+  for (int64_t extent : shape) op.check<ShapeError>(extent >= 0, "negative extent in shape ", shape);
+  op.output(shape, op.attributes.dtype("dtype")).impl()->device = parse_device(op.attributes.text("device"));
+}
+
+void infer_cast(Infer& op) {
+  const DType type = op.attributes.dtype("dtype");
+  Tensor& output = op.output(op.input(0));
+  output.impl()->dtype = type;
+}
+
+void infer_contiguous(Infer& op) { op.output(op.input(0).shape(), op.input(0).dtype()); }
+void infer_copy(Infer& op) { op.output(op.input(0)); }
+void infer_transfer(Infer& op) {
+  op.output(op.input(0).shape(), op.input(0).dtype()).impl()->device = parse_device(op.attributes.text("device"));
+}
+
+/// Backend::copy between devices; the input is contiguous.
+void transfer_kernel(KernelContext& op) {
+  const TensorImpl& from = op.in(0);
+  TensorImpl& to = op.out();
+  const DeviceKind kind = from.device.is_cuda() ? from.device.kind : to.device.kind;
+  backend(kind).copy(to.data, to.device, from.data, from.device,
+                     static_cast<size_t>(from.shape.numel() * size_of(from.dtype)));
+}
+
+Tensor create(const char* name, const Shape& shape, TensorOptions options, Attributes attributes, Where where) {
+  attributes.set({"shape", shape});
+  attributes.set({"dtype", options.dtype});
+  attributes.set({"device", to_string(options.device)});
+  Tensor result = dispatch(find_op(name), {}, attributes, where);
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
+}  // namespace
+
+void define_create(OpTable& table) {
+  table.add({.name = "full", .kind = OpKind::create, .inputs = 0, .infer = infer_create});
+  table.add({.name = "arange", .kind = OpKind::create, .inputs = 0, .infer = infer_create});
+  table.add({.name = "cast", .kind = OpKind::pointwise, .infer = infer_cast,
+             .grad = [](const OpContext& op) {
+               return Tensors{is_floating(op.input_dtype(0)) ? to(op.grad_output(), op.input_dtype(0)) : Tensor()};
+             },
+             .onnx = "Cast"});
+  table.add({.name = "contiguous", .kind = OpKind::pointwise, .infer = infer_contiguous,
+             .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; }});
+  table.add({.name = "copy", .kind = OpKind::pointwise, .infer = infer_copy,
+             .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; }, .onnx = "Identity"});
+  table.add({.name = "barrier", .kind = OpKind::opaque, .inputs = 2, .infer = [](Infer& op) { op.output(op.input(0)); },
+             .grad = [](const OpContext& op) { return Tensors{op.grad_output(), Tensor()}; }});
+  Op& transfer = table.add({.name = "transfer", .kind = OpKind::opaque, .infer = infer_transfer,
+                            .grad = [](const OpContext& op) { return Tensors{to(op.grad_output(), op.device())}; },
+                            .contiguous_inputs = true});
+  transfer.cpu = transfer.cuda = transfer_kernel;
+}
+
+Tensor empty(const Shape& shape, TensorOptions options, Where where) {
+  if (interceptor()) return zeros(shape, options, where);
+  for (int64_t extent : shape)
+    if (extent < 0) throw ShapeError(detail::str("empty: negative extent in shape ", shape), user_line(where));
+  TensorImpl* impl = TensorImpl::create();
+  impl->dtype = options.dtype;
+  impl->device = options.device;
+  impl->set_contiguous_layout(shape);
+  Tensor result = Tensor::adopt(impl);
+  try {
+    impl->allocate();
+  } catch (const OutOfMemoryError& error) {
+    throw OutOfMemoryError(detail::str("empty of ", options.dtype, shape, ": ", error.message()), user_line(where));
+  }
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
+Tensor full(const Shape& shape, double value, TensorOptions options, Where where) {
+  return create("full", shape, options, {{"value", value}}, where);
+}
+Tensor zeros(const Shape& shape, TensorOptions options, Where where) { return full(shape, 0, options, where); }
+Tensor ones(const Shape& shape, TensorOptions options, Where where) { return full(shape, 1, options, where); }
+Tensor zeros_like(const Tensor& like, Where where) {
+  return full(like.shape(), 0, {.dtype = like.dtype(), .device = like.device()}, where);
+}
+Tensor ones_like(const Tensor& like, Where where) {
+  return full(like.shape(), 1, {.dtype = like.dtype(), .device = like.device()}, where);
+}
+Tensor full_like(const Tensor& like, double value, Where where) {
+  return full(like.shape(), value, {.dtype = like.dtype(), .device = like.device()}, where);
+}
+Tensor empty_like(const Tensor& like, Where where) {
+  return empty(like.shape(), {.dtype = like.dtype(), .device = like.device()}, where);
+}
+Tensor eye(int64_t rows, std::optional<int64_t> columns, TensorOptions options, Where where) {
+  const WhereScope scope(where);
+  if (rows < 0 || columns.value_or(0) < 0)
+    throw ShapeError(detail::str("eye: negative extent in ", rows, " x ", columns.value_or(rows)), user_line(where));
+  const TensorOptions positions{.dtype = int64, .device = options.device};
+  const Tensor diagonal = reshape(arange(0, rows, 1, positions), {rows, 1}) == arange(0, columns.value_or(rows), 1, positions);
+  Tensor result = to(diagonal, options.dtype);
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
+Tensor arange(int64_t end, Where where) { return arange(0, end, 1, {.dtype = int64}, where); }
+Tensor arange(int64_t begin, int64_t end, int64_t step, TensorOptions options, Where where) {
+  if (step == 0 || (end - begin) / step < 0)
+    throw ValueError(detail::str("arange: from ", begin, " to ", end, " can't be walked in steps of ", step), user_line(where));
+  const int64_t count = (end - begin + step - (step > 0 ? 1 : -1)) / step;
+  return create("arange", {count}, options,
+                {{"begin", static_cast<double>(begin)}, {"step", static_cast<double>(step)}}, where);
+}
+Tensor linspace(double begin, double end, int64_t count, TensorOptions options, Where where) {
+  if (count < 0) throw ValueError(detail::str("linspace: negative count ", count), user_line(where));
+  return create("arange", {count}, options,
+                {{"begin", begin}, {"step", count > 1 ? (end - begin) / static_cast<double>(count - 1) : 0.0}}, where);
+}
+
+Tensor from_blob(void* data, const Shape& shape, TensorOptions options, Where where) {
+  for (int64_t extent : shape)
+    if (extent < 0) throw ShapeError(detail::str("from_blob: negative extent in shape ", shape), user_line(where));
+  if (!data && shape.numel() > 0) throw ValueError(detail::str("from_blob: a null pointer for ", shape), user_line(where));
+  TensorImpl* impl = TensorImpl::create();
+  impl->dtype = options.dtype;
+  impl->device = options.device;
+  impl->set_contiguous_layout(shape);
+  impl->storage = Storage::wrap(data, static_cast<size_t>(shape.numel() * size_of(options.dtype)), options.device);
+  impl->data = data;
+  Tensor result = Tensor::adopt(impl);
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
+Tensor from_host(const void* data, DType dtype, const Shape& shape, TensorOptions options, Where where) {
+  Interceptor* tracer = set_interceptor(nullptr);  // inside a trace this is a constant
+  Tensor result = empty(shape, {.dtype = dtype}, where);
+  set_interceptor(tracer);
+  if (tracer) tracer->constant(result);
+  if (const size_t bytes = static_cast<size_t>(shape.numel() * size_of(dtype))) std::memcpy(result.impl()->data, data, bytes);
+  result = result.to(options.device, where);
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
+Tensor to(const Arg& x, DType dtype) {
+  const Tensor& tensor = x.tensor();
+  if (tensor.dtype() == dtype) return tensor;
+  static const Op& op = find_op("cast");
+  return dispatch(op, {tensor}, {{"dtype", dtype}}, x.where());
+}
+
+Tensor to(const Arg& x, Device device) {
+  const Tensor& tensor = x.tensor();
+  if (tensor.device() == device) return tensor;
+  static const Op& op = find_op("transfer");
+  return dispatch(op, {tensor}, {{"device", to_string(device)}}, x.where());
+}
+
+Tensor clone(const Arg& x) {
+  static const Op& op = find_op("copy");
+  return dispatch(op, {x.tensor()}, {}, x.where());
+}
+
+Tensor barrier(const Arg& x, const Tensor& after) {
+  static const Op& op = find_op("barrier");
+  return dispatch(op, {x.tensor(), after}, {}, x.where());
+}
+
+Tensor contiguous(const Arg& x) {
+  const Tensor& tensor = x.tensor();
+  if (tensor.is_contiguous()) return tensor;
+  static const Op& op = find_op("contiguous");
+  return dispatch(op, {tensor}, {}, x.where());
+}
+
+bool allclose(const Tensor& a, const Tensor& b, CloseOptions options, Where where) {
+  WhereScope scope(where);
+  if (a.shape() != b.shape()) return false;
+  const std::vector<double> x = a.to_vector<double>(), y = b.to_vector<double>();
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (x[i] == y[i]) continue;
+    if (!(std::fabs(x[i] - y[i]) <= options.atol + options.rtol * std::fabs(y[i]))) return false;
+  }
+  return true;
+}
+
+}  // namespace tandem

@@ -1,0 +1,74 @@
+// Losses.
+#pragma once
+
+#include <optional>
+
+#include "../dispatch.h"
+#include "../tensor.h"
+
+namespace tandem {
+
+// Losses: what torch.nn.functional calls the same, with its defaults.
+/// What becomes of the losses of single elements or rows. batchmean, their sum divided by the extent of dim 0, is for kl_div.
+enum class Reduction : uint8_t { mean, sum, none, batchmean };
+struct LossOptions {
+  Reduction reduction = Reduction::mean;
+};
+struct CrossEntropyOptions {
+  Tensor weight = {};                         ///< [classes]; mean is then the weighted mean
+  std::optional<int64_t> ignore_index = {};   ///< rows with this label count for nothing (PyTorch: -100, without being asked)
+  double label_smoothing = 0;                 ///< this part of each label is spread over all classes (Szegedy 2016)
+  Reduction reduction = Reduction::mean;
+};
+/// -log softmax(logits)[label] of logits [batch, classes, d1..] or [classes] at int64 labels [batch, d1..]. Labels of the
+/// logits' own shape and a floating dtype are probabilities: -sum over classes of label log softmax(logits). By default the
+/// mean, which without other options is one kernel.
+Tensor cross_entropy(const Arg& logits, const Tensor& labels);
+Tensor cross_entropy(const Arg& logits, const Tensor& labels, const CrossEntropyOptions& options);
+struct NllOptions {
+  Tensor weight = {};
+  std::optional<int64_t> ignore_index = {};
+  Reduction reduction = Reduction::mean;
+};
+/// -log_probabilities[label], shapes and options as for cross_entropy.
+Tensor nll_loss(const Arg& log_probabilities, const Tensor& labels, const NllOptions& options = {});
+// Of x and a target of the same shape, element by element, d = x - target.
+Tensor mse_loss(const Arg& x, const Arg& target, LossOptions options = {});  ///< d^2
+Tensor l1_loss(const Arg& x, const Arg& target, LossOptions options = {});   ///< |d|
+struct HuberOptions {
+  double delta = 1;
+  Reduction reduction = Reduction::mean;
+};
+/// d^2 / 2 where |d| < delta, else delta (|d| - delta / 2)  (Huber 1964).
+Tensor huber_loss(const Arg& x, const Arg& target, HuberOptions options = {});
+struct SmoothL1Options {
+  double beta = 1;
+  Reduction reduction = Reduction::mean;
+};
+/// d^2 / (2 beta) where |d| < beta, else |d| - beta / 2.
+Tensor smooth_l1_loss(const Arg& x, const Arg& target, SmoothL1Options options = {});
+struct BinaryCrossEntropyOptions {
+  Tensor weight = {};  ///< of each element; broadcasts
+  Reduction reduction = Reduction::mean;
+};
+/// -(target log p + (1 - target) log(1 - p)) of probabilities p; logarithms are at least -100, as in PyTorch.
+Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEntropyOptions& options = {});
+struct BceWithLogitsOptions {
+  Tensor weight = {};      ///< of each element; broadcasts
+  Tensor pos_weight = {};  ///< of the positive part, target log p; broadcasts
+  Reduction reduction = Reduction::mean;
+};
+/// The same of p = sigmoid(logits), exact also where p is all but 0 or 1.
+Tensor binary_cross_entropy_with_logits(const Arg& logits, const Arg& target, const BceWithLogitsOptions& options = {});
+inline Tensor bce_with_logits(const Arg& logits, const Arg& target, const BceWithLogitsOptions& options = {}) {
+  return binary_cross_entropy_with_logits(logits, target, options);
+}
+struct KlDivOptions {
+  bool log_target = false;  ///< the target, too, is log-probabilities
+  Reduction reduction = Reduction::mean;
+};
+/// target (log target - x) of log-probabilities x (Kullback, Leibler 1951); 0 where the target is 0. The divergence of
+/// distributions is the sum over each; reduction batchmean gives its mean over the batch.
+Tensor kl_div(const Arg& x, const Arg& target, KlDivOptions options = {});
+
+}  // namespace tandem

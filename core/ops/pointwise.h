@@ -1,0 +1,57 @@
+// One number in, one out: the functions of core/pointwise.def, operators, and forms with defaults.
+#pragma once
+
+#include "../dispatch.h"
+#include "../tensor.h"
+
+namespace tandem {
+
+// Pointwise (core/pointwise.def): operands broadcast and promote as in PyTorch.
+#define TANDEM_UNARY(name, ...) Tensor name(const Arg& x);
+#define TANDEM_TEST(name, ...) Tensor name(const Arg& x);
+#define TANDEM_BINARY(name, ...) Tensor name(const Arg& x, const Arg& y);
+#define TANDEM_COMPARE(name, ...) Tensor name(const Arg& x, const Arg& y);
+#define TANDEM_TERNARY(name, ...) Tensor name(const Arg& x, const Arg& y, const Arg& z);
+#define TANDEM_SELECT(name, ...) Tensor name(const Arg& condition, const Arg& y, const Arg& z);
+#include "../pointwise.def"
+#undef TANDEM_UNARY
+#undef TANDEM_TEST
+#undef TANDEM_BINARY
+#undef TANDEM_COMPARE
+#undef TANDEM_TERNARY
+#undef TANDEM_SELECT
+
+// The defaults of PyTorch, and forms with options.
+inline Tensor leaky_relu(const Arg& x) { return leaky_relu(x, 0.01); }
+inline Tensor elu(const Arg& x) { return elu(x, 1.0); }
+/// log(1 + exp(beta x)) / beta, and x itself where beta x > threshold.
+inline Tensor softplus(const Arg& x, const Arg& beta) { return softplus(x, beta, 20.0); }
+inline Tensor softplus(const Arg& x) { return softplus(x, 1.0, 20.0); }
+/// With either bound absent: clamp(x, {.min = 0}).
+Tensor clamp(const Arg& x, Bounds bounds);
+Tensor hardtanh(const Arg& x, double min = -1, double max = 1);  ///< clamp by another name
+Tensor relu6(const Arg& x);                                      ///< clamp(x, 0, 6)
+Tensor hardsigmoid(const Arg& x);                                ///< clamp(x + 3, 0, 6) / 6
+Tensor bitwise_not(const Arg& x);                                ///< of bool: logical_not
+/// x with `value` where the mask (bool, broadcast to x) is true.
+Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value);
+
+inline Tensor operator-(const Arg& x) { return neg(x); }
+inline Tensor operator+(const Arg& x, const Arg& y) { return add(x, y); }
+inline Tensor operator-(const Arg& x, const Arg& y) { return sub(x, y); }
+inline Tensor operator*(const Arg& x, const Arg& y) { return mul(x, y); }
+inline Tensor operator/(const Arg& x, const Arg& y) { return div(x, y); }
+inline Tensor operator==(const Arg& x, const Arg& y) { return equal(x, y); }
+inline Tensor operator!=(const Arg& x, const Arg& y) { return not_equal(x, y); }
+inline Tensor operator<(const Arg& x, const Arg& y) { return less(x, y); }
+inline Tensor operator<=(const Arg& x, const Arg& y) { return less_equal(x, y); }
+inline Tensor operator>(const Arg& x, const Arg& y) { return greater(x, y); }
+inline Tensor operator>=(const Arg& x, const Arg& y) { return greater_equal(x, y); }
+// Of integers and bool: (x > 0) & (x < 1). There are no && and ||, which would lose their short circuit: for other
+// dtypes write logical_and, logical_or.
+inline Tensor operator&(const Arg& x, const Arg& y) { return bitwise_and(x, y); }
+inline Tensor operator|(const Arg& x, const Arg& y) { return bitwise_or(x, y); }
+inline Tensor operator^(const Arg& x, const Arg& y) { return bitwise_xor(x, y); }
+inline Tensor operator~(const Arg& x) { return bitwise_not(x); }
+
+}  // namespace tandem

@@ -1,0 +1,348 @@
+// Views (reshape, permute, slice, expand, diagonal), concat, and ops that put elements in other places (pad, flip, tril). Views
+// share storage; only reshape of a layout that strides can't express copies. What is made of these is in rearrange.cpp.
+#include <optional>
+
+#include "core/dispatch.h"
+#include "core/ops/ops.h"
+
+namespace tandem {
+
+namespace {
+
+/// Strides with which `to` shows the same elements in the same order, if there are any. Walks both
+/// shapes from the inside: a run of input dims that lie evenly in memory is split among output dims.
+std::optional<Shape> reshape_strides(const Shape& from, const Shape& strides, const Shape& to) {
+  if (from.numel() == 0 || is_contiguous(from, strides)) return contiguous_strides(to);
+  Shape result = Shape::filled(to.size(), 1);
+  int j = to.size() - 1;
+  int64_t run = 1, inner = 1;  // elements in the run, and the stride of its innermost dim
+  for (int i = from.size() - 1; i >= 0; --i) {
+    if (from[i] != 1) {
+      if (run == 1) inner = strides[i];
+      run *= from[i];
+    }
+    int outer = i - 1;
+    while (outer >= 0 && from[outer] == 1) --outer;
+    const bool run_ends = outer < 0 || (from[i] != 1 && strides[outer] != from[i] * strides[i]);
+    if (!run_ends) continue;
+    for (int64_t stride = inner; j >= 0 && (run > 1 || to[j] == 1); --j) {
+      if (run % to[j] != 0) return std::nullopt;
+      run /= to[j];
+      result[j] = stride;
+      stride *= to[j];
+    }
+    if (run != 1) return std::nullopt;
+  }
+  return result;
+}
+
+void infer_reshape(Infer& op) {
+  const Tensor& x = op.input(0);
+  const Shape& shape = op.attributes.integers("shape");
+  const std::optional<Shape> strides = reshape_strides(x.shape(), x.strides(), shape);
+  TANDEM_ASSERT(strides, "reshape of a layout that needs a copy");
+  op.view(shape, *strides);
+}
+
+void infer_permute(Infer& op) {
+  const Tensor& x = op.input(0);
+  const Shape& dims = op.attributes.integers("dims");
+  op.check<DimensionError>(dims.size() == x.rank(), "needs one dim for each of the ", x.rank(), " of ", x.shape(), ", got ", dims);
+  Shape shape = dims, strides = dims;
+  uint32_t seen = 0;
+  for (int i = 0; i < dims.size(); ++i) {
+    const int d = op.dim(dims[i], x.rank());
+    op.check<DimensionError>(!(seen & (1u << d)), "dim ", d, " is named twice in ", dims);
+    seen |= 1u << d;
+    shape[i] = x.shape()[d];
+    strides[i] = x.strides()[d];
+  }
+  op.view(shape, strides);
+}
+
+void infer_slice(Infer& op) {
+  const Tensor& x = op.input(0);
+  const int d = static_cast<int>(op.attributes.integer("dim"));
+  const int64_t begin = op.attributes.integer("begin"), end = op.attributes.integer("end"), step = op.attributes.integer("step");
+  Shape shape = x.shape(), strides = x.strides();
+  shape[d] = end > begin ? (end - begin + step - 1) / step : 0;
+  strides[d] *= step;
+  op.view(shape, strides, shape[d] ? begin * x.strides()[d] : 0);
+}
+
+void infer_expand(Infer& op) {
+  const Tensor& x = op.input(0);
+  const Shape& shape = op.attributes.integers("shape");
+  op.check<ShapeError>(shape.size() >= x.rank(), "can't expand ", x.shape(), " to ", shape, ": fewer dims");
+  Shape strides = Shape::filled(shape.size(), 0);
+  const int shift = shape.size() - x.rank();
+  for (int i = 0; i < x.rank(); ++i) {
+    op.check<ShapeError>(x.shape()[i] == shape[i + shift] || x.shape()[i] == 1, "can't expand ", x.shape(), " to ", shape, " (",
+                         x.shape()[i], " and ", shape[i + shift], " at dim ", i + shift, "); only extents of 1 repeat");
+    strides[i + shift] = x.shape()[i] == 1 && shape[i + shift] != 1 ? 0 : x.strides()[i];
+  }
+  op.view(shape, strides);
+}
+
+void infer_concat(Infer& op) {
+  op.check<ValueError>(!op.inputs.empty(), "needs at least one tensor");
+  const Tensor& first = op.input(0);
+  op.check<ShapeError>(first.rank() > 0, "0-d tensors can't be joined; unsqueeze them");
+  const int dim = static_cast<int>(op.attributes.integer("dim"));
+  Shape shape = first.shape();
+  shape[dim] = 0;
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    const Tensor& x = op.inputs[i];
+    op.check<DTypeError>(x.dtype() == first.dtype(), "tensor ", i, " is ", x.dtype(), ", tensor 0 is ", first.dtype());
+    bool fits = x.rank() == first.rank();
+    for (int d = 0; fits && d < x.rank(); ++d) fits = d == dim || x.shape()[d] == first.shape()[d];
+    op.check<ShapeError>(fits, "tensor ", i, " ", x.shape(), " doesn't fit tensor 0 ", first.shape(), " in every dim but ", dim);
+    shape[dim] += x.shape()[dim];
+  }
+  op.output(shape, first.dtype());
+}
+
+void infer_slice_grad(Infer& op) {
+  Shape shape = op.input(0).shape();
+  shape[static_cast<int>(op.attributes.integer("dim"))] = op.attributes.integer("size");
+  op.output(shape, op.input(0).dtype());
+}
+
+/// Extents and strides of a diagonal over dims (n1, s1) and (n2, s2): their sum is its stride.
+void infer_diagonal(Infer& op) {
+  const Tensor& x = op.input(0);
+  const int dim1 = static_cast<int>(op.attributes.integer("dim1")), dim2 = static_cast<int>(op.attributes.integer("dim2"));
+  const int64_t offset = op.attributes.integer("offset");
+  const int64_t first1 = std::max<int64_t>(-offset, 0), first2 = std::max<int64_t>(offset, 0);
+  const int64_t length = std::max<int64_t>(std::min(x.shape()[dim1] - first1, x.shape()[dim2] - first2), 0);
+  Shape shape, strides;
+  for (int d = 0; d < x.rank(); ++d)
+    if (d != dim1 && d != dim2) shape.push_back(x.shape()[d]), strides.push_back(x.strides()[d]);
+  shape.push_back(length);
+  strides.push_back(x.strides()[dim1] + x.strides()[dim2]);
+  op.view(shape, strides, length ? first1 * x.strides()[dim1] + first2 * x.strides()[dim2] : 0);
+}
+
+void infer_diagonal_grad(Infer& op) { op.output(op.attributes.integers("shape"), op.input(0).dtype()); }
+
+void infer_pad(Infer& op) {
+  const Shape &before = op.attributes.integers("before"), &after = op.attributes.integers("after");
+  Shape shape = op.input(0).shape();
+  for (int d = 0; d < shape.size(); ++d) shape[d] += before[d] + after[d];
+  op.output(shape, op.input(0).dtype());
+}
+
+void infer_same(Infer& op) { op.output(op.input(0).shape(), op.input(0).dtype()); }
+
+void infer_triangle(Infer& op) {
+  op.check<ShapeError>(op.input(0).rank() >= 2, "needs [.., rows, columns], got ", op.input(0).shape());
+  infer_same(op);
+}
+
+template <bool lower> Tensors decompose_triangle(std::span<const Tensor> inputs, const Attributes& attributes) {
+  const Tensor& x = inputs[0];
+  const TensorOptions options{.dtype = int64, .device = x.device()};
+  const Tensor rows = unsqueeze(arange(0, x.shape()[x.rank() - 2], 1, options), 1), columns = arange(0, x.shape().back(), 1, options);
+  const Tensor last = rows + attributes.integer("diagonal");
+  return {where(lower ? columns <= last : columns >= last, x, zeros({}, {.dtype = x.dtype(), .device = x.device()}))};
+}
+
+int checked_dim(const char* name, int64_t dim, int rank, Where where) {
+  if (dim < -rank || dim >= rank)
+    throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for rank ", rank, " (", -rank, " to ", rank - 1, ")"),
+                         user_line(where));
+  return static_cast<int>(dim < 0 ? dim + rank : dim);
+}
+
+}  // namespace
+
+void define_shape(OpTable& table) {
+  table.add({.name = "reshape", .kind = OpKind::view, .infer = infer_reshape,
+             .grad = [](const OpContext& op) { return Tensors{reshape(op.grad_output(), op.input_shape(0))}; }, .onnx = "Reshape"});
+  table.add({.name = "permute", .kind = OpKind::view, .infer = infer_permute,
+             .grad = [](const OpContext& op) {
+               const Shape& dims = op.integers("dims");
+               Dims inverse = dims;
+               for (int i = 0; i < dims.size(); ++i) inverse[static_cast<int>(dims[i])] = i;
+               return Tensors{permute(op.grad_output(), inverse)};
+             },
+             .onnx = "Transpose"});
+  table.add({.name = "slice", .kind = OpKind::view, .infer = infer_slice,
+             .grad = [](const OpContext& op) {
+               const int64_t dim = op.integer("dim");
+               return Tensors{slice_grad(op.grad_output(), dim, op.integer("begin"), op.integer("step"),
+                                         op.input_shape(0)[static_cast<int>(dim)])};
+             },
+             .onnx = "Slice"});
+  table.add({.name = "expand", .kind = OpKind::view, .infer = infer_expand,
+             .grad = [](const OpContext& op) { return Tensors{sum_to(op.grad_output(), op.input_shape(0))}; }, .onnx = "Expand"});
+  table.add({.name = "concat", .kind = OpKind::opaque, .inputs = kVariadic, .infer = infer_concat,
+             .grad = [](const OpContext& op) {
+               Tensors result;
+               const int64_t dim = op.integer("dim");
+               int64_t begin = 0;
+               for (int i = 0; i < op.input_count(); ++i) {
+                 const int64_t extent = op.input_shape(i)[static_cast<int>(dim)];
+                 result.push_back(op.needs_grad(i) ? slice(op.grad_output(), dim, begin, begin + extent) : Tensor());
+                 begin += extent;
+               }
+               return result;
+             },
+             .onnx = "Concat"});
+  table.add({.name = "slice_grad", .kind = OpKind::opaque, .infer = infer_slice_grad,
+             .grad = [](const OpContext& op) {
+               const int64_t begin = op.integer("begin"), step = op.integer("step"), dim = op.integer("dim");
+               const int64_t count = op.input_shape(0)[static_cast<int>(dim)];
+               return Tensors{slice(op.grad_output(), dim, begin, count ? begin + (count - 1) * step + 1 : begin, step)};
+             }});
+  table.add({.name = "diagonal", .kind = OpKind::view, .infer = infer_diagonal,
+             .grad = [](const OpContext& op) {
+               return Tensors{diagonal_grad(op.grad_output(), op.input_shape(0), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
+             }});
+  table.add({.name = "diagonal_grad", .kind = OpKind::opaque, .infer = infer_diagonal_grad,
+             .grad = [](const OpContext& op) {
+               return Tensors{diagonal(op.grad_output(), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
+             }});
+  table.add({.name = "pad", .kind = OpKind::opaque, .infer = infer_pad,
+             .grad = [](const OpContext& op) {
+               const Shape &before = op.integers("before"), &shape = op.input_shape(0);
+               Tensor g = op.grad_output();
+               for (int d = 0; d < shape.size(); ++d)
+                 if (g.shape()[d] != shape[d]) g = slice(g, d, before[d], before[d] + shape[d]);
+               return Tensors{g};
+             },
+             .onnx = "Pad"});
+  table.add({.name = "flip", .kind = OpKind::opaque, .infer = infer_same,
+             .grad = [](const OpContext& op) { return Tensors{flip(op.grad_output(), Dims(op.integers("dims")))}; }});
+  table.add({.name = "tril", .kind = OpKind::opaque, .infer = infer_triangle,
+             .grad = [](const OpContext& op) { return Tensors{tril(op.grad_output(), op.integer("diagonal"))}; },
+             .contiguous_inputs = true, .decompose = decompose_triangle<true>, .onnx = "Trilu"});
+  table.add({.name = "triu", .kind = OpKind::opaque, .infer = infer_triangle,
+             .grad = [](const OpContext& op) { return Tensors{triu(op.grad_output(), op.integer("diagonal"))}; },
+             .contiguous_inputs = true, .decompose = decompose_triangle<false>, .onnx = "Trilu"});
+}
+
+Tensor reshape(const Arg& x, const Shape& wanted) {
+  const Tensor& tensor = x.tensor();
+  Shape shape = wanted;
+  int64_t known = 1;
+  int free_dim = -1;
+  for (int i = 0; i < shape.size(); ++i) {
+    if (shape[i] == -1 && free_dim < 0) free_dim = i;
+    else if (shape[i] < 0) throw ShapeError(detail::str("reshape: ", wanted, ": only one extent may be -1, none below"), user_line(x.where()));
+    else known *= shape[i];
+  }
+  const int64_t numel = tensor.numel();
+  if (free_dim >= 0 && known > 0) shape[free_dim] = numel / known;
+  if ((free_dim >= 0 && known == 0) || shape.numel() != numel)
+    throw ShapeError(detail::str("reshape: ", tensor.shape(), " has ", numel, " elements, ", wanted, " doesn't"), user_line(x.where()));
+  if (shape == tensor.shape()) return tensor;
+  static const Op& op = find_op("reshape");
+  const Tensor source = reshape_strides(tensor.shape(), tensor.strides(), shape) ? tensor : contiguous(x);
+  return dispatch(op, {source}, {{"shape", shape}}, x.where());
+}
+
+Tensor flatten(const Arg& x, int64_t start_dim, int64_t end_dim) {
+  const Tensor& tensor = x.tensor();
+  if (tensor.rank() == 0) return reshape(x, {1});
+  const int start = checked_dim("flatten", start_dim, tensor.rank(), x.where()), end = checked_dim("flatten", end_dim, tensor.rank(), x.where());
+  if (start > end) throw DimensionError(detail::str("flatten: start dim ", start, " is after end dim ", end), user_line(x.where()));
+  Shape shape;
+  for (int i = 0; i < tensor.rank(); ++i) {
+    if (i <= start || i > end) shape.push_back(tensor.shape()[i]);
+    else shape[start] *= tensor.shape()[i];
+  }
+  return reshape(x, shape);
+}
+
+Tensor permute(const Arg& x, const Dims& dims) {
+  static const Op& op = find_op("permute");
+  Shape positive = dims;
+  for (int64_t& d : positive)
+    if (d < 0) d += x.tensor().rank();
+  return dispatch(op, {x.tensor()}, {{"dims", positive}}, x.where());
+}
+
+Tensor transpose(const Arg& x, int64_t a, int64_t b) {
+  const int rank = x.tensor().rank();
+  Dims dims;
+  for (int i = 0; i < rank; ++i) dims.push_back(i);
+  std::swap(dims[checked_dim("transpose", a, rank, x.where())], dims[checked_dim("transpose", b, rank, x.where())]);
+  return permute(x, dims);
+}
+
+Tensor slice(const Arg& x, int64_t dim, int64_t begin, int64_t end, int64_t step) {
+  static const Op& op = find_op("slice");
+  const Tensor& tensor = x.tensor();
+  const int d = checked_dim("slice", dim, tensor.rank(), x.where());
+  if (step < 1) throw ValueError(detail::str("slice: step ", step, " must be at least 1; use flip to reverse"), user_line(x.where()));
+  const int64_t extent = tensor.shape()[d];
+  const auto bound = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + extent : i, 0, extent); };
+  begin = bound(begin);
+  return dispatch(op, {tensor}, {{"dim", d}, {"begin", begin}, {"end", std::max(begin, bound(end))}, {"step", step}}, x.where());
+}
+
+Tensor select(const Arg& x, int64_t dim, int64_t index) {
+  const Tensor& tensor = x.tensor();
+  const int d = checked_dim("select", dim, tensor.rank(), x.where());
+  const int64_t extent = tensor.shape()[d];
+  if (index < -extent || index >= extent)
+    throw DimensionError(detail::str("select: index ", index, " is out of range for dim ", d, " of ", tensor.shape()), user_line(x.where()));
+  if (index < 0) index += extent;
+  return squeeze({slice(x, d, index, index + 1), x.where()}, d);
+}
+
+Tensor expand(const Arg& x, const Shape& wanted) {
+  static const Op& op = find_op("expand");
+  const Tensor& tensor = x.tensor();
+  Shape shape = wanted;
+  for (int i = 0; i < shape.size(); ++i)
+    if (const int from = i - (shape.size() - tensor.rank()); shape[i] == -1 && from >= 0) shape[i] = tensor.shape()[from];
+  if (shape == tensor.shape()) return tensor;
+  return dispatch(op, {tensor}, {{"shape", shape}}, x.where());
+}
+
+Tensor squeeze(const Arg& x, int64_t dim) {
+  const int d = checked_dim("squeeze", dim, x.tensor().rank(), x.where());
+  Shape shape = x.tensor().shape();
+  if (shape[d] != 1) return x.tensor();
+  shape.erase(d);
+  return reshape(x, shape);
+}
+
+Tensor unsqueeze(const Arg& x, int64_t dim) {
+  Shape shape = x.tensor().shape();
+  if (shape.size() == kMaxRank)
+    throw ShapeError(detail::str("unsqueeze: ", shape, " has ", kMaxRank, " dims already, the most that a tensor may have"), user_line(x.where()));
+  shape.insert(checked_dim("unsqueeze", dim, shape.size() + 1, x.where()), 1);
+  return reshape(x, shape);
+}
+
+Tensor concat(const Tensors& tensors, int64_t dim, Where where) {
+  static const Op& op = find_op("concat");
+  if (tensors.empty()) throw ValueError("concat: needs at least one tensor", user_line(where));
+  for (const Tensor& tensor : tensors)
+    if (!tensor.defined()) throw UndefinedError("concat: a tensor is undefined", user_line(where));
+  const int d = checked_dim("concat", dim, tensors[0].rank(), where);
+  Tensor output;
+  dispatch(op, tensors, {{"dim", d}}, {&output, 1}, where);
+  return output;
+}
+
+Tensor slice_grad(const Arg& x, int64_t dim, int64_t begin, int64_t step, int64_t size) {
+  static const Op& op = find_op("slice_grad");
+  return dispatch(op, {x.tensor()}, {{"dim", dim}, {"begin", begin}, {"step", step}, {"size", size}}, x.where());
+}
+
+Tensor sum_to(const Arg& x, const Shape& shape) {
+  const Tensor& tensor = x.tensor();
+  if (tensor.shape() == shape) return tensor;
+  const int shift = tensor.rank() - shape.size();
+  Dims dims;
+  for (int i = 0; i < tensor.rank(); ++i)
+    if (i < shift || (shape[i - shift] == 1 && tensor.shape()[i] != 1)) dims.push_back(i);
+  const Tensor result = dims.empty() ? tensor : sum(x, dims, {.keepdim = true});
+  return reshape({result, x.where()}, shape);
+}
+
+}  // namespace tandem

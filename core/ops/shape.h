@@ -1,0 +1,78 @@
+// Casts, moves, views, and elements put in other places.
+#pragma once
+
+#include <vector>
+
+#include "../dispatch.h"
+#include "../tensor.h"
+
+namespace tandem {
+
+// Casts and moves.
+Tensor to(const Arg& x, DType dtype);
+Tensor to(const Arg& x, Device device);
+Tensor clone(const Arg& x);
+/// A copy of x that the graph compiler takes for another value than x, not to be made before `after` is: what is computed
+/// from it is computed again, and no earlier. checkpoint's means to give memory back; see autograd/checkpoint.h.
+Tensor barrier(const Arg& x, const Tensor& after);
+/// The tensor itself if its elements lie in row-major order, else a copy where they do.
+Tensor contiguous(const Arg& x);
+
+// Views. They share storage; reshape copies where strides don't allow it.
+Tensor reshape(const Arg& x, const Shape& shape);  ///< one extent may be -1
+Tensor flatten(const Arg& x, int64_t start_dim = 0, int64_t end_dim = -1);
+Tensor permute(const Arg& x, const Dims& dims);
+Tensor transpose(const Arg& x, int64_t a, int64_t b);
+Tensor slice(const Arg& x, int64_t dim, int64_t begin, int64_t end, int64_t step = 1);
+Tensor select(const Arg& x, int64_t dim, int64_t index);
+Tensor expand(const Arg& x, const Shape& shape);  ///< extents of 1 repeat; -1 keeps
+Tensor squeeze(const Arg& x, int64_t dim);
+Tensor unsqueeze(const Arg& x, int64_t dim);
+Tensor narrow(const Arg& x, int64_t dim, int64_t start, int64_t length);
+/// The elements whose positions in dim2 and dim1 differ by `offset`, as a new last dim.
+Tensor diagonal(const Arg& x, int64_t offset = 0, int64_t dim1 = 0, int64_t dim2 = 1);
+/// Dim source[i] becomes dim destination[i]; the others keep their order.
+Tensor movedim(const Arg& x, const Dims& source, const Dims& destination);
+inline Tensor swapdims(const Arg& x, int64_t a, int64_t b) { return transpose(x, a, b); }
+inline Tensor broadcast_to(const Arg& x, const Shape& shape) { return expand(x, shape); }
+/// The slices of `dim`, without it.
+Tensors unbind(const Arg& x, int64_t dim = 0);
+/// Pieces of `size` along `dim`, the last one smaller where that doesn't divide it; or of the sizes given.
+Tensors split(const Arg& x, int64_t size, int64_t dim = 0);
+Tensors split(const Arg& x, const std::vector<int64_t>& sizes, int64_t dim = 0);
+/// At most `chunks` pieces of one size, ceil(extent / chunks), but for the last.
+Tensors chunk(const Arg& x, int64_t chunks, int64_t dim = 0);
+
+// Elements in other places: copies.
+/// Joins tensors that agree in every dim but `dim`.
+Tensor concat(const Tensors& tensors, int64_t dim = 0, Where where = Where::current());
+/// Joins tensors of one shape along a new dim.
+Tensor stack(const Tensors& tensors, int64_t dim = 0, Where where = Where::current());
+Tensor flip(const Arg& x, const Dims& dims);  ///< in reverse order along these dims
+/// Shifts elements along each dim by its shift, those pushed over the end coming back at the start; without dims, as if
+/// x were flat.
+Tensor roll(const Arg& x, const Dims& shifts, const Dims& dims = {});
+/// x over and over, repeats[i] times along dim i; more repeats than dims add leading dims.
+Tensor repeat(const Arg& x, const Shape& repeats);
+/// Each slice of `dim`, `repeats` times in a row.
+Tensor repeat_interleave(const Arg& x, int64_t repeats, int64_t dim);
+/// The lower and upper triangle of the last two dims, zeros elsewhere: columns up to (from) row + diagonal.
+Tensor tril(const Arg& x, int64_t diagonal = 0);
+Tensor triu(const Arg& x, int64_t diagonal = 0);
+/// reflect mirrors without repeating the edge (3 2 | 1 2 3 | 2 1), replicate repeats the edge, circular wraps around.
+enum class PadMode : uint8_t { constant, reflect, replicate, circular };
+struct PadOptions {
+  PadMode mode = PadMode::constant;
+  double value = 0;  ///< of a constant padding
+};
+/// Widens dims: `padding` has how much before and after the last dim, then before and after the one ahead of it, and so on, as
+/// in PyTorch. Negative numbers cut off.
+Tensor pad(const Arg& x, const std::vector<int64_t>& padding, PadOptions options = {});
+/// `x` placed at [begin, begin + step, …) of `dim` in zeros of extent `size`: the gradient of slice.
+Tensor slice_grad(const Arg& x, int64_t dim, int64_t begin, int64_t step, int64_t size);
+/// x along a diagonal of zeros of `shape`: the gradient of diagonal.
+Tensor diagonal_grad(const Arg& x, const Shape& shape, int64_t offset, int64_t dim1, int64_t dim2);
+/// Sums away what broadcasting added, so that the result has `shape`.
+Tensor sum_to(const Arg& x, const Shape& shape);
+
+}  // namespace tandem

@@ -1,0 +1,38 @@
+// Spells loop kernels as CUDA C++ for run-time compilation (kernels/cuda/module.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "graph/ir/loop.h"
+
+namespace tandem::graph {
+
+/// How to launch a generated kernel: one launch for all segments of a LoopKernel and its finish. Its arguments
+/// are the buffers, each a device pointer, in the order of `buffers`; then, if `partial_bytes` is not zero, a
+/// pointer to so many bytes of device memory, zero at the first launch (each launch leaves its last eight zero).
+struct CudaKernelCall {
+  std::string name;
+  std::vector<int> buffers;  ///< indices in LoopKernel::buffers
+  unsigned blocks = 1;
+  unsigned threads = 256;
+  size_t partial_bytes = 0;
+};
+
+/// Collects kernels in one translation unit. Segments that read the same get one function.
+class CudaSource {
+ public:
+  /// One launch, or several where the arguments of one would be too many.
+  std::vector<CudaKernelCall> add(const LoopKernel& kernel);
+  /// The whole source; empty if no kernel was added.
+  std::string text() const;
+  std::vector<std::string> kernel_names() const { return kernel_names_; }
+
+ private:
+  std::string function(const std::string& body);
+  std::vector<std::pair<std::string, std::string>> functions_;  ///< body, name
+  std::vector<std::string> helpers_;                            ///< one for each op and dtype in use
+  std::vector<std::string> kernels_, kernel_names_;
+};
+
+}  // namespace tandem::graph

@@ -1,0 +1,112 @@
+// Graph: a traced program as typed SSA over the one op table. Values are tensors with a type; nodes
+// are op calls in an order that respects their operands.
+#pragma once
+
+#include <iosfwd>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../../core/op.h"
+
+namespace tandem {
+
+struct ValueType {
+  DType dtype = DType::float32;
+  Device device;
+  Shape shape;
+  Shape strides;  ///< layout of the value if it is put in memory
+  bool operator==(const ValueType&) const = default;
+};
+std::ostream& operator<<(std::ostream& out, const ValueType& type);  ///< "float32[64, 10]"
+
+/// Where a value that no node makes comes from.
+enum class LeafKind : uint8_t {
+  argument,  ///< an argument of the traced function
+  state,     ///< a tensor that it closed over: read at each call
+  gradient,  ///< grad() of such a tensor: read at each call
+  constant,  ///< a tensor made from C++ values in the trace
+  scalar,    ///< a C++ number in the trace
+};
+std::string_view name_of(LeafKind kind);
+
+struct Leaf {
+  LeafKind kind = LeafKind::argument;
+  int value = -1;
+  int argument = -1;     ///< position, of an argument
+  Tensor tensor = {};    ///< state and constant: the tensor itself; gradient: whose; scalar: 0-d. Undefined once parsed from text
+  double number = 0;     ///< of a scalar
+  bool run_time = false; ///< a scalar that has changed between traces: read at each call
+  Where where = {};
+};
+
+struct Value {
+  ValueType type;
+  int node = -1;    ///< -1: a leaf
+  int output = 0;   ///< which output of the node
+};
+
+struct LoopKernel;  // graph/loop.h: what a fused node computes
+
+struct Node {
+  const Op* op = nullptr;
+  std::vector<int> inputs;   ///< value ids
+  std::vector<int> outputs;
+  Attributes attributes;
+  Where where;
+  std::shared_ptr<const LoopKernel> fused;  ///< of op "fused"
+};
+
+/// A value to be stored in a state tensor after it is computed.
+struct StateWrite {
+  int leaf = -1;   ///< index in Graph::leaves, of kind state
+  int value = -1;
+  Where where;
+};
+/// grad() of a tensor after the call: a value, or cleared (-1).
+struct GradientWrite {
+  Tensor tensor = {};  ///< a tensor closed over; undefined for an argument (and once parsed)
+  int argument = -1;
+  int value = -1;
+};
+
+class Graph {
+ public:
+  std::vector<Value> values;
+  std::vector<Leaf> leaves;
+  std::vector<Node> nodes;
+  std::vector<int> outputs;
+  std::vector<StateWrite> writes;
+  std::vector<GradientWrite> gradients;
+  int64_t draws = 0;  ///< random draws that one run makes
+
+  int add_leaf(Leaf leaf, ValueType type);  ///< the value's id
+  /// Appends a call; output types come from the op's infer. The node's index.
+  int add_node(const Op& op, std::vector<int> inputs, Attributes attributes, Where where);
+  /// Index in `leaves` of the leaf that makes this value; -1 if a node does.
+  int leaf_of(int value) const;
+
+  size_t size() const { return nodes.size(); }
+  std::string to_string() const;
+  std::string to_dot() const;
+};
+std::ostream& operator<<(std::ostream& out, const Graph& graph);
+
+/// Reads what to_string() wrote; throws GraphError with the line. State and gradient leaves are
+/// then unbound: run the graph with the tensors given.
+Graph parse_graph(const std::string& text, Where where = Where::current());
+
+/// Throws GraphError if an operand is used before it is made, a type differs from what infer says, …
+void verify(const Graph& graph, const char* after_pass = "");
+
+namespace graph {
+/// Header tensors of the operands' types, for infer.
+Tensor header_of(const ValueType& type, bool is_scalar = false);
+ValueType type_of(const Tensor& tensor);
+/// For each value: the indices of the nodes that read it.
+std::vector<std::vector<int>> users(const Graph& graph);
+/// A copy of the string that lives as long as the program.
+const char* intern(const std::string& text);
+}  // namespace graph
+
+}  // namespace tandem

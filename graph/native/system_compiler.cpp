@@ -1,0 +1,319 @@
+// From source to loaded library: first the libraries in memory, then the cache on disk, then the compiler.
+#include "graph/native/system_compiler.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "graph/native/c_compiler.h"
+#include "graph/native/disk_cache.h"
+#include "graph/native/sha256.h"
+#include "kernels/cpu/support/isa.h"
+
+namespace tandem::graph {
+
+namespace {
+
+using detail::str;
+
+constexpr size_t kLibrariesHeld = 16;
+
+// The first lines of a compiler's message, indented.
+std::string quoted(const std::string& message) {
+  std::string text;
+  size_t begin = 0;
+  for (int line = 0; line < 20 && begin < message.size(); ++line) {
+    const size_t end = std::min(message.find('\n', begin), message.size());
+    text += "\n    " + message.substr(begin, std::min<size_t>(end - begin, 400));
+    begin = end + 1;
+  }
+  if (begin < message.size()) text += "\n    ...";
+  return text.empty() ? "\n    (it said nothing)" : text;
+}
+
+// Libraries in memory --------------------------------------------------------------------------------
+
+struct Slot {
+  std::mutex building;  // a second thread that wants the same source waits for the first
+  std::weak_ptr<KernelLibrary> library;
+};
+
+std::mutex table_mutex;
+std::map<Digest, std::shared_ptr<Slot>> table;
+std::deque<std::shared_ptr<KernelLibrary>> held;  // the last ones loaded
+
+std::shared_ptr<Slot> slot_of(const Digest& key) {
+  const std::lock_guard lock(table_mutex);
+  std::erase_if(table, [](const auto& entry) {
+    return entry.second.use_count() == 1 && entry.second->library.expired();
+  });
+  std::shared_ptr<Slot>& slot = table[key];
+  if (!slot) slot = std::make_shared<Slot>();
+  return slot;
+}
+
+void hold(const std::shared_ptr<KernelLibrary>& library) {
+  std::shared_ptr<KernelLibrary> dropped;  // unloaded outside of the lock
+  const std::lock_guard lock(table_mutex);
+  held.push_back(library);
+  if (held.size() <= kLibrariesHeld) return;
+  dropped = std::move(held.front());
+  held.pop_front();
+}
+
+void join(std::string& notes, const std::string& note) {
+  if (note.empty()) return;
+  if (!notes.empty()) notes += "; ";
+  notes += note;
+}
+
+}  // namespace
+
+// Building and loading --------------------------------------------------------------------------------
+
+struct LibraryLoader {
+  const std::string& source;
+  const FoundCompiler& compiler;
+  Isa isa;
+  Digest key;
+  Where where;
+  std::string name = hex(key);
+  std::string notes = {};
+  std::string problem = {};  // why nothing could be built anywhere
+
+  static Digest key_for(const std::string& source, const FoundCompiler& compiler, Isa isa) {
+    std::string text =
+        str("tandem ", TANDEM_VERSION, "\n", name_of(isa), "\n", compiler.status.version, "\n",
+            compiler.stamp, "\n", command_line(command_for(compiler.status, isa, "in", "out")), "\n");
+    return sha256(text + source);
+  }
+
+  static std::shared_ptr<KernelLibrary> join_parts(std::vector<std::shared_ptr<KernelLibrary>> parts) {
+    auto all = std::make_shared<KernelLibrary>();
+    all->from_cache = true;
+    for (const auto& part : parts) {
+      all->from_cache &= part->from_cache;
+      join(all->source_path, part->source_path);
+      if (all->note.find(part->note) == std::string::npos) join(all->note, part->note);
+    }
+    all->parts_ = std::move(parts);
+    return all;
+  }
+
+  std::shared_ptr<KernelLibrary> open(const std::string& path, std::string& error) const {
+    void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+      const char* text = dlerror();
+      error = text ? text : "dlopen failed";
+      return nullptr;
+    }
+    auto library = std::make_shared<KernelLibrary>();
+    library->handle_ = handle;
+    return library;
+  }
+
+  std::shared_ptr<KernelLibrary> find(const std::string& directory) {
+    const std::string path = directory + "/" + name + ".so", source_path = directory + "/" + name + ".c";
+    std::string wrong;
+    const Entry entry = check_sealed(path, key, wrong);
+    if (entry == Entry::absent) return nullptr;
+    if (entry == Entry::whole) {
+      if (auto library = open(path, wrong)) {
+        library->from_cache = true;
+        library->source_path = source_path;
+        if (access(source_path.c_str(), F_OK) != 0) write_file(source_path, source);
+        return library;
+      }
+    }
+    join(notes, "damaged cache entry, built again: " + wrong);
+    return nullptr;
+  }
+
+  // Null: not in this directory, for the reason `wrong`; `problem` is set as well where the compiler builds
+  // nothing.
+  std::shared_ptr<KernelLibrary> build(const std::string& directory, bool is_private, std::string& wrong) {
+    const std::string path = directory + "/" + name + ".so", source_path = directory + "/" + name + ".c";
+    wrong = write_file(source_path, source);
+    if (!wrong.empty()) return nullptr;
+
+    const std::string output = temporary_name(path);
+    const std::vector<std::string> command = command_for(compiler.status, isa, source_path, output);
+    const auto begin = std::chrono::steady_clock::now();
+    const ProcessResult result = run_compiler(command, directory);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const bool built = result.succeeded && access(output.c_str(), F_OK) == 0;
+    if (!built) {
+      unlink(output.c_str());
+      const std::string outcome = !result.problem.empty() ? result.problem
+                                  : result.succeeded      ? "it wrote no file"
+                                                          : result.outcome;
+      const bool full = result.output.find(std::strerror(ENOSPC)) != std::string::npos;
+      const bool late = result.problem.empty() && !result.succeeded && seconds >= compile_time_limit();
+      if (full) {
+        wrong = str("no space left in ", directory);
+        return nullptr;
+      }
+      // Is it the source, or can nothing be built here?
+      if (!late && !can_build_anything(compiler.status, isa, directory)) {
+        wrong = str("the C compiler can't build a library in ", directory, " (", outcome,
+                    "): ", command_line(command), quoted(result.output));
+        problem = wrong;
+        return nullptr;
+      }
+      if (is_private) keep_private_directories();
+      throw CompileError(
+          str(late ? "compile: the C compiler took too long over a generated source: "
+                   : "compile: the C compiler refused a generated source: ",
+              outcome, "\n  command: ", command_line(command), "\n  its message:", quoted(result.output),
+              "\n  The source is kept in ", source_path,
+              ". Generated source should always build: this is a fault of Tandem or of the compiler (",
+              compiler.status.version,
+              "), not of your program. Try another compiler (CC=clang or CC=gcc), or mode replay, and please "
+              "report it with that file."),
+          where);
+    }
+    // Written whole and sealed before it is loaded, so that what runs is what later runs will find.
+    wrong = store_sealed(output, path, key);
+    if (!wrong.empty()) {
+      unlink(output.c_str());
+      return nullptr;
+    }
+    std::string error;
+    auto library = open(path, error);
+    if (!library) {
+      wrong = "what was built there can't be loaded: " + error;
+      return nullptr;
+    }
+    library->compile_seconds = seconds;
+    library->source_path = source_path;
+    limit_cache(directory, name);
+    return library;
+  }
+
+  std::shared_ptr<KernelLibrary> find_or_build() {
+    std::string wrong;
+    const CacheDirectory cache = cache_directory();
+    if (cache.problem.empty()) {
+      auto library = find(cache.path);
+      if (!library) library = build(cache.path, false, wrong);
+      if (library) return library;
+    } else {
+      wrong = cache.problem;
+    }
+    join(notes, "kernels are not cached on disk: " + wrong);
+    for (size_t i = 0;; ++i) {
+      const CacheDirectory place = private_directory(i);
+      if (place.path.empty() && place.problem.empty()) {
+        problem = "no place to build kernels in: " + notes;
+        return nullptr;
+      }
+      wrong = place.problem;
+      problem.clear();
+      if (wrong.empty()) {
+        if (auto library = build(place.path, true, wrong)) return library;
+      }
+      if (!problem.empty()) {  // here and in the cache's directory: not the directory's fault
+        problem += std::string("\n  ") + kInstallCompiler;
+        condemn(compiler, problem);
+        return nullptr;
+      }
+      join(notes, wrong);
+    }
+  }
+};
+
+KernelLibrary::~KernelLibrary() {
+  if (handle_) dlclose(handle_);
+}
+
+void* KernelLibrary::symbol(const char* name) const {
+  if (handle_) return dlsym(handle_, name);
+  for (const auto& part : parts_)
+    if (void* address = part->symbol(name)) return address;
+  return nullptr;
+}
+
+std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason) {
+  if (reason) reason->clear();
+  const FoundCompiler compiler = current_compiler();
+  if (!compiler.status.problem.empty()) {
+    if (reason) *reason = compiler.status.problem;
+    return nullptr;
+  }
+  const Isa isa = current_isa();
+  const Digest key = LibraryLoader::key_for(source, compiler, isa);
+  const std::shared_ptr<Slot> slot = slot_of(key);
+  const std::lock_guard lock(slot->building);
+  if (auto library = slot->library.lock()) return library;
+  LibraryLoader loader{.source = source, .compiler = compiler, .isa = isa, .key = key, .where = where};
+  auto library = loader.find_or_build();
+  if (!library) {
+    if (reason) *reason = loader.problem;
+    return nullptr;
+  }
+  library->note = loader.notes;
+  slot->library = library;
+  hold(library);
+  return library;
+}
+
+std::shared_ptr<KernelLibrary> load_c_sources(const std::vector<std::string>& sources, Where where,
+                                              std::string* reason) {
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<std::shared_ptr<KernelLibrary>> parts(sources.size());
+  std::vector<std::string> reasons(sources.size());
+  std::vector<std::exception_ptr> errors(sources.size());
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i; (i = next++) < sources.size();) {
+      try {
+        parts[i] = load_c_source(sources[i], where, &reasons[i]);
+      } catch (...) {
+        errors[i] = std::current_exception();
+      }
+    }
+  };
+  std::thread second;
+  if (sources.size() > 1) second = std::thread(work);
+  work();
+  if (second.joinable()) second.join();
+
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+  if (reason) reason->clear();
+  for (size_t i = 0; i < parts.size(); ++i)
+    if (!parts[i]) {
+      if (reason) *reason = reasons[i];
+      return nullptr;
+    }
+  if (parts.size() == 1) return parts[0];
+  auto all = LibraryLoader::join_parts(std::move(parts));
+  if (!all->from_cache)
+    all->compile_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return all;
+}
+
+namespace testing {
+
+void forget_loaded_libraries() {
+  std::deque<std::shared_ptr<KernelLibrary>> dropped;
+  const std::lock_guard lock(table_mutex);
+  dropped.swap(held);
+  table.clear();
+}
+
+void set_compile_time_limit(double seconds) { compile_time_limit() = seconds; }
+
+}  // namespace testing
+
+}  // namespace tandem::graph

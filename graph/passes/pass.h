@@ -1,0 +1,69 @@
+// What passes share: a way to rewrite a graph node by node.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/autocast.h"
+#include "core/dispatch.h"
+#include "graph/ir/graph.h"
+
+namespace tandem::graph {
+
+/// Builds a new graph from an old one: leaves are copied, then each node is copied or replaced.
+/// Also an interceptor, so that public functions called while it is installed append nodes.
+class Rewriter final : public Interceptor {
+ public:
+  explicit Rewriter(const Graph& from);
+  ~Rewriter() override;
+
+  const Graph& from() const { return from_; }
+  Graph& to() { return to_; }
+  int mapped(int old_value) const { return map_[static_cast<size_t>(old_value)]; }
+  /// Copies the node with its operands mapped; keeps the layouts of its outputs.
+  void copy(const Node& node);
+  /// Lets `new_value` stand for `old_value`.
+  void replace(int old_value, int new_value) { map_[static_cast<size_t>(old_value)] = new_value; }
+  /// A symbolic tensor for a value of the new graph, to call public functions with.
+  Tensor symbol(int new_value);
+  /// A number as a leaf of the new graph.
+  int scalar(double number, DType dtype);
+  /// Replaces outputs, writes and gradients by what they map to, and hands the graph over.
+  Graph finish();
+
+  /// Ops with a decomposition are replaced by it as they are appended.
+  bool decompose = false;
+
+  void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs, Where where) override;
+  void assign(const Tensor& target, const Tensor& value, Where where) override;
+  void value_needed(const Tensor& tensor, const char* wanted_by, Where where) override;
+  void gradient_read(TensorImpl&) override {}
+  void gradient_written(TensorImpl&) override {}
+  void flag_read(const bool&) override {}
+  void constant(const Tensor&) override {}
+  int64_t draw() override { return 0; }
+
+ private:
+  const Graph& from_;
+  Graph to_;
+  std::vector<int> map_;
+  uint64_t id_;
+  Interceptor* previous_;
+  bool grad_was_enabled_;
+  AutocastOff autocast_off_;  ///< the trace holds every cast already
+};
+
+/// True for pointwise ops with a scalar expression, and for casts and copies, which have an obvious one.
+bool is_elementwise(const Op& op);
+/// The single number of a scalar leaf, or of a one-element constant, that stays the same between calls.
+const double* constant_number(const Graph& graph, int value);
+
+// The passes that rewrite op by op. fusion.h, lower.h and plan.h have those that choose kernels and memory.
+Graph decompose(const Graph& graph);
+Graph fold(const Graph& graph);
+Graph simplify(const Graph& graph);
+Graph common_subexpressions(const Graph& graph);
+Graph dead_code(const Graph& graph);
+
+}  // namespace tandem::graph

@@ -1,0 +1,46 @@
+// A whole step as one CUDA graph: recorded once, then launched by one call. Names no CUDA type.
+#pragma once
+
+#include <memory>
+
+#include "core/device.h"
+
+namespace tandem::gpu {
+
+/// Everything launched on the device's stream by this thread between begin() and end() is recorded instead of
+/// run. launch() runs it all, on the same addresses: whoever records must keep its tensors alive. Workspaces of
+/// kernels are kept by the capture.
+///
+///     Capture step(device);
+///     step.record([&] { … });
+///     step.launch();
+class Capture {
+ public:
+  explicit Capture(Device device);
+  ~Capture();
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+
+  void begin();
+  void end();
+  /// Ends a recording that failed; nothing is kept but the workspaces.
+  void abandon();
+  template <class F> void record(F&& f) {
+    begin();
+    try {
+      f();
+    } catch (...) {
+      abandon();
+      throw;
+    }
+    end();
+  }
+  void launch();
+  size_t nodes() const;  ///< kernels, copies and fills in the graph
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace tandem::gpu

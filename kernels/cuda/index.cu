@@ -1,0 +1,186 @@
+// embedding, gather and their gradients. The gradients add without atomics: each sum has one owner that takes
+// its terms in the order of their positions, so the bits are the same at every run. An id out of range
+// reads as NaN (all bits set) and adds nothing: a kernel can't raise an error.
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/kernels.h"
+
+namespace tandem {
+namespace gpu {
+namespace {
+
+template <class W>
+__global__ void __launch_bounds__(threads_per_block)
+    embedding(W* out, const W* weight, const int64_t* ids, int64_t positions, int64_t rows, int64_t width) {
+  for (int64_t i = global_thread(); i < positions * width; i += global_threads()) {
+    const int64_t position = i / width, id = ids[position];
+    out[i] = id >= 0 && id < rows ? weight[id * width + (i - position * width)] : W(~W(0));
+  }
+}
+
+// Wide rows: a warp copies one, 16 bytes a lane.
+__global__ void __launch_bounds__(threads_per_block)
+    embedding_packs(uint4* out, const uint4* weight, const int64_t* ids, int64_t positions, int64_t rows, int64_t width) {
+  const int64_t warps = global_threads() / 32;
+  for (int64_t position = global_thread() / 32; position < positions; position += warps) {
+    const int64_t id = ids[position];
+    for (int64_t i = threadIdx.x % 32; i < width; i += 32) {
+      out[position * width + i] = id >= 0 && id < rows ? weight[id * width + i] : make_uint4(~0u, ~0u, ~0u, ~0u);
+    }
+  }
+}
+
+// A block owns `own` rows of the table, of which it sums a tile of columns in shared memory. It runs through all ids,
+// 256 at a time: warps vote which are its own, in order, then every thread adds those rows in its columns.
+constexpr int grad_threads = 256;
+constexpr unsigned grad_tile = 512, grad_shared = 40 * 1024;
+
+template <class T>
+__global__ void __launch_bounds__(grad_threads)
+    embedding_grad(T* out, const T* grad, const int64_t* ids, int64_t positions, int64_t rows, int64_t width, unsigned own) {
+  using Wide = Compute<T>;
+  TANDEM_DYNAMIC_SHARED(Wide, sums);
+  TANDEM_SHARED(unsigned, votes, [grad_threads / 32]);
+  TANDEM_SHARED(int, matches, [grad_threads]);
+  const int64_t first_row = int64_t(blockIdx.x) * own, first_column = int64_t(blockIdx.y) * grad_tile;
+  const unsigned tile = unsigned(width - first_column < grad_tile ? width - first_column : grad_tile);
+  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (unsigned i = threadIdx.x; i < own * tile; i += grad_threads) sums[i] = 0;
+
+  for (int64_t base = 0; base < positions; base += grad_threads) {
+    const int64_t position = base + threadIdx.x;
+    const int64_t id = position < positions ? ids[position] : -1;
+    const bool mine = id >= first_row && id < first_row + own && id < rows;
+    const unsigned vote = __ballot_sync(all_lanes, mine);
+    if (lane == 0) votes[warp] = vote;
+    __syncthreads();
+    unsigned before = 0, total = 0;
+    for (unsigned w = 0; w < grad_threads / 32; ++w) {
+      if (w < warp) before += unsigned(__popc(votes[w]));
+      total += unsigned(__popc(votes[w]));
+    }
+    // Where in these 256, and in which of the block's rows.
+    if (mine) matches[before + unsigned(__popc(vote & ((1u << lane) - 1)))] = int(threadIdx.x << 16 | unsigned(id - first_row));
+    __syncthreads();
+    for (unsigned m = 0; m < total; ++m) {
+      const int64_t from = (base + (matches[m] >> 16)) * width + first_column;
+      Wide* const sum = sums + unsigned(matches[m] & 0xffff) * tile;
+      for (unsigned i = threadIdx.x; i < tile; i += grad_threads) sum[i] += widen(grad[from + i]);
+    }
+    __syncthreads();
+  }
+  __syncthreads();
+  for (unsigned i = threadIdx.x; i < own * tile; i += grad_threads) {
+    const int64_t row = first_row + i / tile;
+    if (row < rows) out[row * width + first_column + i % tile] = convert<T>(sums[i]);
+  }
+}
+
+template <class W>
+__global__ void __launch_bounds__(threads_per_block)
+    gather(W* out, const W* in, const int64_t* index, Layout<2> layout, int64_t stride, int64_t extent) {
+  const unsigned step = gridDim.x * blockDim.x;
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
+    int64_t offset[2];
+    layout.offsets(i, offset);
+    const int64_t at = index[offset[0]];
+    out[offset[0]] = at >= 0 && at < extent ? in[offset[1] + at * stride] : W(~W(0));
+  }
+}
+
+// One thread adds the elements of a line along dim, one after another, into the line of the result.
+template <class T>
+__global__ void __launch_bounds__(threads_per_block)
+    scatter_add(T* out, const T* in, const int64_t* index, Layout<2> lines, int64_t length, int64_t in_stride,
+                int64_t out_stride, int64_t extent) {
+  const unsigned step = gridDim.x * blockDim.x;
+  for (unsigned line = blockIdx.x * blockDim.x + threadIdx.x; line < lines.numel; line += step) {
+    int64_t offset[2];
+    lines.offsets(line, offset);
+    for (int64_t i = 0; i < length; ++i) {
+      const int64_t at = index[offset[0] + i * in_stride];
+      if (at < 0 || at >= extent) continue;
+      T& sum = out[offset[1] + at * out_stride];
+      sum = convert<T>(widen(sum) + widen(in[offset[0] + i * in_stride]));
+    }
+  }
+}
+
+void embedding_kernel(KernelContext& op) {
+  const TensorImpl &ids = op.in(0), &weight = op.in(1);
+  const int64_t positions = ids.shape.numel(), rows = weight.shape[0], width = weight.shape[1];
+  if (positions * width == 0) return;
+  const int64_t row_bytes = width * size_of(weight.dtype);
+  if (row_bytes % 16 == 0 && row_bytes >= 128 && is_aligned(weight.data) && is_aligned(op.out().data)) {
+    TANDEM_LAUNCH(embedding_packs, blocks_for(positions * 32), threads_per_block, 0, stream_of(op), data<uint4>(op.out()),
+                  data<uint4>(weight), data<int64_t>(ids), positions, rows, row_bytes / 16);
+    return;
+  }
+  visit_size(weight.dtype, [&]<class W>() {
+    TANDEM_LAUNCH((embedding<W>), blocks_for(positions * width), threads_per_block, 0, stream_of(op), data<W>(op.out()),
+                  data<W>(weight), data<int64_t>(ids), positions, rows, width);
+  });
+}
+
+void embedding_grad_kernel(KernelContext& op) {
+  visit_floating(op.out().dtype, [&]<class T>() {
+    const int64_t rows = op.out().shape[0], width = op.out().shape[1], positions = op.in(1).shape.numel();
+    if (rows * width == 0) return;
+    const int64_t tile = std::min(width, int64_t(grad_tile));
+    // Few rows a block, so that there are blocks enough; many, so that the ids are read seldom.
+    const int64_t most = int64_t(grad_shared) / (tile * int64_t(sizeof(Compute<T>)));
+    const unsigned own = unsigned(std::clamp(rows / (8 * multiprocessors()), int64_t(1), std::min(most, int64_t(32))));
+    const dim3 grid(unsigned(ceil_divide(rows, int64_t(own))), unsigned(ceil_divide(width, int64_t(grad_tile))));
+    TANDEM_LAUNCH((embedding_grad<T>), grid, grad_threads, size_t(own * tile) * sizeof(Compute<T>), stream_of(op),
+                  data<T>(op.out()), data<T>(op.in(0)), data<int64_t>(op.in(1)), positions, rows, width, own);
+  });
+}
+
+void gather_kernel(KernelContext& op) {
+  const TensorImpl &x = op.in(0), &index = op.in(1);
+  const int dim = int(op.attributes.integer("dim"));
+  Shape strides = x.strides;
+  if (strides.size() > 0) strides[dim] = 0;
+  const int64_t stride = x.shape.empty() ? 0 : x.strides[dim], extent = x.shape.empty() ? 1 : x.shape[dim];
+  const Iteration iteration(index.shape, {{&index.shape, &index.strides}, {&index.shape, &strides}});
+  visit_size(x.dtype, [&]<class W>() {
+    in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
+      TANDEM_LAUNCH((gather<W>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op), data<W>(op.out()) + offset[0],
+                    data<W>(x) + offset[1], data<int64_t>(index) + offset[0], Layout<2>(piece), stride, extent);
+    });
+  });
+}
+
+void scatter_add_kernel(KernelContext& op) {
+  const TensorImpl &x = op.in(0), &index = op.in(1);
+  TensorImpl& out = op.out();
+  const cudaStream_t stream = stream_of(op);
+  if (out.shape.numel() == 0) return;
+  check(cudaMemsetAsync(out.data, 0, size_t(out.shape.numel() * size_of(out.dtype)), stream), "scatter_add");
+  if (x.shape.numel() == 0) return;
+  const int dim = int(op.attributes.integer("dim"));
+  Shape lines = index.shape;
+  if (lines.size() > 0) lines[dim] = 1;
+  const bool scalar = x.shape.empty();
+  const int64_t length = scalar ? 1 : x.shape[dim], in_stride = scalar ? 0 : x.strides[dim];
+  const int64_t out_stride = scalar ? 0 : out.strides[dim], extent = scalar ? 1 : out.shape[dim];
+  const Iteration iteration(lines, {{&lines, &x.strides}, {&lines, &out.strides}});
+  visit_any(out.dtype, [&]<class T>() {
+    in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
+      TANDEM_LAUNCH((scatter_add<T>), blocks_for(piece.numel()), threads_per_block, 0, stream, data<T>(out) + offset[1],
+                    data<T>(x) + offset[0], data<int64_t>(index) + offset[0], Layout<2>(piece), length, in_stride, out_stride,
+                    extent);
+    });
+  });
+}
+
+}  // namespace
+}  // namespace gpu
+
+void add_cuda_index(OpTable& table) {
+  table.at("embedding").cuda = gpu::embedding_kernel;
+  table.at("embedding_grad").cuda = gpu::embedding_grad_kernel;
+  table.at("gather").cuda = gpu::gather_kernel;
+  table.at("scatter_add").cuda = gpu::scatter_add_kernel;
+}
+
+}  // namespace tandem

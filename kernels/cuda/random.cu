@@ -1,0 +1,148 @@
+// Random draws and dropout. Element i depends on (seed, draw, i) alone, so any grid draws the same numbers as the
+// CPU; a block of Philox serves the four elements (two of float64) that a thread writes.
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/kernels.h"
+#include "core/scalar/math.h"
+#include "core/scalar/philox.h"
+
+namespace tandem {
+namespace gpu {
+namespace {
+
+// {seed, draw}: numbers of this call, or two words on the device that a captured step reads at each replay.
+struct Key {
+  td_u64 seed = 0, draw = 0;
+  const td_u64* words = nullptr;
+  td_u64 site = 0;
+  __device__ __forceinline__ td_u64 get_seed() const { return words ? words[0] : seed; }
+  __device__ __forceinline__ td_u64 get_draw() const { return (words ? words[1] : draw) + site; }
+};
+
+Key key_of(const TensorImpl& tensor, const Attributes& attributes) {
+  Key key;
+  key.site = td_u64(attributes.integer("site"));
+  const auto* words = static_cast<const td_u64*>(tensor.data);
+  if (tensor.device.is_cuda()) {
+    key.words = words;
+  } else {
+    key.seed = words[0];
+    key.draw = words[1];
+  }
+  return key;
+}
+
+struct Uniform {
+  static __device__ __forceinline__ float of(td_philox_block block, td_u32 i, float) { return td_uniform_from_word(td_philox_pick(block, i)); }
+  static __device__ __forceinline__ double of(td_u64 seed, td_u64 draw, td_u64 index) { return td_uniform_f64(seed, draw, index); }
+};
+struct Normal {
+  static __device__ __forceinline__ float of(td_philox_block block, td_u32 i, float) { return td_normal_from_block(block, i); }
+  static __device__ __forceinline__ double of(td_u64 seed, td_u64 draw, td_u64 index) { return td_normal_f64(seed, draw, index); }
+};
+
+template <class T, class Distribution>
+__global__ void __launch_bounds__(threads_per_block) draw(T* out, Key key, int64_t count) {
+  const td_u64 seed = key.get_seed(), number = key.get_draw();
+  for (int64_t i = global_thread() * 4; i < count; i += global_threads() * 4) {
+    if constexpr (std::is_same_v<T, double>) {
+      for (int64_t k = i; k < i + 4 && k < count; ++k) out[k] = Distribution::of(seed, number, td_u64(k));
+    } else {
+      const td_philox_block block = td_philox_words(seed, number, td_u64(i) >> 2);
+      for (int k = 0; k < 4 && i + k < count; ++k) out[i + k] = convert<T>(Distribution::of(block, td_u32(k), 0.0f));
+    }
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads_per_block) draw_integers(T* out, Key key, int64_t low, td_u64 range, int64_t count) {
+  const td_u64 seed = key.get_seed(), number = key.get_draw();
+  for (int64_t i = global_thread(); i < count; i += global_threads()) {
+    // The upper half of word * range, for ranges beyond 2^32 too: td_random_below, but for its width.
+    const td_u64 word = td_philox_u32(seed, number, td_u64(i));
+    const td_u64 value = word * (range >> 32) + ((word * (range & 0xffffffffu)) >> 32);
+    out[i] = static_cast<T>(low + int64_t(value));
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads_per_block)
+    dropout_dense(T* out, const T* in, Key key, float probability, double exact_scale, int64_t count) {
+  const Compute<T> scale = widen(convert<T>(exact_scale));  // a number of x's type, as the pointwise ops have it
+  const td_u64 seed = key.get_seed(), number = key.get_draw();
+  for (int64_t i = global_thread() * 4; i < count; i += global_threads() * 4) {
+    const td_philox_block block = td_philox_words(seed, number, td_u64(i) >> 2);
+    for (int k = 0; k < 4 && i + k < count; ++k) {
+      const bool kept = td_uniform_from_word(td_philox_pick(block, td_u32(k))) >= probability;
+      out[i + k] = kept ? convert<T>(widen(in[i + k]) * scale) : convert<T>(0.0f);
+    }
+  }
+}
+
+// Operands: out, in, and the element's row-major index.
+template <class T>
+__global__ void __launch_bounds__(threads_per_block)
+    dropout_strided(T* out, const T* in, Key key, float probability, double exact_scale, int64_t first, Layout<3> layout) {
+  const Compute<T> scale = widen(convert<T>(exact_scale));
+  const td_u64 seed = key.get_seed(), number = key.get_draw();
+  const unsigned step = gridDim.x * blockDim.x;
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
+    int64_t offset[3];
+    layout.offsets(i, offset);
+    const bool kept = td_uniform_f32(seed, number, td_u64(first + offset[2])) >= probability;
+    out[offset[0]] = kept ? convert<T>(widen(in[offset[1]]) * scale) : convert<T>(0.0f);
+  }
+}
+
+template <class Distribution> void draw_kernel(KernelContext& op) {
+  const int64_t count = op.out().shape.numel();
+  if (count == 0) return;
+  visit_floating(op.out().dtype, [&]<class T>() {
+    TANDEM_LAUNCH((draw<T, Distribution>), blocks_for(ceil_divide(count, int64_t(4))), threads_per_block, 0, stream_of(op),
+                  data<T>(op.out()), key_of(op.in(0), op.attributes), count);
+  });
+}
+
+void draw_integers_kernel(KernelContext& op) {
+  const int64_t count = op.out().shape.numel(), low = op.attributes.integer("low"), high = op.attributes.integer("high");
+  if (count == 0) return;
+  visit_any(op.out().dtype, [&]<class T>() {
+    if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+      TANDEM_LAUNCH((draw_integers<T>), blocks_for(count), threads_per_block, 0, stream_of(op), data<T>(op.out()),
+                    key_of(op.in(0), op.attributes), low, td_u64(high) - td_u64(low), count);
+    }
+  });
+}
+
+void dropout_kernel(KernelContext& op) {
+  const TensorImpl& x = op.in(0);
+  TensorImpl& out = op.out();
+  const int64_t count = out.shape.numel();
+  if (count == 0) return;
+  const double p = op.attributes.number("p"), scale = p < 1 ? 1 / (1 - p) : 0;
+  const Key key = key_of(op.in(1), op.attributes);
+  visit_floating(out.dtype, [&]<class T>() {
+    if (x.contiguous && out.contiguous) {
+      TANDEM_LAUNCH((dropout_dense<T>), blocks_for(ceil_divide(count, int64_t(4))), threads_per_block, 0, stream_of(op),
+                    data<T>(out), data<T>(x), key, static_cast<float>(p), scale, count);
+      return;
+    }
+    const Shape index = contiguous_strides(out.shape);
+    const Iteration iteration(out.shape, {{&out.shape, &out.strides}, {&x.shape, &x.strides}, {&out.shape, &index}});
+    in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
+      TANDEM_LAUNCH((dropout_strided<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op), data<T>(out) + offset[0],
+                    data<T>(x) + offset[1], key, static_cast<float>(p), scale, offset[2], Layout<3>(piece));
+    });
+  });
+}
+
+}  // namespace
+}  // namespace gpu
+
+void add_cuda_random(OpTable& table) {
+  table.at("random_uniform").cuda = gpu::draw_kernel<gpu::Uniform>;
+  table.at("random_normal").cuda = gpu::draw_kernel<gpu::Normal>;
+  table.at("random_int").cuda = gpu::draw_integers_kernel;
+  table.at("dropout").cuda = gpu::dropout_kernel;
+}
+
+}  // namespace tandem

@@ -1,7 +1,0 @@
-// Pointwise loops over int32.
-#include "tandem/kernels/cpu/vector/pointwise.h"
-
-namespace tandem::TANDEM_ISA {
-const Loop* pointwise_i32() { return Table<int32_t, Paths::few>::loops; }
-
-}  // namespace tandem::TANDEM_ISA
