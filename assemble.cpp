@@ -4,7 +4,7 @@
 namespace tandem {
 
 // Each family is a file of that name in core/ops, kernels/cpu and kernels/cuda.
-#define TANDEM_FAMILY(family) \
+#define TANDEM_FAMILY(family)           \
   void define_##family(OpTable& table); \
   void add_cpu_##family(OpTable& table);
 #include "core/families.def"

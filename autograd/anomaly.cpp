@@ -37,11 +37,15 @@ void check_finite(const TapeNode& node, uint32_t i, const Tensor& gradient, cons
   std::string origin = "the gradient that it received is finite";
   if (received.defined() && !received.is_symbolic())
     if (const Count before = count(received, where); before.nan + before.infinite > 0)
-      origin = detail::str("the gradient that it received is not finite either (", before.nan, " NaN and ", before.infinite, " infinite of ", before.all, ")");
-  throw AnomalyError(detail::str("backward at ", to_string(where), ": the gradient of operand ", i, ", ", gradient.dtype(), gradient.shape(), ", of ", node.op->name,
-                                 " called at ", to_string(node.where), " has ", bad.nan, " NaN and ", bad.infinite, " infinite of ", bad.all, " elements; ", origin,
-                                 ". Look at the values that this line computes with (log or sqrt of 0, a division by 0, exp of a large number)"),
-                     node.where);
+      origin = detail::str("the gradient that it received is not finite either (", before.nan, " NaN and ",
+                           before.infinite, " infinite of ", before.all, ")");
+  throw AnomalyError(
+      detail::str("backward at ", to_string(where), ": the gradient of operand ", i, ", ", gradient.dtype(),
+                  gradient.shape(), ", of ", node.op->name, " called at ", to_string(node.where), " has ", bad.nan,
+                  " NaN and ", bad.infinite, " infinite of ", bad.all, " elements; ", origin,
+                  ". Look at the values that this line computes with (log or sqrt of 0, a division by 0, exp of a "
+                  "large number)"),
+      node.where);
 }
 
 }  // namespace tandem

@@ -100,10 +100,13 @@ class Rerun final : public NodeFunction {
     for (size_t r = 0; r < returned.size(); ++r) {
       if (!context.has_grad_output(static_cast<int>(r))) continue;
       const Tensor gradient = context.grad_output(static_cast<int>(r));
-      const bool same = returned[r] < again.size() && again[returned[r]].shape() == gradient.shape() && again[returned[r]].requires_grad();
+      const bool same = returned[r] < again.size() && again[returned[r]].shape() == gradient.shape() &&
+                        again[returned[r]].requires_grad();
       if (!same)
-        throw AutogradError(detail::str("checkpoint: run again for backward, the function gave another result ", returned[r],
-                                        " than before (another shape, or without gradient): it must do the same both times"), where_);
+        throw AutogradError(
+            detail::str("checkpoint: run again for backward, the function gave another result ", returned[r],
+                        " than before (another shape, or without gradient): it must do the same both times"),
+            where_);
       results.push_back(again[returned[r]]);
       seeds.push_back(gradient);
     }
@@ -147,7 +150,8 @@ struct NodeHandle {
 Tensors checkpoint_all(std::function<Tensors(const Tensors&)> function, const Tensors& inputs, Where where) {
   where = user_line(where);
   for (size_t i = 0; i < inputs.size(); ++i)
-    if (!inputs[i].defined()) throw UndefinedError(detail::str("checkpoint: input ", i, " is an undefined Tensor"), where);
+    if (!inputs[i].defined())
+      throw UndefinedError(detail::str("checkpoint: input ", i, " is an undefined Tensor"), where);
   if (!grad_enabled()) return function(inputs);
   const NodeHandle handle{new_node(checkpoint_op(), where)};
   TapeNode* node = handle.node;

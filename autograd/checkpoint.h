@@ -8,10 +8,13 @@
 namespace tandem {
 
 /// The same for functions of any number of tensors: see checkpoint() below.
-Tensors checkpoint_all(std::function<Tensors(const Tensors&)> function, const Tensors& inputs, Where where = Where::current());
+Tensors checkpoint_all(std::function<Tensors(const Tensors&)> function, const Tensors& inputs,
+                       Where where = Where::current());
 
 namespace detail {
-template <size_t... I, class F> auto apply_tensors(F& f, const Tensors& in, std::index_sequence<I...>) { return f(in[I]...); }
+template <size_t... I, class F> auto apply_tensors(F& f, const Tensors& in, std::index_sequence<I...>) {
+  return f(in[I]...);
+}
 }  // namespace detail
 
 /// f(x…), without what its gradient needs: none of the tensors that f makes on its way outlives the call. When backward
@@ -28,11 +31,11 @@ template <size_t... I, class F> auto apply_tensors(F& f, const Tensors& in, std:
 /// through barrier(), which common-subexpression elimination can't see through and which waits for the gradient of the
 /// result. So what is computed from those is computed again, and the memory of the first run is free in between. What f
 /// computes from parameters and constants alone may be shared by both runs.
-template <class F, std::same_as<Tensor>... X>
-auto checkpoint(F f, const X&... x) {
+template <class F, std::same_as<Tensor>... X> auto checkpoint(F f, const X&... x) {
   using Result = decltype(f(x...));
   const auto run = [f = std::move(f)](const Tensors& in) mutable {
-    if constexpr (std::is_same_v<Result, Tensor>) return Tensors{detail::apply_tensors(f, in, std::index_sequence_for<X...>())};
+    if constexpr (std::is_same_v<Result, Tensor>)
+      return Tensors{detail::apply_tensors(f, in, std::index_sequence_for<X...>())};
     else return detail::apply_tensors(f, in, std::index_sequence_for<X...>());
   };
   if constexpr (std::is_same_v<Result, Tensor>) {

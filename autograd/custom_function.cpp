@@ -20,20 +20,23 @@ struct FunctionContext::State {
 
 void FunctionContext::save(TensorList tensors) {
   for (const Tensor& tensor : tensors.items()) {
-    if (!tensor.defined()) throw UndefinedError(detail::str(state_->name, ": save: a tensor is undefined"), state_->where);
+    if (!tensor.defined())
+      throw UndefinedError(detail::str(state_->name, ": save: a tensor is undefined"), state_->where);
     state_->saved.push_back({{tensor, tensor.impl()->storage ? tensor.impl()->storage->version : 0}});
   }
 }
 
 Tensor FunctionContext::saved(size_t i) const {
   if (i >= state_->saved.size())
-    throw ValueError(detail::str(state_->name, ": saved(", i, "): forward saved ", state_->saved.size(), " tensors"), state_->where);
+    throw ValueError(detail::str(state_->name, ": saved(", i, "): forward saved ", state_->saved.size(), " tensors"),
+                     state_->where);
   const State::Saved& saved = state_->saved[i];
   if (saved.result >= 0 && rule_) return rule_->output(saved.result);
   const Tensor& tensor = saved.kept.tensor;
   if (const Storage* storage = tensor.impl()->storage; storage && storage->version != saved.kept.version)
-    throw InPlaceError(detail::str(state_->name, ": saved tensor ", i, " ", tensor.shape(), " was saved for backward at ", to_string(state_->where),
-                                   " and then overwritten at ", to_string(storage->last_write), "; assign after backward(), or save a clone()"),
+    throw InPlaceError(detail::str(state_->name, ": saved tensor ", i, " ", tensor.shape(),
+                                   " was saved for backward at ", to_string(state_->where), " and then overwritten at ",
+                                   to_string(storage->last_write), "; assign after backward(), or save a clone()"),
                        state_->where);
   return tensor;
 }
@@ -41,7 +44,9 @@ Tensor FunctionContext::saved(size_t i) const {
 std::any& FunctionContext::data() const { return state_->data; }
 bool FunctionContext::needs_grad(size_t input) const {
   if (input >= state_->needs_grad.size())
-    throw ValueError(detail::str(state_->name, ": needs_grad(", input, "): there are ", state_->needs_grad.size(), " inputs"), state_->where);
+    throw ValueError(
+        detail::str(state_->name, ": needs_grad(", input, "): there are ", state_->needs_grad.size(), " inputs"),
+        state_->where);
   return rule_ ? rule_->needs_grad(static_cast<int>(input)) : state_->needs_grad[input];
 }
 
@@ -62,7 +67,8 @@ class FunctionCall final : public NodeFunction {
     const NoGrad no_grad;
     Tensors results = definition_->forward(context, inputs).items();
     for (Tensor& result : results) {
-      if (!result.defined()) throw UndefinedError(detail::str(op_.name, ": forward returned an undefined Tensor"), state_->where);
+      if (!result.defined())
+        throw UndefinedError(detail::str(op_.name, ": forward returned an undefined Tensor"), state_->where);
       // A header of its own for the tape, also where forward returned an input. A saved result is kept by the node, so
       // that it doesn't keep itself alive.
       const Tensor own = result.detach();
@@ -101,7 +107,8 @@ Tensors CustomFunction::all(const Tensors& inputs, Where where) const {
   where = user_line(where);
   bool wants = false;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!inputs[i].defined()) throw UndefinedError(detail::str(definition_->name, ": input ", i, " is an undefined Tensor"), where);
+    if (!inputs[i].defined())
+      throw UndefinedError(detail::str(definition_->name, ": input ", i, " is an undefined Tensor"), where);
     wants = wants || inputs[i].requires_grad();
   }
   auto call = std::make_shared<FunctionCall>(definition_, where);
@@ -127,7 +134,9 @@ Tensors CustomFunction::all(const Tensors& inputs, Where where) const {
 
 Tensor CustomFunction::single(const Tensors& results) const {
   if (results.size() != 1)
-    throw ValueError(detail::str(definition_->name, ": forward gave ", results.size(), " results; call all({inputs…}) for them"), Where());
+    throw ValueError(
+        detail::str(definition_->name, ": forward gave ", results.size(), " results; call all({inputs…}) for them"),
+        Where());
   return results[0];
 }
 

@@ -61,8 +61,7 @@ class CustomFunction {
   explicit CustomFunction(std::shared_ptr<const FunctionDefinition> definition) : definition_(std::move(definition)) {}
 
   /// A function of one result. ValueError if forward gives several.
-  template <std::same_as<Tensor>... More>
-  Tensor operator()(const Tensor& first, const More&... more) const {
+  template <std::same_as<Tensor>... More> Tensor operator()(const Tensor& first, const More&... more) const {
     return single(all({first, more...}));
   }
   /// All results.

@@ -27,7 +27,8 @@ Tensors leaves(const Tensors& inputs) {
 /// Fixed weights in [0.5, 1.5) that tell elements apart.
 Tensor weights_like(const Tensor& x) {
   std::vector<double> values(static_cast<size_t>(x.numel()));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = 0.5 + std::fmod(0.61803398875 * static_cast<double>(i + 1), 1.0);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = 0.5 + std::fmod(0.61803398875 * static_cast<double>(i + 1), 1.0);
   return tensor(values).reshape(x.shape()).to(x.device());
 }
 
@@ -38,7 +39,8 @@ Tensor weighted(const std::function<Tensor(const Tensors&)>& f, const Tensors& x
 
 }  // namespace
 
-bool gradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors& inputs, GradCheckOptions options, Where where) {
+bool gradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors& inputs, GradCheckOptions options,
+               Where where) {
   where = user_line(where);
   const Tensors x = leaves(inputs);
   Tensors wanted;
@@ -46,7 +48,8 @@ bool gradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors& in
   for (size_t i = 0; i < x.size(); ++i)
     if (is_floating(x[i].dtype())) wanted.push_back(x[i]), positions.push_back(i);
   const Tensor y = weighted(f, x);
-  if (!y.requires_grad()) throw GradCheckError("gradcheck: the result has no tape: it doesn't depend on the inputs differentiably", where);
+  if (!y.requires_grad())
+    throw GradCheckError("gradcheck: the result has no tape: it doesn't depend on the inputs differentiably", where);
   const Tensors analytic = grad_of(y, wanted, {.allow_unused = true}, {}, where);
   NoGrad no_grad;
   for (size_t k = 0; k < wanted.size(); ++k) {
@@ -64,14 +67,16 @@ bool gradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors& in
       }
       const double numeric = (sides[1] - sides[0]) / (2 * options.step);
       if (!(std::fabs(numeric - gradient[i]) <= options.atol + options.rtol * std::fabs(numeric)))
-        throw GradCheckError(detail::str("gradcheck: input ", positions[k], " ", wanted[k].shape(), ", element ", i, ": the gradient rule gives ", gradient[i],
-                                         ", central differences ", numeric), where);
+        throw GradCheckError(detail::str("gradcheck: input ", positions[k], " ", wanted[k].shape(), ", element ", i,
+                                         ": the gradient rule gives ", gradient[i], ", central differences ", numeric),
+                             where);
     }
   }
   return true;
 }
 
-bool gradgradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors& inputs, GradCheckOptions options, Where where) {
+bool gradgradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors& inputs, GradCheckOptions options,
+                   Where where) {
   where = user_line(where);
   return gradcheck(
       [&](const Tensors& x) {
@@ -87,7 +92,8 @@ bool gradgradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors
         Tensor total;
         try {
           // A sum over the gradients, each entry weighted: its gradient is a row of second derivatives.
-          for (const Tensor& g : grad_of(weighted(f, x), wanted, {.create_graph = true, .allow_unused = true}, {}, where))
+          for (const Tensor& g :
+               grad_of(weighted(f, x), wanted, {.create_graph = true, .allow_unused = true}, {}, where))
             if (g.defined()) total = total.defined() ? total + sum(g * weights_like(g)) : sum(g * weights_like(g));
           // A gradient that is constant has no tape; zero times the inputs gives it one.
           for (const Tensor& each : wanted) total = total + sum(each) * 0;

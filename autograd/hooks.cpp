@@ -10,8 +10,10 @@ HookHandle Tensor::register_hook(std::function<Tensor(const Tensor&)> hook, Wher
   where = user_line(where);
   if (!defined()) throw UndefinedError("register_hook: the tensor is undefined", where);
   if (!requires_grad())
-    throw AutogradError(detail::str("register_hook: this tensor ", shape(), " requires no gradient, so the hook would never be called; call requires_grad(true) first"),
-                        where);
+    throw AutogradError(
+        detail::str("register_hook: this tensor ", shape(),
+                    " requires no gradient, so the hook would never be called; call requires_grad(true) first"),
+        where);
   if (!hook) throw ValueError("register_hook: the hook is an empty function", where);
   std::shared_ptr<GradientHooks>* place = nullptr;
   if (auto* node = static_cast<TapeNode*>(impl_->node)) {
@@ -27,7 +29,8 @@ HookHandle Tensor::register_hook(std::function<Tensor(const Tensor&)> hook, Wher
   const int64_t id = (*place)->next_id++;
   (*place)->hooks.push_back({id, std::move(hook)});
   return HookHandle([weak = std::weak_ptr(*place), id] {
-    if (const auto hooks = weak.lock()) std::erase_if(hooks->hooks, [id](const GradientHooks::Hook& each) { return each.id == id; });
+    if (const auto hooks = weak.lock())
+      std::erase_if(hooks->hooks, [id](const GradientHooks::Hook& each) { return each.id == id; });
   });
 }
 

@@ -43,7 +43,8 @@ inline void connect_operand(OperandRecord& operand, const Tensor& input) {
   }
 }
 
-void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs, Where where) {
+void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
+            Where where) {
   if (current_frame) [[unlikely]] {
     current_frame->note(inputs);
     current_frame->mark(outputs);
@@ -166,7 +167,8 @@ Tensor LeafAnchor::lock() {
   // Its last holder may be about to destroy it: from 0 there is no way back.
   int count = leaf_->references.load(std::memory_order_relaxed);
   while (count > 0)
-    if (leaf_->references.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel)) return Tensor::adopt(leaf_);
+    if (leaf_->references.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel))
+      return Tensor::adopt(leaf_);
   return {};
 }
 

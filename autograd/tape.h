@@ -25,7 +25,7 @@ struct TensorMeta {
 
 /// A saved operand or result, with the version of its storage when it was saved.
 struct SavedTensor {
-  Tensor tensor;         ///< for a result of the node itself: without its tape, to avoid a cycle
+  Tensor tensor;  ///< for a result of the node itself: without its tape, to avoid a cycle
   uint32_t version = 0;
 };
 
@@ -81,9 +81,9 @@ LeafExtra& make_extra(TensorImpl& leaf);
 
 /// What few nodes have.
 struct NodeExtra {
-  std::shared_ptr<NodeFunction> function;               ///< takes the place of op->grad
-  std::vector<std::shared_ptr<GradientHooks>> hooks;    ///< by result
-  std::vector<std::shared_ptr<LeafAnchor>> weak_leaves; ///< by operand
+  std::shared_ptr<NodeFunction> function;                ///< takes the place of op->grad
+  std::vector<std::shared_ptr<GradientHooks>> hooks;     ///< by result
+  std::vector<std::shared_ptr<LeafAnchor>> weak_leaves;  ///< by operand
 };
 
 struct TapeNode final : TapeNodeBase {
@@ -96,7 +96,7 @@ struct TapeNode final : TapeNodeBase {
   /// costs nothing.
   static constexpr int kClaim = 1 << 28;
   std::atomic<const void*> walk{nullptr};  ///< the walk that has claimed the node
-  void* pending = nullptr;  ///< the gradients that this walk has brought here
+  void* pending = nullptr;                 ///< the gradients that this walk has brought here
   uint32_t operand_count = 0, result_count = 0;
   OperandRecord inline_operands[2];
   ResultRecord inline_result;

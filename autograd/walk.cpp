@@ -30,7 +30,8 @@ class Context final : public OpContext {
   Tensor input(int i) const override {
     OperandRecord& operand = node_.operands()[i];
     check(operand.saved, "operand", i);
-    if (operand.edge.wanted && !operand.edge.node && !operand.edge.leaf.defined())  // held weakly: what was saved is detached
+    if (operand.edge.wanted && !operand.edge.node &&
+        !operand.edge.leaf.defined())  // held weakly: what was saved is detached
       if (Tensor leaf = node_.leaf(static_cast<uint32_t>(i)); leaf.defined()) return leaf;
     return operand.saved.tensor;
   }
@@ -54,15 +55,18 @@ class Context final : public OpContext {
  private:
   void check(const SavedTensor& saved, const char* role, int i) const {
     if (!saved.tensor.defined() && node_.op->user)
-      throw AutogradError(detail::str(node_.op->name, ": its gradient reads ", role, " ", i, ", which .saved doesn't name"), node_.where);
+      throw AutogradError(
+          detail::str(node_.op->name, ": its gradient reads ", role, " ", i, ", which .saved doesn't name"),
+          node_.where);
     TANDEM_ASSERT(saved.tensor.defined() || node_.released, node_.op->name, ": the gradient rule reads ", role, " ", i,
                   ", which Op::saved doesn't name");
     const Storage* storage = saved.tensor.impl() ? saved.tensor.impl()->storage : nullptr;
     if (storage && storage->version != saved.version)
-      throw InPlaceError(detail::str(node_.op->name, ": its ", role, " ", i, " ", saved.tensor.shape(), " was saved for backward at ",
-                                     to_string(node_.where), " and then overwritten at ", to_string(storage->last_write),
-                                     "; assign after backward(), or use a clone() in one of the two places"),
-                         where_);
+      throw InPlaceError(
+          detail::str(node_.op->name, ": its ", role, " ", i, " ", saved.tensor.shape(), " was saved for backward at ",
+                      to_string(node_.where), " and then overwritten at ", to_string(storage->last_write),
+                      "; assign after backward(), or use a clone() in one of the two places"),
+          where_);
   }
 
   const Walk& walk_;
@@ -130,7 +134,8 @@ void Walk::run() {
   if (!graph_leaves_.empty()) hold_weakly(graph_leaves_);
 }
 
-Tensors direct_gradients(const Tensors& outputs, const Tensors& inputs, const Tensors& grad_outputs, bool create_graph, Where where) {
+Tensors direct_gradients(const Tensors& outputs, const Tensors& inputs, const Tensors& grad_outputs, bool create_graph,
+                         Where where) {
   Walk walk(create_graph, create_graph, where);
   walk.want(inputs, Walk::Below::left);
   for (size_t i = 0; i < outputs.size(); ++i) walk.start(outputs[i], grad_outputs[i]);
@@ -160,7 +165,8 @@ void Walk::mark_useful(TapeNode* root) {
       if (!edge.wanted) continue;
       auto* next = static_cast<TapeNode*>(edge.node);
       if (!next) {
-        visit.useful = visit.useful || (wants_leaves_ && wanted_leaves_.count(visit.node->leaf(visit.operand - 1).impl()));
+        visit.useful =
+            visit.useful || (wants_leaves_ && wanted_leaves_.count(visit.node->leaf(visit.operand - 1).impl()));
       } else if (next->sequence >= oldest_wanted_) {
         if (wanted_nodes_.count(next)) {
           visit.useful = true;
@@ -197,10 +203,13 @@ bool Walk::reaches_wanted(TapeNode& node, uint32_t operand) const {
 /// (checkpoint), keep what they bring to it with themselves.
 void Walk::deliver(TapeNode* node, uint32_t index, const Tensor& gradient) {
   if (index >= node->result_count) [[unlikely]]
-    throw AutogradError(index == kNotAResult ? detail::str("checkpoint: backward reached a tensor that the function checkpointed at ", to_string(node->where),
-                                                           " made on the way and didn't return: return it too, or call backward() outside of the function")
-                                             : detail::str(node->op->name, ": no result ", index),
-                        where_);
+    throw AutogradError(
+        index == kNotAResult
+            ? detail::str(
+                  "checkpoint: backward reached a tensor that the function checkpointed at ", to_string(node->where),
+                  " made on the way and didn't return: return it too, or call backward() outside of the function")
+            : detail::str(node->op->name, ": no result ", index),
+        where_);
   Pending* pending = nullptr;
   if (node->walk.load(std::memory_order_relaxed) == this) pending = static_cast<Pending*>(node->pending);
   else if (!elsewhere_.empty())
@@ -262,7 +271,8 @@ void Walk::deliver_to_leaves() {
   for (auto& [leaf, gradient] : hooked_leaves_) accumulate(leaf, hooked(*extra_of(*leaf.impl())->hooks, gradient));
   if (!only_wanted_) return;
   for (auto& [leaf, gradient] : wanted_leaves_)
-    if (gradient.defined() && leaf->extra && extra_of(*leaf)->hooks) gradient = hooked(*extra_of(*leaf)->hooks, gradient);
+    if (gradient.defined() && leaf->extra && extra_of(*leaf)->hooks)
+      gradient = hooked(*extra_of(*leaf)->hooks, gradient);
 }
 
 // ---- Hooks.
@@ -273,8 +283,10 @@ Tensor Walk::hooked(const GradientHooks& hooks, Tensor gradient) const {
     const Tensor other = hook.function(gradient);
     if (!other.defined()) continue;
     if (other.shape() != gradient.shape())
-      throw ShapeError(detail::str("register_hook: the hook turned a gradient ", gradient.shape(), " into ", other.shape(),
-                                   "; it must return the same shape, or an undefined Tensor to leave the gradient as it is"), where_);
+      throw ShapeError(
+          detail::str("register_hook: the hook turned a gradient ", gradient.shape(), " into ", other.shape(),
+                      "; it must return the same shape, or an undefined Tensor to leave the gradient as it is"),
+          where_);
     gradient = other.to(gradient.dtype(), where_);
   }
   return gradient;
@@ -298,7 +310,8 @@ void Walk::step() {
     ~Release() { walk.release(pending); }
   } release{*this, pending};
 
-  if (node.extra && !node.extra->hooks.empty()) [[unlikely]] call_hooks(node, *pending);
+  if (node.extra && !node.extra->hooks.empty()) [[unlikely]]
+    call_hooks(node, *pending);
   if (only_wanted_) {
     if (const auto found = wanted_nodes_.find(&node); found != wanted_nodes_.end())
       for (TensorImpl* input : found->second) results_[input] = pending->gradient(input->output_index);
@@ -306,12 +319,15 @@ void Walk::step() {
     if (below == useful_.end() || !below->second) return;
   }
   if (node.released)
-    throw AutogradError(detail::str(node.op->name, ": backward reached the op recorded at ", to_string(node.where),
-                                    " a second time, after its saved tensors were freed; pass {.retain_graph = true} to the first backward"),
-                        where_);
+    throw AutogradError(
+        detail::str(
+            node.op->name, ": backward reached the op recorded at ", to_string(node.where),
+            " a second time, after its saved tensors were freed; pass {.retain_graph = true} to the first backward"),
+        where_);
   const WhereScope scope(node.where);
   Context context(*this, node, *pending, where_, create_graph_);
-  Tensors gradients = node.extra && node.extra->function ? node.extra->function->backward(context) : node.op->grad(context);
+  Tensors gradients =
+      node.extra && node.extra->function ? node.extra->function->backward(context) : node.op->grad(context);
   spread(node, *pending, gradients);
   if (!retain_graph_) node.release_saved();
 }
@@ -319,9 +335,11 @@ void Walk::step() {
 /// Sends what the rule gave on its way.
 void Walk::spread(TapeNode& node, Pending& pending, Tensors& gradients) {
   if (gradients.size() != node.operand_count) [[unlikely]] {
-    TANDEM_ASSERT(is_users(node), node.op->name, ": its gradient rule gives ", gradients.size(), " gradients for ", node.operand_count, " operands");
-    throw ValueError(detail::str(node.op->name, ": its gradient returns ", gradients.size(), " tensors, but there are ", node.operand_count,
-                                 " inputs; return one for each, undefined where there is none"), node.where);
+    TANDEM_ASSERT(is_users(node), node.op->name, ": its gradient rule gives ", gradients.size(), " gradients for ",
+                  node.operand_count, " operands");
+    throw ValueError(detail::str(node.op->name, ": its gradient returns ", gradients.size(), " tensors, but there are ",
+                                 node.operand_count, " inputs; return one for each, undefined where there is none"),
+                     node.where);
   }
   OperandRecord* operands = node.operands();
   for (uint32_t i = 0; i < node.operand_count; ++i) {
@@ -330,13 +348,17 @@ void Walk::spread(TapeNode& node, Pending& pending, Tensors& gradients) {
     if (!gradient.defined() || !reaches(node, i)) continue;
     if (gradient.shape() != operand.meta.shape) {
       if (!node.op->is_pointwise()) [[unlikely]] {
-        TANDEM_ASSERT(is_users(node), node.op->name, ": its gradient rule gives ", gradient.shape(), " for operand ", i, " ", operand.meta.shape);
-        throw ShapeError(detail::str(node.op->name, ": its gradient for input ", i, " has shape ", gradient.shape(), ", the input ", operand.meta.shape), node.where);
+        TANDEM_ASSERT(is_users(node), node.op->name, ": its gradient rule gives ", gradient.shape(), " for operand ", i,
+                      " ", operand.meta.shape);
+        throw ShapeError(detail::str(node.op->name, ": its gradient for input ", i, " has shape ", gradient.shape(),
+                                     ", the input ", operand.meta.shape),
+                         node.where);
       }
       gradient = sum_to(gradient, operand.meta.shape);
     }
     if (gradient.dtype() != operand.meta.dtype) gradient = gradient.to(operand.meta.dtype);
-    if (anomaly_) [[unlikely]] check_finite(node, i, gradient, pending.first, where_);
+    if (anomaly_) [[unlikely]]
+      check_finite(node, i, gradient, pending.first, where_);
     if (operand.edge.node) deliver(static_cast<TapeNode*>(operand.edge.node), operand.edge.output_index, gradient);
     else if (operand.edge.leaf.defined()) arrive_at_leaf(operand.edge.leaf, gradient);
     else if (const Tensor leaf = node.leaf(i); leaf.defined()) arrive_at_leaf(leaf, gradient);

@@ -13,9 +13,9 @@ namespace tandem {
 /// A node with the gradients that have arrived at its results.
 struct Pending {
   TapeNode* node;
-  bool claimed;       ///< the node points here; else Walk::elsewhere_ does
-  Tensor first;       ///< of result 0
-  Tensors others;     ///< of results 1, 2, …
+  bool claimed;    ///< the node points here; else Walk::elsewhere_ does
+  Tensor first;    ///< of result 0
+  Tensors others;  ///< of results 1, 2, …
   Tensor& gradient(uint32_t i) {
     if (i == 0) return first;
     if (others.size() < i) others.resize(node->result_count - 1);
@@ -25,7 +25,8 @@ struct Pending {
 
 class Walk {
  public:
-  Walk(bool create_graph, bool retain_graph, Where where) : create_graph_(create_graph), retain_graph_(retain_graph), where_(where) {}
+  Walk(bool create_graph, bool retain_graph, Where where)
+      : create_graph_(create_graph), retain_graph_(retain_graph), where_(where) {}
   ~Walk();
   Walk(const Walk&) = delete;
   Walk& operator=(const Walk&) = delete;
@@ -69,15 +70,16 @@ class Walk {
   std::priority_queue<Pending*, std::vector<Pending*>, Later> queue_;
   std::unordered_map<TapeNode*, Pending*> elsewhere_;  ///< of nodes that another walk is at
   std::unordered_map<TapeNode*, std::vector<TensorImpl*>> wanted_nodes_;
-  std::unordered_map<TapeNode*, bool> useful_;         ///< whether something wanted lies below
+  std::unordered_map<TapeNode*, bool> useful_;  ///< whether something wanted lies below
   std::unordered_map<TensorImpl*, Tensor> wanted_leaves_, results_;
   std::vector<std::pair<Tensor, Tensor>> hooked_leaves_;  ///< leaves with hooks, and all that has arrived there
-  Tensors graph_leaves_;                               ///< whose grad() has a tape of its own
+  Tensors graph_leaves_;                                  ///< whose grad() has a tape of its own
 };
 
 /// Gradients of the outputs with respect to the inputs, along paths of the tape that lead through no other input; undefined
 /// where there is none. Nothing below the inputs is touched.
-Tensors direct_gradients(const Tensors& outputs, const Tensors& inputs, const Tensors& grad_outputs, bool create_graph, Where where);
+Tensors direct_gradients(const Tensors& outputs, const Tensors& inputs, const Tensors& grad_outputs, bool create_graph,
+                         Where where);
 
 /// Makes the tapes of these leaves' gradients hold the leaves weakly. A leaf owns its grad(), whose tape (create_graph)
 /// leads back to the leaf: held both ways, neither would ever be freed.

@@ -45,8 +45,8 @@ struct Block {
   std::optional<nn::BatchNorm2d> shortcut_norm;
 
   Block(int64_t in, int64_t out, int64_t stride)
-      : first(in, out, 3, {.stride = stride, .padding = 1, .bias = false}), second(out, out, 3, {.padding = 1, .bias = false}),
-        first_norm(out), second_norm(out) {
+      : first(in, out, 3, {.stride = stride, .padding = 1, .bias = false}),
+        second(out, out, 3, {.padding = 1, .bias = false}), first_norm(out), second_norm(out) {
     if (in == out && stride == 1) return;
     shortcut.emplace(in, out, 1, nn::Conv2dOptions{.stride = stride, .bias = false});
     shortcut_norm.emplace(out);
@@ -55,8 +55,7 @@ struct Block {
     const td::Tensor y = second_norm(second(relu(first_norm(first(x)))));
     return relu(y + (shortcut ? (*shortcut_norm)((*shortcut)(x)) : x));
   }
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("first", first);
     v("second", second);
     v("first_norm", first_norm);
@@ -66,8 +65,7 @@ struct Block {
   }
 };
 
-template <int64_t width>
-struct ResNet8 {
+template <int64_t width> struct ResNet8 {
   static constexpr double momentum = peers::momentum;
   static td::Shape input() { return {peers::batch, 3, 32, 32}; }
 
@@ -83,8 +81,7 @@ struct ResNet8 {
   }
 };
 
-template <class Model>
-struct Training {
+template <class Model> struct Training {
   Model model;
   nn::optim::Sgd optimizer{nn::parameters(model), {.lr = peers::learning_rate, .momentum = Model::momentum}};
   std::vector<std::pair<td::Tensor, td::Tensor>> batches;
@@ -103,7 +100,9 @@ struct TextModel {
   nn::Linear output{peers::text_width, peers::vocabulary};
 
   /// Symbols [time, batch] to logits [time * batch, vocabulary].
-  td::Tensor operator()(const td::Tensor& symbols) const { return output(lstm(embedding(symbols)).output.flatten(0, 1)); }
+  td::Tensor operator()(const td::Tensor& symbols) const {
+    return output(lstm(embedding(symbols)).output.flatten(0, 1));
+  }
 };
 
 struct TextTraining {
@@ -122,13 +121,9 @@ struct TextTraining {
 };
 
 /// A Program's closures can be copied, a compiled function can't.
-template <class F>
-std::shared_ptr<F> share(F&& function) {
-  return std::make_shared<F>(std::move(function));
-}
+template <class F> std::shared_ptr<F> share(F&& function) { return std::make_shared<F>(std::move(function)); }
 
-template <class State>
-peers::Program training(td::Mode mode) {
+template <class State> peers::Program training(td::Mode mode) {
   auto state = std::make_shared<State>();
   auto step = share(td::compile(
       [state](const td::Tensor& inputs, const td::Tensor& labels) {
@@ -171,7 +166,8 @@ struct GptTraining {
 
   static Gpt make() {
     Gpt gpt;
-    for (int64_t i = 0; i < peers::gpt_layers; ++i) gpt.blocks.emplace_back(peers::gpt_width, peers::gpt_heads, nn::TransformerBlockOptions{.causal = true});
+    for (int64_t i = 0; i < peers::gpt_layers; ++i)
+      gpt.blocks.emplace_back(peers::gpt_width, peers::gpt_heads, nn::TransformerBlockOptions{.causal = true});
     return gpt;
   }
   GptTraining() : model(make()), optimizer(nn::parameters(model), {.lr = peers::gpt_learning_rate}) {

@@ -42,7 +42,8 @@ const std::map<std::string, Function>& functions() {
       {"linear", [](const td::Tensors& x) { return linear(x[0], x[1], x[2]); }},
       {"conv2d", [](const td::Tensors& x) { return conv2d(x[0], x[1], x[2], {.padding = 1}); }},
       {"avg_pool2d", [](const td::Tensors& x) { return avg_pool2d(x[0], 2); }},
-      {"attention", [](const td::Tensors& x) { return scaled_dot_product_attention(x[0], x[1], x[2], {.causal = true}); }},
+      {"attention",
+       [](const td::Tensors& x) { return scaled_dot_product_attention(x[0], x[1], x[2], {.causal = true}); }},
       {"mse_loss", [](const td::Tensors& x) { return mse_loss(x[0], x[1]); }},
       {"bce_with_logits", [](const td::Tensors& x) { return bce_with_logits(x[0], x[1]); }},
   };
@@ -67,7 +68,8 @@ int main(int argc, char** argv) {
       list[index] = tensor;
     }
     std::vector<td::nn::NamedTensor> results;
-    for (const auto& [name, list] : operands) results.push_back({name, functions().at(name.substr(0, name.find('/')))(list)});
+    for (const auto& [name, list] : operands)
+      results.push_back({name, functions().at(name.substr(0, name.find('/')))(list)});
     td::io::save_safetensors(argv[2], results);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -12,8 +12,7 @@ using td::Tensor;
 using td::Tensors;
 
 /// A program that calls `f`, and keeps what it returned last.
-template <class F>
-peers::Program calling(F f) {
+template <class F> peers::Program calling(F f) {
   auto last = std::make_shared<Tensor>();
   return {.step = [=] { *last = f(); }, .value = [last] { return last->sum().template item<double>(); }};
 }
@@ -44,7 +43,9 @@ peers::Program cross_entropy_both() {
 }
 
 peers::Program attention(td::Shape shape, bool gradients) {
-  const auto heads = [&] { return transpose(td::randn(shape, {.requires_grad = gradients}), 1, 2); };  // [batch, time, heads, d]
+  const auto heads = [&] {
+    return transpose(td::randn(shape, {.requires_grad = gradients}), 1, 2);
+  };  // [batch, time, heads, d]
   const Tensor q = heads(), k = heads(), v = heads();
   const Tensor g = transpose(td::randn(shape), 1, 2);
   return calling([=] {
@@ -61,7 +62,8 @@ peers::Program adamw() {
   };
   auto state = std::make_shared<State>();
   state->p.set_grad(td::randn({1 << 22}));
-  return {.step = [state] { state->optimizer.step(); }, .value = [state] { return state->p.sum().template item<double>(); }};
+  return {.step = [state] { state->optimizer.step(); },
+          .value = [state] { return state->p.sum().template item<double>(); }};
 }
 
 peers::Table table() {
@@ -71,7 +73,9 @@ peers::Table table() {
   add("softmax_grad", [] { return calling_op("softmax_grad", {rows(), softmax(rows())}); });
   add("log_softmax", [] { return calling([x = rows()] { return log_softmax(x); }); });
   add("log_softmax_grad", [] { return calling_op("log_softmax_grad", {rows(), log_softmax(rows())}); });
-  add("layer_norm", [] { return calling([x = rows(), w = td::randn({1024}), b = td::randn({1024})] { return layer_norm(x, w, b); }); });
+  add("layer_norm", [] {
+    return calling([x = rows(), w = td::randn({1024}), b = td::randn({1024})] { return layer_norm(x, w, b); });
+  });
   add("layer_norm_grad", layer_norm_grad);
   add("cross_entropy", [] { return calling([x = rows(), y = labels()] { return cross_entropy(x, y); }); });
   add("cross_entropy_both", cross_entropy_both);

@@ -30,8 +30,7 @@ struct Buffers {
   }
 };
 
-template <class Call>
-void measure(const std::string& name, Call call) {
+template <class Call> void measure(const std::string& name, Call call) {
   benchmark::RegisterBenchmark(name.c_str(), [call](benchmark::State& state) {
     static Buffers buffers;
     for (auto _ : state) {
@@ -61,11 +60,10 @@ void measure_all(const std::string& level, const MathTable& table) {
 
 int main(int argc, char** argv) {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
     measure_all("avx512", math_table_cpp_avx512);
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    measure_all("avx2", math_table_cpp_avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) measure_all("avx2", math_table_cpp_avx2);
 #endif
   measure_all("portable", math_table_cpp_portable);
   benchmark::Initialize(&argc, argv);

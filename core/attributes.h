@@ -26,9 +26,7 @@ struct Attribute {
   Attribute(const char* name, DType v) : name(name), value(v) {}
   Attribute(const char* name, std::string v) : name(name), value(std::move(v)) {}
   Attribute(const char* name, AttributeValue v) : name(name), value(std::move(v)) {}
-  bool operator==(const Attribute& other) const {
-    return std::string_view(name) == other.name && value == other.value;
-  }
+  bool operator==(const Attribute& other) const { return std::string_view(name) == other.name && value == other.value; }
 };
 
 class Attributes {

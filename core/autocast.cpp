@@ -15,13 +15,16 @@ AutocastState autocast_state() { return state; }
 void set_autocast_state(AutocastState next) { state = next; }
 
 Autocast::Autocast(DType dtype, Where where) : previous_(state) {
-  if (!is_half(dtype)) throw ValueError(detail::str("Autocast: casts to bfloat16 or float16, not ", dtype), user_line(where));
+  if (!is_half(dtype))
+    throw ValueError(detail::str("Autocast: casts to bfloat16 or float16, not ", dtype), user_line(where));
   set_autocast_state({true, dtype});
 }
 
 Tensors autocast_operands(const Op& op, std::span<const Tensor> inputs, Where where) {
   const DType wanted = op.autocast == AutocastRule::lower ? state.dtype : DType::float32;
-  const auto changes = [&](const Tensor& input) { return input.dtype() != wanted && (input.dtype() == DType::float32 || is_half(input.dtype())); };
+  const auto changes = [&](const Tensor& input) {
+    return input.dtype() != wanted && (input.dtype() == DType::float32 || is_half(input.dtype()));
+  };
   bool any = false;
   for (const Tensor& input : inputs) {
     if (!input.defined() || input.dtype() == DType::float64) return {};

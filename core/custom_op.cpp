@@ -23,7 +23,10 @@ void check_name(const char* function, const std::string& name, Where where) {
   if (!is_identifier(name))
     throw ValueError(detail::str(function, ": \"", name, "\" is no name for an op; use letters, digits and _"), where);
   if (const Op* taken = op_table().find(name))
-    throw ValueError(detail::str(function, ": an op called ", name, " exists already", taken->user ? "; define each op once, at namespace scope or as a static" : "; choose another name"), where);
+    throw ValueError(
+        detail::str(function, ": an op called ", name, " exists already",
+                    taken->user ? "; define each op once, at namespace scope or as a static" : "; choose another name"),
+        where);
 }
 
 /// Bits of saved that exist for these numbers of operands and results.
@@ -35,7 +38,9 @@ uint32_t existing(uint32_t saved, int inputs, int outputs) {
 Tensors call_gradient(const OpContext& context) { return context.op().user->grad(context); }
 
 /// The table's entry for a handle, which is a copy of it.
-const Op& entry(const Op& handle) { return handle.user ? *handle.user->entry : handle.id >= 0 ? find_op(handle.name) : handle; }
+const Op& entry(const Op& handle) {
+  return handle.user ? *handle.user->entry : handle.id >= 0 ? find_op(handle.name) : handle;
+}
 
 /// The attributes in the order of the definition, as numbers: equal calls have equal attributes.
 Attributes ordered(const Op& op, const Attributes& given, Where where) {
@@ -43,7 +48,9 @@ Attributes ordered(const Op& op, const Attributes& given, Where where) {
   Attributes result;
   for (const std::string& name : op.user->attributes) {
     const AttributeValue* value = given.find(name);
-    if (!value) throw ValueError(detail::str(op.name, ": attribute ", name, " is missing; call it with {{\"", name, "\", number}}"), where);
+    if (!value)
+      throw ValueError(
+          detail::str(op.name, ": attribute ", name, " is missing; call it with {{\"", name, "\", number}}"), where);
     const bool number = std::holds_alternative<double>(*value) || std::holds_alternative<int64_t>(*value);
     if (!number) throw ValueError(detail::str(op.name, ": attribute ", name, " must be a number"), where);
     result.set({name.c_str(), given.number(name)});
@@ -52,14 +59,18 @@ Attributes ordered(const Op& op, const Attributes& given, Where where) {
     if (!result.find(attribute.name)) {
       std::string known;
       for (const std::string& name : op.user->attributes) known += (known.empty() ? "" : ", ") + name;
-      throw ValueError(detail::str(op.name, ": has no attribute ", attribute.name, "; it has ", known.empty() ? "none" : known), where);
+      throw ValueError(
+          detail::str(op.name, ": has no attribute ", attribute.name, "; it has ", known.empty() ? "none" : known),
+          where);
     }
   return result;
 }
 
 void check_count(const Op& op, size_t operands, Where where) {
   if (op.inputs != kVariadic && static_cast<size_t>(op.inputs) != operands)
-    throw ValueError(detail::str(op.name, ": takes ", op.inputs, op.inputs == 1 ? " operand" : " operands", ", got ", operands), where);
+    throw ValueError(
+        detail::str(op.name, ": takes ", op.inputs, op.inputs == 1 ? " operand" : " operands", ", got ", operands),
+        where);
 }
 
 Tensor call(const Op& handle, std::span<const Arg* const> operands, const Attributes& given) {
@@ -69,7 +80,8 @@ Tensor call(const Op& handle, std::span<const Arg* const> operands, const Attrib
   const Attributes attributes = ordered(op, given, where);
   if (op.is_pointwise() && op.pointwise.expression) return dispatch_pointwise(op, operands, attributes);
   if (op.outputs != 1)
-    throw ValueError(detail::str(op.name, ": has ", op.outputs, " results; call it with Tensors{…} to get them all"), where);
+    throw ValueError(detail::str(op.name, ": has ", op.outputs, " results; call it with Tensors{…} to get them all"),
+                     where);
   std::array<Tensor, 3> tensors;
   for (size_t i = 0; i < operands.size(); ++i) tensors[i] = operands[i]->tensor();
   Tensor output;
@@ -126,16 +138,22 @@ const Op& enter(const Op& op, std::unique_ptr<UserOp> user) {
 }
 }  // namespace
 
-Op pointwise_op(const std::string& name, const PointwiseSignature& signature, const std::string& expression, Gradient gradient, Where where) {
+Op pointwise_op(const std::string& name, const PointwiseSignature& signature, const std::string& expression,
+                Gradient gradient, Where where) {
   where = user_line(where);
   check_name("pointwise_op", name, where);
   if (signature.inputs.empty() || signature.inputs.size() > kMostInputs)
-    throw ValueError(detail::str("pointwise_op ", name, ": has ", signature.inputs.size(), " inputs, need 1 to ", kMostInputs), where);
+    throw ValueError(
+        detail::str("pointwise_op ", name, ": has ", signature.inputs.size(), " inputs, need 1 to ", kMostInputs),
+        where);
   std::vector<std::string> names = signature.inputs;
   names.insert(names.end(), signature.attributes.begin(), signature.attributes.end());
   for (size_t i = 0; i < names.size(); ++i) {
-    if (!is_identifier(names[i])) throw ValueError(detail::str("pointwise_op ", name, ": \"", names[i], "\" is no name for an input or attribute"), where);
-    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) != names.begin() + static_cast<std::ptrdiff_t>(i))
+    if (!is_identifier(names[i]))
+      throw ValueError(detail::str("pointwise_op ", name, ": \"", names[i], "\" is no name for an input or attribute"),
+                       where);
+    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
+        names.begin() + static_cast<std::ptrdiff_t>(i))
       throw ValueError(detail::str("pointwise_op ", name, ": two inputs or attributes are called ", names[i]), where);
   }
   auto user = std::make_unique<UserOp>();
@@ -166,10 +184,17 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
 Op custom_op(const std::string& name, CustomOp definition, Where where) {
   where = user_line(where);
   check_name("custom_op", name, where);
-  if (!definition.infer) throw ValueError(detail::str("custom_op ", name, ": needs .infer, which gives the results' shapes: [](td::Infer& op) { op.output(op.input(0)); }"), where);
-  if (!definition.grad) throw ValueError(detail::str("custom_op ", name, ": needs .grad: a rule, another op, or td::not_differentiable"), where);
+  if (!definition.infer)
+    throw ValueError(
+        detail::str("custom_op ", name,
+                    ": needs .infer, which gives the results' shapes: [](td::Infer& op) { op.output(op.input(0)); }"),
+        where);
+  if (!definition.grad)
+    throw ValueError(detail::str("custom_op ", name, ": needs .grad: a rule, another op, or td::not_differentiable"),
+                     where);
   if (definition.outputs < 1 || definition.outputs > kMaxOutputs)
-    throw ValueError(detail::str("custom_op ", name, ": has ", definition.outputs, " outputs, need 1 to ", kMaxOutputs), where);
+    throw ValueError(detail::str("custom_op ", name, ": has ", definition.outputs, " outputs, need 1 to ", kMaxOutputs),
+                     where);
   auto user = std::make_unique<UserOp>();
   user->name = name;
   user->infer = std::move(definition.infer);
@@ -185,8 +210,8 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
   op.user = user.get();
   op.infer = [](Infer& infer) {
     infer.op.user->infer(infer);
-    infer.check<ValueError>(infer.output_count() == infer.op.outputs, "its infer made ", infer.output_count(), " outputs, but the op has ", infer.op.outputs,
-                            "; call output(…) once for each");
+    infer.check<ValueError>(infer.output_count() == infer.op.outputs, "its infer made ", infer.output_count(),
+                            " outputs, but the op has ", infer.op.outputs, "; call output(…) once for each");
   };
   if (user->cpu) op.cpu = [](KernelContext& context) { context.op.user->cpu(context); };
   if (user->cuda) op.cuda = [](KernelContext& context) { context.op.user->cuda(context); };
@@ -210,7 +235,8 @@ ExpressionLoop UserOp::loop(DType dtype, Where where) const {
   const std::lock_guard lock(mutex_);
   if (!tried_[type] && expression_compiler().compile) {
     tried_[type] = true;
-    loops_[type].store(expression_compiler().compile(c_text, inputs.size(), attributes.size(), dtype, where), std::memory_order_release);
+    loops_[type].store(expression_compiler().compile(c_text, inputs.size(), attributes.size(), dtype, where),
+                       std::memory_order_release);
   }
   return loops_[type].load(std::memory_order_acquire);
 }

@@ -24,8 +24,7 @@ class Gradient {
   Gradient(NotDifferentiable) {}
   /// One gradient for each operand (undefined: none), written with public functions, so that it can be differentiated again.
   template <class F>
-    requires std::is_invocable_r_v<Tensors, F, const OpContext&>
-  Gradient(F rule) : rule_(std::move(rule)) {}
+  requires std::is_invocable_r_v<Tensors, F, const OpContext&> Gradient(F rule) : rule_(std::move(rule)) {}
   /// An op that takes the gradients of the results, then the operands, and then the results too if it takes that many, with
   /// the same attributes; it gives the gradient of each operand.
   Gradient(const Op& op);
@@ -41,9 +40,9 @@ inline constexpr uint32_t kSaveAll = ~0u;
 
 /// What goes into a pointwise expression.
 struct PointwiseSignature {
-  std::vector<std::string> inputs;          ///< 1 to 8 tensors
-  std::vector<std::string> attributes = {}; ///< numbers given at the call
-  uint32_t saved = kSaveAll;                ///< what the gradient rule reads, in(0) | out(0): less memory if less
+  std::vector<std::string> inputs;           ///< 1 to 8 tensors
+  std::vector<std::string> attributes = {};  ///< numbers given at the call
+  uint32_t saved = kSaveAll;                 ///< what the gradient rule reads, in(0) | out(0): less memory if less
 };
 
 /// Defines an op by one scalar expression (core/expression.h says what it may hold). It computes in floating types, integers
@@ -56,21 +55,23 @@ struct PointwiseSignature {
 ///   y = swish(x, {{"beta", 2.0}});
 ///
 /// ValueError if the name is taken or no identifier, or the expression is wrong.
-Op pointwise_op(const std::string& name, const PointwiseSignature& signature, const std::string& expression, Gradient gradient,
-                Where where = Where::current());
+Op pointwise_op(const std::string& name, const PointwiseSignature& signature, const std::string& expression,
+                Gradient gradient, Where where = Where::current());
 
 /// An op of any kind.
 struct CustomOp {
   /// Shapes and dtypes of the results from those of the operands, which have no values; and every error of the user's.
   std::function<void(Infer&)> infer = nullptr;
   std::function<void(KernelContext&)> cpu = nullptr;
-  std::function<void(KernelContext&)> cuda = nullptr;  ///< on device pointers; launch on gpu::stream_of(op) (kernels/cuda/context.h)
-  std::optional<Gradient> grad = std::nullopt;         ///< required: a rule, an op, or not_differentiable
-  int inputs = kVariadic;          ///< any number, unless given
-  int outputs = 1;                 ///< 4 at most
-  uint32_t saved = kSaveAll;       ///< what the gradient rule reads
-  bool contiguous_inputs = true;   ///< operands are laid out in rows first: what input<T>() wants
-  bool has_effect = false;         ///< does something beside its results: never left out of a graph, nor merged with another call
+  std::function<void(KernelContext&)> cuda =
+      nullptr;  ///< on device pointers; launch on gpu::stream_of(op) (kernels/cuda/context.h)
+  std::optional<Gradient> grad = std::nullopt;  ///< required: a rule, an op, or not_differentiable
+  int inputs = kVariadic;                       ///< any number, unless given
+  int outputs = 1;                              ///< 4 at most
+  uint32_t saved = kSaveAll;                    ///< what the gradient rule reads
+  bool contiguous_inputs = true;                ///< operands are laid out in rows first: what input<T>() wants
+  bool has_effect =
+      false;  ///< does something beside its results: never left out of a graph, nor merged with another call
 };
 
 /// Defines an op by its functions. In a graph it is a step of its own. ValueError if the name is taken or no identifier, or
@@ -84,7 +85,8 @@ using ExpressionLoop = void (*)(long n, char* const* pointers, const long* strid
 
 /// Who makes machine code of expressions (graph/codegen). Null where there is no compiler.
 struct ExpressionCompiler {
-  ExpressionLoop (*compile)(const std::string& c_text, size_t inputs, size_t attributes, DType dtype, Where where) = nullptr;
+  ExpressionLoop (*compile)(const std::string& c_text, size_t inputs, size_t attributes, DType dtype,
+                            Where where) = nullptr;
 };
 ExpressionCompiler& expression_compiler();
 

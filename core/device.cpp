@@ -33,10 +33,10 @@ void* no_stream(Device) { return nullptr; }
 }  // namespace
 
 Backend& backend(DeviceKind kind) {
-  static Backend backends[2] = {
-      {one, cpu_allocate, cpu_release, cpu_copy, nothing, no_stream, nullptr},
-      {none, nullptr, nullptr, nullptr, nothing, no_stream,
-       "this build of Tandem has no CUDA support; configure it with the preset `cuda` on a machine with the CUDA toolkit"}};
+  static Backend backends[2] = {{one, cpu_allocate, cpu_release, cpu_copy, nothing, no_stream, nullptr},
+                                {none, nullptr, nullptr, nullptr, nothing, no_stream,
+                                 "this build of Tandem has no CUDA support; configure it with the preset `cuda` on a "
+                                 "machine with the CUDA toolkit"}};
   return backends[static_cast<int>(kind)];
 }
 
@@ -50,17 +50,16 @@ Device cuda(int index, Where where) {
   const int count = cuda_device_count();
   if (index < 0 || index >= count) {
     const char* why = backend(DeviceKind::cuda).unavailable;
-    throw DeviceError(count == 0 ? detail::str("cuda(", index, "): no CUDA device: ", why ? why : "the driver finds none",
-                                               "; use cpu(), or ask cuda_is_available() first")
-                                 : detail::str("cuda(", index, "): there are ", count, " CUDA devices, counted from 0"),
+    throw DeviceError(count == 0
+                          ? detail::str("cuda(", index, "): no CUDA device: ", why ? why : "the driver finds none",
+                                        "; use cpu(), or ask cuda_is_available() first")
+                          : detail::str("cuda(", index, "): there are ", count, " CUDA devices, counted from 0"),
                       where);
   }
   return {DeviceKind::cuda, static_cast<uint8_t>(index)};
 }
 
-std::string to_string(Device device) {
-  return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index);
-}
+std::string to_string(Device device) { return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index); }
 
 Device parse_device(const std::string& text, Where where) {
   if (text == "cpu") return cpu();

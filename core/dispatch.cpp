@@ -26,8 +26,10 @@ bool wants_gradient(std::span<const Tensor> inputs) {
 
 /// A symbolic operand is only of use inside its own trace, which then is the interceptor.
 [[noreturn]] void leaked_operand(const Op& op, size_t i, Where where) {
-  throw TraceError(detail::str(op.name, ": operand ", i, " belongs to a trace that has ended; return it from the traced "
-                               "function instead of keeping it in a variable outside"), where);
+  throw TraceError(detail::str(op.name, ": operand ", i,
+                               " belongs to a trace that has ended; return it from the traced "
+                               "function instead of keeping it in a variable outside"),
+                   where);
 }
 
 void check_devices(const Op& op, std::span<const Tensor> inputs, Where where) {
@@ -39,9 +41,10 @@ void check_devices(const Op& op, std::span<const Tensor> inputs, Where where) {
       first = &inputs[i];
       first_index = i;
     } else if (first->device() != inputs[i].device()) {
-      throw DeviceError(detail::str(op.name, ": operands on different devices: operand ", first_index, " ", first->shape(),
-                                    " is on ", first->device(), ", operand ", i, " ", inputs[i].shape(), " on ",
-                                    inputs[i].device(), "; move one with to(device)"), where);
+      throw DeviceError(detail::str(op.name, ": operands on different devices: operand ", first_index, " ",
+                                    first->shape(), " is on ", first->device(), ", operand ", i, " ", inputs[i].shape(),
+                                    " on ", inputs[i].device(), "; move one with to(device)"),
+                        where);
     }
   }
 }
@@ -50,7 +53,8 @@ void allocate(const Op& op, std::span<Tensor> outputs, Where where) {
   try {
     for (Tensor& output : outputs) output.impl()->allocate();
   } catch (const OutOfMemoryError& error) {  // the allocator knows neither the op nor the line
-    throw OutOfMemoryError(detail::str(op.name, " of ", outputs[0].dtype(), outputs[0].shape(), ": ", error.message()), where);
+    throw OutOfMemoryError(detail::str(op.name, " of ", outputs[0].dtype(), outputs[0].shape(), ": ", error.message()),
+                           where);
   }
 }
 
@@ -77,7 +81,8 @@ void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& 
   const KernelFn kernel = device.is_cpu() ? op.cpu : op.cuda;
   if (!kernel) [[unlikely]]
     throw KernelError(detail::str(op.name, ": no kernel for ", device.is_cpu() ? "the CPU" : "CUDA",
-                                  " yet; move the operands to ", device.is_cpu() ? "cuda(0)" : "cpu()"), where);
+                                  " yet; move the operands to ", device.is_cpu() ? "cuda(0)" : "cpu()"),
+                      where);
   KernelContext context(op, inputs, attributes, outputs, where);
   kernel(context);
 }
@@ -94,13 +99,16 @@ void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& at
   bool first = true, mixed = false;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const TensorImpl* impl = inputs[i].impl();
-    if (!impl) [[unlikely]] undefined_operand(op, i, where);
-    if (impl->trace && !tracer) [[unlikely]] leaked_operand(op, i, where);
+    if (!impl) [[unlikely]]
+      undefined_operand(op, i, where);
+    if (impl->trace && !tracer) [[unlikely]]
+      leaked_operand(op, i, where);
     if (impl->is_scalar) continue;
     if (first) device = impl->device, first = false;
     else mixed |= impl->device != device;
   }
-  if (mixed) [[unlikely]] check_devices(op, inputs, where);
+  if (mixed) [[unlikely]]
+    check_devices(op, inputs, where);
 
   std::array<Tensor, 8> made;
   std::vector<Tensor> many;
@@ -151,8 +159,10 @@ void dispatch_in_place(const Op& op, std::span<const Tensor> inputs, const Attri
   if (grad_is_enabled)
     for (const Tensor& target : targets)
       if (target.requires_grad())
-        throw InPlaceError(detail::str(op.name, ": updating a tensor that requires a gradient is not differentiable; "
-                                       "write it under NoGrad"), where);
+        throw InPlaceError(detail::str(op.name,
+                                       ": updating a tensor that requires a gradient is not differentiable; "
+                                       "write it under NoGrad"),
+                           where);
   bool in_place = !current_interceptor;
   for (const Tensor& target : targets) in_place = in_place && is_dense(target.shape(), target.strides());
   std::array<Tensor, kMaxOutputs> outputs;

@@ -9,8 +9,8 @@
 namespace tandem {
 
 /// Runs `op`: infer, then the kernel (or the tracer), then the tape. `outputs` has op.outputs handles.
-void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
-              std::span<Tensor> outputs, Where where);
+void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
+              Where where);
 /// The same for an op with one output.
 Tensor dispatch(const Op& op, std::initializer_list<Tensor> inputs, const Attributes& attributes, Where where);
 Tensors dispatch_all(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, Where where);
@@ -55,8 +55,8 @@ Interceptor* set_interceptor(Interceptor* next);
 
 /// Keeps the tape (autograd). Installed once, for all threads.
 struct Recorder {
-  void (*record)(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
-                 std::span<Tensor> outputs, Where where) = nullptr;
+  void (*record)(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
+                 Where where) = nullptr;
 };
 Recorder& recorder();
 

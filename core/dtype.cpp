@@ -11,8 +11,7 @@
 namespace tandem {
 
 namespace {
-constexpr std::string_view kNames[] = {"float32", "float64", "float16", "bfloat16",
-                                       "int32",   "int64",   "uint8",   "bool"};
+constexpr std::string_view kNames[] = {"float32", "float64", "float16", "bfloat16", "int32", "int64", "uint8", "bool"};
 }
 
 Float16::Float16(float value) : bits(td_f32_to_f16(value)) {}
@@ -25,8 +24,10 @@ std::string_view name_of(DType type) { return kNames[static_cast<int>(type)]; }
 DType parse_dtype(std::string_view name, Where where) {
   for (int i = 0; i < kDTypeCount; ++i)
     if (kNames[i] == name) return static_cast<DType>(i);
-  throw ValueError(detail::str("no dtype is called \"", name, "\"; there are float32, float64, float16, bfloat16, "
-                               "int32, int64, uint8 and bool"), where);
+  throw ValueError(detail::str("no dtype is called \"", name,
+                               "\"; there are float32, float64, float16, bfloat16, "
+                               "int32, int64, uint8 and bool"),
+                   where);
 }
 
 std::ostream& operator<<(std::ostream& out, DType type) { return out << name_of(type); }

@@ -13,8 +13,8 @@ enum class DType : uint8_t { float32, float64, float16, bfloat16, int32, int64, 
 inline constexpr int kDTypeCount = 8;
 
 inline constexpr DType float32 = DType::float32, float64 = DType::float64, float16 = DType::float16,
-                       bfloat16 = DType::bfloat16, int32 = DType::int32, int64 = DType::int64,
-                       uint8 = DType::uint8, bool_ = DType::bool_;
+                       bfloat16 = DType::bfloat16, int32 = DType::int32, int64 = DType::int64, uint8 = DType::uint8,
+                       bool_ = DType::bool_;
 
 /// Storage types of the two 16-bit floats. Arithmetic on them is done in float32.
 struct Float16 {

@@ -47,10 +47,10 @@ class Error : public std::runtime_error {
   Where where_;
 };
 
-#define TANDEM_ERROR_CLASS(Class, code)                                                       \
-  class Class : public Error {                                                                \
-   public:                                                                                    \
-    static constexpr const char* kCode = code;                                                \
+#define TANDEM_ERROR_CLASS(Class, code)                                                              \
+  class Class : public Error {                                                                       \
+   public:                                                                                           \
+    static constexpr const char* kCode = code;                                                       \
     explicit Class(const std::string& message, Where where) : Error(#Class, code, message, where) {} \
   };
 // code, class: when it is thrown
@@ -86,7 +86,7 @@ template <class... Parts> std::string str(const Parts&... parts) {
 }  // namespace tandem
 
 /// For the engine's own invariants; a user can't cause it to fail.
-#define TANDEM_ASSERT(condition, ...)                                                                 \
-  ((condition) ? void(0)                                                                              \
-               : ::tandem::detail::assertion_failed(#condition, __FILE__, __LINE__,                   \
+#define TANDEM_ASSERT(condition, ...)                                               \
+  ((condition) ? void(0)                                                            \
+               : ::tandem::detail::assertion_failed(#condition, __FILE__, __LINE__, \
                                                     ::tandem::detail::str("" __VA_OPT__(, ) __VA_ARGS__)))

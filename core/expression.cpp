@@ -22,15 +22,23 @@ struct Function {
   int operands;
   double (*value)(double, double);
 };
-#define TANDEM_ONE(name) {#name, 1, [](double a, double) { return static_cast<double>(td_##name(a)); }}
-#define TANDEM_TWO(name) {#name, 2, [](double a, double b) { return static_cast<double>(td_##name(a, b)); }}
+#define TANDEM_ONE(name)                                                         \
+  {                                                                              \
+#name, 1, [](double a, double) { return static_cast<double>(td_##name(a)); } \
+  }
+#define TANDEM_TWO(name)                                                              \
+  {                                                                                   \
+#name, 2, [](double a, double b) { return static_cast<double>(td_##name(a, b)); } \
+  }
 constexpr Function kFunctions[] = {
-    TANDEM_ONE(abs),  TANDEM_ONE(sign),    TANDEM_ONE(square), TANDEM_ONE(exp),        TANDEM_ONE(expm1), TANDEM_ONE(log),      TANDEM_ONE(log1p),
-    TANDEM_ONE(log2), TANDEM_ONE(sqrt),    TANDEM_ONE(rsqrt),  TANDEM_ONE(sin),        TANDEM_ONE(cos),   TANDEM_ONE(tan),      TANDEM_ONE(asin),
-    TANDEM_ONE(acos), TANDEM_ONE(atan),    TANDEM_ONE(sinh),   TANDEM_ONE(cosh),       TANDEM_ONE(tanh),  TANDEM_ONE(sigmoid),  TANDEM_ONE(erf),
-    TANDEM_ONE(relu), TANDEM_ONE(gelu),    TANDEM_ONE(silu),   TANDEM_ONE(softplus),   TANDEM_ONE(floor), TANDEM_ONE(ceil),     TANDEM_ONE(round),
-    TANDEM_ONE(trunc), TANDEM_ONE(isnan),  TANDEM_ONE(isinf),  TANDEM_ONE(isfinite),   TANDEM_TWO(atan2), TANDEM_TWO(hypot),    TANDEM_TWO(maximum),
-    TANDEM_TWO(minimum), TANDEM_TWO(pow),  TANDEM_TWO(remainder),
+    TANDEM_ONE(abs),     TANDEM_ONE(sign),     TANDEM_ONE(square),    TANDEM_ONE(exp),   TANDEM_ONE(expm1),
+    TANDEM_ONE(log),     TANDEM_ONE(log1p),    TANDEM_ONE(log2),      TANDEM_ONE(sqrt),  TANDEM_ONE(rsqrt),
+    TANDEM_ONE(sin),     TANDEM_ONE(cos),      TANDEM_ONE(tan),       TANDEM_ONE(asin),  TANDEM_ONE(acos),
+    TANDEM_ONE(atan),    TANDEM_ONE(sinh),     TANDEM_ONE(cosh),      TANDEM_ONE(tanh),  TANDEM_ONE(sigmoid),
+    TANDEM_ONE(erf),     TANDEM_ONE(relu),     TANDEM_ONE(gelu),      TANDEM_ONE(silu),  TANDEM_ONE(softplus),
+    TANDEM_ONE(floor),   TANDEM_ONE(ceil),     TANDEM_ONE(round),     TANDEM_ONE(trunc), TANDEM_ONE(isnan),
+    TANDEM_ONE(isinf),   TANDEM_ONE(isfinite), TANDEM_TWO(atan2),     TANDEM_TWO(hypot), TANDEM_TWO(maximum),
+    TANDEM_TWO(minimum), TANDEM_TWO(pow),      TANDEM_TWO(remainder),
 };
 #undef TANDEM_ONE
 #undef TANDEM_TWO
@@ -40,14 +48,16 @@ struct Operator {
   const char* text;
   int level;
 };
-constexpr Operator kOperators[] = {{"||", 0}, {"&&", 1}, {"==", 2}, {"!=", 2}, {"<=", 3}, {">=", 3}, {"<", 3}, {">", 3}, {"+", 4}, {"-", 4}, {"*", 5}, {"/", 5}};
+constexpr Operator kOperators[] = {{"||", 0}, {"&&", 1}, {"==", 2}, {"!=", 2}, {"<=", 3}, {">=", 3},
+                                   {"<", 3},  {">", 3},  {"+", 4},  {"-", 4},  {"*", 5},  {"/", 5}};
 constexpr int kTightest = 5;
 constexpr int kDeepest = 200;  ///< parentheses in parentheses
 constexpr size_t kMostNodes = 2000;
 
 class Parser {
  public:
-  Parser(std::string_view op, const std::string& text, const std::vector<std::string>& names, Where where) : op_(op), text_(text), names_(names), where_(where) {}
+  Parser(std::string_view op, const std::string& text, const std::vector<std::string>& names, Where where)
+      : op_(op), text_(text), names_(names), where_(where) {}
 
   std::vector<Node> run() {
     choice();
@@ -68,7 +78,8 @@ class Parser {
     std::string line = text_;
     for (char& c : line)
       if (c == '\n' || c == '\t') c = ' ';
-    throw ValueError(detail::str("pointwise_op ", op_, ": ", why, ":\n    ", line, "\n    ", std::string(at, ' '), "^"), where_);
+    throw ValueError(detail::str("pointwise_op ", op_, ": ", why, ":\n    ", line, "\n    ", std::string(at, ' '), "^"),
+                     where_);
   }
   void space() {
     while (at_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[at_]))) ++at_;
@@ -113,7 +124,8 @@ class Parser {
     for (;;) {
       int found = -1;
       for (int i = 0; i < static_cast<int>(std::size(kOperators)) && found < 0; ++i)
-        if (kOperators[i].level == level && (space(), text_.compare(at_, 2, "**") != 0) && accept(kOperators[i].text)) found = i;
+        if (kOperators[i].level == level && (space(), text_.compare(at_, 2, "**") != 0) && accept(kOperators[i].text))
+          found = i;
       if (found < 0) return left;
       const int right = binary(level + 1);
       left = add({.kind = Kind::binary, .index = found, .operand = {left, right, -1}});
@@ -125,7 +137,8 @@ class Parser {
     if (accept("-")) return add({.kind = Kind::negate, .operand = {unary(), -1, -1}});
     if (accept("+")) return unary();
     space();
-    if (text_.compare(at_, 2, "!=") != 0 && accept("!")) return add({.kind = Kind::logical_not, .operand = {unary(), -1, -1}});
+    if (text_.compare(at_, 2, "!=") != 0 && accept("!"))
+      return add({.kind = Kind::logical_not, .operand = {unary(), -1, -1}});
     return primary();
   }
 
@@ -150,7 +163,8 @@ class Parser {
     if (end == begin) fail("expected a number");
     at_ += static_cast<size_t>(end - begin);
     if (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '_'))
-      fail(text_[at_] == 'f' ? "numbers have no suffix; they take the type that is computed in" : "a number runs into a name; is a * missing?");
+      fail(text_[at_] == 'f' ? "numbers have no suffix; they take the type that is computed in"
+                             : "a number runs into a name; is a * missing?");
     return add({.kind = Kind::number, .number = value});
   }
 
@@ -184,7 +198,9 @@ class Parser {
       node.operand[i] = choice();
     }
     space();
-    if (at_ < text_.size() && text_[at_] == ',') fail(detail::str(name, " takes ", kFunctions[function].operands, kFunctions[function].operands == 1 ? " operand" : " operands"));
+    if (at_ < text_.size() && text_[at_] == ',')
+      fail(detail::str(name, " takes ", kFunctions[function].operands,
+                       kFunctions[function].operands == 1 ? " operand" : " operands"));
     expect(")");
     return add(node);
   }
@@ -217,14 +233,17 @@ double combine(int op, double a, double b) {
 
 std::string parameter_name(size_t i) { return i < 3 ? std::string(1, "xyz"[i]) : "x" + std::to_string(i); }
 
-Expression::Expression(std::string_view op, std::string text, const std::vector<std::string>& names, Where where) : text_(std::move(text)) {
+Expression::Expression(std::string_view op, std::string text, const std::vector<std::string>& names, Where where)
+    : text_(std::move(text)) {
   nodes_ = Parser(op, text_, names, where).run();
 }
 
 const char* Expression::function_name(int index) { return kFunctions[index].name; }
 const char* Expression::operator_text(int index) { return kOperators[index].text; }
 
-double Expression::evaluate(std::span<const double> values) const { return value_of(static_cast<int>(nodes_.size()) - 1, values); }
+double Expression::evaluate(std::span<const double> values) const {
+  return value_of(static_cast<int>(nodes_.size()) - 1, values);
+}
 
 double Expression::value_of(int n, std::span<const double> values) const {
   const Node& node = nodes_[static_cast<size_t>(n)];
@@ -236,7 +255,8 @@ double Expression::value_of(int n, std::span<const double> values) const {
     case Kind::logical_not: return operand(0) == 0;
     case Kind::binary: return combine(node.index, operand(0), operand(1));
     case Kind::choose: return operand(0) != 0 ? operand(1) : operand(2);
-    case Kind::call: return kFunctions[node.index].value(operand(0), kFunctions[node.index].operands > 1 ? operand(1) : 0);
+    case Kind::call:
+      return kFunctions[node.index].value(operand(0), kFunctions[node.index].operands > 1 ? operand(1) : 0);
   }
   return 0;
 }
@@ -264,7 +284,8 @@ std::string Expression::spell(int n) const {
     }
     case Kind::choose: return "(" + operand(0) + " != (T)0 ? " + operand(1) + " : " + operand(2) + ")";
     case Kind::call:
-      return detail::str("((T)td_", kFunctions[node.index].name, "(", operand(0), kFunctions[node.index].operands > 1 ? ", " + operand(1) : "", "))");
+      return detail::str("((T)td_", kFunctions[node.index].name, "(", operand(0),
+                         kFunctions[node.index].operands > 1 ? ", " + operand(1) : "", "))");
   }
   return {};
 }

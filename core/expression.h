@@ -19,7 +19,7 @@ class Expression {
   struct Node {
     Kind kind = Kind::number;
     double number = 0;
-    int index = 0;           ///< of the name, function or operator
+    int index = 0;  ///< of the name, function or operator
     int operand[3] = {-1, -1, -1};
   };
 

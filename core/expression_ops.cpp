@@ -22,7 +22,8 @@ struct Composer {
       case Kind::number: return number(node.number);
       case Kind::name: {
         const auto i = static_cast<size_t>(node.index);
-        return i < op.inputs.size() ? context.inputs[i].detach() : number(context.attributes.number(op.attributes[i - op.inputs.size()]));
+        return i < op.inputs.size() ? context.inputs[i].detach()
+                                    : number(context.attributes.number(op.attributes[i - op.inputs.size()]));
       }
       case Kind::negate: return -operand(0);
       case Kind::logical_not: return truth(operand(0) == 0);
@@ -51,7 +52,8 @@ struct Composer {
     const char* name = Expression::function_name(node.index);
     const Op* function = op_table().find(name);
     if (!function || !function->is_pointwise())
-      context.fail<KernelError>("its function ", name, " is no op yet, so there is no kernel for ", context.outputs[0].device(),
+      context.fail<KernelError>("its function ", name, " is no op yet, so there is no kernel for ",
+                                context.outputs[0].device(),
                                 "; call it inside a compiled function, or move the operands to cpu()");
     const Tensor a = value(node.operand[0]), b = node.operand[1] >= 0 ? value(node.operand[1]) : Tensor();
     const Arg x(a, context.where), y(b, context.where);

@@ -32,8 +32,7 @@ class SpinLock {
  public:
   void lock() {
     while (flag_.test_and_set(std::memory_order_acquire)) {
-      while (flag_.test(std::memory_order_relaxed)) {
-      }
+      while (flag_.test(std::memory_order_relaxed)) {}
     }
   }
   void unlock() { flag_.clear(std::memory_order_release); }
@@ -143,8 +142,7 @@ CachingAllocator& allocator(Device device) {
   if (device.is_cpu()) return *cpu_allocator;
   static CachingAllocator* const* const cuda_allocators = [] {
     auto** all = new CachingAllocator*[256];
-    for (int i = 0; i < 256; ++i)
-      all[i] = new CachingAllocator(Device{DeviceKind::cuda, static_cast<uint8_t>(i)});
+    for (int i = 0; i < 256; ++i) all[i] = new CachingAllocator(Device{DeviceKind::cuda, static_cast<uint8_t>(i)});
     return all;
   }();
   return *cuda_allocators[device.index];

@@ -11,9 +11,9 @@
 namespace tandem {
 
 struct MemoryStats {
-  int64_t in_use = 0;    ///< bytes held by live storages (rounded up to their block)
-  int64_t peak = 0;      ///< most bytes in use since the last reset_peak
-  int64_t reserved = 0;  ///< bytes taken from the device: in use + cached
+  int64_t in_use = 0;              ///< bytes held by live storages (rounded up to their block)
+  int64_t peak = 0;                ///< most bytes in use since the last reset_peak
+  int64_t reserved = 0;            ///< bytes taken from the device: in use + cached
   int64_t allocations = 0;         ///< requests served
   int64_t device_allocations = 0;  ///< of these, how many went to the device
 };
@@ -36,8 +36,7 @@ class Storage {
 
   void retain() { references_.fetch_add(1, std::memory_order_relaxed); }
   void release() {
-    if (references_.load(std::memory_order_acquire) == 1 ||
-        references_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+    if (references_.load(std::memory_order_acquire) == 1 || references_.fetch_sub(1, std::memory_order_acq_rel) == 1)
       destroy();
   }
   int references() const { return references_.load(std::memory_order_relaxed); }

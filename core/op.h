@@ -58,7 +58,8 @@ class Infer {
     throw E(detail::str(name(), ": ", parts...), where_of_error());
   }
   template <class E, class... Parts> void check(bool condition, const Parts&... parts) const {
-    if (!condition) [[unlikely]] fail<E>(parts...);
+    if (!condition) [[unlikely]]
+      fail<E>(parts...);
   }
   /// A dim in [0, rank), from one that may be negative.
   int dim(int64_t dim, int rank) const;
@@ -86,7 +87,7 @@ class OpContext {
   /// Gradient of output i; zeros if nothing flowed into it.
   virtual Tensor grad_output(int i = 0) const = 0;
   virtual bool has_grad_output(int i) const = 0;
-  virtual Tensor input(int i) const = 0;   ///< must be in Op::saved
+  virtual Tensor input(int i) const = 0;       ///< must be in Op::saved
   virtual Tensor output(int i = 0) const = 0;  ///< must be in Op::saved
   virtual const Shape& input_shape(int i) const = 0;
   virtual DType input_dtype(int i) const = 0;
@@ -120,11 +121,13 @@ class KernelContext {
   TensorImpl& out(int i = 0) const { return *outputs[static_cast<size_t>(i)].impl(); }
   /// Elements of a contiguous input; DTypeError if it holds another type.
   template <class T> std::span<const T> input(int i) const {
-    if (in(i).dtype != dtype_of<T>) [[unlikely]] wrong_type("input", i, in(i).dtype, dtype_of<T>);
+    if (in(i).dtype != dtype_of<T>) [[unlikely]]
+      wrong_type("input", i, in(i).dtype, dtype_of<T>);
     return {static_cast<const T*>(in(i).data), static_cast<size_t>(in(i).shape.numel())};
   }
   template <class T> std::span<T> output(int i = 0) const {
-    if (out(i).dtype != dtype_of<T>) [[unlikely]] wrong_type("output", i, out(i).dtype, dtype_of<T>);
+    if (out(i).dtype != dtype_of<T>) [[unlikely]]
+      wrong_type("output", i, out(i).dtype, dtype_of<T>);
     return {static_cast<T*>(out(i).data), static_cast<size_t>(out(i).shape.numel())};
   }
   double attribute(std::string_view name) const { return attributes.number(name); }
@@ -158,11 +161,11 @@ enum class Domain : uint8_t {
 };
 /// The scalar expression of a pointwise op, over x, y, z.
 struct Pointwise {
-  int id = -1;               ///< index among the entries of pointwise.def; -1 for a user's op
+  int id = -1;  ///< index among the entries of pointwise.def; -1 for a user's op
   const char* expression = nullptr;
   Domain domain = Domain::any;
-  bool returns_bool = false; ///< comparisons and logic
-  bool selects = false;      ///< first operand is bool whatever the others are (where)
+  bool returns_bool = false;  ///< comparisons and logic
+  bool selects = false;       ///< first operand is bool whatever the others are (where)
 };
 
 /// What Autocast does to the float32 (or 16-bit) operands of an op.

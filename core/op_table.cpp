@@ -71,7 +71,8 @@ std::string_view name_of(OpKind kind) {
 std::string_view Infer::name() const { return op.name; }
 std::string_view KernelContext::op_name() const { return op.name; }
 void KernelContext::wrong_type(const char* role, int i, DType has, DType asked) const {
-  fail<DTypeError>(role, " ", i, " is ", has, ", but the kernel asks for ", asked, "; check dtypes in infer, or look at dtype first");
+  fail<DTypeError>(role, " ", i, " is ", has, ", but the kernel asks for ", asked,
+                   "; check dtypes in infer, or look at dtype first");
 }
 
 Device Infer::device() const {

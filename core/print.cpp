@@ -11,8 +11,8 @@ namespace tandem {
 
 namespace {
 
-constexpr int64_t kEdge = 3;         // values shown at each end of a shortened dim
-constexpr int64_t kShowAll = 1000;   // tensors up to this many elements are shown whole
+constexpr int64_t kEdge = 3;        // values shown at each end of a shortened dim
+constexpr int64_t kShowAll = 1000;  // tensors up to this many elements are shown whole
 
 struct Printer {
   const Shape& shape;
@@ -42,7 +42,9 @@ struct Printer {
       if (!first) {
         out << ',';
         if (last_dim) out << ' ';
-        else out << std::string(static_cast<size_t>(shape.size() - dim - 1), '\n') << std::string(static_cast<size_t>(dim + 1), ' ');
+        else
+          out << std::string(static_cast<size_t>(shape.size() - dim - 1), '\n')
+              << std::string(static_cast<size_t>(dim + 1), ' ');
         if (shorten && shape[dim] > 2 * kEdge && i == shape[dim] - kEdge) {
           out << "...,";
           if (last_dim) out << ' ';
@@ -75,7 +77,8 @@ std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {
   const auto fill = [&](const auto& values) {
     printer.visit(0, 0, [&](int64_t i) {
       std::string& cell = printer.cells[static_cast<size_t>(i)];
-      if constexpr (std::is_same_v<std::decay_t<decltype(values[0])>, int64_t>) cell = std::to_string(values[static_cast<size_t>(i)]);
+      if constexpr (std::is_same_v<std::decay_t<decltype(values[0])>, int64_t>)
+        cell = std::to_string(values[static_cast<size_t>(i)]);
       else cell = number(values[static_cast<size_t>(i)]);
       printer.width = std::max(printer.width, cell.size());
     });

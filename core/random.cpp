@@ -46,7 +46,8 @@ Draw new_draw() {
 }
 }  // namespace
 
-DrawScope::DrawScope(std::vector<Draw>& draws, Use use) : draws_(draws), use_(use), outer_(std::exchange(innermost, this)) {}
+DrawScope::DrawScope(std::vector<Draw>& draws, Use use)
+    : draws_(draws), use_(use), outer_(std::exchange(innermost, this)) {}
 DrawScope::~DrawScope() { innermost = outer_; }
 
 Draw DrawScope::next() {

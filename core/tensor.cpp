@@ -30,20 +30,23 @@ void detail::release_node(TapeNodeBase* node) {
 void detail::destroy(TensorImpl* impl) {
   if (impl->storage) impl->storage->release();
   if (impl->node) release_node(impl->node);
-  if (impl->extra) [[unlikely]] delete std::exchange(impl->extra, nullptr);
+  if (impl->extra) [[unlikely]]
+    delete std::exchange(impl->extra, nullptr);
   Pool<TensorImpl>::destroy(impl);
 }
 
 void detail::undefined_tensor(Where where) {
-  throw UndefinedError("this Tensor is undefined; assign it a value first (was backward() called, if it is a grad()?)", user_line(where));
+  throw UndefinedError("this Tensor is undefined; assign it a value first (was backward() called, if it is a grad()?)",
+                       user_line(where));
 }
 
 int64_t Tensor::size(int64_t dim, Where where) const {
   where = user_line(where);
   const int64_t r = rank(where);
   if (dim < -r || dim >= r)
-    throw DimensionError(detail::str("size: dim ", dim, " of a tensor of rank ", r, " ", shape(), "; dims go from ", -r,
-                                     " to ", r - 1), where);
+    throw DimensionError(
+        detail::str("size: dim ", dim, " of a tensor of rank ", r, " ", shape(), "; dims go from ", -r, " to ", r - 1),
+        where);
   return shape()[static_cast<int>(dim < 0 ? dim + r : dim)];
 }
 
@@ -53,8 +56,9 @@ const Tensor& Arg::tensor() const {
     return owned_;
   }
   if (!tensor_->defined())
-    throw UndefinedError("an operand is an undefined Tensor; assign it a value first (was backward() called, if it is a grad()?)",
-                         user_line(where_));
+    throw UndefinedError(
+        "an operand is an undefined Tensor; assign it a value first (was backward() called, if it is a grad()?)",
+        user_line(where_));
   return *tensor_;
 }
 
@@ -87,8 +91,10 @@ Tensor host_values(const Tensor& tensor, DType dtype, const char* wanted_by, Whe
   if (!tensor.defined()) throw UndefinedError(detail::str(wanted_by, ": the tensor is undefined"), where);
   if (tensor.is_symbolic()) {
     if (Interceptor* tracer = interceptor()) tracer->value_needed(tensor, wanted_by, where);
-    throw TraceError(detail::str(wanted_by, ": this value belongs to a trace that has ended; return it from the traced "
-                                 "function instead of keeping it"), where);
+    throw TraceError(detail::str(wanted_by,
+                                 ": this value belongs to a trace that has ended; return it from the traced "
+                                 "function instead of keeping it"),
+                     where);
   }
   NoGrad no_grad;
   Interceptor* tracer = set_interceptor(nullptr);
@@ -118,8 +124,10 @@ template <class T> std::span<const T> Tensor::data(Where where) const {
   if (!defined()) throw UndefinedError("data(): the tensor is undefined", where);
   if (is_symbolic()) host_values(*this, dtype(), "data()", where);
   if (dtype() != dtype_of<T>)
-    throw DTypeError(detail::str("data<", dtype_of<T>, ">(): the tensor is ", dtype(), "; ask for that, or cast with to()"), where);
-  if (!device().is_cpu()) throw DeviceError(detail::str("data(): the tensor is on ", device(), "; call cpu() first"), where);
+    throw DTypeError(
+        detail::str("data<", dtype_of<T>, ">(): the tensor is ", dtype(), "; ask for that, or cast with to()"), where);
+  if (!device().is_cpu())
+    throw DeviceError(detail::str("data(): the tensor is on ", device(), "; call cpu() first"), where);
   if (!is_contiguous()) throw ShapeError("data(): the tensor is not contiguous; call contiguous() first", where);
   return {static_cast<const T*>(impl_->data), static_cast<size_t>(numel())};
 }
@@ -131,10 +139,10 @@ template <class T> std::span<T> Tensor::mutable_data(Where where) {
   return {const_cast<T*>(values.data()), values.size()};
 }
 
-#define TANDEM_VALUES(T)                                       \
-  template T Tensor::item<T>(Where) const;                     \
-  template std::vector<T> Tensor::to_vector<T>(Where) const;   \
-  template std::span<const T> Tensor::data<T>(Where) const;    \
+#define TANDEM_VALUES(T)                                     \
+  template T Tensor::item<T>(Where) const;                   \
+  template std::vector<T> Tensor::to_vector<T>(Where) const; \
+  template std::span<const T> Tensor::data<T>(Where) const;  \
   template std::span<T> Tensor::mutable_data<T>(Where);
 TANDEM_VALUES(float)
 TANDEM_VALUES(double)
@@ -161,7 +169,8 @@ Tensor& Tensor::requires_grad(bool wanted, Where where) {
   if (wanted && !is_floating(dtype()))
     throw DTypeError(detail::str("requires_grad: only floating tensors have gradients; this one is ", dtype()), where);
   if (!is_leaf())
-    throw AutogradError("requires_grad: this tensor was computed by an op; only a leaf can be changed (detach() makes one)", where);
+    throw AutogradError(
+        "requires_grad: this tensor was computed by an op; only a leaf can be changed (detach() makes one)", where);
   impl_->requires_grad = wanted;
   return *this;
 }
@@ -198,7 +207,8 @@ void Tensor::assign(const Tensor& value, Where where) {
   if (!value.defined()) throw UndefinedError("assign: the value is an undefined Tensor", where);
   if (grad_enabled() && (requires_grad() || value.requires_grad()))
     throw InPlaceError(detail::str("assign: not differentiable, and ", requires_grad() ? "the target" : "the value",
-                                   " requires a gradient; write it under NoGrad, or assign value.detach()"), where);
+                                   " requires a gradient; write it under NoGrad, or assign value.detach()"),
+                       where);
   WhereScope scope(where);
   NoGrad no_grad;
   Tensor source = value;
@@ -235,7 +245,9 @@ Tensor Tensor::cpu(Where where) const { return tandem::to({*this, where}, Device
 Tensor Tensor::clone(Where where) const { return tandem::clone({*this, where}); }
 Tensor Tensor::contiguous(Where where) const { return tandem::contiguous({*this, where}); }
 Tensor Tensor::reshape(const Shape& shape, Where where) const { return tandem::reshape({*this, where}, shape); }
-Tensor Tensor::flatten(int64_t start, int64_t end, Where where) const { return tandem::flatten({*this, where}, start, end); }
+Tensor Tensor::flatten(int64_t start, int64_t end, Where where) const {
+  return tandem::flatten({*this, where}, start, end);
+}
 Tensor Tensor::transpose(int64_t a, int64_t b, Where where) const { return tandem::transpose({*this, where}, a, b); }
 Tensor Tensor::permute(const Dims& dims, Where where) const { return tandem::permute({*this, where}, dims); }
 Tensor Tensor::slice(int64_t dim, int64_t begin, int64_t end, int64_t step, Where where) const {
@@ -245,7 +257,9 @@ Tensor Tensor::operator[](Index index) const { return tandem::select({*this, ind
 Tensor Tensor::expand(const Shape& shape, Where where) const { return tandem::expand({*this, where}, shape); }
 Tensor Tensor::squeeze(int64_t dim, Where where) const { return tandem::squeeze({*this, where}, dim); }
 Tensor Tensor::unsqueeze(int64_t dim, Where where) const { return tandem::unsqueeze({*this, where}, dim); }
-Tensor Tensor::select(int64_t dim, int64_t index, Where where) const { return tandem::select({*this, where}, dim, index); }
+Tensor Tensor::select(int64_t dim, int64_t index, Where where) const {
+  return tandem::select({*this, where}, dim, index);
+}
 Tensor Tensor::narrow(int64_t dim, int64_t start, int64_t length, Where where) const {
   return tandem::narrow({*this, where}, dim, start, length);
 }
@@ -259,17 +273,23 @@ Tensors Tensor::split(int64_t size, int64_t dim, Where where) const { return tan
 Tensors Tensor::split(const std::vector<int64_t>& sizes, int64_t dim, Where where) const {
   return tandem::split({*this, where}, sizes, dim);
 }
-Tensors Tensor::chunk(int64_t chunks, int64_t dim, Where where) const { return tandem::chunk({*this, where}, chunks, dim); }
+Tensors Tensor::chunk(int64_t chunks, int64_t dim, Where where) const {
+  return tandem::chunk({*this, where}, chunks, dim);
+}
 Tensors Tensor::unbind(int64_t dim, Where where) const { return tandem::unbind({*this, where}, dim); }
 Tensor Tensor::flip(const Dims& dims, Where where) const { return tandem::flip({*this, where}, dims); }
-Tensor Tensor::roll(const Dims& shifts, const Dims& dims, Where where) const { return tandem::roll({*this, where}, shifts, dims); }
+Tensor Tensor::roll(const Dims& shifts, const Dims& dims, Where where) const {
+  return tandem::roll({*this, where}, shifts, dims);
+}
 Tensor Tensor::repeat(const Shape& repeats, Where where) const { return tandem::repeat({*this, where}, repeats); }
 Tensor Tensor::repeat_interleave(int64_t repeats, int64_t dim, Where where) const {
   return tandem::repeat_interleave({*this, where}, repeats, dim);
 }
 Tensor Tensor::tril(int64_t diagonal, Where where) const { return tandem::tril({*this, where}, diagonal); }
 Tensor Tensor::triu(int64_t diagonal, Where where) const { return tandem::triu({*this, where}, diagonal); }
-Tensor Tensor::gather(int64_t dim, const Tensor& index, Where where) const { return tandem::gather({*this, where}, dim, index); }
+Tensor Tensor::gather(int64_t dim, const Tensor& index, Where where) const {
+  return tandem::gather({*this, where}, dim, index);
+}
 Tensor Tensor::scatter(int64_t dim, const Tensor& index, const Arg& src) const {
   return tandem::scatter({*this, src.where()}, dim, index, src);
 }
@@ -282,27 +302,55 @@ Tensor Tensor::index_select(int64_t dim, const Tensor& index, Where where) const
 Tensor Tensor::index_add(int64_t dim, const Tensor& index, const Tensor& src, Where where) const {
   return tandem::index_add({*this, where}, dim, index, src);
 }
-Tensor Tensor::sum(const Dims& dims, ReduceOptions o, Where where) const { return tandem::sum({*this, where}, dims, o); }
-Tensor Tensor::mean(const Dims& dims, ReduceOptions o, Where where) const { return tandem::mean({*this, where}, dims, o); }
-Tensor Tensor::max(const Dims& dims, ReduceOptions o, Where where) const { return tandem::max({*this, where}, dims, o); }
-Tensor Tensor::argmax(int64_t dim, ReduceOptions o, Where where) const { return tandem::argmax({*this, where}, dim, o); }
+Tensor Tensor::sum(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::sum({*this, where}, dims, o);
+}
+Tensor Tensor::mean(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::mean({*this, where}, dims, o);
+}
+Tensor Tensor::max(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::max({*this, where}, dims, o);
+}
+Tensor Tensor::argmax(int64_t dim, ReduceOptions o, Where where) const {
+  return tandem::argmax({*this, where}, dim, o);
+}
 Tensor Tensor::argmax(Where where) const { return tandem::argmax({flatten(0, -1, where), where}, 0); }
-Tensor Tensor::min(const Dims& dims, ReduceOptions o, Where where) const { return tandem::min({*this, where}, dims, o); }
-Tensor Tensor::prod(const Dims& dims, ReduceOptions o, Where where) const { return tandem::prod({*this, where}, dims, o); }
-Tensor Tensor::any(const Dims& dims, ReduceOptions o, Where where) const { return tandem::any({*this, where}, dims, o); }
-Tensor Tensor::all(const Dims& dims, ReduceOptions o, Where where) const { return tandem::all({*this, where}, dims, o); }
-Tensor Tensor::var(const Dims& dims, VarianceOptions o, Where where) const { return tandem::var({*this, where}, dims, o); }
-Tensor Tensor::std(const Dims& dims, VarianceOptions o, Where where) const { return tandem::std({*this, where}, dims, o); }
-Tensor Tensor::norm(const Dims& dims, NormOptions o, Where where) const { return tandem::norm({*this, where}, dims, o); }
+Tensor Tensor::min(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::min({*this, where}, dims, o);
+}
+Tensor Tensor::prod(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::prod({*this, where}, dims, o);
+}
+Tensor Tensor::any(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::any({*this, where}, dims, o);
+}
+Tensor Tensor::all(const Dims& dims, ReduceOptions o, Where where) const {
+  return tandem::all({*this, where}, dims, o);
+}
+Tensor Tensor::var(const Dims& dims, VarianceOptions o, Where where) const {
+  return tandem::var({*this, where}, dims, o);
+}
+Tensor Tensor::std(const Dims& dims, VarianceOptions o, Where where) const {
+  return tandem::std({*this, where}, dims, o);
+}
+Tensor Tensor::norm(const Dims& dims, NormOptions o, Where where) const {
+  return tandem::norm({*this, where}, dims, o);
+}
 Tensor Tensor::logsumexp(const Dims& dims, ReduceOptions o, Where where) const {
   return tandem::logsumexp({*this, where}, dims, o);
 }
-Tensor Tensor::argmin(int64_t dim, ReduceOptions o, Where where) const { return tandem::argmin({*this, where}, dim, o); }
+Tensor Tensor::argmin(int64_t dim, ReduceOptions o, Where where) const {
+  return tandem::argmin({*this, where}, dim, o);
+}
 Tensor Tensor::argmin(Where where) const { return tandem::argmin({flatten(0, -1, where), where}, 0); }
 Tensor Tensor::cumsum(int64_t dim, Where where) const { return tandem::cumsum({*this, where}, dim); }
 Tensor Tensor::cumprod(int64_t dim, Where where) const { return tandem::cumprod({*this, where}, dim); }
-ValuesAndIndices Tensor::sort(int64_t dim, SortOptions o, Where where) const { return tandem::sort({*this, where}, dim, o); }
-Tensor Tensor::argsort(int64_t dim, SortOptions o, Where where) const { return tandem::argsort({*this, where}, dim, o); }
+ValuesAndIndices Tensor::sort(int64_t dim, SortOptions o, Where where) const {
+  return tandem::sort({*this, where}, dim, o);
+}
+Tensor Tensor::argsort(int64_t dim, SortOptions o, Where where) const {
+  return tandem::argsort({*this, where}, dim, o);
+}
 ValuesAndIndices Tensor::topk(int64_t k, int64_t dim, TopkOptions o, Where where) const {
   return tandem::topk({*this, where}, k, dim, o);
 }

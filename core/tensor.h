@@ -86,7 +86,8 @@ struct BackwardOptions {
 struct Index {
   int64_t value;
   Where where;
-  template <std::integral T> Index(T value, Where where = Where::current()) : value(static_cast<int64_t>(value)), where(where) {}
+  template <std::integral T>
+  Index(T value, Where where = Where::current()) : value(static_cast<int64_t>(value)), where(where) {}
 };
 
 class Tensor {
@@ -262,15 +263,15 @@ struct TensorImpl {
   std::atomic<int> references{1};
   DType dtype = DType::float32;
   Device device;
-  bool requires_grad = false;   ///< a leaf that gradients are wanted for, or computed from one
-  bool is_scalar = false;       ///< a C++ number that became an operand: never widens, any device
+  bool requires_grad = false;  ///< a leaf that gradients are wanted for, or computed from one
+  bool is_scalar = false;      ///< a C++ number that became an operand: never widens, any device
   bool contiguous = true;
-  bool from_graph = false;      ///< the result of a compiled function that was computed from one that requires a gradient
+  bool from_graph = false;  ///< the result of a compiled function that was computed from one that requires a gradient
   Shape shape;
-  Shape strides;                ///< in elements
-  int64_t offset = 0;           ///< in elements, from the start of the storage
-  Storage* storage = nullptr;   ///< null: a header only (inference), or symbolic
-  void* data = nullptr;         ///< storage->data + offset
+  Shape strides;               ///< in elements
+  int64_t offset = 0;          ///< in elements, from the start of the storage
+  Storage* storage = nullptr;  ///< null: a header only (inference), or symbolic
+  void* data = nullptr;        ///< storage->data + offset
   // Tape (autograd): which node made this tensor; or, for a leaf, its gradient.
   TapeNodeBase* node = nullptr;
   uint32_t output_index = 0;
@@ -315,7 +316,8 @@ inline Tensor Tensor::share(TensorImpl* impl) {
   return result;
 }
 inline const TensorImpl& Tensor::checked(Where where) const {
-  if (!impl_) [[unlikely]] detail::undefined_tensor(where);
+  if (!impl_) [[unlikely]]
+    detail::undefined_tensor(where);
   return *impl_;
 }
 inline const Shape& Tensor::shape(Where where) const { return checked(where).shape; }
@@ -338,8 +340,7 @@ class Arg {
  public:
   Arg(const Tensor& tensor, Where where = Where::current()) : tensor_(&tensor), where_(where) {}
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Arg(T value, Where where = Where::current()) : where_(where) {
+  requires std::is_arithmetic_v<T> Arg(T value, Where where = Where::current()) : where_(where) {
     if constexpr (std::is_same_v<T, bool>) kind_ = DType::bool_, integer_ = value;
     else if constexpr (std::integral<T>) kind_ = DType::int64, integer_ = static_cast<int64_t>(value);
     else kind_ = DType::float32, number_ = static_cast<double>(value);

@@ -44,7 +44,9 @@ Bytes text_of(const std::vector<std::string>& paths, Reading reading, Where wher
     return reading == Reading::mapped ? Bytes::map(file) : Bytes::read(file);
   }
   if (reading == Reading::mapped)
-    throw ValueError(str("io::ByteText: ", paths.size(), " files can't be mapped as one text: join them to one file, or use Reading::whole"), where);
+    throw ValueError(str("io::ByteText: ", paths.size(),
+                         " files can't be mapped as one text: join them to one file, or use Reading::whole"),
+                     where);
   std::vector<uint8_t> all;
   for (const std::string& path : paths) {
     const InputFile file("io::ByteText", path, where);
@@ -57,7 +59,8 @@ Bytes text_of(const std::vector<std::string>& paths, Reading reading, Where wher
 
 }  // namespace
 
-ByteText::ByteText(const std::string& path, ByteTextOptions options, Where where) : ByteText(std::vector<std::string>{path}, options, where) {}
+ByteText::ByteText(const std::string& path, ByteTextOptions options, Where where)
+    : ByteText(std::vector<std::string>{path}, options, where) {}
 
 ByteText::ByteText(const std::vector<std::string>& paths, ByteTextOptions options, Where where)
     : ByteText(text_of(files_of(paths, where), options.reading, where), name_of(paths), options, where) {}
@@ -66,18 +69,23 @@ ByteText ByteText::of(std::string text, ByteTextOptions options, Where where) {
   return ByteText(Bytes::of(std::move(text)), "the text", options, where);
 }
 
-ByteText::ByteText(Bytes text, std::string name, ByteTextOptions options, Where where) : text_(std::move(text)), options_(options) {
-  if (options.context < 1) throw ValueError(str("io::ByteText: context is ", options.context, ", need at least 1"), where);
+ByteText::ByteText(Bytes text, std::string name, ByteTextOptions options, Where where)
+    : text_(std::move(text)), options_(options) {
+  if (options.context < 1)
+    throw ValueError(str("io::ByteText: context is ", options.context, ", need at least 1"), where);
   if (!(options.held_out >= 0 && options.held_out < 1))
-    throw ValueError(str("io::ByteText: held_out is ", options.held_out, ", need 0 to below 1: it is a part of the text"), where);
-  if (options.samples < 0) throw ValueError(str("io::ByteText: samples is ", options.samples, ", need 0 or more"), where);
-  const size_t all = text_.size(), training = all - static_cast<size_t>(std::llround(static_cast<double>(all) * options.held_out));
+    throw ValueError(
+        str("io::ByteText: held_out is ", options.held_out, ", need 0 to below 1: it is a part of the text"), where);
+  if (options.samples < 0)
+    throw ValueError(str("io::ByteText: samples is ", options.samples, ", need 0 or more"), where);
+  const size_t all = text_.size(),
+               training = all - static_cast<size_t>(std::llround(static_cast<double>(all) * options.held_out));
   bytes_ = options.split == Split::train ? text_.span().first(training) : text_.span().subspan(training);
   const int64_t windows = (static_cast<int64_t>(bytes_.size()) - 1) / options.context;
   if (windows < 1)
-    throw ValueError(str("io::ByteText: ", name, " has ", bytes_text(all), ", of which ", bytes_text(bytes_.size()), " are for ",
-                         options.split == Split::train ? "training" : "testing", ": a window of context ", options.context, " needs ",
-                         options.context + 1, "; give more text, or a smaller context"),
+    throw ValueError(str("io::ByteText: ", name, " has ", bytes_text(all), ", of which ", bytes_text(bytes_.size()),
+                         " are for ", options.split == Split::train ? "training" : "testing", ": a window of context ",
+                         options.context, " needs ", options.context + 1, "; give more text, or a smaller context"),
                      where);
   count_ = options.windows == Windows::random && options.samples > 0 ? options.samples : windows;
 }
@@ -93,9 +101,11 @@ std::pair<Tensor, Tensor> ByteText::batch(std::span<const int64_t> indices, Epoc
   int64_t *input = inputs.mutable_data<int64_t>().data(), *target = targets.mutable_data<int64_t>().data();
   for (int64_t index : indices) {
     if (index < 0 || index >= count_)
-      throw DimensionError(str("io::ByteText: there is no window ", index, ", only 0 to ", count_ - 1), Where::current());
+      throw DimensionError(str("io::ByteText: there is no window ", index, ", only 0 to ", count_ - 1),
+                           Where::current());
     const uint64_t begins = bytes_.size() - static_cast<uint64_t>(context);  // places where a window fits
-    const uint64_t begin = options_.windows == Windows::random ? random.at(index).below(begins) : static_cast<uint64_t>(index * context);
+    const uint64_t begin =
+        options_.windows == Windows::random ? random.at(index).below(begins) : static_cast<uint64_t>(index * context);
     const uint8_t* const from = bytes_.data() + begin;
     input = std::copy_n(from, context, input);
     target = std::copy_n(from + 1, context, target);

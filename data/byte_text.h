@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "dataset.h"
 #include "../formats/files.h"
+#include "dataset.h"
 
 namespace tandem::io {
 
@@ -21,11 +21,11 @@ enum class Reading {
 };
 
 struct ByteTextOptions {
-  int64_t context = 128;      ///< bytes that the model sees
+  int64_t context = 128;  ///< bytes that the model sees
   Windows windows = Windows::random;
   Split split = Split::train;
-  double held_out = 0.1;      ///< the part of the text, at its end, that is Split::test, and not Split::train
-  int64_t samples = 0;        ///< windows in an epoch if they are random; 0: as many as are side by side in the text
+  double held_out = 0.1;  ///< the part of the text, at its end, that is Split::test, and not Split::train
+  int64_t samples = 0;    ///< windows in an epoch if they are random; 0: as many as are side by side in the text
   Reading reading = Reading::whole;
 };
 
@@ -42,7 +42,8 @@ struct ByteTextOptions {
 class ByteText {
  public:
   explicit ByteText(const std::string& path, ByteTextOptions options = {}, Where where = Where::current());
-  explicit ByteText(const std::vector<std::string>& paths, ByteTextOptions options = {}, Where where = Where::current());
+  explicit ByteText(const std::vector<std::string>& paths, ByteTextOptions options = {},
+                    Where where = Where::current());
   /// Text that is at hand: io::ByteText::of(io::synthetic_text(), {.context = 64}).
   static ByteText of(std::string text, ByteTextOptions options = {}, Where where = Where::current());
 

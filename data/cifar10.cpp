@@ -19,13 +19,13 @@ std::vector<std::string> files_of(const std::string& path, Split split, Where wh
   std::error_code error;
   if (!fs::is_directory(path, error)) return {path};
   std::vector<std::string> names;
-  if (split == Split::test)
-    names = {"test_batch.bin"};
+  if (split == Split::test) names = {"test_batch.bin"};
   else
     for (int i = 1; i <= 5; ++i) names.push_back(str("data_batch_", i, ".bin"));
   fs::path folder = path;
   for (const char* nested : {"cifar10", "cifar-10-batches-bin"})
-    if (!fs::exists(folder / names.front(), error) && fs::is_directory(fs::path(path) / nested, error)) folder = fs::path(path) / nested;
+    if (!fs::exists(folder / names.front(), error) && fs::is_directory(fs::path(path) / nested, error))
+      folder = fs::path(path) / nested;
   std::vector<std::string> files;
   std::string missing;
   for (const std::string& name : names) {
@@ -33,9 +33,10 @@ std::vector<std::string> files_of(const std::string& path, Split split, Where wh
     if (!fs::exists(files.back(), error)) missing += (missing.empty() ? "" : ", ") + name;
   }
   if (!missing.empty())
-    throw FileError(str("io::Cifar10: not in '", folder.string(), "': ", missing,
-                        ": give the folder with the files of the binary version, or one such file, or use io::SyntheticShapes"),
-                    where);
+    throw FileError(
+        str("io::Cifar10: not in '", folder.string(), "': ", missing,
+            ": give the folder with the files of the binary version, or one such file, or use io::SyntheticShapes"),
+        where);
   return files;
 }
 
@@ -44,7 +45,8 @@ void append(const std::string& path, std::vector<uint8_t>& pixels, std::vector<u
   if (file.size() == 0) file.fail("is empty: fetch it again");
   const uint64_t records = file.size() / kRecord, rest = file.size() % kRecord;
   if (rest != 0)
-    file.fail(str("has ", bytes_text(file.size()), ": ", records, " records of ", bytes_text(kRecord), " and ", bytes_text(rest),
+    file.fail(str("has ", bytes_text(file.size()), ": ", records, " records of ", bytes_text(kRecord), " and ",
+                  bytes_text(rest),
                   " more. It is truncated, or no file of the binary version of CIFAR-10: fetch it again"));
   const std::vector<uint8_t> bytes = file.read_all();
   for (uint64_t i = 0; i < records; ++i) {
@@ -60,16 +62,19 @@ void append(const std::string& path, std::vector<uint8_t>& pixels, std::vector<u
 LabelledImages load(const std::string& path, const Cifar10Options& options, Where where) {
   std::vector<uint8_t> pixels, labels;
   for (const std::string& file : files_of(path, options.split, where)) append(file, pixels, labels, where);
-  return LabelledImages(std::move(pixels), std::move(labels), {.channels = 3, .height = kSide, .width = kSide, .classes = 10},
-                        options.scaling, options.augmentation, where);
+  return LabelledImages(std::move(pixels), std::move(labels),
+                        {.channels = 3, .height = kSide, .width = kSide, .classes = 10}, options.scaling,
+                        options.augmentation, where);
 }
 
 }  // namespace
 
-Cifar10::Cifar10(const std::string& path, Cifar10Options options, Where where) : LabelledImages(load(path, options, where)) {}
+Cifar10::Cifar10(const std::string& path, Cifar10Options options, Where where)
+    : LabelledImages(load(path, options, where)) {}
 
 const char* cifar10_class(int64_t label, Where where) {
-  static constexpr const char* names[] = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"};
+  static constexpr const char* names[] = {"airplane", "automobile", "bird",  "cat",  "deer",
+                                          "dog",      "frog",       "horse", "ship", "truck"};
   if (label < 0 || label > 9) throw ValueError(str("io::cifar10_class: label ", label, ", need 0 to 9"), where);
   return names[label];
 }

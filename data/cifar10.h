@@ -8,12 +8,13 @@
 namespace tandem::io {
 
 /// What the pixels of CIFAR-10 average to, and their deviation, for red, green and blue.
-inline constexpr ImageScaling kCifar10Scaling{.mean = {0.4914f, 0.4822f, 0.4465f}, .deviation = {0.2470f, 0.2435f, 0.2616f}};
+inline constexpr ImageScaling kCifar10Scaling{.mean = {0.4914f, 0.4822f, 0.4465f},
+                                              .deviation = {0.2470f, 0.2435f, 0.2616f}};
 
 struct Cifar10Options {
-  Split split = Split::train;                             ///< of a folder; a single file is what it is
-  ImageScaling scaling = kCifar10Scaling;      ///< `.scaling = {}` leaves values of 0 to 1
-  ImageAugmentation augmentation = {};         ///< usual to train with: {.crop_padding = 4, .horizontal_flip = true}
+  Split split = Split::train;              ///< of a folder; a single file is what it is
+  ImageScaling scaling = kCifar10Scaling;  ///< `.scaling = {}` leaves values of 0 to 1
+  ImageAugmentation augmentation = {};     ///< usual to train with: {.crop_padding = 4, .horizontal_flip = true}
 };
 
 /// Reads data_batch_1.bin to data_batch_5.bin (or test_batch.bin, for Split::test) from a folder, from cifar10/ or

@@ -9,10 +9,10 @@ Tensor stack(std::span<const Tensor> items) {
   rows.reserve(items.size());
   for (const Tensor& item : items) {
     if (item.shape() != items.front().shape())
-      throw ShapeError(tandem::detail::str(
-                           "io::stack: items of different shapes can't be one batch: ", items.front().shape(),
-                           " and ", item.shape(), ": pad or crop them in the data set's get()"),
-                       Where::current());
+      throw ShapeError(
+          tandem::detail::str("io::stack: items of different shapes can't be one batch: ", items.front().shape(),
+                              " and ", item.shape(), ": pad or crop them in the data set's get()"),
+          Where::current());
     rows.push_back(item.unsqueeze(0));
   }
   return concat(rows, 0);

@@ -52,7 +52,8 @@ concept BatchedDataset = PlainDataset<D> && requires(const D& data, std::span<co
   { data.batch(indices) } -> std::same_as<decltype(data.get(0))>;
 };
 template <class D>
-concept RandomBatchedDataset = Dataset<D> && requires(const D& data, std::span<const int64_t> indices, EpochRandom random) {
+concept RandomBatchedDataset = Dataset<D> &&
+    requires(const D& data, std::span<const int64_t> indices, EpochRandom random) {
   data.batch(indices, random);
 };
 
@@ -62,8 +63,7 @@ Tensor stack(std::span<const Tensor> items);
 namespace detail {
 
 inline Tensor stacked(const std::vector<Tensor>& items) { return stack(items); }
-template <class Item>
-Item stacked(const std::vector<Item>& items) {
+template <class Item> Item stacked(const std::vector<Item>& items) {
   return [&]<size_t... I>(std::index_sequence<I...>) {
     std::vector<Tensor> columns[sizeof...(I)];
     for (const Item& item : items) (columns[I].push_back(std::get<I>(item)), ...);
@@ -75,8 +75,7 @@ Item stacked(const std::vector<Item>& items) {
 }  // namespace detail
 
 /// The items at `indices` as one batch.
-template <Dataset D>
-auto batch_of(const D& data, std::span<const int64_t> indices, EpochRandom random = {}) {
+template <Dataset D> auto batch_of(const D& data, std::span<const int64_t> indices, EpochRandom random = {}) {
   if constexpr (RandomBatchedDataset<D>) {
     return data.batch(indices, random);
   } else if constexpr (RandomDataset<D>) {

@@ -9,26 +9,30 @@ namespace tandem::io {
 
 using tandem::detail::str;
 
-LabelledImages::LabelledImages(std::vector<uint8_t> pixels, std::vector<uint8_t> labels, ImageFormat format, ImageScaling scaling,
-                               ImageAugmentation augmentation, Where where)
+LabelledImages::LabelledImages(std::vector<uint8_t> pixels, std::vector<uint8_t> labels, ImageFormat format,
+                               ImageScaling scaling, ImageAugmentation augmentation, Where where)
     : pixels_(std::move(pixels)), labels_(std::move(labels)), format_(format), augmentation_(augmentation) {
   if (format.channels < 1 || format.channels > static_cast<int64_t>(scaling.mean.size()))
     throw ValueError(str("io::LabelledImages: ", format.channels, " channels, need 1 to ", scaling.mean.size()), where);
   if (static_cast<int64_t>(pixels_.size()) != size() * image_size())
-    throw ShapeError(str("io::LabelledImages: ", size(), " labels go with ", size() * image_size(), " pixels (", format.channels, " x ",
-                         format.height, " x ", format.width, " each), got ", pixels_.size()),
+    throw ShapeError(str("io::LabelledImages: ", size(), " labels go with ", size() * image_size(), " pixels (",
+                         format.channels, " x ", format.height, " x ", format.width, " each), got ", pixels_.size()),
                      where);
   for (size_t i = 0; i < labels_.size(); ++i)
     if (labels_[i] >= format.classes)
-      throw ValueError(str("io::LabelledImages: label ", i, " is ", int(labels_[i]), ", need 0 to ", format.classes - 1), where);
+      throw ValueError(
+          str("io::LabelledImages: label ", i, " is ", int(labels_[i]), ", need 0 to ", format.classes - 1), where);
   if (augmentation.crop_padding < 0)
     throw ValueError(str("io::LabelledImages: crop_padding is ", augmentation.crop_padding, ", need 0 or more"), where);
   scaled_.resize(static_cast<size_t>(format.channels));
   for (size_t channel = 0; channel < scaled_.size(); ++channel) {
     const float mean = scaling.mean[channel], deviation = scaling.deviation[channel];
     if (!(deviation > 0))
-      throw ValueError(str("io::LabelledImages: the deviation of channel ", channel, " is ", deviation, ", need more than 0"), where);
-    for (size_t byte = 0; byte < 256; ++byte) scaled_[channel][byte] = (static_cast<float>(byte) / 255.f - mean) / deviation;
+      throw ValueError(
+          str("io::LabelledImages: the deviation of channel ", channel, " is ", deviation, ", need more than 0"),
+          where);
+    for (size_t byte = 0; byte < 256; ++byte)
+      scaled_[channel][byte] = (static_cast<float>(byte) / 255.f - mean) / deviation;
   }
 }
 
@@ -92,7 +96,8 @@ void LabelledImages::write(int64_t index, Placement placement, float* to) const 
   const int64_t height = format_.height, width = format_.width;
   const uint8_t* from = pixels_.data() + index * image_size();
   // The columns of the output that lie on the image: the others are black.
-  const int64_t begin = std::clamp<int64_t>(-placement.right, 0, width), end = std::clamp<int64_t>(width - placement.right, begin, width);
+  const int64_t begin = std::clamp<int64_t>(-placement.right, 0, width),
+                end = std::clamp<int64_t>(width - placement.right, begin, width);
   for (const std::array<float, 256>& scaled : scaled_) {
     for (int64_t y = 0; y < height; ++y, to += width) {
       const int64_t row = y + placement.down;

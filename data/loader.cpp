@@ -12,17 +12,13 @@
 
 namespace tandem::io::detail {
 
-BatchPlan::BatchPlan(int64_t items, const LoaderOptions& options, Where where)
-    : items_(items), options_(options) {
+BatchPlan::BatchPlan(int64_t items, const LoaderOptions& options, Where where) : items_(items), options_(options) {
   if (options.batch_size < 1)
-    throw ValueError(
-        tandem::detail::str("io::Loader: batch_size is ", options.batch_size, ", need at least 1"), where);
+    throw ValueError(tandem::detail::str("io::Loader: batch_size is ", options.batch_size, ", need at least 1"), where);
   if (options.workers < 0)
-    throw ValueError(tandem::detail::str("io::Loader: workers is ", options.workers, ", need 0 or more"),
-                     where);
+    throw ValueError(tandem::detail::str("io::Loader: workers is ", options.workers, ", need 0 or more"), where);
   if (options.prefetch < 1)
-    throw ValueError(tandem::detail::str("io::Loader: prefetch is ", options.prefetch, ", need at least 1"),
-                     where);
+    throw ValueError(tandem::detail::str("io::Loader: prefetch is ", options.prefetch, ", need at least 1"), where);
   batches_ = (options.drop_last ? items : items + options.batch_size - 1) / options.batch_size;
 }
 
@@ -54,13 +50,9 @@ struct BatchStream::Shared {
   };
 
   Shared(const BatchPlan& plan, LoaderPosition from, Make make_batch)
-      : make(std::move(make_batch)),
-        random{plan.options().seed, from.epoch},
-        order(plan.order(from.epoch)),
-        batch_size(static_cast<size_t>(plan.options().batch_size)),
-        count(static_cast<size_t>(plan.batches())),
-        taken(static_cast<size_t>(from.batches)),
-        given(taken) {}
+      : make(std::move(make_batch)), random{plan.options().seed, from.epoch}, order(plan.order(from.epoch)),
+        batch_size(static_cast<size_t>(plan.options().batch_size)), count(static_cast<size_t>(plan.batches())),
+        taken(static_cast<size_t>(from.batches)), given(taken) {}
   ~Shared() {
     {
       std::lock_guard lock(mutex);
@@ -86,9 +78,7 @@ struct BatchStream::Shared {
       Place place{nullptr, nullptr, true};
       try {
         place.batch = batch(index);
-      } catch (...) {
-        place.error = std::current_exception();
-      }
+      } catch (...) { place.error = std::current_exception(); }
       lock.lock();
       window[index % window.size()] = std::move(place);
       changed.notify_all();
@@ -113,8 +103,7 @@ BatchStream::BatchStream(const BatchPlan& plan, LoaderPosition from, Make make)
   const size_t left = shared_->count - shared_->given;
   const size_t workers = std::min(static_cast<size_t>(plan.options().workers), left);
   shared_->window.resize(std::min(left, workers * static_cast<size_t>(plan.options().prefetch)));
-  for (size_t i = 0; i < workers; ++i)
-    shared_->workers.emplace_back([shared = shared_.get()] { shared->work(); });
+  for (size_t i = 0; i < workers; ++i) shared_->workers.emplace_back([shared = shared_.get()] { shared->work(); });
 }
 
 BatchStream::~BatchStream() = default;

@@ -75,8 +75,7 @@ class BatchStream {
 /// loop, in the place of its batch; the loader can then be iterated again, or destroyed. Leaving a loop early stops the
 /// workers. A kernel that a worker calls runs on that worker's thread alone. A data set given as an lvalue must outlive
 /// the loader; a temporary is moved into it. One loop at a time.
-template <class D>
-class Loader {
+template <class D> class Loader {
  public:
   using Batch =
       decltype(batch_of(std::declval<const std::remove_reference_t<D>&>(), std::span<const int64_t>(), EpochRandom()));
@@ -105,17 +104,17 @@ class Loader {
     Batch& operator*() const { return *batch_; }
     Iterator& operator++() {
       batch_ = std::static_pointer_cast<Batch>(stream_->next());
-      if (batch_)
-        ++now_->batches;
-      else
-        *now_ = {now_->epoch + 1, 0};
+      if (batch_) ++now_->batches;
+      else *now_ = {now_->epoch + 1, 0};
       return *this;
     }
     bool operator==(End) const { return batch_ == nullptr; }
 
    private:
     friend class Loader;
-    Iterator(std::unique_ptr<detail::BatchStream> stream, LoaderPosition* now) : stream_(std::move(stream)), now_(now) { ++*this; }
+    Iterator(std::unique_ptr<detail::BatchStream> stream, LoaderPosition* now) : stream_(std::move(stream)), now_(now) {
+      ++*this;
+    }
     std::unique_ptr<detail::BatchStream> stream_;
     LoaderPosition* now_;
     std::shared_ptr<Batch> batch_;
@@ -137,7 +136,6 @@ class Loader {
   LoaderPosition now_, next_;
 };
 
-template <class D>
-Loader(D&&, LoaderOptions = {}, Where = {}) -> Loader<D>;
+template <class D> Loader(D&&, LoaderOptions = {}, Where = {}) -> Loader<D>;
 
 }  // namespace tandem::io

@@ -22,15 +22,15 @@ LabelledImages load(const std::string& given, MnistOptions options, Where where)
   Idx images = read_idx(find_idx(directory, prefix + "-images-idx3-ubyte", where), 3, where);
   Idx labels = read_idx(find_idx(directory, prefix + "-labels-idx1-ubyte", where), 1, where);
   if (images.shape[0] != labels.shape[0])
-    throw FileError(str("io::Mnist: '", images.path, "' has ", images.shape[0], " images, and '", labels.path,
-                        "' ", labels.shape[0], " labels: the two files don't belong together"),
+    throw FileError(str("io::Mnist: '", images.path, "' has ", images.shape[0], " images, and '", labels.path, "' ",
+                        labels.shape[0], " labels: the two files don't belong together"),
                     where);
   for (size_t i = 0; i < labels.values.size(); ++i)
     if (labels.values[i] > 9)
       throw FileError(str("io::Mnist: label ", i, " in '", labels.path, "' is ", int(labels.values[i]),
                           ", and digits are 0 to 9: the file is damaged or of another data set"),
                       where);
-  return LabelledImages(std::move(images.values), std::move(labels.values), 
+  return LabelledImages(std::move(images.values), std::move(labels.values),
                         {.channels = 1, .height = images.shape[1], .width = images.shape[2], .classes = 10},
                         options.scaling, {}, where);
 }

@@ -24,24 +24,8 @@ constexpr bool kCorner = true;
 const std::vector<Glyph>& glyphs_of(int digit) {
   static const std::vector<Glyph> glyphs[10] = {
       {
-          {{{.55, .02},
-            {.25, .15},
-            {.12, .5},
-            {.22, .85},
-            {.5, .98},
-            {.8, .83},
-            {.88, .5},
-            {.76, .15},
-            {.5, .03}}},
-          {{{.7, .12},
-            {.42, .02},
-            {.16, .3},
-            {.16, .72},
-            {.48, .98},
-            {.82, .75},
-            {.84, .3},
-            {.6, .06},
-            {.45, .1}}},
+          {{{.55, .02}, {.25, .15}, {.12, .5}, {.22, .85}, {.5, .98}, {.8, .83}, {.88, .5}, {.76, .15}, {.5, .03}}},
+          {{{.7, .12}, {.42, .02}, {.16, .3}, {.16, .72}, {.48, .98}, {.82, .75}, {.84, .3}, {.6, .06}, {.45, .1}}},
       },
       {
           {{{.5, .0}, {.5, .5}, {.5, 1.}}},
@@ -92,10 +76,8 @@ const std::vector<Glyph>& glyphs_of(int digit) {
           {{{.2, .08}, {.55, .02}, {.76, .2}, {.5, .44}, {.72, .56}, {.84, .8}, {.5, .99}, {.16, .94}}},
       },
       {
-          {{{.26, .0}, {.18, .35}, {.12, .6, kCorner}, {.5, .58}, {.9, .56}},
-           {{.72, .1}, {.7, .55}, {.66, 1.}}},
-          {{{.68, .0}, {.4, .32}, {.08, .66, kCorner}, {.5, .66}, {.94, .66}},
-           {{.68, .0}, {.67, .5}, {.66, 1.}}},
+          {{{.26, .0}, {.18, .35}, {.12, .6, kCorner}, {.5, .58}, {.9, .56}}, {{.72, .1}, {.7, .55}, {.66, 1.}}},
+          {{{.68, .0}, {.4, .32}, {.08, .66, kCorner}, {.5, .66}, {.94, .66}}, {{.68, .0}, {.67, .5}, {.66, 1.}}},
           {{{.2, .05}, {.16, .35}, {.3, .52}, {.6, .5}, {.82, .36}}, {{.84, .0}, {.8, .5}, {.72, 1.}}},
       },
       {
@@ -113,29 +95,12 @@ const std::vector<Glyph>& glyphs_of(int digit) {
           {{{.8, .0}, {.45, .06}, {.28, .2}, {.34, .42}, {.66, .54}, {.78, .78}, {.5, 1.}, {.16, .9}}},
       },
       {
-          {{{.72, .02},
-            {.38, .22},
-            {.16, .6},
-            {.24, .9},
-            {.54, 1.},
-            {.82, .84},
-            {.76, .58},
-            {.5, .5},
-            {.2, .68}}},
-          {{{.5, .0},
-            {.28, .35},
-            {.18, .72},
-            {.38, .98},
-            {.7, .94},
-            {.8, .72},
-            {.58, .58},
-            {.3, .68},
-            {.26, .86}}},
+          {{{.72, .02}, {.38, .22}, {.16, .6}, {.24, .9}, {.54, 1.}, {.82, .84}, {.76, .58}, {.5, .5}, {.2, .68}}},
+          {{{.5, .0}, {.28, .35}, {.18, .72}, {.38, .98}, {.7, .94}, {.8, .72}, {.58, .58}, {.3, .68}, {.26, .86}}},
       },
       {
           {{{.1, .06}, {.5, .06}, {.86, .05, kCorner}, {.6, .48}, {.42, 1.}}},
-          {{{.1, .06}, {.5, .05}, {.86, .06, kCorner}, {.6, .5}, {.44, 1.}},
-           {{.3, .52}, {.55, .5}, {.8, .5}}},
+          {{{.1, .06}, {.5, .05}, {.86, .06, kCorner}, {.6, .5}, {.44, 1.}}, {{.3, .52}, {.55, .5}, {.8, .5}}},
           {{{.12, .2}, {.14, .05, kCorner}, {.5, .08}, {.84, .04, kCorner}, {.66, .45}, {.58, 1.}}},
           {{{.12, .14}, {.45, .06}, {.74, .08}, {.76, .3}, {.58, .62}, {.46, 1.}}},
       },
@@ -167,14 +132,7 @@ const std::vector<Glyph>& glyphs_of(int digit) {
             {.5, .46}}},
       },
       {
-          {{{.78, .2},
-            {.5, .02},
-            {.22, .18},
-            {.26, .42},
-            {.56, .48},
-            {.8, .2, kCorner},
-            {.76, .6},
-            {.7, 1.}}},
+          {{{.78, .2}, {.5, .02}, {.22, .18}, {.26, .42}, {.56, .48}, {.8, .2, kCorner}, {.76, .6}, {.7, 1.}}},
           {{{.8, .16},
             {.48, .02},
             {.2, .24},
@@ -228,8 +186,7 @@ Stroke traced(const Stroke& stroke) {
     for (int k = 1; k <= kSteps; ++k) {
       const double t = double(k) / kSteps, t2 = t * t, t3 = t2 * t;
       const auto mix = [&](double pa, double pb, double pc, double pd) {
-        return 0.5 * (2 * pb + (pc - pa) * t + (2 * pa - 5 * pb + 4 * pc - pd) * t2 +
-                      (3 * pb - pa - 3 * pc + pd) * t3);
+        return 0.5 * (2 * pb + (pc - pa) * t + (2 * pa - 5 * pb + 4 * pc - pd) * t2 + (3 * pb - pa - 3 * pc + pd) * t3);
       };
       result.push_back({mix(a.x, b.x, c.x, d.x), mix(a.y, b.y, c.y, d.y)});
     }
@@ -241,10 +198,8 @@ Stroke traced(const Stroke& stroke) {
 void draw_segment(float* ink, Point a, Point b, double radius) {
   const double reach = radius + 1;
   const auto clamp = [](double v) { return std::clamp(static_cast<int>(v), 0, kSide - 1); };
-  const int left = clamp(std::floor(std::min(a.x, b.x) - reach)),
-            right = clamp(std::ceil(std::max(a.x, b.x) + reach));
-  const int top = clamp(std::floor(std::min(a.y, b.y) - reach)),
-            bottom = clamp(std::ceil(std::max(a.y, b.y) + reach));
+  const int left = clamp(std::floor(std::min(a.x, b.x) - reach)), right = clamp(std::ceil(std::max(a.x, b.x) + reach));
+  const int top = clamp(std::floor(std::min(a.y, b.y) - reach)), bottom = clamp(std::ceil(std::max(a.y, b.y) + reach));
   const double dx = b.x - a.x, dy = b.y - a.y, length2 = dx * dx + dy * dy;
   for (int y = top; y <= bottom; ++y) {
     for (int x = left; x <= right; ++x) {
@@ -271,8 +226,7 @@ void draw_digit(int digit, HostRandom& random, uint8_t* pixels) {
   const auto placed = [&](Point p) {
     const Point bent = warp(p);
     const double u = (bent.x - 0.5) * width - slant * (bent.y - 0.5) * height, v = (bent.y - 0.5) * height;
-    return Point{to_x + u * std::cos(turn) - v * std::sin(turn),
-                 to_y + u * std::sin(turn) + v * std::cos(turn)};
+    return Point{to_x + u * std::cos(turn) - v * std::sin(turn), to_y + u * std::sin(turn) + v * std::cos(turn)};
   };
 
   float ink[kSide * kSide] = {};
@@ -298,8 +252,7 @@ void draw_digit(int digit, HostRandom& random, uint8_t* pixels) {
 
 LabelledImages draw(SyntheticDigitsOptions options, Where where) {
   if (options.count < 0)
-    throw ValueError(tandem::detail::str("io::SyntheticDigits: count is ", options.count, ", need 0 or more"),
-                     where);
+    throw ValueError(tandem::detail::str("io::SyntheticDigits: count is ", options.count, ", need 0 or more"), where);
   if (options.count == 0) options.count = options.split == Split::train ? 8000 : 2000;
   const size_t count = static_cast<size_t>(options.count);
   std::vector<uint8_t> pixels(count * kSide * kSide), labels(count);
@@ -309,13 +262,12 @@ LabelledImages draw(SyntheticDigitsOptions options, Where where) {
     labels[i] = static_cast<uint8_t>(random.below(10));
     draw_digit(labels[i], random, &pixels[i * kSide * kSide]);
   }
-  return LabelledImages(std::move(pixels), std::move(labels), {.channels = 1, .height = kSide, .width = kSide, .classes = 10},
-                        options.scaling, {}, where);
+  return LabelledImages(std::move(pixels), std::move(labels),
+                        {.channels = 1, .height = kSide, .width = kSide, .classes = 10}, options.scaling, {}, where);
 }
 
 }  // namespace
 
-SyntheticDigits::SyntheticDigits(SyntheticDigitsOptions options, Where where)
-    : LabelledImages(draw(options, where)) {}
+SyntheticDigits::SyntheticDigits(SyntheticDigitsOptions options, Where where) : LabelledImages(draw(options, where)) {}
 
 }  // namespace tandem::io

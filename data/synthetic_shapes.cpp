@@ -13,7 +13,8 @@ namespace {
 using tandem::detail::str;
 
 constexpr int kSide = 32, kArea = kSide * kSide, kSamples = 3;  // kSamples x kSamples points of each pixel are asked
-constexpr const char* kNames[] = {"disc", "ring", "square", "triangle", "diamond", "cross", "star", "crescent", "bars", "hourglass"};
+constexpr const char* kNames[] = {"disc",  "ring", "square",   "triangle", "diamond",
+                                  "cross", "star", "crescent", "bars",     "hourglass"};
 enum Kind { disc, ring, square, triangle, diamond, cross, star, crescent, bars, hourglass };
 
 // Whether a point of the shape's own square, -1 to 1 each way, lies inside.
@@ -55,12 +56,14 @@ void draw_shape(int kind, HostRandom& random, uint8_t* pixels) {
   const Colour background = any_colour(random);
   Colour colour = any_colour(random);
   while (distance(colour, background) < 0.6) colour = any_colour(random);  // so that it can be seen
-  const double size = random.uniform(7, 13), x0 = random.uniform(size, kSide - size), y0 = random.uniform(size, kSide - size);
+  const double size = random.uniform(7, 13), x0 = random.uniform(size, kSide - size),
+               y0 = random.uniform(size, kSide - size);
   // A square on its corner is no diamond to the drawer, but could be taken for one.
   const double most = kind == square || kind == diamond ? 0.2 : std::numbers::pi;
   const double turn = random.uniform(-most, most), cosine = std::cos(turn), sine = std::sin(turn);
   const double squeeze = random.uniform(0.85, 1);
-  const double slope_x = random.uniform(-0.3, 0.3), slope_y = random.uniform(-0.3, 0.3), grain = random.uniform(0.01, 0.08);
+  const double slope_x = random.uniform(-0.3, 0.3), slope_y = random.uniform(-0.3, 0.3),
+               grain = random.uniform(0.01, 0.08);
 
   for (int row = 0; row < kSide; ++row) {
     for (int column = 0; column < kSide; ++column) {
@@ -75,14 +78,16 @@ void draw_shape(int kind, HostRandom& random, uint8_t* pixels) {
       for (int channel = 0; channel < 3; ++channel) {
         const double behind = background.channel[channel] + light;
         const double value = behind + coverage * (colour.channel[channel] - behind) + grain * random.normal();
-        pixels[channel * kArea + row * kSide + column] = static_cast<uint8_t>(std::lround(255 * std::clamp(value, 0.0, 1.0)));
+        pixels[channel * kArea + row * kSide + column] =
+            static_cast<uint8_t>(std::lround(255 * std::clamp(value, 0.0, 1.0)));
       }
     }
   }
 }
 
 LabelledImages draw(SyntheticShapesOptions options, Where where) {
-  if (options.count < 0) throw ValueError(str("io::SyntheticShapes: count is ", options.count, ", need 0 or more"), where);
+  if (options.count < 0)
+    throw ValueError(str("io::SyntheticShapes: count is ", options.count, ", need 0 or more"), where);
   if (options.count == 0) options.count = options.split == Split::train ? 5000 : 1000;
   const size_t count = static_cast<size_t>(options.count);
   std::vector<uint8_t> pixels(count * 3 * kArea), labels(count);
@@ -92,8 +97,9 @@ LabelledImages draw(SyntheticShapesOptions options, Where where) {
     labels[i] = static_cast<uint8_t>(random.below(10));
     draw_shape(labels[i], random, &pixels[i * 3 * kArea]);
   }
-  return LabelledImages(std::move(pixels), std::move(labels), {.channels = 3, .height = kSide, .width = kSide, .classes = 10},
-                        options.scaling, options.augmentation, where);
+  return LabelledImages(std::move(pixels), std::move(labels),
+                        {.channels = 3, .height = kSide, .width = kSide, .classes = 10}, options.scaling,
+                        options.augmentation, where);
 }
 
 }  // namespace

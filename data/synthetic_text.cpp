@@ -16,19 +16,24 @@ struct Verb {
   const char *one, *many;  // "sees", "see"
 };
 
-constexpr std::array kPeople{Noun{"king", "kings"},       Noun{"sailor", "sailors"}, Noun{"child", "children"}, Noun{"miller", "millers"},
-                             Noun{"daughter", "daughters"}, Noun{"thief", "thieves"},  Noun{"woman", "women"},    Noun{"stranger", "strangers"},
-                             Noun{"fox", "foxes"},        Noun{"old man", "old men"}, Noun{"raven", "ravens"},   Noun{"clerk", "clerks"}};
-constexpr std::array kThings{Noun{"river", "rivers"}, Noun{"stone", "stones"},  Noun{"letter", "letters"}, Noun{"lantern", "lanterns"},
-                             Noun{"bridge", "bridges"}, Noun{"apple", "apples"}, Noun{"key", "keys"},      Noun{"ship", "ships"},
-                             Noun{"garden", "gardens"}, Noun{"knife", "knives"}, Noun{"tower", "towers"},  Noun{"coin", "coins"}};
-constexpr std::array kTransitive{Verb{"sees", "see"},     Verb{"finds", "find"},   Verb{"remembers", "remember"}, Verb{"wants", "want"},
-                                 Verb{"hides", "hide"},   Verb{"follows", "follow"}, Verb{"loses", "lose"},       Verb{"paints", "paint"},
-                                 Verb{"carries", "carry"}, Verb{"watches", "watch"}};
+constexpr std::array kPeople{Noun{"king", "kings"},      Noun{"sailor", "sailors"},     Noun{"child", "children"},
+                             Noun{"miller", "millers"},  Noun{"daughter", "daughters"}, Noun{"thief", "thieves"},
+                             Noun{"woman", "women"},     Noun{"stranger", "strangers"}, Noun{"fox", "foxes"},
+                             Noun{"old man", "old men"}, Noun{"raven", "ravens"},       Noun{"clerk", "clerks"}};
+constexpr std::array kThings{Noun{"river", "rivers"},     Noun{"stone", "stones"},   Noun{"letter", "letters"},
+                             Noun{"lantern", "lanterns"}, Noun{"bridge", "bridges"}, Noun{"apple", "apples"},
+                             Noun{"key", "keys"},         Noun{"ship", "ships"},     Noun{"garden", "gardens"},
+                             Noun{"knife", "knives"},     Noun{"tower", "towers"},   Noun{"coin", "coins"}};
+constexpr std::array kTransitive{Verb{"sees", "see"},     Verb{"finds", "find"},   Verb{"remembers", "remember"},
+                                 Verb{"wants", "want"},   Verb{"hides", "hide"},   Verb{"follows", "follow"},
+                                 Verb{"loses", "lose"},   Verb{"paints", "paint"}, Verb{"carries", "carry"},
+                                 Verb{"watches", "watch"}};
 constexpr std::array kIntransitive{Verb{"sleeps", "sleep"}, Verb{"waits", "wait"}, Verb{"sings", "sing"},
                                    Verb{"laughs", "laugh"}, Verb{"falls", "fall"}, Verb{"returns", "return"}};
-constexpr std::array kAdjectives{"small", "quiet", "golden", "broken", "green", "heavy", "distant", "clever", "pale", "hungry"};
-constexpr std::array kPlaces{"by the sea", "in the long grass", "under the hill", "at the gate", "behind the mill", "on the road to the north"};
+constexpr std::array kAdjectives{"small", "quiet",   "golden", "broken", "green",
+                                 "heavy", "distant", "clever", "pale",   "hungry"};
+constexpr std::array kPlaces{"by the sea",  "in the long grass", "under the hill",
+                             "at the gate", "behind the mill",   "on the road to the north"};
 constexpr std::array kTimes{"At night", "In the spring", "Before the rain", "Once a year", "When the bells ring"};
 constexpr std::array kNumbers{"nought", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"};
 
@@ -61,7 +66,9 @@ class Writer {
     if (chance(0.35)) text.append(one_of(kAdjectives)).append(" ");
     return {text + (plural ? noun.many : noun.one), plural};
   }
-  void add_verb(std::string& text, const Verb& verb, bool is_plural) { text.append(" ").append(is_plural ? verb.many : verb.one); }
+  void add_verb(std::string& text, const Verb& verb, bool is_plural) {
+    text.append(" ").append(is_plural ? verb.many : verb.one);
+  }
   void add_noun(std::string& text, bool person) { text.append(" ").append(noun_phrase(person).text); }
 
   std::string clause() {

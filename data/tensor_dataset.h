@@ -21,13 +21,13 @@ Tensor row_of(const Tensor& tensor, int64_t index);
 ///   for (auto& [inputs, targets] : io::Loader(data, {.batch_size = 32})) …  // [32, 4] and [32]
 ///
 /// It shares their memory. ShapeError if they have no first dim or differ in it.
-template <class... T>
-class TensorDataset {
+template <class... T> class TensorDataset {
   static_assert(sizeof...(T) > 0 && (std::is_same_v<T, Tensor> && ...), "tandem::io::TensorDataset holds Tensors");
 
  public:
   using Item = std::tuple<T...>;
-  explicit TensorDataset(const T&... tensors, Where where = Where::current()) : tensors_{tensors...}, size_(detail::prepare_rows(tensors_, where)) {}
+  explicit TensorDataset(const T&... tensors, Where where = Where::current())
+      : tensors_{tensors...}, size_(detail::prepare_rows(tensors_, where)) {}
 
   int64_t size() const { return size_; }
   /// Rows, each without the first dim.
@@ -45,7 +45,6 @@ class TensorDataset {
   std::array<Tensor, sizeof...(T)> tensors_;
   int64_t size_;
 };
-template <class... T>
-TensorDataset(const T&...) -> TensorDataset<T...>;
+template <class... T> TensorDataset(const T&...) -> TensorDataset<T...>;
 
 }  // namespace tandem::io

@@ -83,15 +83,20 @@ int main(int argc, char** argv) {
     td::manual_seed(seed);
     if (data.empty()) std::puts("(no --data or TANDEM_TEXT: trains on sentences that this program makes up)");
     const auto text = [&](io::Split split, io::Windows windows) {
-      const io::ByteTextOptions options{.context = context, .windows = windows, .split = split, .samples = windows == io::Windows::random ? steps * batch : 0};
+      const io::ByteTextOptions options{.context = context,
+                                        .windows = windows,
+                                        .split = split,
+                                        .samples = windows == io::Windows::random ? steps * batch : 0};
       return data.empty() ? io::ByteText::of(io::synthetic_text(), options) : io::ByteText(data, options);
     };
-    const io::ByteText training = text(io::Split::train, io::Windows::random), held_out = text(io::Split::test, io::Windows::sequential);
+    const io::ByteText training = text(io::Split::train, io::Windows::random),
+                       held_out = text(io::Split::test, io::Windows::sequential);
 
     CharRnn model{.width = width, .layers = layers, .dropout = dropout};
     nn::to(model, device);
     nn::optim::AdamW optimizer(nn::parameters(model), {.lr = lr, .weight_decay = 1e-2});
-    nn::optim::CosineSchedule schedule(optimizer, {.steps = steps, .warmup = std::min<int64_t>(steps / 10, 50), .minimum = lr / 20});
+    nn::optim::CosineSchedule schedule(
+        optimizer, {.steps = steps, .warmup = std::min<int64_t>(steps / 10, 50), .minimum = lr / 20});
     auto step = td::compile(
         [&](const td::Tensor& inputs, const td::Tensor& targets) {
           optimizer.zero_grad();

@@ -20,7 +20,8 @@ struct Block {
   nn::BatchNorm2d first_norm{out};
   nn::Conv2d second{out, out, 3, {.padding = 1, .bias = false}};
   nn::BatchNorm2d second_norm{out};
-  std::optional<nn::Conv2d> shortcut = in == out ? std::nullopt : std::optional<nn::Conv2d>({in, out, 1, {.stride = stride, .bias = false}});
+  std::optional<nn::Conv2d> shortcut =
+      in == out ? std::nullopt : std::optional<nn::Conv2d>({in, out, 1, {.stride = stride, .bias = false}});
 
   td::Tensor operator()(const td::Tensor& x) const {
     const td::Tensor y = second_norm(second(relu(first_norm(first(x)))));
@@ -58,7 +59,9 @@ struct ResNet {
 io::LabelledImages pictures(const std::string& data, io::Split split, uint64_t seed) {
   const bool training = split == io::Split::train;
   if (data.empty()) return io::SyntheticShapes({.split = split, .seed = seed});
-  return io::Cifar10(data, {.split = split, .augmentation = training ? io::ImageAugmentation{.crop_padding = 4, .horizontal_flip = true} : io::ImageAugmentation{}});
+  return io::Cifar10(data, {.split = split,
+                            .augmentation = training ? io::ImageAugmentation{.crop_padding = 4, .horizontal_flip = true}
+                                                     : io::ImageAugmentation{}});
 }
 
 int main(int argc, char** argv) {
@@ -84,13 +87,15 @@ int main(int argc, char** argv) {
     const td::Device device = td::parse_device(device_name);
     td::manual_seed(seed);
     if (data.empty()) std::puts("(no --data or TANDEM_CIFAR: trains on shapes that this program draws)");
-    const io::LabelledImages training = pictures(data, io::Split::train, seed), held_out = pictures(data, io::Split::test, seed);
+    const io::LabelledImages training = pictures(data, io::Split::train, seed),
+                             held_out = pictures(data, io::Split::test, seed);
     io::Loader loader(training, {.batch_size = batch, .shuffle = true, .drop_last = true, .workers = 1, .seed = seed});
     if (steps <= 0) steps = epochs * loader.size();
 
     ResNet model{.layers = layers, .width = width};
     nn::to(model, device);
-    nn::optim::Sgd optimizer(nn::parameters(model), {.lr = lr, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true});
+    nn::optim::Sgd optimizer(nn::parameters(model),
+                             {.lr = lr, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true});
     nn::optim::CosineSchedule schedule(optimizer, {.steps = steps, .warmup = std::min<int64_t>(steps / 10, 200)});
     auto step = td::compile(
         [&](const td::Tensor& images, const td::Tensor& labels) {

@@ -63,8 +63,9 @@ int main(int argc, char** argv) {
   try {
     const td::Device device = td::parse_device(device_name);
     td::manual_seed(seed);
-    io::LabelledImages digits = data.empty() ? io::LabelledImages(io::SyntheticDigits({.split = io::Split::train, .seed = seed, .scaling = {}}))
-                                             : io::LabelledImages(io::Mnist(data, {.split = io::Split::train, .scaling = {}}));
+    io::LabelledImages digits =
+        data.empty() ? io::LabelledImages(io::SyntheticDigits({.split = io::Split::train, .seed = seed, .scaling = {}}))
+                     : io::LabelledImages(io::Mnist(data, {.split = io::Split::train, .scaling = {}}));
     if (data.empty()) std::puts("(no --data or TANDEM_DATA: the digits are drawn by this program)");
     io::Loader loader(digits, {.batch_size = batch, .shuffle = true, .drop_last = true, .workers = 1, .seed = seed});
     if (steps <= 0) steps = epochs * loader.size();
@@ -82,7 +83,8 @@ int main(int argc, char** argv) {
           // The discriminator: real ones are 1, drawn ones 0.
           discriminator_optimizer.zero_grad();
           const td::Tensor on_real = discriminator(real), on_drawn = discriminator(drawn.detach());
-          td::Tensor judging = bce_with_logits(on_real, ones_like(on_real)) + bce_with_logits(on_drawn, zeros_like(on_drawn));
+          td::Tensor judging =
+              bce_with_logits(on_real, ones_like(on_real)) + bce_with_logits(on_drawn, zeros_like(on_drawn));
           judging.backward();
           discriminator_optimizer.step();
           // The generator: drawn ones are to be taken for real.

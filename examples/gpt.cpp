@@ -24,7 +24,8 @@ struct Gpt {
 
   /// ids [batch, time] to logits [batch, time, 256].
   td::Tensor operator()(const td::Tensor& ids) const {
-    td::Tensor x = token(ids) + position(td::arange(0, ids.shape()[1], 1, {.dtype = td::int64, .device = ids.device()}));
+    td::Tensor x =
+        token(ids) + position(td::arange(0, ids.shape()[1], 1, {.dtype = td::int64, .device = ids.device()}));
     for (const nn::TransformerBlock& block : blocks) x = block(x);
     return output(norm(x));
   }
@@ -32,7 +33,8 @@ struct Gpt {
  private:
   std::vector<nn::TransformerBlock> make_blocks() const {
     std::vector<nn::TransformerBlock> made;
-    for (int64_t i = 0; i < layers; ++i) made.emplace_back(width, heads, nn::TransformerBlockOptions{.dropout = dropout, .causal = true});
+    for (int64_t i = 0; i < layers; ++i)
+      made.emplace_back(width, heads, nn::TransformerBlockOptions{.dropout = dropout, .causal = true});
     return made;
   }
 };
@@ -92,10 +94,14 @@ int main(int argc, char** argv) {
     td::manual_seed(seed);
     if (data.empty()) std::puts("(no --data or TANDEM_TEXT: trains on sentences that this program makes up)");
     const auto text = [&](io::Split split, io::Windows windows) {
-      const io::ByteTextOptions options{.context = context, .windows = windows, .split = split, .samples = windows == io::Windows::random ? steps * batch : 0};
+      const io::ByteTextOptions options{.context = context,
+                                        .windows = windows,
+                                        .split = split,
+                                        .samples = windows == io::Windows::random ? steps * batch : 0};
       return data.empty() ? io::ByteText::of(io::synthetic_text(), options) : io::ByteText(data, options);
     };
-    const io::ByteText training = text(io::Split::train, io::Windows::random), held_out = text(io::Split::test, io::Windows::sequential);
+    const io::ByteText training = text(io::Split::train, io::Windows::random),
+                       held_out = text(io::Split::test, io::Windows::sequential);
 
     Gpt model{.layers = layers, .width = width, .heads = heads, .context = context, .dropout = dropout};
     nn::to(model, device);
@@ -104,7 +110,8 @@ int main(int argc, char** argv) {
     std::printf("%lld parameters, %zu bytes of text\n", static_cast<long long>(parameters), training.bytes().size());
     std::fflush(stdout);
     nn::optim::AdamW optimizer(nn::parameters(model), {.lr = lr, .beta2 = 0.95, .weight_decay = 0.1});
-    nn::optim::CosineSchedule schedule(optimizer, {.steps = steps, .warmup = std::min<int64_t>(steps / 10, 100), .minimum = lr / 10});
+    nn::optim::CosineSchedule schedule(
+        optimizer, {.steps = steps, .warmup = std::min<int64_t>(steps / 10, 100), .minimum = lr / 10});
     auto step = td::compile(
         [&](const td::Tensor& inputs, const td::Tensor& targets) {
           optimizer.zero_grad();

@@ -48,25 +48,21 @@ io::LabelledImages digits(const Options& options, io::Split split) {
   return io::SyntheticDigits({.split = split, .seed = options.seed});
 }
 
-template <class Model>
-void run(const Options& options) {
+template <class Model> void run(const Options& options) {
   const td::Mode mode = td::parse_mode(options.mode);
   const td::Device device = td::parse_device(options.device);
   td::manual_seed(options.seed);
 
-  const io::LabelledImages training = digits(options, io::Split::train),
-                           held_out = digits(options, io::Split::test);
-  std::printf("%s on %lld %s digits, %s, %s\n", options.model.c_str(),
-              static_cast<long long>(training.size()), options.data.empty() ? "drawn" : "handwritten",
-              options.device.c_str(), options.mode.c_str());
+  const io::LabelledImages training = digits(options, io::Split::train), held_out = digits(options, io::Split::test);
+  std::printf("%s on %lld %s digits, %s, %s\n", options.model.c_str(), static_cast<long long>(training.size()),
+              options.data.empty() ? "drawn" : "handwritten", options.device.c_str(), options.mode.c_str());
   if (options.data.empty()) std::puts("(no --data or TANDEM_DATA: the digits are drawn by this program)");
   std::fflush(stdout);
 
   Model model;
   nn::to(model, device);
   io::Loader loader(
-      training,
-      {.batch_size = options.batch, .shuffle = true, .drop_last = true, .workers = 1, .seed = options.seed});
+      training, {.batch_size = options.batch, .shuffle = true, .drop_last = true, .workers = 1, .seed = options.seed});
   const int64_t steps = options.steps > 0 ? options.steps : options.epochs * loader.size();
   nn::optim::AdamW optimizer(nn::parameters(model), {.lr = options.lr, .weight_decay = 1e-2});
   nn::optim::CosineSchedule schedule(optimizer, {.steps = steps, .warmup = std::min<int64_t>(20, steps)});
@@ -101,8 +97,7 @@ void run(const Options& options) {
 
   nn::eval(model);  // dropout off
   td::NoGrad guard;
-  auto predict =
-      td::compile([&](const td::Tensor& images) { return model(images).argmax(1); }, {.mode = mode});
+  auto predict = td::compile([&](const td::Tensor& images) { return model(images).argmax(1); }, {.mode = mode});
   int64_t correct = 0;
   for (auto& [images, labels] : io::Loader(held_out, {.batch_size = 500}))
     correct += (predict(images.to(device)).cpu() == labels).sum().template item<int64_t>();
@@ -119,23 +114,18 @@ int main(int argc, char** argv) {
   app.add_option("--data", options.data, "folder with the four files of MNIST (default: TANDEM_DATA)");
   app.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--mode", options.mode, "eager, replay or compiled")->capture_default_str();
-  app.add_option("--seed", options.seed, "of weights, order, dropout and drawn digits")
-      ->capture_default_str();
+  app.add_option("--seed", options.seed, "of weights, order, dropout and drawn digits")->capture_default_str();
   app.add_option("--epochs", options.epochs, "times to go over the data")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--steps", options.steps, "batches to train on, instead of --epochs");
-  app.add_option("--batch", options.batch, "images in a batch")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  app.add_option("--batch", options.batch, "images in a batch")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--lr", options.lr, "learning rate, before the schedule")->capture_default_str();
   app.add_option("--losses", options.losses, "file to write each step's loss to, a line each");
   CLI11_PARSE(app, argc, argv);
   try {
-    if (options.model == "mlp")
-      run<Mlp>(options);
-    else
-      run<LeNet>(options);
+    if (options.model == "mlp") run<Mlp>(options);
+    else run<LeNet>(options);
   } catch (const td::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -51,9 +51,7 @@ int main(int argc, char** argv) {
     // A misuse says which op, which shapes, why, and on which line of this file.
     try {
       matmul(a, a);
-    } catch (const td::ShapeError& error) {
-      std::cout << error.what() << "\n";
-    }
+    } catch (const td::ShapeError& error) { std::cout << error.what() << "\n"; }
   } catch (const td::Error& error) {
     std::cerr << error.what() << "\n";
     return 1;

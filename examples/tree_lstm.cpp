@@ -25,8 +25,7 @@ std::string draw_shape(int64_t leaves, std::mt19937_64& random) {
 }
 
 /// Folds a tree: leaf(i) for its leaves, node(i, left, right) for the others.
-template <class Leaf, class Node>
-class Fold {
+template <class Leaf, class Node> class Fold {
  public:
   Fold(const std::string& shape, Leaf leaf, Node node) : next_(shape.begin()), leaf_(leaf), node_(node) {}
   auto operator()() -> std::invoke_result_t<Leaf, int64_t> {
@@ -71,7 +70,8 @@ struct TreeLstm {
     const auto at_node = [&](int64_t i, const State& a, const State& b) {
       const td::Tensor what = operation(operations.select(1, i));
       const td::Tensors gates = td::chunk(node(td::concat({a.hidden, b.hidden, what}, 1)), 5, 1);
-      const td::Tensor cell = sigmoid(gates[0]) * tanh(gates[1]) + sigmoid(gates[2]) * a.cell + sigmoid(gates[3]) * b.cell;
+      const td::Tensor cell =
+          sigmoid(gates[0]) * tanh(gates[1]) + sigmoid(gates[2]) * a.cell + sigmoid(gates[3]) * b.cell;
       return State{sigmoid(gates[4]) * tanh(cell), cell};
     };
     return output(Fold(shape, at_leaf, at_node)().hidden);
@@ -98,7 +98,8 @@ int main(int argc, char** argv) {
     std::mt19937_64 random(seed);
     std::vector<std::string> shapes;
     std::ifstream file(data);
-    if (!data.empty() && !file) throw std::runtime_error("tree_lstm: " + data + " can't be read; --data takes a file of shapes such as ((..).)");
+    if (!data.empty() && !file)
+      throw std::runtime_error("tree_lstm: " + data + " can't be read; --data takes a file of shapes such as ((..).)");
     for (std::string line; std::getline(file, line);)
       if (!line.empty()) shapes.push_back(line);
 
@@ -122,10 +123,12 @@ int main(int argc, char** argv) {
     {
       td::Progress progress(steps, "expressions");
       for (int64_t i = 0; i < steps; ++i) {
-        const std::string shape = shapes.empty() ? draw_shape(std::uniform_int_distribution<int64_t>(2, leaves)(random), random)
-                                                 : shapes[random() % shapes.size()];
+        const std::string shape = shapes.empty()
+                                      ? draw_shape(std::uniform_int_distribution<int64_t>(2, leaves)(random), random)
+                                      : shapes[random() % shapes.size()];
         const int64_t count = std::count(shape.begin(), shape.end(), '.');
-        const auto [loss, accuracy] = step(shape, td::randint(0, 10, {batch, count}).to(device), td::randint(0, kOperations, {batch, count - 1}).to(device));
+        const auto [loss, accuracy] = step(shape, td::randint(0, 10, {batch, count}).to(device),
+                                           td::randint(0, kOperations, {batch, count - 1}).to(device));
         schedule.step();
         progress.update({{"loss", loss}, {"right", accuracy}});
         if (i >= steps - steps / 10) right += accuracy.item<float>(), ++counted;
@@ -133,9 +136,11 @@ int main(int argc, char** argv) {
     }
     if (!save.empty()) nn::save(model, save);
     if (const td::Stats& stats = step.stats(); stats.calls)
-      std::printf("%lld graphs traced for %lld calls: %.2f s of tracing, %.2f s of compiling for the newest\n", static_cast<long long>(stats.traces),
-                  static_cast<long long>(stats.calls), stats.trace_seconds, stats.compiler_seconds);
-    std::printf("right %.4f of the expressions in the last tenth of the steps\n", right / double(std::max<int64_t>(counted, 1)));
+      std::printf("%lld graphs traced for %lld calls: %.2f s of tracing, %.2f s of compiling for the newest\n",
+                  static_cast<long long>(stats.traces), static_cast<long long>(stats.calls), stats.trace_seconds,
+                  stats.compiler_seconds);
+    std::printf("right %.4f of the expressions in the last tenth of the steps\n",
+                right / double(std::max<int64_t>(counted, 1)));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -61,7 +61,8 @@ int main(int argc, char** argv) {
       return io::SyntheticDigits({.split = split, .seed = seed, .scaling = {}});
     };
     if (data.empty()) std::puts("(no --data or TANDEM_DATA: the digits are drawn by this program)");
-    io::Loader loader(digits(io::Split::train), {.batch_size = batch, .shuffle = true, .drop_last = true, .workers = 1, .seed = seed});
+    io::Loader loader(digits(io::Split::train),
+                      {.batch_size = batch, .shuffle = true, .drop_last = true, .workers = 1, .seed = seed});
     if (steps <= 0) steps = epochs * loader.size();
 
     Vae model;

@@ -58,7 +58,8 @@ void InputFile::read(void* to, uint64_t count, uint64_t offset) const {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(str("can't be read at byte ", offset + done, ": ", std::strerror(errno)));
     if (got == 0)
-      fail(str("ends after ", bytes_text(offset + done), ", ", count - done, " short: it was shortened while it was read"));
+      fail(str("ends after ", bytes_text(offset + done), ", ", count - done,
+               " short: it was shortened while it was read"));
     done += static_cast<uint64_t>(got);
   }
 }
@@ -69,9 +70,7 @@ std::vector<uint8_t> InputFile::read_all() const {
   return bytes;
 }
 
-void InputFile::fail(const std::string& what) const {
-  throw FileError(str(caller_, ": '", path_, "' ", what), where_);
-}
+void InputFile::fail(const std::string& what) const { throw FileError(str(caller_, ": '", path_, "' ", what), where_); }
 
 Bytes Bytes::read(const InputFile& file) { return of(file.read_all()); }
 
@@ -81,7 +80,8 @@ Bytes Bytes::map(const InputFile& file) {
   if (memory == MAP_FAILED) file.fail(str("can't be mapped: ", std::strerror(errno), ": read it whole instead"));
   const size_t size = file.size();
   Bytes bytes;
-  bytes.owner_ = std::shared_ptr<const void>(memory, [size](const void* mapped) { ::munmap(const_cast<void*>(mapped), size); });
+  bytes.owner_ =
+      std::shared_ptr<const void>(memory, [size](const void* mapped) { ::munmap(const_cast<void*>(mapped), size); });
   bytes.view_ = {static_cast<const uint8_t*>(memory), size};
   return bytes;
 }
@@ -105,7 +105,8 @@ Bytes Bytes::of(std::vector<uint8_t> values) {
 AtomicFile::AtomicFile(const char* caller, const std::string& path, Where where)
     : caller_(caller), path_(path), where_(where) {
   std::error_code ignored;
-  if (std::filesystem::is_directory(path_, ignored)) throw FileError(str(caller_, ": '", path_, "' is a directory: give a file's name"), where_);
+  if (std::filesystem::is_directory(path_, ignored))
+    throw FileError(str(caller_, ": '", path_, "' is a directory: give a file's name"), where_);
   // A link stays one: what it points at is written.
   if (std::filesystem::is_symlink(path_, ignored)) {
     const std::filesystem::path target = std::filesystem::weakly_canonical(path_, ignored);
@@ -133,7 +134,8 @@ AtomicFile::~AtomicFile() {
 
 void AtomicFile::write(const void* from, uint64_t count) {
   for (uint64_t done = 0; done < count;) {
-    const ssize_t put = ::write(descriptor_, static_cast<const char*>(from) + done, std::min(count - done, kMostAtOnce));
+    const ssize_t put =
+        ::write(descriptor_, static_cast<const char*>(from) + done, std::min(count - done, kMostAtOnce));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) fail("what stood there before is unchanged", errno);
     done += static_cast<uint64_t>(put), written_ += static_cast<uint64_t>(put);
@@ -141,7 +143,8 @@ void AtomicFile::write(const void* from, uint64_t count) {
 }
 
 void AtomicFile::commit() {
-  if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != EROFS) fail("what stood there before is unchanged", errno);
+  if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != EROFS)
+    fail("what stood there before is unchanged", errno);
   const int closed = ::close(std::exchange(descriptor_, -1));
   if (closed != 0 && errno != EINTR) fail("what stood there before is unchanged", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("what stood there before is unchanged", errno);
@@ -150,8 +153,8 @@ void AtomicFile::commit() {
 }
 
 void AtomicFile::fail(const char* what, int error) const {
-  throw FileError(str(caller_, ": '", path_, "' can't be written: ", std::strerror(error), " (after ", bytes_text(written_), "; ",
-                      what, ")"),
+  throw FileError(str(caller_, ": '", path_, "' can't be written: ", std::strerror(error), " (after ",
+                      bytes_text(written_), "; ", what, ")"),
                   where_);
 }
 

@@ -62,22 +62,17 @@ class Gunzip {
       const size_t position = consumed();
       if (position == packed_.size()) {
         ended_ = true;
-      } else if (packed_.size() - position >= 2 && packed_[position] == 0x1f &&
-                 packed_[position + 1] == 0x8b) {
+      } else if (packed_.size() - position >= 2 && packed_[position] == 0x1f && packed_[position + 1] == 0x8b) {
         inflateReset(&stream_);
       } else {
-        fail(path_, str("has ", packed_.size() - position, " bytes after its gzip data: fetch it again"),
-             where_);
+        fail(path_, str("has ", packed_.size() - position, " bytes after its gzip data: fetch it again"), where_);
       }
-    } else if (result == Z_BUF_ERROR ||
-               (result == Z_OK && consumed() == packed_.size() && stream_.avail_out > 0)) {
-      fail(path_,
-           str("is truncated: its gzip data breaks off after ", packed_.size(), " bytes: fetch it again"),
+    } else if (result == Z_BUF_ERROR || (result == Z_OK && consumed() == packed_.size() && stream_.avail_out > 0)) {
+      fail(path_, str("is truncated: its gzip data breaks off after ", packed_.size(), " bytes: fetch it again"),
            where_);
     } else if (result != Z_OK) {
       fail(path_,
-           str("is damaged: ", stream_.msg ? stream_.msg : "its gzip data can't be unpacked",
-               ": fetch it again"),
+           str("is damaged: ", stream_.msg ? stream_.msg : "its gzip data can't be unpacked", ": fetch it again"),
            where_);
     }
   }
@@ -100,12 +95,10 @@ uint64_t parse_header(Idx& idx, const uint8_t* header, size_t size, int rank, Wh
     fail(idx.path, str("is no IDX file: it begins with", begins, ", and ", expected), where);
   }
   if (header[2] != 0x08)
-    fail(idx.path,
-         str("holds values of IDX type ", int(header[2]), ", and only bytes (8) are read: ", expected),
+    fail(idx.path, str("holds values of IDX type ", int(header[2]), ", and only bytes (8) are read: ", expected),
          where);
   if (header[3] != rank)
-    fail(idx.path, str("has rank ", int(header[3]), ", need ", rank, ": are images and labels mixed up?"),
-         where);
+    fail(idx.path, str("has rank ", int(header[3]), ", need ", rank, ": are images and labels mixed up?"), where);
   if (size < 4 + 4 * static_cast<size_t>(rank))
     fail(idx.path, str("is truncated within its header, after ", size, " bytes: fetch it again"), where);
   uint64_t count = 1;
@@ -114,17 +107,14 @@ uint64_t parse_header(Idx& idx, const uint8_t* header, size_t size, int rank, Wh
     const uint64_t extent = uint64_t{at[0]} << 24 | uint64_t{at[1]} << 16 | uint64_t{at[2]} << 8 | at[3];
     idx.shape.push_back(static_cast<int64_t>(extent));
     if (__builtin_mul_overflow(count, extent, &count) || count > (uint64_t{1} << 48))
-      fail(idx.path, "claims to hold more values than any file can: its header is damaged, fetch it again",
-           where);
+      fail(idx.path, "claims to hold more values than any file can: its header is damaged, fetch it again", where);
   }
   return count;
 }
 
 void check_length(const std::string& path, uint64_t values, uint64_t needed, Where where) {
   if (values < needed)
-    fail(path,
-         str("is truncated: its header promises ", needed, " values, and ", values,
-             " are there: fetch it again"),
+    fail(path, str("is truncated: its header promises ", needed, " values, and ", values, " are there: fetch it again"),
          where);
 }
 
@@ -142,16 +132,14 @@ Idx read_idx(const std::string& path, int rank, Where where) {
     gunzip.append(idx.values, count);
     check_length(path, idx.values.size(), count, where);
     if (!gunzip.ended())
-      fail(path, str("has bytes after the ", count, " values that its header promises: fetch it again"),
-           where);
+      fail(path, str("has bytes after the ", count, " values that its header promises: fetch it again"), where);
   } else {
     const uint64_t count = parse_header(idx, bytes.data(), bytes.size(), rank, where);
     const uint64_t there = bytes.size() - header_size;
     check_length(path, there, count, where);
     if (there > count)
       fail(path,
-           str("has ", there - count, " bytes after the ", count,
-               " values that its header promises: fetch it again"),
+           str("has ", there - count, " bytes after the ", count, " values that its header promises: fetch it again"),
            where);
     idx.values.assign(bytes.begin() + static_cast<std::ptrdiff_t>(header_size), bytes.end());
   }

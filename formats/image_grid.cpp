@@ -13,11 +13,16 @@ namespace tandem::io {
 void write_image_grid(const std::string& path, const Tensor& images, ImageGridOptions options, Where where) {
   const Shape& shape = images.shape();
   if (shape.size() != 4 || (shape[1] != 1 && shape[1] != 3) || shape.numel() == 0)
-    throw ShapeError(detail::str("io::write_image_grid: needs images [count, 1 or 3, height, width], got ", shape), where);
+    throw ShapeError(detail::str("io::write_image_grid: needs images [count, 1 or 3, height, width], got ", shape),
+                     where);
   if (!is_floating(images.dtype()))
-    throw DTypeError(detail::str("io::write_image_grid: needs floating values of 0 to 1, got ", images.dtype(), "; convert with to(float32) / 255"), where);
+    throw DTypeError(detail::str("io::write_image_grid: needs floating values of 0 to 1, got ", images.dtype(),
+                                 "; convert with to(float32) / 255"),
+                     where);
   if (options.columns < 1 || options.padding < 0)
-    throw ValueError(detail::str("io::write_image_grid: columns ", options.columns, " must be at least 1, padding ", options.padding, " not negative"), where);
+    throw ValueError(detail::str("io::write_image_grid: columns ", options.columns, " must be at least 1, padding ",
+                                 options.padding, " not negative"),
+                     where);
 
   const int64_t count = shape[0], channels = shape[1], height = shape[2], width = shape[3], pad = options.padding;
   const int64_t columns = std::min(options.columns, count), rows = (count + columns - 1) / columns;
@@ -31,13 +36,16 @@ void write_image_grid(const std::string& path, const Tensor& images, ImageGridOp
           const float value = values[static_cast<size_t>(((i * channels + c) * height + y) * width + x)];
           const int64_t row = pad + i / columns * (height + pad) + y, column = pad + i % columns * (width + pad) + x;
           const float shade = value > 0 ? std::min(value, 1.0f) : 0;  // NaN is black
-          bytes[static_cast<size_t>((row * full_width + column) * channels + c)] = static_cast<char>(static_cast<uint8_t>(std::lround(shade * 255)));
+          bytes[static_cast<size_t>((row * full_width + column) * channels + c)] =
+              static_cast<char>(static_cast<uint8_t>(std::lround(shade * 255)));
         }
   std::ofstream file(path, std::ios::binary);
   file << (channels == 1 ? "P5\n" : "P6\n") << full_width << " " << full_height << "\n255\n";
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   file.close();
-  if (!file) throw FileError("io::write_image_grid: " + path + " can't be written; does its folder exist, and may you write there?", where);
+  if (!file)
+    throw FileError(
+        "io::write_image_grid: " + path + " can't be written; does its folder exist, and may you write there?", where);
 }
 
 }  // namespace tandem::io

@@ -41,13 +41,14 @@ std::string joined(const std::vector<std::string>& names) {
 
 bool are_same(const Tensor& a, const Tensor& b) {
   const size_t bytes = static_cast<size_t>(a.numel() * size_of(a.dtype()));
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && (bytes == 0 || std::memcmp(a.impl()->data, b.impl()->data, bytes) == 0);
+  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
+         (bytes == 0 || std::memcmp(a.impl()->data, b.impl()->data, bytes) == 0);
 }
 
 }  // namespace
 
-void assign_named(const std::vector<NamedTarget>& targets, const Safetensors& file, const char* caller, const std::string& path,
-                  const char* what, Where where) {
+void assign_named(const std::vector<NamedTarget>& targets, const Safetensors& file, const char* caller,
+                  const std::string& path, const char* what, Where where) {
   std::unordered_map<std::string, Tensor> held;
   for (const nn::NamedTensor& named : file.tensors) held.emplace(named.name, named.tensor);
   std::unordered_set<std::string> known;
@@ -59,15 +60,12 @@ void assign_named(const std::vector<NamedTarget>& targets, const Safetensors& fi
       known.insert(name);
       const auto found = held.find(name);
       if (found == held.end()) continue;
-      if (!value.defined())
-        value = found->second;
-      else if (!are_same(value, found->second))
-        torn.add(joined(target.names));
-      else
-        continue;
+      if (!value.defined()) value = found->second;
+      else if (!are_same(value, found->second)) torn.add(joined(target.names));
+      else continue;
       if (value.shape() != target.tensor.shape() || value.dtype() != target.tensor.dtype())
-        different.add(str(name, " ", name_of(value.dtype()), value.shape(), " where ", name_of(target.tensor.dtype()), target.tensor.shape(),
-                          " is needed"));
+        different.add(str(name, " ", name_of(value.dtype()), value.shape(), " where ", name_of(target.tensor.dtype()),
+                          target.tensor.shape(), " is needed"));
     }
     if (!value.defined()) missing.add(joined(target.names));
     values.push_back(value);

@@ -17,7 +17,7 @@ struct NamedTarget {
 
 /// Overwrites the targets. If a tensor is missing, unknown or of another shape or dtype, nothing is changed, and a FileError
 /// "caller: 'path' doesn't fit `what`: …" lists all of them.
-void assign_named(const std::vector<NamedTarget>& targets, const Safetensors& file, const char* caller, const std::string& path,
-                  const char* what, Where where);
+void assign_named(const std::vector<NamedTarget>& targets, const Safetensors& file, const char* caller,
+                  const std::string& path, const char* what, Where where);
 
 }  // namespace tandem::io::detail

@@ -13,9 +13,9 @@ namespace {
 using tandem::detail::str;
 using Fail = std::function<void(const std::string&)>;
 
-constexpr std::pair<const char*, DType> kDTypes[] = {{"F32", DType::float32},   {"F64", DType::float64}, {"F16", DType::float16},
-                                                     {"BF16", DType::bfloat16}, {"I32", DType::int32},   {"I64", DType::int64},
-                                                     {"U8", DType::uint8},      {"BOOL", DType::bool_}};
+constexpr std::pair<const char*, DType> kDTypes[] = {
+    {"F32", DType::float32}, {"F64", DType::float64}, {"F16", DType::float16}, {"BF16", DType::bfloat16},
+    {"I32", DType::int32},   {"I64", DType::int64},   {"U8", DType::uint8},    {"BOOL", DType::bool_}};
 
 // A name as it can be printed: it may be long, or hold line breaks.
 std::string shown(const std::string& name) {
@@ -62,7 +62,9 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
       metadata_key_ = name;
       return to(At::metadata_value);
     }
-    const auto first = [&](bool& seen, At next) { return std::exchange(seen, true) ? wrong(str("has its ", name, " twice")) : to(next); };
+    const auto first = [&](bool& seen, At next) {
+      return std::exchange(seen, true) ? wrong(str("has its ", name, " twice")) : to(next);
+    };
     if (name == "dtype") return first(has_dtype_, At::dtype);
     if (name == "shape") return first(has_shape_, At::shape);
     if (name == "data_offsets") return first(has_offsets_, At::offsets);
@@ -74,9 +76,11 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
       return to(At::metadata_keys);
     }
     if (at_ != At::dtype) return unexpected("a string");
-    const auto* const known = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const auto& pair) { return value == pair.first; });
+    const auto* const known =
+        std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const auto& pair) { return value == pair.first; });
     if (known == std::end(kDTypes))
-      return wrong(str("is of dtype ", shown(value), ", which Tandem doesn't have: it has F32, F64, F16, BF16, I32, I64, U8 and BOOL"));
+      return wrong(str("is of dtype ", shown(value),
+                       ", which Tandem doesn't have: it has F32, F64, F16, BF16, I32, I64, U8 and BOOL"));
     entry_.dtype = known->second;
     return to(At::fields);
   }
@@ -86,13 +90,16 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
     return unexpected("an array");
   }
   bool end_array() override {
-    if (at_ == At::offset_values && offsets_.size() != 2) return wrong(str("has ", offsets_.size(), " data_offsets, need 2"));
+    if (at_ == At::offset_values && offsets_.size() != 2)
+      return wrong(str("has ", offsets_.size(), " data_offsets, need 2"));
     return to(At::fields);
   }
   bool number_unsigned(number_unsigned_t value) override {
     if (at_ == At::extents) {
-      if (shape_.size() == static_cast<size_t>(kMaxRank)) return wrong(str("has more than ", kMaxRank, " dims, which Tandem's tensors don't have"));
-      if (value > static_cast<uint64_t>(INT64_MAX)) return wrong(str("has an extent of ", value, ", which no tensor can have"));
+      if (shape_.size() == static_cast<size_t>(kMaxRank))
+        return wrong(str("has more than ", kMaxRank, " dims, which Tandem's tensors don't have"));
+      if (value > static_cast<uint64_t>(INT64_MAX))
+        return wrong(str("has an extent of ", value, ", which no tensor can have"));
       shape_.push_back(static_cast<int64_t>(value));
       return true;
     }
@@ -111,11 +118,26 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
     const std::string text = error.what();  // "[json.exception…] parse error at line 1, column 5: reason"
     const size_t reason = text.find(": ");
-    return fail(str("has a header that is no JSON, at byte ", position, " of it: ", reason == text.npos ? text : text.substr(reason + 2)));
+    return fail(str("has a header that is no JSON, at byte ", position,
+                    " of it: ", reason == text.npos ? text : text.substr(reason + 2)));
   }
 
  private:
-  enum class At { start, names, entry, fields, dtype, shape, extents, offsets, offset_values, metadata, metadata_keys, metadata_value, end };
+  enum class At {
+    start,
+    names,
+    entry,
+    fields,
+    dtype,
+    shape,
+    extents,
+    offsets,
+    offset_values,
+    metadata,
+    metadata_keys,
+    metadata_value,
+    end
+  };
   bool to(At next) {
     at_ = next;
     return true;
@@ -168,13 +190,13 @@ void check_layout(const SafetensorsHeader& header, uint64_t data_size, const Fai
   for (const SafetensorsEntry& entry : header.entries) {
     const std::string name = shown(entry.name);
     if (entry.begin > entry.end || entry.end > data_size)
-      fail(str("is truncated or damaged: its tensor ", name, " lies at bytes ", entry.begin, " to ", entry.end, " of the data, and there are ",
-               data_size));
+      fail(str("is truncated or damaged: its tensor ", name, " lies at bytes ", entry.begin, " to ", entry.end,
+               " of the data, and there are ", data_size));
     const std::optional<uint64_t> bytes = bytes_of(entry);
     if (!bytes) fail(str("is damaged: its tensor ", name, " ", entry.shape, " has more elements than can be counted"));
     if (*bytes != entry.end - entry.begin)
-      fail(str("is damaged: its tensor ", name, ", ", tandem::name_of(entry.dtype), entry.shape, ", needs ", *bytes, " bytes, and has ",
-               entry.end - entry.begin));
+      fail(str("is damaged: its tensor ", name, ", ", tandem::name_of(entry.dtype), entry.shape, ", needs ", *bytes,
+               " bytes, and has ", entry.end - entry.begin));
     order.push_back(&entry);
   }
   std::sort(order.begin(), order.end(),
@@ -182,11 +204,12 @@ void check_layout(const SafetensorsHeader& header, uint64_t data_size, const Fai
   uint64_t at = 0;
   for (const SafetensorsEntry* entry : order) {
     if (entry->begin != at)
-      fail(str("is damaged: its tensor ", shown(entry->name), " begins at byte ", entry->begin, " of the data, and the one before it ends at ",
-               at));
+      fail(str("is damaged: its tensor ", shown(entry->name), " begins at byte ", entry->begin,
+               " of the data, and the one before it ends at ", at));
     at = entry->end;
   }
-  if (at != data_size) fail(str("has ", data_size, " bytes of data, and its tensors ", at, ": it is no whole safetensors file"));
+  if (at != data_size)
+    fail(str("has ", data_size, " bytes of data, and its tensors ", at, ": it is no whole safetensors file"));
 }
 
 }  // namespace
@@ -194,7 +217,8 @@ void check_layout(const SafetensorsHeader& header, uint64_t data_size, const Fai
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size, const Fail& fail) {
   if (text.empty() || text.front() != '{') fail("is no safetensors file: its header doesn't begin with {");
   // The parser takes a zero byte for the end, and would pass over what follows.
-  if (const size_t zero = text.find('\0'); zero != text.npos) fail(str("has a zero byte in its header, at byte ", zero, " of it"));
+  if (const size_t zero = text.find('\0'); zero != text.npos)
+    fail(str("has a zero byte in its header, at byte ", zero, " of it"));
   Reader reader(fail);
   nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   check_layout(reader.header, data_size, fail);
@@ -215,7 +239,8 @@ std::string safetensors_header_text(const SafetensorsHeader& header, const Fail&
   std::string text = "{";
   if (!header.metadata.empty()) text += "\"__metadata__\":" + spelled(Json(header.metadata), "metadata");
   for (const SafetensorsEntry& entry : header.entries) {
-    const auto* const dtype = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const auto& pair) { return entry.dtype == pair.second; });
+    const auto* const dtype = std::find_if(std::begin(kDTypes), std::end(kDTypes),
+                                           [&](const auto& pair) { return entry.dtype == pair.second; });
     std::vector<int64_t> shape(entry.shape.begin(), entry.shape.end());
     const Json value{{"dtype", dtype->first}, {"shape", shape}, {"data_offsets", {entry.begin, entry.end}}};
     if (text.size() > 1) text += ',';

@@ -32,6 +32,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_
                                            const std::function<void(const std::string&)>& fail);
 
 /// The text for these entries, padded with spaces to a multiple of 8. `fail` as above, for names that JSON can't hold.
-std::string safetensors_header_text(const SafetensorsHeader& header, const std::function<void(const std::string&)>& fail);
+std::string safetensors_header_text(const SafetensorsHeader& header,
+                                    const std::function<void(const std::string&)>& fail);
 
 }  // namespace tandem::io::detail

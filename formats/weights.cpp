@@ -15,10 +15,8 @@ std::vector<io::detail::NamedTarget> targets_of(const Visitor& visitor) {
   std::unordered_map<const TensorImpl*, size_t> places;
   for (const Visitor::Leaf& leaf : visitor.tensors()) {
     const auto [place, is_new] = places.emplace(leaf.tensor->impl(), targets.size());
-    if (is_new)
-      targets.push_back({{leaf.name}, *leaf.tensor});
-    else
-      targets[place->second].names.push_back(leaf.name);
+    if (is_new) targets.push_back({{leaf.name}, *leaf.tensor});
+    else targets[place->second].names.push_back(leaf.name);
   }
   return targets;
 }
@@ -27,12 +25,14 @@ std::vector<io::detail::NamedTarget> targets_of(const Visitor& visitor) {
 
 void save(const Visitor& visitor, const std::string& path, Where where) {
   std::vector<NamedTensor> tensors;
-  for (const io::detail::NamedTarget& target : targets_of(visitor)) tensors.push_back({target.names.front(), target.tensor});
+  for (const io::detail::NamedTarget& target : targets_of(visitor))
+    tensors.push_back({target.names.front(), target.tensor});
   io::save_safetensors(path, tensors, {{"format", "pt"}}, where);
 }
 
 void load(const Visitor& visitor, const std::string& path, Where where) {
-  io::detail::assign_named(targets_of(visitor), io::load_safetensors(path, where), "nn::load", path, "the model", where);
+  io::detail::assign_named(targets_of(visitor), io::load_safetensors(path, where), "nn::load", path, "the model",
+                           where);
 }
 
 }  // namespace tandem::nn::detail

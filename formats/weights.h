@@ -20,8 +20,7 @@ void load(const Visitor& visitor, const std::string& path, Where where);
 /// Writes every Tensor field of the model, parameters and buffers, under its name ("hidden.weight"); a tensor that stands
 /// in two fields (tied weights) once, under the first name. Atomic: a crash leaves the previous file whole. Python's
 /// safetensors opens it. FileError if it can't be written.
-template <class Model>
-void save(const Model& model, const std::string& path, Where where = Where::current()) {
+template <class Model> void save(const Model& model, const std::string& path, Where where = Where::current()) {
   detail::save(detail::visited(model, Visitor::Names::kept), path, where);
 }
 
@@ -29,8 +28,7 @@ void save(const Model& model, const std::string& path, Where where = Where::curr
 /// functions go on with the new values. Names, shapes and dtypes must be the model's: FileError names everything that is
 /// missing, unknown or of another kind. Whatever goes wrong, the model is as it was. Tied weights may stand in the file under
 /// any of their names, or under several with the same values.
-template <detail::Mutable Model>
-void load(Model& model, const std::string& path, Where where = Where::current()) {
+template <detail::Mutable Model> void load(Model& model, const std::string& path, Where where = Where::current()) {
   detail::load(detail::visited(model, Visitor::Names::kept), path, where);
 }
 

@@ -227,9 +227,7 @@ class Ladder {
     Float64Results reference;
     try {
       reference = run_in_float64(first_.graph, arguments_);
-    } catch (const Error& error) {
-      result_.float64_note = error.message();
-    }
+    } catch (const Error& error) { result_.float64_note = error.message(); }
     for (size_t i = 0; i < running_.size(); ++i) {
       Rung& rung = result_.rungs[i];
       if (!result_.float64_note.empty()) {
@@ -264,7 +262,8 @@ class Ladder {
         if (running_[i].hashes[at] == running_[0].hashes[at]) continue;
         if (rung.first_difference < 0) rung.first_difference = k;
         const double scale = std::max(std::abs(eager.losses[at]), std::numeric_limits<double>::min());
-        rung.largest_difference = std::max(rung.largest_difference, std::abs(rung.losses[at] - eager.losses[at]) / scale);
+        rung.largest_difference =
+            std::max(rung.largest_difference, std::abs(rung.losses[at] - eager.losses[at]) / scale);
       }
     }
   }

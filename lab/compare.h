@@ -14,10 +14,10 @@
 namespace tandem {
 
 struct CompareOptions {
-  int steps = 100;             ///< steps timed on each rung
-  int curve_steps = 50;        ///< steps of the loss curves; at most `steps` of them are run
-  std::string name = "step";   ///< what the report calls the function
-  CompileOptions compile = {}; ///< for the graph rungs; its mode is not looked at
+  int steps = 100;              ///< steps timed on each rung
+  int curve_steps = 50;         ///< steps of the loss curves; at most `steps` of them are run
+  std::string name = "step";    ///< what the report calls the function
+  CompileOptions compile = {};  ///< for the graph rungs; its mode is not looked at
   Where where = Where::current();
 };
 
@@ -50,30 +50,30 @@ struct Rung {
   std::string name;     ///< "eager", "replay", "unfused", "compiled"
   std::string meaning;  ///< the same in a few words
   Spread step_seconds;
-  Ratio to_eager;              ///< step time over eager's: below 1 is faster
-  int64_t kernels = 0;         ///< launches of one step
-  int64_t fused_kernels = 0;   ///< of these, generated ones
-  OneOffCost cold;             ///< with nothing in the cache of kernels
-  OneOffCost warm;             ///< with the kernels found on disk, as in a second run of the program
-  int64_t peak_bytes = 0;      ///< most bytes in use during a step, beyond state and arguments
+  Ratio to_eager;             ///< step time over eager's: below 1 is faster
+  int64_t kernels = 0;        ///< launches of one step
+  int64_t fused_kernels = 0;  ///< of these, generated ones
+  OneOffCost cold;            ///< with nothing in the cache of kernels
+  OneOffCost warm;            ///< with the kernels found on disk, as in a second run of the program
+  int64_t peak_bytes = 0;     ///< most bytes in use during a step, beyond state and arguments
   int64_t arena_bytes = 0, lower_bound_bytes = 0;  ///< of the memory plan
   /// Largest difference of a first step's results from the same step in float64, over the largest number there;
   /// NaN where float64 couldn't be run (Comparison::float64_note says why).
   double error = 0;
-  double gradient_error = 0;   ///< the same over all gradients that the step leaves behind; 0 if there are none
-  std::vector<double> losses;  ///< the first floating result of each step (its mean) from the same start
-  int first_difference = -1;   ///< the first step, from 0, whose results differ from eager's in any bit; -1: none
+  double gradient_error = 0;      ///< the same over all gradients that the step leaves behind; 0 if there are none
+  std::vector<double> losses;     ///< the first floating result of each step (its mean) from the same start
+  int first_difference = -1;      ///< the first step, from 0, whose results differ from eager's in any bit; -1: none
   double largest_difference = 0;  ///< between this loss curve and eager's, relative
-  std::string tier, note;      ///< what it ran on, and why no better
-  std::string explain;         ///< of the graph rungs
-  std::string source;          ///< generated code
+  std::string tier, note;         ///< what it ran on, and why no better
+  std::string explain;            ///< of the graph rungs
+  std::string source;             ///< generated code
   std::vector<StageText> stages;
 };
 
 /// What compare() found. Printed as a table; written as JSON or as a page.
 struct Comparison {
   std::string name;
-  std::string machine;  ///< processor, threads, instruction set
+  std::string machine;                 ///< processor, threads, instruction set
   std::vector<std::string> arguments;  ///< "float32[32, 128]"
   int steps = 0;
   int64_t state_bytes = 0;  ///< parameters, moments and what else the function reads or writes beside its arguments
@@ -120,8 +120,7 @@ template <class F> F& plain_function(Compiled<F>& compiled) { return compiled.fu
 /// end. `step` is any function of Tensors (or numbers, enums and strings) that compile() takes.
 ///
 ///     std::cout << compare(step, {.steps = 100}, images, labels);
-template <class F, class... Args>
-Comparison compare(F&& step, CompareOptions options, const Args&... inputs) {
+template <class F, class... Args> Comparison compare(F&& step, CompareOptions options, const Args&... inputs) {
   auto& function = lab::plain_function(step);
   Tensors tensors;
   (lab::add_tensor(tensors, inputs), ...);

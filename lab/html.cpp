@@ -38,17 +38,20 @@ summary { cursor: pointer; } pre { overflow: auto; max-height: 40rem; font: 12px
 )";
 
 void figure(std::ostream& out, const char* title, const std::string& picture, const std::string& caption) {
-  out << "<figure><h3>" << title << "</h3>\n" << picture << "<figcaption class=\"soft\">" << caption << "</figcaption></figure>\n";
+  out << "<figure><h3>" << title << "</h3>\n"
+      << picture << "<figcaption class=\"soft\">" << caption << "</figcaption></figure>\n";
 }
 
 void folded(std::ostream& out, const std::string& title, const std::string& text) {
-  if (!text.empty()) out << "<details><summary>" << escaped(title) << "</summary><pre>" << escaped(text) << "</pre></details>\n";
+  if (!text.empty())
+    out << "<details><summary>" << escaped(title) << "</summary><pre>" << escaped(text) << "</pre></details>\n";
 }
 
 void table(std::ostream& out, const Comparison& comparison) {
   out << "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"All numbers\"><table><thead><tr>";
-  for (const char* head : {"", "step", "quartiles", "ratio to eager (95%)", "kernels", "generated", "trace", "passes", "emit", "compiler",
-                           "once", "cached", "break-even step", "peak MiB", "arena / bound", "error", "error of gradients"})
+  for (const char* head :
+       {"", "step", "quartiles", "ratio to eager (95%)", "kernels", "generated", "trace", "passes", "emit", "compiler",
+        "once", "cached", "break-even step", "peak MiB", "arena / bound", "error", "error of gradients"})
     out << "<th scope=\"col\">" << head << "</th>";
   out << "</tr></thead><tbody>\n";
   for (const Rung& rung : comparison.rungs) {
@@ -83,15 +86,19 @@ void section(std::ostream& out, const Comparison& comparison) {
   out << "<section>\n<h2>" << escaped(comparison.name) << "(";
   for (size_t i = 0; i < comparison.arguments.size(); ++i) out << (i ? ", " : "") << escaped(comparison.arguments[i]);
   out << ")</h2>\n<p>" << escaped(verdict(comparison)) << "</p>\n<p>" << escaped(agreement(comparison)) << "</p>\n";
-  out << "<p class=\"soft\">" << escaped(comparison.machine) << "; " << comparison.steps << " steps of each, in turn; state "
-      << mebibytes(comparison.state_bytes) << " MiB.</p>\n<div class=\"pictures\">\n";
+  out << "<p class=\"soft\">" << escaped(comparison.machine) << "; " << comparison.steps
+      << " steps of each, in turn; state " << mebibytes(comparison.state_bytes)
+      << " MiB.</p>\n<div class=\"pictures\">\n";
   figure(out, "Time of a step", step_time_chart(comparison), "Median, with the quartiles.");
-  figure(out, "Time since the start", break_even_chart(comparison), "What is paid once, then the median step over and over.");
+  figure(out, "Time since the start", break_even_chart(comparison),
+         "What is paid once, then the median step over and over.");
   figure(out, "Peak memory of a step", memory_chart(comparison), "Beyond the state and the arguments.");
-  figure(out, "Result of each step", loss_chart(comparison), "From the same start, on the same arguments. Lines that agree lie on one another.");
+  figure(out, "Result of each step", loss_chart(comparison),
+         "From the same start, on the same arguments. Lines that agree lie on one another.");
   out << "</div>\n<h3>All numbers</h3>\n";
   table(out, comparison);
-  out << "<p class=\"soft\">once: with an empty cache of kernels; cached: with the kernels found on disk. error: the largest difference from "
+  out << "<p class=\"soft\">once: with an empty cache of kernels; cached: with the kernels found on disk. error: the "
+         "largest difference from "
          "the same step in float64, over the largest number there.</p>\n<dl>";
   for (const Rung& rung : comparison.rungs) {
     out << "<dt><b>" << escaped(rung.name) << "</b></dt><dd>" << escaped(rung.meaning) << "; " << escaped(rung.tier);
@@ -99,11 +106,14 @@ void section(std::ostream& out, const Comparison& comparison) {
     out << "</dd>\n";
   }
   out << "</dl>\n";
-  if (!comparison.float64_note.empty()) out << "<p>No reference in float64: " << escaped(comparison.float64_note) << "</p>\n";
+  if (!comparison.float64_note.empty())
+    out << "<p>No reference in float64: " << escaped(comparison.float64_note) << "</p>\n";
   for (const Rung& rung : comparison.rungs) folded(out, rung.name + ": what was done and why", rung.explain);
   const Rung& compiled = comparison.rung("compiled");
   for (const StageText& stage : compiled.stages)
-    folded(out, (stage.name == "traced" ? "the graph as traced, " : "the graph after " + stage.name + ", ") + std::to_string(stage.nodes) + " nodes",
+    folded(out,
+           (stage.name == "traced" ? "the graph as traced, " : "the graph after " + stage.name + ", ") +
+               std::to_string(stage.nodes) + " nodes",
            stage.text);
   folded(out, "generated source", compiled.source);
   out << "</section>\n";
@@ -114,7 +124,8 @@ std::string page(std::span<const Comparison> comparisons) {
   out << "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Tandem: ";
   for (const Comparison& each : comparisons) out << (&each == comparisons.data() ? "" : ", ") << escaped(each.name);
-  out << "</title>\n<style>" << kStyle << "</style>\n</head>\n<body>\n<main>\n<h1>Eager, replayed and compiled, side by side</h1>\n";
+  out << "</title>\n<style>" << kStyle
+      << "</style>\n</head>\n<body>\n<main>\n<h1>Eager, replayed and compiled, side by side</h1>\n";
   for (const Comparison& each : comparisons) section(out, each);
   out << "</main>\n</body>\n</html>\n";
   return out.str();
@@ -123,7 +134,8 @@ std::string page(std::span<const Comparison> comparisons) {
 void write(const std::string& path, const std::string& text, Where where) {
   std::ofstream file(path);
   file << text;
-  if (!file.flush()) throw FileError("write_html: can't write " + path + "; check that its directory exists and has room", where);
+  if (!file.flush())
+    throw FileError("write_html: can't write " + path + "; check that its directory exists and has room", where);
 }
 
 }  // namespace

@@ -77,7 +77,8 @@ Json to_object(const Comparison& comparison) {
 void write(const std::string& path, const Json& json, Where where) {
   std::ofstream file(path);
   file << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
-  if (!file.flush()) throw FileError("write_json: can't write " + path + "; check that its directory exists and has room", where);
+  if (!file.flush())
+    throw FileError("write_json: can't write " + path + "; check that its directory exists and has room", where);
 }
 
 }  // namespace

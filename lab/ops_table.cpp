@@ -41,8 +41,12 @@ Rows rows(bool with_cuda) {
   for (const Op* op : sorted()) {
     // A view has no kernel: it is another shape on the same memory, on every device.
     const bool view = op->kind == OpKind::view;
-    std::vector<std::string> row = {op->name, std::string(name_of(op->kind)), count(op->inputs), std::to_string(op->outputs),
-                                    op->grad ? "yes" : "", view || op->cpu ? "yes" : ""};
+    std::vector<std::string> row = {op->name,
+                                    std::string(name_of(op->kind)),
+                                    count(op->inputs),
+                                    std::to_string(op->outputs),
+                                    op->grad ? "yes" : "",
+                                    view || op->cpu ? "yes" : ""};
     if (with_cuda) row.push_back(view || op->cuda ? "yes" : "");
     row.push_back(fusible(*op));
     row.push_back(op->onnx ? op->onnx : "");
@@ -83,10 +87,13 @@ std::string ops_markdown() {
   out << "# Ops\n\n"
          "All "
       << table.size() - 1
-      << " ops, made from the op table by `tandem ops --markdown`; don't edit. `tandem ops` also says which of them have a\n"
+      << " ops, made from the op table by `tandem ops --markdown`; don't edit. `tandem ops` also says which of them "
+         "have a\n"
          "CUDA kernel in the build at hand.\n\n"
-         "- **gradient**: has a gradient rule. The others are not differentiable, or are themselves the last step of one.\n"
-         "- **fusible**: how the compiler makes it part of a generated kernel: as one scalar expression (pointwise), as an index\n"
+         "- **gradient**: has a gradient rule. The others are not differentiable, or are themselves the last step of "
+         "one.\n"
+         "- **fusible**: how the compiler makes it part of a generated kernel: as one scalar expression (pointwise), "
+         "as an index\n"
          "  (view), as a row or column reduction, or after it is written out in simpler ops (decomposed).\n"
          "- **ONNX**: the operator that stands for it in an ONNX file.\n\n";
   const auto line = [&](const std::vector<std::string>& row) {

@@ -29,10 +29,8 @@ std::string printed(const char* format, double value) {
 std::string clock_time(double seconds) {
   const long s = std::lround(std::min(std::max(seconds, 0.0), 3.6e6));
   char text[32];
-  if (s >= 3600)
-    std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-  else
-    std::snprintf(text, sizeof text, "%ld:%02ld", s / 60, s % 60);
+  if (s >= 3600) std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+  else std::snprintf(text, sizeof text, "%ld:%02ld", s / 60, s % 60);
   return text;
 }
 
@@ -42,8 +40,7 @@ std::string rate_text(double per_second) {
 
 // Code points, good enough as columns for labels and for our own bar.
 size_t columns(const std::string& text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
 std::string cut(const std::string& text, size_t width) {
@@ -99,8 +96,7 @@ struct Progress::State {
     for (const auto& [name, value] : metrics) text += "  " + name + printed(" %.4g", value);
     if (elapsed > 0 && done > 0) text += "  " + rate_text(static_cast<double>(done) / elapsed);
     if (done < total && done > 0) {
-      text += "  " + clock_time(elapsed / static_cast<double>(done) * static_cast<double>(total - done)) +
-              " left";
+      text += "  " + clock_time(elapsed / static_cast<double>(done) * static_cast<double>(total - done)) + " left";
     } else {
       text += "  " + (elapsed < 10 ? printed("%.2f s", elapsed) : clock_time(elapsed));
     }
@@ -134,10 +130,8 @@ struct Progress::State {
       // One write a frame, over the old text, and only then the rest of the line is cleared: no flicker.
       const size_t width = terminal_width(output) - 1, text = columns(head) + columns(tail) + 3;
       std::string frame = head;
-      if (total > 0 && text + 6 <= width)
-        frame += " " + bar(std::min<size_t>(width - text, 30)) + tail;
-      else
-        frame = cut(head + tail, width);
+      if (total > 0 && text + 6 <= width) frame += " " + bar(std::min<size_t>(width - text, 30)) + tail;
+      else frame = cut(head + tail, width);
       line = "\r" + frame + "\x1b[K" + (last ? "\n" : "");
     } else {
       line = head;
@@ -152,8 +146,7 @@ struct Progress::State {
   }
 };
 
-Progress::Progress(int64_t total, std::string label, ProgressOptions options)
-    : state_(std::make_unique<State>()) {
+Progress::Progress(int64_t total, std::string label, ProgressOptions options) : state_(std::make_unique<State>()) {
   ProgressStyle style = options.style;
   if (style == ProgressStyle::automatic)
     style = is_terminal(options.output) ? ProgressStyle::bar : ProgressStyle::lines;
@@ -169,10 +162,8 @@ Progress::~Progress() {
   if (state_->style == ProgressStyle::silent) return;
   const bool unfinished_bar =
       state_->style == ProgressStyle::bar && state_->shown >= 0 && state_->shown < state_->total;
-  if (state_->shown != state_->done && state_->done > 0)
-    state_->show(true);
-  else if (unfinished_bar ||
-           (state_->style == ProgressStyle::bar && state_->shown >= 0 && state_->total <= 0))
+  if (state_->shown != state_->done && state_->done > 0) state_->show(true);
+  else if (unfinished_bar || (state_->style == ProgressStyle::bar && state_->shown >= 0 && state_->total <= 0))
     std::fputc('\n', state_->output);
 }
 

@@ -18,17 +18,20 @@ std::string at(double value) { return format("%.1f", value); }
 
 /// A picture with a name and a description, for those who don't see it.
 std::string picture(double height, const std::string& title, const std::string& description, const std::string& body) {
-  return "<svg viewBox=\"0 0 " + at(kWidth) + " " + at(height) + "\" role=\"img\" aria-label=\"" + escaped(title + ". " + description) +
-         "\"><title>" + escaped(title) + "</title><desc>" + escaped(description) + "</desc>" + body + "</svg>\n";
+  return "<svg viewBox=\"0 0 " + at(kWidth) + " " + at(height) + "\" role=\"img\" aria-label=\"" +
+         escaped(title + ". " + description) + "\"><title>" + escaped(title) + "</title><desc>" + escaped(description) +
+         "</desc>" + body + "</svg>\n";
 }
 
 std::string line(double x1, double y1, double x2, double y2, const char* type) {
-  return "<line class=\"" + std::string(type) + "\" x1=\"" + at(x1) + "\" y1=\"" + at(y1) + "\" x2=\"" + at(x2) + "\" y2=\"" + at(y2) + "\"/>";
+  return "<line class=\"" + std::string(type) + "\" x1=\"" + at(x1) + "\" y1=\"" + at(y1) + "\" x2=\"" + at(x2) +
+         "\" y2=\"" + at(y2) + "\"/>";
 }
 
-std::string text(double x, double y, const std::string& words, const char* type = "label", const char* anchor = "start") {
-  return "<text class=\"" + std::string(type) + "\" x=\"" + at(x) + "\" y=\"" + at(y) + "\" text-anchor=\"" + anchor + "\">" + escaped(words) +
-         "</text>";
+std::string text(double x, double y, const std::string& words, const char* type = "label",
+                 const char* anchor = "start") {
+  return "<text class=\"" + std::string(type) + "\" x=\"" + at(x) + "\" y=\"" + at(y) + "\" text-anchor=\"" + anchor +
+         "\">" + escaped(words) + "</text>";
 }
 
 /// 1, 2 or 5 times a power of ten, so that about `count` of them make `range`.
@@ -82,8 +85,8 @@ struct Mark {
   double x = 0, y = 0;
   std::string words;
 };
-std::string curves(const Comparison& comparison, const std::string& title, const std::string& description, Axis x, Axis y,
-                   const std::vector<Curve>& drawn, const Mark& mark) {
+std::string curves(const Comparison& comparison, const std::string& title, const std::string& description, Axis x,
+                   Axis y, const std::vector<Curve>& drawn, const Mark& mark) {
   constexpr double height = 300, left = kLabel, right = kWidth - 16, top = 30, bottom = height - 44;
   if (!(x.high > x.low)) x.high = x.low + 1;
   if (!(y.high > y.low)) y.high = y.low + std::max(1e-9, std::abs(y.low) * 0.1);
@@ -92,9 +95,11 @@ std::string curves(const Comparison& comparison, const std::string& title, const
   std::string body;
   const double step_x = tick(x.high - x.low, 6), step_y = tick(y.high - y.low, 5);
   for (double value = std::ceil(y.low / step_y) * step_y; value <= y.high * (1 + 1e-9); value += step_y)
-    body += line(left, to_y(value), right, to_y(value), "grid") + text(left - 8, to_y(value) + 4, y.words(value), "tick", "end");
+    body += line(left, to_y(value), right, to_y(value), "grid") +
+            text(left - 8, to_y(value) + 4, y.words(value), "tick", "end");
   for (double value = std::ceil(x.low / step_x) * step_x; value <= x.high * (1 + 1e-9); value += step_x)
-    body += line(to_x(value), bottom, to_x(value), bottom + 5, "axis") + text(to_x(value), bottom + 19, x.words(value), "tick", "middle");
+    body += line(to_x(value), bottom, to_x(value), bottom + 5, "axis") +
+            text(to_x(value), bottom + 19, x.words(value), "tick", "middle");
   body += line(left, bottom, right, bottom, "axis") + line(left, top, left, bottom, "axis");
   body += text(right, height - 6, x.name, "tick", "end");
   double key = left;
@@ -103,14 +108,15 @@ std::string curves(const Comparison& comparison, const std::string& title, const
     for (const auto& [px, py] : drawn[i].points)
       if (std::isfinite(py)) points += at(to_x(px)) + "," + at(to_y(py)) + " ";
     if (!points.empty()) body += "<polyline class=\"line l" + std::to_string(i) + "\" points=\"" + points + "\"/>";
-    body += "<polyline class=\"line l" + std::to_string(i) + "\" points=\"" + at(key) + ",12 " + at(key + 30) + ",12\"/>" +
-            text(key + 36, 16, comparison.rungs[i].name);
+    body += "<polyline class=\"line l" + std::to_string(i) + "\" points=\"" + at(key) + ",12 " + at(key + 30) +
+            ",12\"/>" + text(key + 36, 16, comparison.rungs[i].name);
     key += 130;
   }
   if (!mark.words.empty()) {
     const bool at_right = to_x(mark.x) > (left + right) / 2;
     body += "<circle class=\"mark\" cx=\"" + at(to_x(mark.x)) + "\" cy=\"" + at(to_y(mark.y)) + "\" r=\"5\"/>";
-    body += text(to_x(mark.x) + (at_right ? -10 : 10), to_y(mark.y) + (at_right ? -10 : 20), mark.words, "label", at_right ? "end" : "start");
+    body += text(to_x(mark.x) + (at_right ? -10 : 10), to_y(mark.y) + (at_right ? -10 : 20), mark.words, "label",
+                 at_right ? "end" : "start");
   }
   return picture(height, title, description, body);
 }
@@ -160,7 +166,8 @@ std::string break_even_chart(const Comparison& comparison) {
   }
   Mark mark;
   if (pays) mark = {crossing, crossing * eager, "compiled overtakes eager: step " + step_count(crossing)};
-  return curves(comparison, "Time since the start", verdict(comparison), {0, steps, "steps", [](double v) { return step_count(v); }},
+  return curves(comparison, "Time since the start", verdict(comparison),
+                {0, steps, "steps", [](double v) { return step_count(v); }},
                 {0, most, "time", [](double v) { return duration(v); }}, drawn, mark);
 }
 
@@ -178,9 +185,10 @@ std::string loss_chart(const Comparison& comparison) {
     drawn.push_back(std::move(curve));
   }
   if (low > high) return "<p>The step returns no floating result.</p>\n";
-  return curves(comparison, "Result of each step", agreement(comparison),
-                {1, static_cast<double>(comparison.rungs.front().losses.size()), "steps", [](double v) { return step_count(v); }},
-                {low, high, "result", [](double v) { return format("%.4g", v); }}, drawn, {});
+  return curves(
+      comparison, "Result of each step", agreement(comparison),
+      {1, static_cast<double>(comparison.rungs.front().losses.size()), "steps", [](double v) { return step_count(v); }},
+      {low, high, "result", [](double v) { return format("%.4g", v); }}, drawn, {});
 }
 
 }  // namespace tandem::lab

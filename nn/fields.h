@@ -17,28 +17,22 @@ inline constexpr int kMaxFields = 32;
 
 /// Stands for a value of any type, and is asked for the type of each field in turn.
 struct AnyValue {
-  template <class T>
-  operator T() const;
+  template <class T> operator T() const;
 };
-template <size_t>
-using AnyValueAt = AnyValue;
+template <size_t> using AnyValueAt = AnyValue;
 /// Stands for a value of any class that T derives from.
-template <class T>
-struct AnyBase {
+template <class T> struct AnyBase {
   template <class B>
   requires(std::is_base_of_v<B, T> && !std::is_same_v<B, T>) operator B() const;
 };
 
-template <class T, size_t... I>
-constexpr bool braces_take(std::index_sequence<I...>) {
+template <class T, size_t... I> constexpr bool braces_take(std::index_sequence<I...>) {
   return requires { T{AnyValueAt<I>{}...}; };
 }
-template <class T, size_t... I>
-constexpr bool has_base(std::index_sequence<I...>) {
+template <class T, size_t... I> constexpr bool has_base(std::index_sequence<I...>) {
   return requires { T{AnyBase<T>{}, AnyValueAt<I>{}...}; };
 }
-template <class T, size_t... I>
-constexpr bool has_c_array(std::index_sequence<I...>) {
+template <class T, size_t... I> constexpr bool has_c_array(std::index_sequence<I...>) {
 #if defined(__cpp_aggregate_paren_init)
   // Braces flatten an array into its elements, parentheses don't.
   if constexpr (sizeof...(I) > 1) return !requires {
@@ -49,42 +43,34 @@ constexpr bool has_c_array(std::index_sequence<I...>) {
 }
 
 // Values taken range from the last field without a default (0 if all have one) to the number of fields.
-template <class T, int n = 0, bool taken_before = false>
-constexpr int count_fields() {
+template <class T, int n = 0, bool taken_before = false> constexpr int count_fields() {
   if constexpr (n > kMaxFields + 1) {
     return -1;
   } else {
     constexpr bool taken = braces_take<T>(std::make_index_sequence<static_cast<size_t>(n)>());
-    if constexpr (taken_before && !taken)
-      return n - 1;
-    else
-      return count_fields<T, n + 1, taken>();
+    if constexpr (taken_before && !taken) return n - 1;
+    else return count_fields<T, n + 1, taken>();
   }
 }
 
 /// The number of fields; a compile-time error that says what to write where they can't be counted.
-template <class T>
-constexpr int checked_field_count() {
+template <class T> constexpr int checked_field_count() {
   constexpr int count = count_fields<T>();
-  static_assert(
-      count >= 0,
-      "tandem::nn: the fields of this struct can't be counted (more than 32, or a reference or C array "
-      "among them): give it  template <class V> void visit(V&& v) { v(\"name\", name); ... }");
+  static_assert(count >= 0,
+                "tandem::nn: the fields of this struct can't be counted (more than 32, or a reference or C array "
+                "among them): give it  template <class V> void visit(V&& v) { v(\"name\", name); ... }");
   constexpr auto others = std::make_index_sequence<static_cast<size_t>(count > 0 ? count - 1 : 0)>();
   static_assert(count <= 0 || !has_base<T>(others),
                 "tandem::nn: a struct that derives from another has no structured bindings: give it  "
                 "template <class V> void visit(V&& v) { Base::visit(v); v(\"name\", name); ... }");
-  static_assert(
-      count <= 0 || !has_c_array<T>(std::make_index_sequence<static_cast<size_t>(count < 0 ? 0 : count)>()),
-      "tandem::nn: this struct has a C array: make it a std::array, or give the struct  "
-      "template <class V> void visit(V&& v) { v(\"name\", name); ... }");
+  static_assert(count <= 0 || !has_c_array<T>(std::make_index_sequence<static_cast<size_t>(count < 0 ? 0 : count)>()),
+                "tandem::nn: this struct has a C array: make it a std::array, or give the struct  "
+                "template <class V> void visit(V&& v) { v(\"name\", name); ... }");
   return count;
 }
-template <class T>
-inline constexpr int field_count = checked_field_count<T>();
+template <class T> inline constexpr int field_count = checked_field_count<T>();
 
-template <class T>
-struct FieldAddress {
+template <class T> struct FieldAddress {
   const T* address;
   constexpr FieldAddress(const T& field) : address(__builtin_addressof(field)) {}
 };
@@ -106,22 +92,17 @@ struct FieldAddress {
 #endif
 
 /// An object to take addresses in; never defined, never used.
-template <class T>
-struct Phantom {
+template <class T> struct Phantom {
   T value;
   TANDEM_PHANTOM static const Phantom instance;
 };
 
-template <FieldAddress field>
-const char* printed_field() {
-  return __PRETTY_FUNCTION__;
-}
+template <FieldAddress field> const char* printed_field() { return __PRETTY_FUNCTION__; }
 /// g++ prints "… Phantom<Mlp>::value.Mlp::hidden)}]", clang "… &instance.value.hidden}}]": the last
 /// identifier.
 std::string_view last_identifier(std::string_view printed);
 
-template <FieldAddress... fields>
-const std::string_view* names_of() {
+template <FieldAddress... fields> const std::string_view* names_of() {
   static const std::string_view names[] = {last_identifier(printed_field<fields>())...};
   return names;
 }
@@ -176,8 +157,7 @@ const std::string_view* names_of() {
 // clang-format on
 
 /// Names of the fields of T, in order.
-template <class T>
-TANDEM_NAMES_ONLY const std::string_view* field_names() {
+template <class T> TANDEM_NAMES_ONLY const std::string_view* field_names() {
 #define TANDEM_NAMES(n, ...)                          \
   else if constexpr (field_count<T> == n) {           \
     auto& [__VA_ARGS__] = Phantom<T>::instance.value; \
@@ -194,8 +174,7 @@ TANDEM_NAMES_ONLY const std::string_view* field_names() {
 
 /// Calls f(field, …) with references to all fields of `value`. If the binding fails to compile, the struct
 /// has a C array, whose elements braces take for fields: make it a std::array.
-template <class T, class F>
-void with_fields(T& value, F&& f) {
+template <class T, class F> void with_fields(T& value, F&& f) {
 #define TANDEM_FIELDS(n, ...)                                                   \
   else if constexpr (field_count<T> == n) {                                     \
     auto& [__VA_ARGS__] = value; /* an error here: a C array? use std::array */ \

@@ -29,8 +29,9 @@ TensorOptions without_grad(TensorOptions options) {
 // Host numbers as a leaf of that dtype, on that device.
 Tensor from_numbers(const std::vector<double>& values, const Shape& shape, const TensorOptions& options, Where where) {
   NoGrad no_grad;
-  Tensor result = from_host(values.data(), DType::float64, shape, {.dtype = DType::float64, .device = options.device}, where)
-                      .to(options.dtype, where);
+  Tensor result =
+      from_host(values.data(), DType::float64, shape, {.dtype = DType::float64, .device = options.device}, where)
+          .to(options.dtype, where);
   if (options.requires_grad) result.requires_grad(true, where);
   return result;
 }
@@ -66,7 +67,8 @@ Tensor ones(const Shape& shape, TensorOptions options, Where where) { return tan
 
 Tensor eye(int64_t rows, int64_t columns, TensorOptions options, Where where) {
   if (rows < 0 || columns < 0)
-    throw ValueError(tandem::detail::str("nn::init::eye: ", rows, " rows and ", columns, " columns, need 0 or more"), where);
+    throw ValueError(tandem::detail::str("nn::init::eye: ", rows, " rows and ", columns, " columns, need 0 or more"),
+                     where);
   std::vector<double> values(static_cast<size_t>(rows * columns));
   for (int64_t i = 0; i < std::min(rows, columns); ++i) values[static_cast<size_t>(i * columns + i)] = 1;
   return from_numbers(values, {rows, columns}, options, where);
@@ -74,25 +76,23 @@ Tensor eye(int64_t rows, int64_t columns, TensorOptions options, Where where) {
 
 Fans fans(const Shape& weight, Where where) {
   if (weight.size() < 2)
-    throw ShapeError(
-        tandem::detail::str("nn::init: fan-in and fan-out need a weight of shape [out, in, …], got ", weight,
-                            ": use init::uniform or init::normal with a bound of your own"),
-        where);
+    throw ShapeError(tandem::detail::str("nn::init: fan-in and fan-out need a weight of shape [out, in, …], got ",
+                                         weight, ": use init::uniform or init::normal with a bound of your own"),
+                     where);
   const int64_t kernel = Shape(std::span(weight.begin() + 2, weight.end())).numel();
   return {weight[1] * kernel, weight[0] * kernel};
 }
 
 Tensor uniform(const Shape& shape, double low, double high, TensorOptions options, Where where) {
   if (!(low <= high))
-    throw ValueError(
-        tandem::detail::str("nn::init::uniform: low ", low, " is above high ", high, ": swap them"), where);
+    throw ValueError(tandem::detail::str("nn::init::uniform: low ", low, " is above high ", high, ": swap them"),
+                     where);
   return scaled(rand(shape, without_grad(options), where), high - low, low, options, where);
 }
 
 Tensor normal(const Shape& shape, double mean, double deviation, TensorOptions options, Where where) {
   if (!(deviation >= 0))
-    throw ValueError(
-        tandem::detail::str("nn::init::normal: the deviation is ", deviation, ", need 0 or more"), where);
+    throw ValueError(tandem::detail::str("nn::init::normal: the deviation is ", deviation, ", need 0 or more"), where);
   return scaled(randn(shape, without_grad(options), where), deviation, mean, options, where);
 }
 
@@ -129,14 +129,16 @@ Tensor xavier_normal(const Shape& shape, double gain, TensorOptions options, Whe
 Tensor trunc_normal(const Shape& shape, double mean, double deviation, double low, double high, TensorOptions options,
                     Where where) {
   if (!(deviation > 0))
-    throw ValueError(tandem::detail::str("nn::init::trunc_normal: the deviation is ", deviation, ", need more than 0"), where);
+    throw ValueError(tandem::detail::str("nn::init::trunc_normal: the deviation is ", deviation, ", need more than 0"),
+                     where);
   if (!(low < high))
     throw ValueError(tandem::detail::str("nn::init::trunc_normal: low ", low, " is not below high ", high), where);
   const double from = (low - mean) / deviation, to = (high - mean) / deviation;
   const double below = normal_below(from), above = normal_below(to);
   if (!(above > below))
-    throw ValueError(tandem::detail::str("nn::init::trunc_normal: [", low, ", ", high, "] is too far from the mean ", mean,
-                                         " for a deviation of ", deviation, ": nothing would be drawn there"), where);
+    throw ValueError(tandem::detail::str("nn::init::trunc_normal: [", low, ", ", high, "] is too far from the mean ",
+                                         mean, " for a deviation of ", deviation, ": nothing would be drawn there"),
+                     where);
   std::vector<double> values = rand(shape, {.dtype = DType::float64}, where).to_vector<double>(where);
   for (double& value : values) {
     const double quantile = normal_quantile(below + value * (above - below), std::max(from, -40.0), std::min(to, 40.0));
@@ -152,8 +154,10 @@ Tensor orthogonal(const Shape& shape, double gain, TensorOptions options, Where 
   if (shape.size() < 2)
     throw ShapeError(tandem::detail::str("nn::init::orthogonal: needs a shape of at least 2 dims, got ", shape), where);
   const int64_t rows = shape[0], columns = rows > 0 ? shape.numel() / rows : 0;
-  const size_t count = static_cast<size_t>(std::min(rows, columns)), length = static_cast<size_t>(std::max(rows, columns));
-  std::vector<double> drawn = randn({static_cast<int64_t>(count * length)}, {.dtype = DType::float64}, where).to_vector<double>(where);
+  const size_t count = static_cast<size_t>(std::min(rows, columns)),
+               length = static_cast<size_t>(std::max(rows, columns));
+  std::vector<double> drawn =
+      randn({static_cast<int64_t>(count * length)}, {.dtype = DType::float64}, where).to_vector<double>(where);
   for (size_t i = 0; i < count; ++i) {
     double* const line = drawn.data() + i * length;
     for (int pass = 0; pass < 2; ++pass)
@@ -169,7 +173,8 @@ Tensor orthogonal(const Shape& shape, double gain, TensorOptions options, Where 
   }
   std::vector<double> values(count * length);
   for (size_t i = 0; i < count; ++i)
-    for (size_t k = 0; k < length; ++k) values[rows <= columns ? i * length + k : k * count + i] = gain * drawn[i * length + k];
+    for (size_t k = 0; k < length; ++k)
+      values[rows <= columns ? i * length + k : k * count + i] = gain * drawn[i * length + k];
   return from_numbers(values, shape, options, where);
 }
 

@@ -31,8 +31,7 @@ Tensor ones(const Shape& shape, TensorOptions options = {}, Where where = Where:
 Tensor eye(int64_t rows, int64_t columns, TensorOptions options = {}, Where where = Where::current());
 
 /// U(low, high).
-Tensor uniform(const Shape& shape, double low, double high, TensorOptions options = {},
-               Where where = Where::current());
+Tensor uniform(const Shape& shape, double low, double high, TensorOptions options = {}, Where where = Where::current());
 /// N(mean, deviation²).
 Tensor normal(const Shape& shape, double mean = 0, double deviation = 1, TensorOptions options = {},
               Where where = Where::current());
@@ -44,11 +43,9 @@ Tensor kaiming_uniform(const Shape& shape, KaimingOptions kaiming = {}, TensorOp
 Tensor kaiming_normal(const Shape& shape, KaimingOptions kaiming = {}, TensorOptions options = {},
                       Where where = Where::current());
 /// U(-b, b), b = gain sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16).
-Tensor xavier_uniform(const Shape& shape, double gain = 1, TensorOptions options = {},
-                      Where where = Where::current());
+Tensor xavier_uniform(const Shape& shape, double gain = 1, TensorOptions options = {}, Where where = Where::current());
 /// N(0, 2 gain² / (fan_in + fan_out)).
-Tensor xavier_normal(const Shape& shape, double gain = 1, TensorOptions options = {},
-                     Where where = Where::current());
+Tensor xavier_normal(const Shape& shape, double gain = 1, TensorOptions options = {}, Where where = Where::current());
 /// N(mean, deviation²) cut off at low and high: drawn anew where it falls outside, in effect.
 Tensor trunc_normal(const Shape& shape, double mean = 0, double deviation = 1, double low = -2, double high = 2,
                     TensorOptions options = {}, Where where = Where::current());

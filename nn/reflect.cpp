@@ -10,8 +10,7 @@ namespace tandem::nn {
 
 std::string_view detail::last_identifier(std::string_view printed) {
   const auto is_letter = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-           (c & 0x80);
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || (c & 0x80);
   };
   size_t end = printed.size();
   while (end > 0 && !is_letter(printed[end - 1])) --end;
@@ -48,8 +47,7 @@ namespace detail {
 namespace {
 
 // Calls f(leaf) for the first field of each tensor that has the role.
-template <class F>
-void for_each_once(const Visitor& visitor, Role role, F&& f) {
+template <class F> void for_each_once(const Visitor& visitor, Role role, F&& f) {
   const std::vector<Visitor::Leaf>& leaves = visitor.tensors();
   std::unordered_set<const TensorImpl*> seen;
   const bool is_large = leaves.size() > 32;  // below, looking back is cheaper than a set
@@ -57,8 +55,7 @@ void for_each_once(const Visitor& visitor, Role role, F&& f) {
     const TensorImpl* impl = leaves[i].tensor->impl();
     if (role != Role::any && impl->requires_grad != (role == Role::parameter)) continue;
     bool is_new = true;
-    if (is_large)
-      is_new = seen.insert(impl).second;
+    if (is_large) is_new = seen.insert(impl).second;
     else
       for (size_t j = 0; j < i && is_new; ++j) is_new = leaves[j].tensor->impl() != impl;
     if (is_new) f(leaves[i]);
@@ -66,8 +63,7 @@ void for_each_once(const Visitor& visitor, Role role, F&& f) {
 }
 
 // Puts convert(tensor) in the place of each tensor; fields that shared one go on sharing.
-template <class Convert>
-void replace(const Visitor& visitor, Where where, Convert&& convert) {
+template <class Convert> void replace(const Visitor& visitor, Where where, Convert&& convert) {
   NoGrad no_grad;
   std::unordered_map<const TensorImpl*, Tensor> converted;
   std::vector<Tensor> replaced;  // kept until the end, so that no address is used twice
@@ -82,8 +78,7 @@ void replace(const Visitor& visitor, Where where, Convert&& convert) {
     Tensor leaf_result = result;
     if (tensor.requires_grad()) {
       leaf_result.requires_grad(true, where);
-      if (const Tensor gradient = tensor.grad(); gradient.defined())
-        leaf_result.set_grad(convert(gradient), where);
+      if (const Tensor gradient = tensor.grad(); gradient.defined()) leaf_result.set_grad(convert(gradient), where);
     }
     converted.emplace(tensor.impl(), leaf_result);
     converted.emplace(leaf_result.impl(), leaf_result);
@@ -96,9 +91,7 @@ void replace(const Visitor& visitor, Where where, Convert&& convert) {
 
 std::vector<NamedTensor> named(const Visitor& visitor, Role role) {
   std::vector<NamedTensor> result;
-  for_each_once(visitor, role, [&](const Visitor::Leaf& leaf) {
-    result.push_back({leaf.name, *leaf.tensor});
-  });
+  for_each_once(visitor, role, [&](const Visitor::Leaf& leaf) { result.push_back({leaf.name, *leaf.tensor}); });
   return result;
 }
 
@@ -122,9 +115,8 @@ void cast_to(const Visitor& visitor, DType dtype, Where where) {
     throw DTypeError(tandem::detail::str("nn::to: parameters must be floating, and ", name_of(dtype),
                                          " isn't: use float32, float64, float16 or bfloat16"),
                      where);
-  replace(visitor, where, [&](const Tensor& tensor) {
-    return is_floating(tensor.dtype()) ? tensor.to(dtype, where) : tensor;
-  });
+  replace(visitor, where,
+          [&](const Tensor& tensor) { return is_floating(tensor.dtype()) ? tensor.to(dtype, where) : tensor; });
 }
 
 }  // namespace detail

@@ -34,22 +34,14 @@ namespace tandem::nn {
 class Visitor;
 
 /// Specialise as true for a type that the walk should pass over.
-template <class T>
-inline constexpr bool holds_no_tensors = false;
-template <>
-inline constexpr bool holds_no_tensors<std::string> = true;
-template <>
-inline constexpr bool holds_no_tensors<std::string_view> = true;
-template <>
-inline constexpr bool holds_no_tensors<Shape> = true;
-template <>
-inline constexpr bool holds_no_tensors<Dims> = true;
-template <>
-inline constexpr bool holds_no_tensors<Pair> = true;
-template <>
-inline constexpr bool holds_no_tensors<Device> = true;
-template <>
-inline constexpr bool holds_no_tensors<TensorOptions> = true;
+template <class T> inline constexpr bool holds_no_tensors = false;
+template <> inline constexpr bool holds_no_tensors<std::string> = true;
+template <> inline constexpr bool holds_no_tensors<std::string_view> = true;
+template <> inline constexpr bool holds_no_tensors<Shape> = true;
+template <> inline constexpr bool holds_no_tensors<Dims> = true;
+template <> inline constexpr bool holds_no_tensors<Pair> = true;
+template <> inline constexpr bool holds_no_tensors<Device> = true;
+template <> inline constexpr bool holds_no_tensors<TensorOptions> = true;
 
 namespace detail {
 
@@ -85,19 +77,13 @@ template <class T>
 concept TupleLike = requires {
   std::tuple_size<T>::value;
 };
-template <class T>
-inline constexpr bool is_variant = false;
-template <class... T>
-inline constexpr bool is_variant<std::variant<T...>> = true;
-template <class T>
-inline constexpr bool is_never = false;
+template <class T> inline constexpr bool is_variant = false;
+template <class... T> inline constexpr bool is_variant<std::variant<T...>> = true;
+template <class T> inline constexpr bool is_never = false;
 
 /// A class as it was declared: "Linear".
 std::string_view class_name(std::string_view printed);
-template <class T>
-std::string_view class_name() {
-  return class_name(__PRETTY_FUNCTION__);
-}
+template <class T> std::string_view class_name() { return class_name(__PRETTY_FUNCTION__); }
 
 }  // namespace detail
 
@@ -118,8 +104,7 @@ class Visitor {
   explicit Visitor(Names names) : keeps_names_(names == Names::kept) {}
 
   /// A member called `name` of what is being visited.
-  template <class T>
-  void operator()(std::string_view name, T& member) {
+  template <class T> void operator()(std::string_view name, T& member) {
     if constexpr (!detail::is_passed_over<std::remove_const_t<T>>) {
       const size_t length = enter(name);
       walk(member);
@@ -127,11 +112,9 @@ class Visitor {
     }
   }
   /// What belongs to the place that is being visited, without a name of its own.
-  template <class T>
-  void walk(T& value);
+  template <class T> void walk(T& value);
   /// Calls walk_there() for element `index` of what is being visited.
-  template <class F>
-  void place(size_t index, F&& walk_there) {
+  template <class F> void place(size_t index, F&& walk_there) {
     const size_t length = enter(index);
     walk_there();
     leave(length);
@@ -156,8 +139,7 @@ class Visitor {
   std::vector<Layer> layers_;
 };
 
-template <class Qualified>
-void Visitor::walk(Qualified& qualified) {
+template <class Qualified> void Visitor::walk(Qualified& qualified) {
   using T = std::remove_const_t<Qualified>;
   T& value = const_cast<T&>(qualified);  // only functions that take a mutable model change anything
   if constexpr (std::is_same_v<T, Tensor> || std::is_same_v<T, TrainingFlag>) {
@@ -174,10 +156,8 @@ void Visitor::walk(Qualified& qualified) {
     static_assert(!detail::Unordered<T>,
                   "tandem::nn: the order of parameters in an unordered map is not defined: use std::map");
     for (auto& [key, mapped] : value) {
-      if constexpr (std::is_convertible_v<decltype(key), std::string_view>)
-        (*this)(key, mapped);
-      else
-        (*this)(std::to_string(key), mapped);
+      if constexpr (std::is_convertible_v<decltype(key), std::string_view>) (*this)(key, mapped);
+      else (*this)(std::to_string(key), mapped);
     }
   } else if constexpr (detail::Range<T>) {
     if constexpr (!detail::is_passed_over<typename T::value_type>) {
@@ -197,12 +177,11 @@ void Visitor::walk(Qualified& qualified) {
       ((*this)(*name++, fields), ...);
     });
   } else {
-    static_assert(
-        detail::is_never<T>,
-        "tandem::nn: a field of this type can't be walked for parameters (it has private parts or a "
-        "constructor, or is a raw pointer). Give its class  template <class V> void visit(V&& v) { "
-        "v(\"name\", name); ... }  or, if it holds no tensors,  template <> inline constexpr bool "
-        "tandem::nn::holds_no_tensors<T> = true;");
+    static_assert(detail::is_never<T>,
+                  "tandem::nn: a field of this type can't be walked for parameters (it has private parts or a "
+                  "constructor, or is a raw pointer). Give its class  template <class V> void visit(V&& v) { "
+                  "v(\"name\", name); ... }  or, if it holds no tensors,  template <> inline constexpr bool "
+                  "tandem::nn::holds_no_tensors<T> = true;");
   }
 }
 
@@ -221,8 +200,7 @@ void set_training(const Visitor& visitor, bool value);
 void move_to(const Visitor& visitor, Device device, Where where);
 void cast_to(const Visitor& visitor, DType dtype, Where where);
 
-template <class Model>
-Visitor visited(Model& model, Visitor::Names names) {
+template <class Model> Visitor visited(Model& model, Visitor::Names names) {
   Visitor visitor(names);
   visitor.walk(model);
   return visitor;
@@ -235,54 +213,44 @@ concept Mutable = !std::is_const_v<Model>;
 
 /// Calls f(name, tensor) for every defined Tensor field of `model`, in order: `f(const std::string&,
 /// Tensor&)`.
-template <class Model, class F>
-void for_each(Model& model, F&& f) {
+template <class Model, class F> void for_each(Model& model, F&& f) {
   const Visitor visitor = detail::visited(model, Visitor::Names::kept);
   for (const Visitor::Leaf& leaf : visitor.tensors()) {
-    if constexpr (std::is_const_v<Model>)
-      f(leaf.name, std::as_const(*leaf.tensor));
-    else
-      f(leaf.name, *leaf.tensor);
+    if constexpr (std::is_const_v<Model>) f(leaf.name, std::as_const(*leaf.tensor));
+    else f(leaf.name, *leaf.tensor);
   }
 }
 
 /// The tensors that require gradients. One that stands in two fields (tied weights) is returned once.
-template <class Model>
-Tensors parameters(const Model& model) {
+template <class Model> Tensors parameters(const Model& model) {
   return detail::unnamed(detail::visited(model, Visitor::Names::dropped), detail::Role::parameter);
 }
 /// The same with their names; a tied one has that of its first field.
-template <class Model>
-std::vector<NamedTensor> named_parameters(const Model& model) {
+template <class Model> std::vector<NamedTensor> named_parameters(const Model& model) {
   return detail::named(detail::visited(model, Visitor::Names::kept), detail::Role::parameter);
 }
 /// The tensors that don't require gradients: running statistics, tables, frozen weights.
-template <class Model>
-std::vector<NamedTensor> named_buffers(const Model& model) {
+template <class Model> std::vector<NamedTensor> named_buffers(const Model& model) {
   return detail::named(detail::visited(model, Visitor::Names::kept), detail::Role::buffer);
 }
 
 /// Sets every TrainingFlag of the model: dropout draws.
-template <class Model>
-void train(Model& model) {
+template <class Model> void train(Model& model) {
   detail::set_training(detail::visited(model, Visitor::Names::dropped), true);
 }
 /// Clears every TrainingFlag of the model: dropout passes its input on.
-template <class Model>
-void eval(Model& model) {
+template <class Model> void eval(Model& model) {
   detail::set_training(detail::visited(model, Visitor::Names::dropped), false);
 }
 
 /// Puts copies on `device` in the place of all tensors (gradients too) and returns the model. The old handles
 /// are no longer the model's: make optimisers and compiled functions afterwards.
-template <detail::Mutable Model>
-Model& to(Model& model, Device device, Where where = Where::current()) {
+template <detail::Mutable Model> Model& to(Model& model, Device device, Where where = Where::current()) {
   detail::move_to(detail::visited(model, Visitor::Names::dropped), device, where);
   return model;
 }
 /// The same for a floating dtype; integer and bool tensors stay as they are.
-template <detail::Mutable Model>
-Model& to(Model& model, DType dtype, Where where = Where::current()) {
+template <detail::Mutable Model> Model& to(Model& model, DType dtype, Where where = Where::current()) {
   detail::cast_to(detail::visited(model, Visitor::Names::dropped), dtype, where);
   return model;
 }

@@ -43,12 +43,14 @@ class ShapesOnly final : public Interceptor {
       return;
     }
     for (const Tensor& input : inputs)
-      if (const auto owner = owners_.find(input.impl()); owner != owners_.end()) outputs_[owner->second] = outputs[0].shape();
+      if (const auto owner = owners_.find(input.impl()); owner != owners_.end())
+        outputs_[owner->second] = outputs[0].shape();
   }
   void assign(const Tensor&, const Tensor&, Where) override {}
   void value_needed(const Tensor& tensor, const char* wanted_by, Where where) override {
-    throw TraceError(str(wanted_by, ": nn::summary computes shapes only, and this model asks for the value of a ", tensor.shape(),
-                         ": call nn::summary(model) without inputs"), where);
+    throw TraceError(str(wanted_by, ": nn::summary computes shapes only, and this model asks for the value of a ",
+                         tensor.shape(), ": call nn::summary(model) without inputs"),
+                     where);
   }
   void gradient_read(TensorImpl&) override {}
   void gradient_written(TensorImpl&) override {}
@@ -71,7 +73,8 @@ struct Installed {
 };
 
 bool is_inside(const std::string& name, const std::string& path) {
-  return path.empty() || name == path || (name.size() > path.size() && name.compare(0, path.size(), path) == 0 && name[path.size()] == '.');
+  return path.empty() || name == path ||
+         (name.size() > path.size() && name.compare(0, path.size(), path) == 0 && name[path.size()] == '.');
 }
 
 /// 203,530
@@ -99,7 +102,8 @@ Summary detail::summarise(const Visitor& visitor, const std::function<void()>& c
   std::vector<bool> has_own(layers.size()), has_parts(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
     result.rows.push_back({layers[i].name, std::string(layers[i].type), {}, 0});
-    for (size_t j = 0; j < layers.size(); ++j) has_parts[i] = has_parts[i] || (i != j && j > i && is_inside(layers[j].name, layers[i].name));
+    for (size_t j = 0; j < layers.size(); ++j)
+      has_parts[i] = has_parts[i] || (i != j && j > i && is_inside(layers[j].name, layers[i].name));
   }
   std::unordered_set<const TensorImpl*> seen;
   for (const Visitor::Leaf& leaf : visitor.tensors()) {
@@ -131,7 +135,8 @@ Summary detail::summarise(const Visitor& visitor, const std::function<void()>& c
 std::ostream& operator<<(std::ostream& out, const Summary& summary) {
   std::vector<std::vector<std::string>> lines{{"layer", "type", "output", "parameters"}};
   for (const SummaryRow& row : summary.rows)
-    lines.push_back({row.name.empty() ? "(model)" : row.name, row.type, row.output ? str(*row.output) : "", row.parameters ? grouped(row.parameters) : ""});
+    lines.push_back({row.name.empty() ? "(model)" : row.name, row.type, row.output ? str(*row.output) : "",
+                     row.parameters ? grouped(row.parameters) : ""});
   size_t width[4] = {};
   for (const auto& line : lines)
     for (size_t i = 0; i < 4; ++i) width[i] = std::max(width[i], line[i].size());

@@ -44,14 +44,13 @@ inline Tensor as_input(const Shape& shape) { return without_values(shape, DType:
 ///
 ///   std::cout << nn::summary(model, {64, 1, 28, 28});
 template <class Model, class... Inputs>
-requires(std::is_convertible_v<const Inputs&, Tensor> || ...) || (std::is_same_v<Inputs, Shape> || ...) || (sizeof...(Inputs) == 0)
-Summary summary(Model& model, const Inputs&... inputs) {
+requires(std::is_convertible_v<const Inputs&, Tensor> || ...) || (std::is_same_v<Inputs, Shape> || ...) ||
+    (sizeof...(Inputs) == 0) Summary summary(Model& model, const Inputs&... inputs) {
   const Visitor visitor = detail::visited(model, Visitor::Names::kept);
   if constexpr (sizeof...(Inputs) == 0) return detail::summarise(visitor, {});
   else return detail::summarise(visitor, [&] { (void)model(detail::as_input(inputs)...); });
 }
-template <class Model>
-Summary summary(Model& model, const Shape& input) {
+template <class Model> Summary summary(Model& model, const Shape& input) {
   return detail::summarise(detail::visited(model, Visitor::Names::kept), [&] { (void)model(detail::as_input(input)); });
 }
 

@@ -25,24 +25,26 @@ std::vector<double> train(td::Mode mode, td::DType type) {
   const Tensor x = td::randn({64, 16}), labels = td::randint(0, 4, {64});
   nn::optim::Sgd optimizer(nn::parameters(model), {.lr = 0.2, .momentum = 0.5});
   nn::GradScaler scaler({.initial_scale = type == td::float16 ? 1024.0 : 1.0});
-  auto step = td::compile([&](const Tensor& x, const Tensor& labels) {
-    optimizer.zero_grad();
-    Tensor loss;
-    {
-      std::optional<td::Autocast> guard;
-      if (type != td::float32) guard.emplace(type);
-      loss = cross_entropy(model(x), labels);
-    }
-    if (type == td::float16) {
-      scaler.scale(loss).backward();
-      scaler.step(optimizer);
-      scaler.update();
-    } else {
-      loss.backward();
-      optimizer.step();
-    }
-    return loss;
-  }, {.mode = mode});
+  auto step = td::compile(
+      [&](const Tensor& x, const Tensor& labels) {
+        optimizer.zero_grad();
+        Tensor loss;
+        {
+          std::optional<td::Autocast> guard;
+          if (type != td::float32) guard.emplace(type);
+          loss = cross_entropy(model(x), labels);
+        }
+        if (type == td::float16) {
+          scaler.scale(loss).backward();
+          scaler.step(optimizer);
+          scaler.update();
+        } else {
+          loss.backward();
+          optimizer.step();
+        }
+        return loss;
+      },
+      {.mode = mode});
   std::vector<double> losses;
   for (int i = 0; i < 30; ++i) losses.push_back(step(x, labels).item<double>());
   return losses;
@@ -51,9 +53,7 @@ std::vector<double> train(td::Mode mode, td::DType type) {
 std::string message_of(const std::function<void()>& f) {
   try {
     f();
-  } catch (const td::Error& error) {
-    return error.what();
-  }
+  } catch (const td::Error& error) { return error.what(); }
   return "";
 }
 
@@ -78,7 +78,9 @@ TEST_CASE("Autocast: products take 16 bits, sums and losses float32, the rest wh
     CHECK(conv2d(td::ones({1, 1, 4, 4}), td::ones({1, 1, 3, 3})).dtype() == td::bfloat16);
     const Tensor heads = td::ones({1, 2, 4, 8});
     CHECK(scaled_dot_product_attention(heads, heads, heads).dtype() == td::bfloat16);
-    CHECK(batch_norm(td::ones({2, 3, 4, 4}, {.dtype = td::bfloat16}), {}, {}, td::ones({3}), td::zeros({3}), {.training = true}).dtype() == td::float32);
+    CHECK(batch_norm(td::ones({2, 3, 4, 4}, {.dtype = td::bfloat16}), {}, {}, td::ones({3}), td::zeros({3}),
+                     {.training = true})
+              .dtype() == td::float32);
     CHECK(matmul(x.to(td::float64), w.to(td::float64)).dtype() == td::float64);
     {
       const td::AutocastOff off;
@@ -87,10 +89,15 @@ TEST_CASE("Autocast: products take 16 bits, sums and losses float32, the rest wh
     const Tensors g = td::grad_of(y.sum(), {x, w});
     CHECK(g[0].dtype() == td::float32);
     CHECK(g[1].dtype() == td::float32);
-    CHECK(td::allclose(g[1], matmul(x.detach().to(td::float32).transpose(0, 1).to(td::bfloat16), td::ones({4, 8}, {.dtype = td::bfloat16})).to(td::float32), {.rtol = 1e-2, .atol = 1e-2}));
+    CHECK(td::allclose(
+        g[1],
+        matmul(x.detach().to(td::float32).transpose(0, 1).to(td::bfloat16), td::ones({4, 8}, {.dtype = td::bfloat16}))
+            .to(td::float32),
+        {.rtol = 1e-2, .atol = 1e-2}));
   }
   CHECK(matmul(x, w).dtype() == td::float32);
-  CHECK(message_of([] { td::Autocast guard(td::int32); }).find("casts to bfloat16 or float16, not int32") != std::string::npos);
+  CHECK(message_of([] { td::Autocast guard(td::int32); }).find("casts to bfloat16 or float16, not int32") !=
+        std::string::npos);
 }
 
 TEST_CASE("Autocast: part of what a compiled function is specialised by") {
@@ -121,15 +128,17 @@ TEST_CASE("GradScaler: an overflow leaves the step out and shrinks the scale; go
     Tensor w = td::full({3}, 2, {.requires_grad = true});
     nn::optim::AdamW optimizer({w}, {.lr = 0.1});
     nn::GradScaler scaler({.initial_scale = 8, .growth_interval = 2});
-    auto step = td::compile([&](const Tensor& x) {
-      optimizer.zero_grad();
-      const Tensor loss = (w * x).sum();
-      scaler.scale(loss).backward();
-      scaler.unscale(optimizer);
-      scaler.step(optimizer);
-      scaler.update();
-      return loss;
-    }, {.mode = mode});
+    auto step = td::compile(
+        [&](const Tensor& x) {
+          optimizer.zero_grad();
+          const Tensor loss = (w * x).sum();
+          scaler.scale(loss).backward();
+          scaler.unscale(optimizer);
+          scaler.step(optimizer);
+          scaler.update();
+          return loss;
+        },
+        {.mode = mode});
     const auto scale = [&] { return scaler.current_scale().item<double>(); };
     step(td::ones({3}));
     CHECK(w.grad().to_vector<float>() == std::vector<float>{1, 1, 1});
@@ -150,5 +159,6 @@ TEST_CASE("GradScaler: an overflow leaves the step out and shrinks the scale; go
     step(td::ones({3}));
     CHECK(scale() == 4);
   }
-  CHECK(message_of([] { nn::GradScaler({.initial_scale = 0}); }).find("initial_scale is 0, need above 0") != std::string::npos);
+  CHECK(message_of([] { nn::GradScaler({.initial_scale = 0}); }).find("initial_scale is 0, need above 0") !=
+        std::string::npos);
 }

@@ -94,7 +94,9 @@ TEST_CASE("backward: an operand used twice by one op gets both parts") {
 }
 
 TEST_CASE("backward: gradients of broadcast and promoted operands have the operand's shape and dtype") {
-  Tensor column = td::ones({3, 1}, {.dtype = td::float16, .requires_grad = true}), row = td::full({4}, 2, {.requires_grad = true}), number = td::full({}, 3, {.dtype = td::float64, .requires_grad = true});
+  Tensor column = td::ones({3, 1}, {.dtype = td::float16, .requires_grad = true}),
+         row = td::full({4}, 2, {.requires_grad = true}),
+         number = td::full({}, 3, {.dtype = td::float64, .requires_grad = true});
   (column * row * number).sum().backward();
   CHECK(column.grad().shape() == td::Shape{3, 1});
   CHECK(column.grad().dtype() == td::float16);
@@ -120,9 +122,7 @@ TEST_CASE("NoGrad and detach cut the tape") {
   {
     td::NoGrad guard;
     CHECK_FALSE((x * x).requires_grad());
-    {
-      td::NoGrad inner;
-    }
+    { td::NoGrad inner; }
     CHECK_FALSE((x * x).requires_grad());
   }
   CHECK((x * x).requires_grad());
@@ -359,7 +359,8 @@ TEST_CASE("grad: walks and frees only what lies between the output and the input
 
 TEST_CASE("grad: of several outputs") {
   Tensor x = leaf({2, 3});
-  CHECK(floats(td::grad_of(Tensors{x * x, x.sum()}, {x}, {}, {td::tensor({1.f, 10.f}), td::tensor(100.f)})[0]) == Floats{104, 160});
+  CHECK(floats(td::grad_of(Tensors{x * x, x.sum()}, {x}, {}, {td::tensor({1.f, 10.f}), td::tensor(100.f)})[0]) ==
+        Floats{104, 160});
   CHECK_THROWS_AS(td::grad_of(Tensors{x * x}, {x}, {}, {Tensor(), Tensor()}), td::ValueError);
 }
 

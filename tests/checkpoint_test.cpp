@@ -18,9 +18,7 @@ Floats floats(const Tensor& x) { return x.to_vector<float>(); }
 std::string message_of(const std::function<void()>& f) {
   try {
     f();
-  } catch (const td::Error& error) {
-    return error.what();
-  }
+  } catch (const td::Error& error) { return error.what(); }
   return "";
 }
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -66,7 +64,8 @@ TEST_CASE("checkpoint: gradients of arguments and captured parameters, with the 
   }
 }
 
-TEST_CASE("checkpoint: backward() accumulates, nested calls, several results, captured values with a tape of their own") {
+TEST_CASE(
+    "checkpoint: backward() accumulates, nested calls, several results, captured values with a tape of their own") {
   Tensor w = td::full({3}, 2, {.requires_grad = true}), x = td::full({3}, 1.5, {.requires_grad = true});
   const auto run = [&](bool outer, bool inner) {
     w.set_grad({});
@@ -90,8 +89,11 @@ TEST_CASE("checkpoint: backward() accumulates, nested calls, several results, ca
 }
 
 TEST_CASE("checkpoint: gradients of gradients") {
-  Tensor x = td::linspace(-1, 1, 4, {.dtype = td::float64, .requires_grad = true}), w = td::full({4}, 0.7, {.dtype = td::float64, .requires_grad = true});
-  const auto f = [](const Tensors& in) { return td::checkpoint([w = in[1]](const Tensor& x) { return tanh(x * x * w) * w; }, in[0]).sum(); };
+  Tensor x = td::linspace(-1, 1, 4, {.dtype = td::float64, .requires_grad = true}),
+         w = td::full({4}, 0.7, {.dtype = td::float64, .requires_grad = true});
+  const auto f = [](const Tensors& in) {
+    return td::checkpoint([w = in[1]](const Tensor& x) { return tanh(x * x * w) * w; }, in[0]).sum();
+  };
   CHECK(td::gradcheck(f, {x, w}));
   CHECK(td::gradgradcheck(f, {x, w}));
 }
@@ -148,7 +150,12 @@ TEST_CASE("checkpoint: errors") {
   CHECK(contains(message_of([&] { y.sum().backward(); }), "must do the same both times"));
   // A tensor smuggled out.
   Tensor inside;
-  td::checkpoint([&](const Tensor& x) { inside = x * 2; return inside * 3; }, x);
+  td::checkpoint(
+      [&](const Tensor& x) {
+        inside = x * 2;
+        return inside * 3;
+      },
+      x);
   CHECK(contains(message_of([&] { inside.sum().backward(); }), "didn't return"));
   // Twice without retain_graph.
   y = td::checkpoint([](const Tensor& x) { return x * x; }, x).sum();
@@ -158,9 +165,11 @@ TEST_CASE("checkpoint: errors") {
   CHECK(contains(message_of([&] { y.backward(); }), "a second time"));
   // backward() on the result of a compiled function.
   Tensor compiled = td::compile([](const Tensor& x) { return (x * x).sum(); })(x);
-  CHECK(contains(message_of([&] { compiled.backward(); }), "is the result of a compiled function, which keeps no tape"));
+  CHECK(
+      contains(message_of([&] { compiled.backward(); }), "is the result of a compiled function, which keeps no tape"));
   CHECK(contains(message_of([&] { td::grad<1>(compiled, {x}); }), "is the result of a compiled function"));
-  CHECK(contains(message_of([&] { (compiled * 2).backward(); }), "compiled function (whose results are plain values) is in the way"));
+  CHECK(contains(message_of([&] { (compiled * 2).backward(); }),
+                 "compiled function (whose results are plain values) is in the way"));
   compiled.requires_grad(true);  // a leaf like any other
   (compiled * 2).backward();
   CHECK(compiled.grad().item<float>() == 2);
@@ -172,18 +181,20 @@ TEST_CASE("checkpoint: errors") {
 
 TEST_CASE("custom_function: a gradient of its own, with saved inputs and results, in three modes") {
   int forwards = 0;
-  const auto scaled_exp = td::custom_function({
-      .forward = [&](td::FunctionContext& context, const Tensors& in) -> td::TensorList {
-        ++forwards;
-        const Tensor y = exp(in[0]) * in[1];
-        context.save({y, in[1]});
-        CHECK_FALSE(y.requires_grad());
-        return y;
-      },
-      .backward = [](const td::FunctionContext& context, const Tensors& g) -> td::TensorList {
-        return Tensors{g[0] * context.saved(0), context.needs_grad(1) ? g[0] * context.saved(0) / context.saved(1) : Tensor()};
-      }});
-  Tensor x = td::linspace(-1, 1, 5, {.dtype = td::float64, .requires_grad = true}), s = td::full({5}, 2, {.dtype = td::float64, .requires_grad = true});
+  const auto scaled_exp = td::custom_function(
+      {.forward = [&](td::FunctionContext& context, const Tensors& in) -> td::TensorList {
+         ++forwards;
+         const Tensor y = exp(in[0]) * in[1];
+         context.save({y, in[1]});
+         CHECK_FALSE(y.requires_grad());
+         return y;
+       },
+       .backward = [](const td::FunctionContext& context, const Tensors& g) -> td::TensorList {
+         return Tensors{g[0] * context.saved(0),
+                        context.needs_grad(1) ? g[0] * context.saved(0) / context.saved(1) : Tensor()};
+       }});
+  Tensor x = td::linspace(-1, 1, 5, {.dtype = td::float64, .requires_grad = true}),
+         s = td::full({5}, 2, {.dtype = td::float64, .requires_grad = true});
   const auto f = [&](const Tensors& in) { return scaled_exp(in[0], in[1]).sum(); };
   CHECK(td::gradcheck(f, {x, s}));
   CHECK(td::gradgradcheck(f, {x, s}));
@@ -193,20 +204,22 @@ TEST_CASE("custom_function: a gradient of its own, with saved inputs and results
 }
 
 TEST_CASE("custom_function: straight-through, results that are inputs, several results, data, errors") {
-  const auto straight = td::custom_function({.forward = [](td::FunctionContext&, const Tensors& in) -> td::TensorList { return sign(in[0]); },
-                                             .backward = [](const td::FunctionContext&, const Tensors& g) -> td::TensorList { return g[0]; }});
+  const auto straight = td::custom_function(
+      {.forward = [](td::FunctionContext&, const Tensors& in) -> td::TensorList { return sign(in[0]); },
+       .backward = [](const td::FunctionContext&, const Tensors& g) -> td::TensorList { return g[0]; }});
   Tensor x = td::tensor({-2.f, 3.f}, {.requires_grad = true});
   (straight(x) * td::tensor({10.f, 20.f})).sum().backward();
   CHECK(floats(x.grad()) == Floats{10, 20});
 
-  const auto reversal = td::custom_function({.forward = [](td::FunctionContext& context, const Tensors& in) -> td::TensorList {
-                                               context.data() = -0.5;
-                                               return {in[0], in[0] * 2};
-                                             },
-                                             .backward = [](const td::FunctionContext& context, const Tensors& g) -> td::TensorList {
-                                               return (g[0] + g[1] * 2) * std::any_cast<double>(context.data());
-                                             },
-                                             .name = "reversal"});
+  const auto reversal =
+      td::custom_function({.forward = [](td::FunctionContext& context, const Tensors& in) -> td::TensorList {
+                             context.data() = -0.5;
+                             return {in[0], in[0] * 2};
+                           },
+                           .backward = [](const td::FunctionContext& context, const Tensors& g) -> td::TensorList {
+                             return (g[0] + g[1] * 2) * std::any_cast<double>(context.data());
+                           },
+                           .name = "reversal"});
   x.set_grad({});
   const Tensors out = reversal.all({x});
   CHECK(out[0].shares_storage(x));
@@ -215,14 +228,15 @@ TEST_CASE("custom_function: straight-through, results that are inputs, several r
   CHECK(contains(message_of([&] { reversal(x); }), "reversal: forward gave 2 results"));
   CHECK_FALSE(straight(td::ones({2})).requires_grad());
 
-  const auto saves = td::custom_function({.forward = [](td::FunctionContext& context, const Tensors& in) -> td::TensorList {
-                                            context.save(in[1]);
-                                            return in[0] * in[1];
-                                          },
-                                          .backward = [](const td::FunctionContext& context, const Tensors& g) -> td::TensorList {
-                                            return {g[0] * context.saved(0), Tensor()};
-                                          },
-                                          .name = "saves"});
+  const auto saves =
+      td::custom_function({.forward = [](td::FunctionContext& context, const Tensors& in) -> td::TensorList {
+                             context.save(in[1]);
+                             return in[0] * in[1];
+                           },
+                           .backward = [](const td::FunctionContext& context, const Tensors& g) -> td::TensorList {
+                             return {g[0] * context.saved(0), Tensor()};
+                           },
+                           .name = "saves"});
   Tensor other = td::ones({2});
   const Tensor y = saves(x, other);
   other += 1;
@@ -231,8 +245,9 @@ TEST_CASE("custom_function: straight-through, results that are inputs, several r
 }
 
 TEST_CASE("custom_function: inside checkpoint") {
-  const auto twice = td::custom_function({.forward = [](td::FunctionContext&, const Tensors& in) -> td::TensorList { return in[0] * 2; },
-                                          .backward = [](const td::FunctionContext&, const Tensors& g) -> td::TensorList { return g[0] * 100; }});
+  const auto twice = td::custom_function(
+      {.forward = [](td::FunctionContext&, const Tensors& in) -> td::TensorList { return in[0] * 2; },
+       .backward = [](const td::FunctionContext&, const Tensors& g) -> td::TensorList { return g[0] * 100; }});
   Tensor x = td::ones({2}, {.requires_grad = true});
   td::checkpoint([&](const Tensor& x) { return twice(x) * 3; }, x).sum().backward();
   CHECK(floats(x.grad()) == Floats{300, 300});
@@ -277,12 +292,14 @@ TEST_CASE("hooks: in traces, on parameters, arguments and values") {
   w.register_hook([](const Tensor& g) { return minimum(g, 4); });
   for (const td::Mode mode : kModes) {
     w.set_grad({});
-    auto f = td::compile([&](const Tensor& x) {
-      const Tensor h = x * w;
-      h.register_hook([](const Tensor& g) { return g * 3; });
-      (h + h).sum().backward();
-      return h;
-    }, {.mode = mode});
+    auto f = td::compile(
+        [&](const Tensor& x) {
+          const Tensor h = x * w;
+          h.register_hook([](const Tensor& g) { return g * 3; });
+          (h + h).sum().backward();
+          return h;
+        },
+        {.mode = mode});
     f(td::tensor({0.5f, 1.f}));
     CHECK(floats(w.grad()) == Floats{3, 4});
   }
@@ -300,7 +317,8 @@ TEST_CASE("hooks: errors") {
 TEST_CASE("AnomalyMode: names the op, its line, and whose gradient is not finite") {
   Tensor x = td::tensor({0.f, 1.f}, {.requires_grad = true});
   const auto loss = [&] {
-    const Tensor root = sqrt(x); const uint32_t line = __LINE__;
+    const Tensor root = sqrt(x);
+    const uint32_t line = __LINE__;
     return std::pair{(root * root).sum(), line};
   };
   loss().first.backward();  // silently NaN
@@ -313,7 +331,8 @@ TEST_CASE("AnomalyMode: names the op, its line, and whose gradient is not finite
   } catch (const td::AnomalyError& error) {
     CHECK(std::string(error.code()) == "E013");
     CHECK(error.where().line() == line);
-    CHECK(contains(error.message(), "of operand 0, float32[2], of sqrt called at checkpoint_test.cpp:" + std::to_string(line)));
+    CHECK(contains(error.message(),
+                   "of operand 0, float32[2], of sqrt called at checkpoint_test.cpp:" + std::to_string(line)));
     CHECK(contains(error.message(), "1 NaN and 0 infinite of 2 elements; the gradient that it received is finite"));
   }
   // A compiled function runs eagerly meanwhile.

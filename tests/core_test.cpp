@@ -31,14 +31,14 @@ TEST_CASE("promotion: the table of torch.promote_types, through the operators") 
   using enum DType;
   constexpr DType table[8][8] = {
       // float32 float64  float16  bfloat16  int32     int64     uint8     bool
-      {float32, float64, float32, float32, float32, float32, float32, float32},          // float32
-      {float64, float64, float64, float64, float64, float64, float64, float64},          // float64
-      {float32, float64, float16, float32, float16, float16, float16, float16},          // float16
-      {float32, float64, float32, bfloat16, bfloat16, bfloat16, bfloat16, bfloat16},     // bfloat16
-      {float32, float64, float16, bfloat16, int32, int64, int32, int32},                 // int32
-      {float32, float64, float16, bfloat16, int64, int64, int64, int64},                 // int64
-      {float32, float64, float16, bfloat16, int32, int64, uint8, uint8},                 // uint8
-      {float32, float64, float16, bfloat16, int32, int64, uint8, bool_},                 // bool
+      {float32, float64, float32, float32, float32, float32, float32, float32},       // float32
+      {float64, float64, float64, float64, float64, float64, float64, float64},       // float64
+      {float32, float64, float16, float32, float16, float16, float16, float16},       // float16
+      {float32, float64, float32, bfloat16, bfloat16, bfloat16, bfloat16, bfloat16},  // bfloat16
+      {float32, float64, float16, bfloat16, int32, int64, int32, int32},              // int32
+      {float32, float64, float16, bfloat16, int64, int64, int64, int64},              // int64
+      {float32, float64, float16, bfloat16, int32, int64, uint8, uint8},              // uint8
+      {float32, float64, float16, bfloat16, int32, int64, uint8, bool_},              // bool
   };
   for (int i = 0; i < td::kDTypeCount; ++i) {
     for (int j = 0; j < td::kDTypeCount; ++j) {
@@ -97,8 +97,16 @@ TEST_CASE("promotion: float16 arithmetic is done in float32 and rounded once") {
 
 TEST_CASE("views share storage, and show what is written to their base") {
   Tensor x = counting({4, 6});
-  const Tensor views[] = {x.reshape({6, 4}),  x.flatten(),         x.transpose(0, 1),      x.permute({1, 0}), x.slice(1, 1, 6, 2),
-                          x[2],               x.unsqueeze(1),      x.slice(0, 1, 2).squeeze(0), x.slice(0, 1, 2).expand({3, 6}), x.detach()};
+  const Tensor views[] = {x.reshape({6, 4}),
+                          x.flatten(),
+                          x.transpose(0, 1),
+                          x.permute({1, 0}),
+                          x.slice(1, 1, 6, 2),
+                          x[2],
+                          x.unsqueeze(1),
+                          x.slice(0, 1, 2).squeeze(0),
+                          x.slice(0, 1, 2).expand({3, 6}),
+                          x.detach()};
   for (const Tensor& view : views) CHECK(view.shares_storage(x));
   CHECK_FALSE(x.clone().shares_storage(x));
   CHECK_FALSE(x.transpose(0, 1).contiguous().shares_storage(x));
@@ -114,7 +122,8 @@ TEST_CASE("views: reshape of a strided tensor copies only where strides can't ex
   CHECK(x.permute({1, 0, 2}).reshape({3, 2, 2, 2}).shares_storage(x));
   CHECK_FALSE(x.permute({1, 0, 2}).reshape({6, 4}).shares_storage(x));
   CHECK(x.slice(2, 0, 4, 2).reshape({6, 2}).shares_storage(x));
-  CHECK(x.slice(2, 0, 4, 2).reshape({12}).to_vector<float>() == std::vector<float>{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22});
+  CHECK(x.slice(2, 0, 4, 2).reshape({12}).to_vector<float>() ==
+        std::vector<float>{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22});
 }
 
 TEST_CASE("views: strides, contiguity, and negative positions") {
@@ -273,8 +282,8 @@ TEST_CASE("memory: a limit is kept, and cached blocks are given back before it i
   td::trim_memory();
   const int64_t limit = td::memory_stats().reserved + (8 << 20);
   td::set_memory_limit(limit);
-  { const Tensor x = td::zeros({1 << 20}); }                        // 4 MiB, cached when it goes
-  CHECK_NOTHROW(td::zeros({3 << 19}));                              // 6 MiB: only fits once that is freed
+  { const Tensor x = td::zeros({1 << 20}); }  // 4 MiB, cached when it goes
+  CHECK_NOTHROW(td::zeros({3 << 19}));        // 6 MiB: only fits once that is freed
   CHECK_THROWS_AS(td::zeros({1 << 22}), td::OutOfMemoryError);
   CHECK(td::memory_stats().reserved <= limit);
   td::set_memory_limit(0);
@@ -298,7 +307,8 @@ TEST_CASE("memory: tensors made and dropped on many threads leave nothing behind
 
 TEST_CASE("random: the same seed draws the same numbers, and each call others") {
   td::manual_seed(7);
-  const Tensor a = td::rand({100}), b = td::rand({100}), c = td::randn({100}), d = td::randint(0, 1000, {100}), e = td::dropout(td::ones({100}), 0.5);
+  const Tensor a = td::rand({100}), b = td::rand({100}), c = td::randn({100}), d = td::randint(0, 1000, {100}),
+               e = td::dropout(td::ones({100}), 0.5);
   td::manual_seed(7);
   CHECK(td::rand({100}).to_vector<float>() == a.to_vector<float>());
   CHECK(td::rand({100}).to_vector<float>() == b.to_vector<float>());
@@ -329,7 +339,8 @@ TEST_CASE("random: moments and ranges") {
   td::manual_seed(1);
   constexpr int64_t n = 200000;
   for (const DType type : {td::float32, td::float64}) {
-    const std::vector<double> u = td::rand({n}, {.dtype = type}).to_vector<double>(), z = td::randn({n}, {.dtype = type}).to_vector<double>();
+    const std::vector<double> u = td::rand({n}, {.dtype = type}).to_vector<double>(),
+                              z = td::randn({n}, {.dtype = type}).to_vector<double>();
     double mean = 0, square = 0, third = 0, fourth = 0, uniform = 0, lowest = 1, highest = 0;
     for (size_t i = 0; i < u.size(); ++i) {
       uniform += u[i] / n;
@@ -352,7 +363,8 @@ TEST_CASE("random: moments and ranges") {
   int64_t counts[8] = {};
   for (const int64_t x : dice) counts[std::clamp<int64_t>(x, 0, 7)]++;
   CHECK(counts[0] + counts[7] == 0);
-  for (int face = 1; face <= 6; ++face) CHECK(static_cast<double>(counts[face]) == doctest::Approx(n / 6.0).epsilon(0.03));
+  for (int face = 1; face <= 6; ++face)
+    CHECK(static_cast<double>(counts[face]) == doctest::Approx(n / 6.0).epsilon(0.03));
   std::vector<int64_t> order = td::randperm(1000).to_vector<int64_t>();
   std::sort(order.begin(), order.end());
   CHECK(order == td::arange(1000).to_vector<int64_t>());

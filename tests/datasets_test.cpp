@@ -23,8 +23,7 @@ TEST_CASE("SyntheticDigits: deterministic, balanced, centred, and without a pict
     const auto pixels = digits.pixels(i);
     pictures.emplace(pixels.begin(), pixels.end());
     double ink = 0, x = 0, y = 0;
-    for (int at = 0; at < 784; ++at)
-      ink += pixels[at], x += pixels[at] * (at % 28), y += pixels[at] * (at / 28);
+    for (int at = 0; at < 784; ++at) ink += pixels[at], x += pixels[at] * (at % 28), y += pixels[at] * (at / 28);
     CHECK(ink > 255 * 10);
     CHECK(std::abs(x / ink - 13.5) < 6);
     CHECK(std::abs(y / ink - 13.5) < 6);
@@ -42,8 +41,10 @@ TEST_CASE("SyntheticDigits: deterministic, balanced, centred, and without a pict
   }
 }
 
-TEST_CASE("SyntheticShapes: deterministic, all ten classes, in the format of Cifar10, without a picture in both splits") {
-  const io::SyntheticShapes shapes({.count = 300, .seed = 3}), longer({.count = 320, .seed = 3}), held_out({.split = io::Split::test, .count = 300, .seed = 3});
+TEST_CASE(
+    "SyntheticShapes: deterministic, all ten classes, in the format of Cifar10, without a picture in both splits") {
+  const io::SyntheticShapes shapes({.count = 300, .seed = 3}), longer({.count = 320, .seed = 3}),
+      held_out({.split = io::Split::test, .count = 300, .seed = 3});
   CHECK(io::SyntheticShapes({.split = io::Split::test}).size() == 1000);
   std::set<std::string> pictures;
   std::set<int64_t> labels;
@@ -54,7 +55,8 @@ TEST_CASE("SyntheticShapes: deterministic, all ten classes, in the format of Cif
   }
   CHECK(pictures.size() == 300);
   CHECK(labels.size() == 10);
-  for (int64_t i = 0; i < held_out.size(); ++i) CHECK_FALSE(pictures.contains(std::string(held_out.pixels(i).begin(), held_out.pixels(i).end())));
+  for (int64_t i = 0; i < held_out.size(); ++i)
+    CHECK_FALSE(pictures.contains(std::string(held_out.pixels(i).begin(), held_out.pixels(i).end())));
   const auto [image, label] = shapes.get(0);
   CHECK(image.shape() == Shape{3, 32, 32});
   CHECK(label.dtype() == int64);
@@ -91,7 +93,8 @@ std::string cifar_complaint(const Bytes& bytes) {
 TEST_CASE("Cifar10: a folder's five files in order, the test file, a nested folder, one file") {
   TemporaryFolder folder;
   fs::create_directory(folder / "cifar10");
-  for (int i = 0; i < 5; ++i) write(folder / ("cifar10/data_batch_" + std::to_string(i + 1) + ".bin"), cifar_bytes(2, 2 * i));
+  for (int i = 0; i < 5; ++i)
+    write(folder / ("cifar10/data_batch_" + std::to_string(i + 1) + ".bin"), cifar_bytes(2, 2 * i));
   write(folder / "cifar10/test_batch.bin", cifar_bytes(3, 100));
   for (const std::string& path : {folder.string(), folder / "cifar10"}) {
     const io::Cifar10 images(path);
@@ -111,19 +114,26 @@ TEST_CASE("Cifar10: a folder's five files in order, the test file, a nested fold
   const Tensor scaled = io::Cifar10(folder / "cifar10/test_batch.bin").get(2).first;
   CHECK(scaled[2][0][0].item<float>() == (float(uint8_t(102 + 7 * 2048)) / 255.f - 0.4465f) / 0.2616f);
   CHECK(std::string(io::cifar10_class(9)) == "truck");
-  CHECK(contains(thrown<ValueError>([&] { io::Cifar10(folder.string(), {.scaling = {.deviation = {1, 0, 1}}}); }), "the deviation of channel 1 is 0"));
+  CHECK(contains(thrown<ValueError>([&] {
+                   io::Cifar10(folder.string(), {.scaling = {.deviation = {1, 0, 1}}});
+                 }),
+                 "the deviation of channel 1 is 0"));
 
   fs::remove(folder / "cifar10/data_batch_2.bin");
   fs::remove(folder / "cifar10/data_batch_5.bin");
-  CHECK(contains(thrown<FileError>([&] { io::Cifar10(folder.string()); }), "io::Cifar10: not in '" + (folder / "cifar10") + "': data_batch_2.bin, data_batch_5.bin: give"));
-  CHECK(contains(thrown<FileError>([&] { io::Cifar10(folder / "nowhere"); }), "'" + (folder / "nowhere") + "' can't be opened: No such file"));
+  CHECK(contains(thrown<FileError>([&] { io::Cifar10(folder.string()); }),
+                 "io::Cifar10: not in '" + (folder / "cifar10") + "': data_batch_2.bin, data_batch_5.bin: give"));
+  CHECK(contains(thrown<FileError>([&] { io::Cifar10(folder / "nowhere"); }),
+                 "'" + (folder / "nowhere") + "' can't be opened: No such file"));
 }
 
 TEST_CASE("Cifar10: a damaged file is refused with the counts of bytes") {
   const Bytes whole = cifar_bytes(12);
   CHECK(contains(cifar_complaint({}), "is empty"));
-  CHECK(contains(cifar_complaint(first(whole, 100)), "has 100 bytes: 0 records of 3,073 bytes and 100 bytes more. It is truncated"));
-  CHECK(contains(cifar_complaint(first(whole, whole.size() - 1)), "has 36,875 bytes: 11 records of 3,073 bytes and 3,072 bytes more"));
+  CHECK(contains(cifar_complaint(first(whole, 100)),
+                 "has 100 bytes: 0 records of 3,073 bytes and 100 bytes more. It is truncated"));
+  CHECK(contains(cifar_complaint(first(whole, whole.size() - 1)),
+                 "has 36,875 bytes: 11 records of 3,073 bytes and 3,072 bytes more"));
   CHECK(contains(cifar_complaint(whole + Bytes{0}), "has 36,877 bytes: 12 records of 3,073 bytes and 1 byte more"));
   Bytes damaged = whole;
   damaged[4 * kRecord] = 10;
@@ -133,7 +143,8 @@ TEST_CASE("Cifar10: a damaged file is refused with the counts of bytes") {
 TEST_CASE("Cifar10: crops and flips are those of the image, drawn anew in each epoch and whoever asks") {
   TemporaryFolder folder;
   write(folder / "file", cifar_bytes(8));
-  const io::Cifar10 plain(folder / "file", {.scaling = {}}), drawn(folder / "file", {.scaling = {}, .augmentation = {.crop_padding = 4, .horizontal_flip = true}});
+  const io::Cifar10 plain(folder / "file", {.scaling = {}}),
+      drawn(folder / "file", {.scaling = {}, .augmentation = {.crop_padding = 4, .horizontal_flip = true}});
   const std::vector<int64_t> all{0, 1, 2, 3, 4, 5, 6, 7}, some{5, 2};
   const Tensor as_they_are = plain.batch(all).first;
   CHECK(allclose(drawn.batch(all).first, as_they_are));
@@ -158,7 +169,9 @@ TEST_CASE("Cifar10: crops and flips are those of the image, drawn anew in each e
           bool same = true;
           for (int at = 0; at < 3072 && same; ++at) {
             const int y = at / 32 % 32 + down, x = at % 32 + right;
-            const float expected = y < 0 || y > 31 || x < 0 || x > 31 ? 0.f : image[static_cast<size_t>(at / 1024 * 1024 + y * 32 + (flip ? 31 - x : x))];
+            const float expected = y < 0 || y > 31 || x < 0 || x > 31
+                                       ? 0.f
+                                       : image[static_cast<size_t>(at / 1024 * 1024 + y * 32 + (flip ? 31 - x : x))];
             same = cut[static_cast<size_t>(at)] == expected;
           }
           if (same) ++matches, flips.insert(flip);
@@ -166,7 +179,8 @@ TEST_CASE("Cifar10: crops and flips are those of the image, drawn anew in each e
     CHECK(matches == 1);
   }
   CHECK(flips.size() == 2);
-  CHECK(contains(thrown<ValueError>([&] { io::Cifar10(folder / "file", {.augmentation = {.crop_padding = -1}}); }), "crop_padding is -1"));
+  CHECK(contains(thrown<ValueError>([&] { io::Cifar10(folder / "file", {.augmentation = {.crop_padding = -1}}); }),
+                 "crop_padding is -1"));
 }
 
 TEST_CASE("Cifar10 and ByteText: the real data, where TANDEM_DATA says it is") {
@@ -186,7 +200,8 @@ TEST_CASE("Cifar10 and ByteText: the real data, where TANDEM_DATA says it is") {
 }
 
 TEST_CASE("ByteText: sequential windows predict each byte but the first once") {
-  const io::ByteText text = io::ByteText::of("abcdefghijk", {.context = 3, .windows = io::Windows::sequential, .held_out = 0});
+  const io::ByteText text =
+      io::ByteText::of("abcdefghijk", {.context = 3, .windows = io::Windows::sequential, .held_out = 0});
   REQUIRE(text.size() == 3);  // 10 bytes to predict: the last one is left
   const auto [inputs, targets] = text.get(1);
   CHECK(inputs.dtype() == int64);
@@ -204,7 +219,8 @@ TEST_CASE("ByteText: random windows lie anywhere, differ by epoch, and never dep
   std::string letters;
   for (int i = 0; i < 200; ++i) letters += static_cast<char>(i);
   const io::ByteText text = io::ByteText::of(letters, {.context = 10, .held_out = 0.1, .samples = 3000});
-  const io::ByteText rest = io::ByteText::of(letters, {.context = 10, .split = io::Split::test, .held_out = 0.1, .samples = 300});
+  const io::ByteText rest =
+      io::ByteText::of(letters, {.context = 10, .split = io::Split::test, .held_out = 0.1, .samples = 300});
   CHECK(text.size() == 3000);
   CHECK(text.bytes().size() == 180);
   CHECK(rest.bytes()[0] == 180);
@@ -252,12 +268,20 @@ TEST_CASE("ByteText: files, several, folders, mapped; and what can't be one") {
   CHECK(words(text) == "second");
   CHECK(words(io::ByteText(text)) == "second");
 
-  CHECK(contains(thrown<FileError>([&] { io::ByteText(folder / "empty", all); }), "io::ByteText: '" + (folder / "empty") + "' is empty"));
+  CHECK(contains(thrown<FileError>([&] { io::ByteText(folder / "empty", all); }),
+                 "io::ByteText: '" + (folder / "empty") + "' is empty"));
   CHECK(contains(thrown<FileError>([&] { io::ByteText(folder / "none", all); }), "can't be opened: No such file"));
-  CHECK(contains(thrown<ValueError>([&] { io::ByteText(std::vector{folder / "a.txt", folder / "c.md"}, mapped); }), "2 files can't be mapped as one text"));
-  CHECK(contains(thrown<ValueError>([&] { io::ByteText(folder / "a.txt", {.context = 6, .held_out = 0}); }),
-                 "'" + (folder / "a.txt") + "' has 6 bytes, of which 6 bytes are for training: a window of context 6 needs 7"));
-  CHECK(contains(thrown<ValueError>([&] { io::ByteText::of("abcdefghij", {.context = 2, .split = io::Split::test, .held_out = 0.1}); }), "of which 1 byte are for testing"));
+  CHECK(contains(thrown<ValueError>([&] {
+                   io::ByteText(std::vector{folder / "a.txt", folder / "c.md"}, mapped);
+                 }),
+                 "2 files can't be mapped as one text"));
+  CHECK(contains(
+      thrown<ValueError>([&] { io::ByteText(folder / "a.txt", {.context = 6, .held_out = 0}); }),
+      "'" + (folder / "a.txt") + "' has 6 bytes, of which 6 bytes are for training: a window of context 6 needs 7"));
+  CHECK(contains(thrown<ValueError>([&] {
+                   io::ByteText::of("abcdefghij", {.context = 2, .split = io::Split::test, .held_out = 0.1});
+                 }),
+                 "of which 1 byte are for testing"));
   CHECK(contains(thrown<ValueError>([&] { io::ByteText::of("abc", {.context = 0}); }), "context is 0"));
   CHECK(contains(thrown<ValueError>([&] { io::ByteText::of("abc", {.held_out = 1}); }), "held_out is 1"));
   CHECK(contains(thrown<ValueError>([&] { io::ByteText::of("abc", {.samples = -1}); }), "samples is -1"));
@@ -300,7 +324,8 @@ TEST_CASE("TensorDataset: rows that belong together, of any dtype and layout") {
   const Tensor weight = ones({2, 2}, {.requires_grad = true});
   CHECK_FALSE(std::get<0>(io::TensorDataset(weight).get(0)).requires_grad());
   CHECK(std::get<0>(io::TensorDataset(zeros({2, 0})).batch(std::vector<int64_t>{1})).shape() == Shape{1, 0});
-  CHECK(contains(thrown<ShapeError>([&] { io::TensorDataset(x, arange(3)); }), "tensor 1 [3] has 3 rows, and tensor 0 [4, 3] has 4"));
+  CHECK(contains(thrown<ShapeError>([&] { io::TensorDataset(x, arange(3)); }),
+                 "tensor 1 [3] has 3 rows, and tensor 0 [4, 3] has 4"));
   CHECK(contains(thrown<ShapeError>([&] { io::TensorDataset(ones({})); }), "tensor 0 is 0-d"));
   CHECK_THROWS_AS(io::TensorDataset{Tensor()}, UndefinedError);
   CHECK_THROWS_AS(data.get(4), DimensionError);

@@ -24,7 +24,8 @@ TEST_CASE("bernoulli draws ones as often as its probabilities say") {
   CHECK(share[0] == 0);
   CHECK(share[1] == doctest::Approx(0.25).epsilon(0.05));
   CHECK(share[2] == 1);
-  CHECK(mean_of(td::bernoulli(0.75, {100, 100}, {.dtype = td::bool_}).to(td::float32)) == doctest::Approx(0.75).epsilon(0.05));
+  CHECK(mean_of(td::bernoulli(0.75, {100, 100}, {.dtype = td::bool_}).to(td::float32)) ==
+        doctest::Approx(0.75).epsilon(0.05));
   CHECK(td::bernoulli(td::full({10}, 0.5, {.dtype = td::bfloat16})).dtype() == td::bfloat16);
   CHECK_THROWS_AS(td::bernoulli(td::tensor({1, 0})), td::DTypeError);
   CHECK_THROWS_AS(td::bernoulli(1.5, {2}), td::ValueError);
@@ -59,15 +60,19 @@ TEST_CASE("multinomial draws by weight, and without replacement no class twice")
   const std::vector<int64_t> all = rows.to_vector<int64_t>();
   double first_is_last_class = 0;
   for (size_t i = 0; i < all.size(); i += 3) {
-    std::vector<int64_t> row(all.begin() + static_cast<std::ptrdiff_t>(i), all.begin() + static_cast<std::ptrdiff_t>(i) + 3);
+    std::vector<int64_t> row(all.begin() + static_cast<std::ptrdiff_t>(i),
+                             all.begin() + static_cast<std::ptrdiff_t>(i) + 3);
     first_is_last_class += row[0] == 3 ? 1.0 / 20000 : 0;
     std::sort(row.begin(), row.end());
     REQUIRE(row == std::vector<int64_t>{0, 2, 3});
   }
   CHECK(first_is_last_class == doctest::Approx(0.5).epsilon(0.05));
-  CHECK_THROWS_WITH_AS(td::multinomial(weights, 4), doctest::Contains("a row has 3 weights above zero, too few to draw 4"), td::ValueError);
-  CHECK_THROWS_WITH_AS(td::multinomial(weights, 5), doctest::Contains("can't draw 5 of 4 classes; with .replacement = true it can"), td::ValueError);
-  CHECK_THROWS_WITH_AS(td::multinomial(td::tensor({1.0f, -1.0f}), 1), doctest::Contains("negative or not finite"), td::ValueError);
+  CHECK_THROWS_WITH_AS(td::multinomial(weights, 4),
+                       doctest::Contains("a row has 3 weights above zero, too few to draw 4"), td::ValueError);
+  CHECK_THROWS_WITH_AS(td::multinomial(weights, 5),
+                       doctest::Contains("can't draw 5 of 4 classes; with .replacement = true it can"), td::ValueError);
+  CHECK_THROWS_WITH_AS(td::multinomial(td::tensor({1.0f, -1.0f}), 1), doctest::Contains("negative or not finite"),
+                       td::ValueError);
   CHECK_THROWS_AS(td::multinomial(td::ones({2, 2, 2}), 1), td::ShapeError);
 }
 
@@ -88,8 +93,13 @@ TEST_CASE("randperm is a permutation; the _like functions follow their model") {
 
 TEST_CASE("the three modes draw the same bernoulli, normal, multinomial and randperm") {
   const auto draws = [](const Tensor& p) {
-    return td::Tensors{td::bernoulli(p), td::normal(p, p + 1), td::multinomial(p, 2), td::multinomial(p, 9, {.replacement = true}), td::randperm(20),
-                       td::rand_like(p), td::eye(3)};
+    return td::Tensors{td::bernoulli(p),
+                       td::normal(p, p + 1),
+                       td::multinomial(p, 2),
+                       td::multinomial(p, 9, {.replacement = true}),
+                       td::randperm(20),
+                       td::rand_like(p),
+                       td::eye(3)};
   };
   const Tensor p = td::tensor({{0.5f, 0.1f, 0.9f}, {0.2f, 0.3f, 0.4f}});
   td::manual_seed(11);

@@ -67,18 +67,13 @@ inline Bytes bytes_of(const std::string& path) {
   return Bytes(std::istreambuf_iterator<char>(file), {});
 }
 
-template <class E, class F>
-std::string thrown(F&& f) {
+template <class E, class F> std::string thrown(F&& f) {
   try {
     f();
-  } catch (const E& error) {
-    return error.what();
-  }
+  } catch (const E& error) { return error.what(); }
   FAIL("nothing was thrown");
   return {};
 }
-inline bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace file_tests

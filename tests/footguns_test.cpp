@@ -33,10 +33,12 @@ TEST_CASE("footguns: an output that is kept isn't written over by the next call"
 TEST_CASE("footguns: an output never shares memory with an argument, state or another output") {
   for (const Mode mode : kGraphModes) {
     Tensor state = ones({4});
-    auto f = compile([&](const Tensor& x) {
-      Tensor y = x + 1;
-      return std::array{x, state, y, y, y.reshape({2, 2}), x.slice(0, 1, 3)};
-    }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& x) {
+          Tensor y = x + 1;
+          return std::array{x, state, y, y, y.reshape({2, 2}), x.slice(0, 1, 3)};
+        },
+        {.mode = mode});
     Tensor x = zeros({4});
     std::array<Tensor, 6> out = f(x);
     for (size_t i = 0; i < out.size(); ++i) {
@@ -87,10 +89,16 @@ TEST_CASE("footguns: a branch on a C++ value that changes is an error that names
   for (const Mode mode : kGraphModes) {
     bool first = true;
     int then_line = 0, now_line = 0;
-    auto f = compile([&](const Tensor& x) {
-      if (first) { then_line = __LINE__; return exp(x); }
-      now_line = __LINE__; return tanh(x);
-    }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& x) {
+          if (first) {
+            then_line = __LINE__;
+            return exp(x);
+          }
+          now_line = __LINE__;
+          return tanh(x);
+        },
+        {.mode = mode});
     const Tensor x = zeros({3});
     f(x);
     first = false;
@@ -139,12 +147,24 @@ TEST_CASE("footguns: static strings can't run into one another") {
 TEST_CASE("footguns: constants keep all their digits") {
   for (const Mode mode : kGraphModes) {
     const Tensor x = zeros({2}, {.dtype = float64});
-    CHECK(compile([](const Tensor& a) { return a + 0.1234567890123456789; }, {.mode = mode})(x).to_vector<double>()[0] == 0.1234567890123456789);
-    CHECK(compile([](const Tensor& a) { return a + tensor({1e-300, 1. / 3}); }, {.mode = mode})(x).to_vector<double>()[1] == 1. / 3);
+    CHECK(
+        compile([](const Tensor& a) { return a + 0.1234567890123456789; }, {.mode = mode})(x).to_vector<double>()[0] ==
+        0.1234567890123456789);
+    CHECK(compile(
+              [](const Tensor& a) {
+                return a + tensor({1e-300, 1. / 3});
+              },
+              {.mode = mode})(x)
+              .to_vector<double>()[1] == 1. / 3);
     const int64_t large = (int64_t{1} << 53) + 1;
     const Tensor n = zeros({2}, {.dtype = int64});
     CHECK(compile([=](const Tensor& a) { return a + large; }, {.mode = mode})(n).to_vector<int64_t>()[0] == large);
-    CHECK(compile([=](const Tensor& a) { return a + tensor<int64_t>({large, 1}); }, {.mode = mode})(n).to_vector<int64_t>()[0] == large);
+    CHECK(compile(
+              [=](const Tensor& a) {
+                return a + tensor<int64_t>({large, 1});
+              },
+              {.mode = mode})(n)
+              .to_vector<int64_t>()[0] == large);
   }
 }
 
@@ -152,7 +172,12 @@ TEST_CASE("footguns: two instances of one lambda don't share what they captured"
   for (const Mode mode : kGraphModes) {
     const auto make = [&](float start) {
       auto state = std::make_shared<Tensor>(full({2}, start));
-      return compile([state](const Tensor& x) { state->assign(*state + x); return *state * 1; }, {.mode = mode});
+      return compile(
+          [state](const Tensor& x) {
+            state->assign(*state + x);
+            return *state * 1;
+          },
+          {.mode = mode});
     };
     auto a = make(0), b = make(100);
     const Tensor one = ones({2});
@@ -197,25 +222,28 @@ TEST_CASE("footguns: gradients are those of eager mode with memory planned, in p
     Tensors w;
     for (int i = 0; i < 6; ++i) w.push_back((randn({16, 16}) * 0.3f).requires_grad(true));
     const Tensor x = randn({8, 16});
-    auto step = compile([&](const Tensor& in) {
-      for (Tensor& each : w) each.set_grad({});
-      Tensor h = in, skip = in;
-      for (const Tensor& each : w) {
-        h = gelu(matmul(h, each)) + skip;
-        skip = h * 0.5f;
-      }
-      Tensor loss = square(h).mean();
-      loss.backward();
-      const NoGrad guard;
-      for (Tensor& each : w) each.assign(each.detach() - each.grad() * 0.01f);
-      return loss;
-    }, std::move(options));
+    auto step = compile(
+        [&](const Tensor& in) {
+          for (Tensor& each : w) each.set_grad({});
+          Tensor h = in, skip = in;
+          for (const Tensor& each : w) {
+            h = gelu(matmul(h, each)) + skip;
+            skip = h * 0.5f;
+          }
+          Tensor loss = square(h).mean();
+          loss.backward();
+          const NoGrad guard;
+          for (Tensor& each : w) each.assign(each.detach() - each.grad() * 0.01f);
+          return loss;
+        },
+        std::move(options));
     for (int i = 0; i < 4; ++i) step(x);
     return w;
   };
   const Tensors eager = run({.mode = Mode::eager});
-  for (const auto& options : {CompileOptions{.mode = Mode::replay}, CompileOptions{}, CompileOptions{.without = {"memory_plan"}},
-                              CompileOptions{.without = {"fusion"}}, CompileOptions{.without = {"horizontal"}}}) {
+  for (const auto& options :
+       {CompileOptions{.mode = Mode::replay}, CompileOptions{}, CompileOptions{.without = {"memory_plan"}},
+        CompileOptions{.without = {"fusion"}}, CompileOptions{.without = {"horizontal"}}}) {
     const Tensors graph = run(options);
     for (size_t i = 0; i < eager.size(); ++i) {
       CHECK(allclose(graph[i].detach(), eager[i].detach(), {.rtol = 1e-6, .atol = 1e-6}));
@@ -228,11 +256,13 @@ TEST_CASE("footguns: the gradient of an argument accumulates over calls, as in e
   for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
     CAPTURE(name_of(mode));
     Tensor x = ones({3}, {.requires_grad = true}), w = ones({3}, {.requires_grad = true});
-    auto f = compile([&](const Tensor& a) {
-      Tensor loss = (a * w * 2).sum();
-      loss.backward();
-      return loss;
-    }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& a) {
+          Tensor loss = (a * w * 2).sum();
+          loss.backward();
+          return loss;
+        },
+        {.mode = mode});
     for (int i = 1; i <= 4; ++i) {
       f(x);
       CHECK(same(w.grad(), full({3}, 2 * i)));
@@ -244,10 +274,12 @@ TEST_CASE("footguns: the gradient of an argument accumulates over calls, as in e
 TEST_CASE("footguns: a gradient that somebody holds isn't written over") {
   for (const Mode mode : kGraphModes) {
     Tensor w = ones({3}, {.requires_grad = true});
-    auto f = compile([&](const Tensor& x) {
-      w.set_grad({});
-      (x * w).sum().backward();
-    }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& x) {
+          w.set_grad({});
+          (x * w).sum().backward();
+        },
+        {.mode = mode});
     Tensors held;
     for (int i = 0; i < 4; ++i) {
       f(full({3}, i));
@@ -260,10 +292,12 @@ TEST_CASE("footguns: a gradient that somebody holds isn't written over") {
 TEST_CASE("footguns: an argument that is the very tensor the function assigns to is right or refused") {
   for (const Mode mode : kGraphModes) {
     Tensor state = ones({3});
-    auto f = compile([&](const Tensor& x) {
-      state.assign(state * 2);
-      return x + state;  // eagerly x is the state, already doubled
-    }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& x) {
+          state.assign(state * 2);
+          return x + state;  // eagerly x is the state, already doubled
+        },
+        {.mode = mode});
     CHECK(same(f(zeros({3})), full({3}, 2)));
     try {
       const Tensor result = f(state);
@@ -279,15 +313,11 @@ TEST_CASE("footguns: an argument that is the very tensor the function assigns to
 TEST_CASE("footguns: a parameter that is also an argument gets its whole gradient, or the call is refused") {
   for (const Mode mode : kGraphModes) {
     Tensor w = ones({3}, {.requires_grad = true});
-    auto f = compile([&](const Tensor& x) {
-      (x * 3 + w * 5).sum().backward();
-    }, {.mode = mode});
+    auto f = compile([&](const Tensor& x) { (x * 3 + w * 5).sum().backward(); }, {.mode = mode});
     try {
       f(w);
       CHECK(same(w.grad(), full({3}, 8)));
-    } catch (const TraceError& error) {
-      CHECK(error.message().find("argument 0") != std::string::npos);
-    }
+    } catch (const TraceError& error) { CHECK(error.message().find("argument 0") != std::string::npos); }
   }
 }
 

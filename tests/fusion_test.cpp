@@ -41,25 +41,33 @@ Tensor gelu_chain(const Tensor& x) { return gelu(x * 0.5f + 1.f) * sigmoid(x) - 
 
 }  // namespace
 
-#define CHECK_ONE_KERNEL(...)          \
-  do {                                 \
-    const Fused result = __VA_ARGS__;  \
-    CHECK(result.kernels == 1);        \
-    CHECK(result.generated == 1);      \
-    CHECK(result.error <= 1e-6);       \
+#define CHECK_ONE_KERNEL(...)         \
+  do {                                \
+    const Fused result = __VA_ARGS__; \
+    CHECK(result.kernels == 1);       \
+    CHECK(result.generated == 1);     \
+    CHECK(result.error <= 1e-6);      \
   } while (false)
 
 TEST_CASE("fusion: chains, softmax and layer norm are one kernel each") {
   manual_seed(1);
   const Tensor x = randn({16, 40}), weight = randn({40}), bias = randn({40});
   SUBCASE("a GELU chain") { CHECK_ONE_KERNEL(fused(gelu_chain, x)); }
-  SUBCASE("bias and relu") { CHECK_ONE_KERNEL(fused([&](const Tensor& a) { return relu(a + bias); }, x)); }
-  SUBCASE("softmax") { CHECK_ONE_KERNEL(fused([](const Tensor& a) { return softmax(a); }, x)); }
-  SUBCASE("log_softmax") { CHECK_ONE_KERNEL(fused([](const Tensor& a) { return log_softmax(a); }, x)); }
+  SUBCASE("bias and relu") {
+    CHECK_ONE_KERNEL(fused([&](const Tensor& a) { return relu(a + bias); }, x));
+  }
+  SUBCASE("softmax") {
+    CHECK_ONE_KERNEL(fused([](const Tensor& a) { return softmax(a); }, x));
+  }
+  SUBCASE("log_softmax") {
+    CHECK_ONE_KERNEL(fused([](const Tensor& a) { return log_softmax(a); }, x));
+  }
   SUBCASE("softmax with work before and after") {
     CHECK_ONE_KERNEL(fused([&](const Tensor& a) { return softmax(a * 2 + bias) * weight; }, x));
   }
-  SUBCASE("layer_norm") { CHECK_ONE_KERNEL(fused([&](const Tensor& a) { return layer_norm(a, weight, bias); }, x)); }
+  SUBCASE("layer_norm") {
+    CHECK_ONE_KERNEL(fused([&](const Tensor& a) { return layer_norm(a, weight, bias); }, x));
+  }
 }
 
 TEST_CASE("fusion: cross-entropy with its gradient is one kernel") {
@@ -87,13 +95,16 @@ TEST_CASE("fusion: AdamW over all parameters is one kernel, also with clipping o
     const auto run = [&](Mode mode, int64_t* kernels) {
       manual_seed(3);
       Tensors parameters;
-      for (const Shape& shape : {Shape{7, 5}, Shape{7}, Shape{3, 7}, Shape{1}}) parameters.push_back(randn(shape, {.requires_grad = true}));
+      for (const Shape& shape : {Shape{7, 5}, Shape{7}, Shape{3, 7}, Shape{1}})
+        parameters.push_back(randn(shape, {.requires_grad = true}));
       nn::optim::AdamW optimizer(parameters, {.lr = 1e-2});
       for (const Tensor& p : parameters) Tensor(p).set_grad(randn(p.shape()));
-      auto step = compile([&] {
-        if (clip) nn::clip_grad_norm(parameters, 1.0);
-        optimizer.step();
-      }, {.mode = mode});
+      auto step = compile(
+          [&] {
+            if (clip) nn::clip_grad_norm(parameters, 1.0);
+            optimizer.step();
+          },
+          {.mode = mode});
       for (int i = 0; i < 3; ++i) {
         for (const Tensor& p : parameters) Tensor(p).set_grad(p.detach() * 0.5f + 0.1f);
         step();
@@ -139,7 +150,8 @@ TEST_CASE("fusion: views inside the function cost no kernel") {
 TEST_CASE("fusion: row reductions of any shape") {
   manual_seed(6);
   const auto norm = [](const Tensor& a) { return a / sqrt(square(a).sum({-1}, {.keepdim = true}) + 1e-6f); };
-  for (const Shape& shape : {Shape{2, 3, 4, 5}, Shape{1, 17}, Shape{17, 1}, Shape{1, 1}, Shape{23}, Shape{3, 300}, Shape{300, 3}}) {
+  for (const Shape& shape :
+       {Shape{2, 3, 4, 5}, Shape{1, 17}, Shape{17, 1}, Shape{1, 1}, Shape{23}, Shape{3, 300}, Shape{300, 3}}) {
     CAPTURE(to_string(shape));
     const Tensor x = randn(shape);
     CHECK_ONE_KERNEL(fused(norm, x));
@@ -149,7 +161,12 @@ TEST_CASE("fusion: row reductions of any shape") {
   CHECK_ONE_KERNEL(fused([](const Tensor& a) { return exp(a - a.max({1, 2}, {.keepdim = true})); }, x));
   CHECK(fused([](const Tensor& a) { return softmax(a, 0); }, x).error <= 1e-6);
   CHECK(fused([](const Tensor& a) { return softmax(a, 1); }, x).error <= 1e-6);
-  CHECK(fused([](const Tensor& a) { return a.sum({0}) + a.sum({0, 2}, {.keepdim = true}).reshape({5, 1}); }, x).error <= 2e-6);
+  CHECK(fused(
+            [](const Tensor& a) {
+              return a.sum({0}) + a.sum({0, 2}, {.keepdim = true}).reshape({5, 1});
+            },
+            x)
+            .error <= 2e-6);
   CHECK(fused(norm, randn({40, 12}).transpose(0, 1)).error <= 1e-6);
 }
 
@@ -181,11 +198,13 @@ TEST_CASE("fusion: a chain too long for one kernel is cut, and computes the same
 
   Tensors many;
   for (int i = 0; i < 60; ++i) many.push_back(randn({33}));
-  const Fused wide = fused([&](const Tensor& a) {
-    Tensor sum = a;
-    for (const Tensor& each : many) sum = sum + each * a;
-    return sum;
-  }, x);
+  const Fused wide = fused(
+      [&](const Tensor& a) {
+        Tensor sum = a;
+        for (const Tensor& each : many) sum = sum + each * a;
+        return sum;
+      },
+      x);
   CHECK(wide.kernels > 1);
   CHECK(wide.kernels < 10);
   CHECK(wide.error <= 1e-6);

@@ -12,9 +12,9 @@
 #include <map>
 #include <sstream>
 
-#include "samples/case.h"
 #include "autograd/autograd.h"
 #include "graph/trace/compile.h"
+#include "samples/case.h"
 
 namespace td = tandem;
 using namespace tandem::samples;
@@ -34,9 +34,7 @@ bool is_missing_kernel(const std::exception& error) {
 bool lacks_kernel(const Case& each) {
   try {
     each.call(each.bases());
-  } catch (const std::exception& error) {
-    return is_missing_kernel(error);
-  }
+  } catch (const std::exception& error) { return is_missing_kernel(error); }
   return false;
 }
 
@@ -56,7 +54,8 @@ class Suite {
   void gradients(const Case& each) {
     if (each.sample().gradients == Gradients::none || each.dtype() != td::float64 || each.numel() > 600) return;
     ++tally(each).first;
-    attempt(each, "first gradient", [&] { td::gradcheck(each.differentiable_call(), each.differentiable_bases(), {.atol = 1e-5}); });
+    attempt(each, "first gradient",
+            [&] { td::gradcheck(each.differentiable_call(), each.differentiable_bases(), {.atol = 1e-5}); });
     if (each.sample().gradients != Gradients::second || each.numel() > 64) return;
     ++tally(each).second;
     attempt(each, "second gradient", [&] {
@@ -70,7 +69,8 @@ class Suite {
     for (size_t begin = 0; begin < cases.size(); begin += kAtOnce)
       modes(td::Mode::replay, {cases.data() + begin, std::min(kAtOnce, cases.size() - begin)});
     std::vector<Case> some;  // spread over samples, dtypes and layouts
-    for (size_t i = 0; i < std::min(cases.size(), kCompiled); ++i) some.push_back(cases[i * cases.size() / std::min(cases.size(), kCompiled)]);
+    for (size_t i = 0; i < std::min(cases.size(), kCompiled); ++i)
+      some.push_back(cases[i * cases.size() / std::min(cases.size(), kCompiled)]);
     modes(td::Mode::compiled, some);
   }
 
@@ -109,7 +109,9 @@ class Suite {
           for (const Case& each : cases) {
             const auto begin = in.begin() + static_cast<std::ptrdiff_t>(next);
             next += each.bases().size();
-            for (const td::Tensor& result : each.call({begin, begin + static_cast<std::ptrdiff_t>(each.bases().size())})) out.push_back(result);
+            for (const td::Tensor& result :
+                 each.call({begin, begin + static_cast<std::ptrdiff_t>(each.bases().size())}))
+              out.push_back(result);
           }
           return out;
         });
@@ -133,9 +135,9 @@ std::string report(const std::map<std::string, Tally>& tallies) {
   int64_t total = 0;
   for (const auto& [op, tally] : tallies) {
     total += tally.total();
-    out << "  " << std::left << std::setw(20) << op << std::right << std::setw(6) << tally.total() << "  (forward " << tally.forward
-        << ", first gradient " << tally.first << ", second " << tally.second << ", replay " << tally.replay << ", compiled "
-        << tally.compiled << ")\n";
+    out << "  " << std::left << std::setw(20) << op << std::right << std::setw(6) << tally.total() << "  (forward "
+        << tally.forward << ", first gradient " << tally.first << ", second " << tally.second << ", replay "
+        << tally.replay << ", compiled " << tally.compiled << ")\n";
   }
   std::string number = std::to_string(total);
   for (int at = static_cast<int>(number.size()) - 3; at > 0; at -= 3) number.insert(static_cast<size_t>(at), ",");
@@ -180,5 +182,6 @@ TEST_CASE("every op of the table: forward, gradients and modes, on its samples i
 }
 
 TEST_CASE("samples name ops that exist") {
-  for (const Sample& sample : all_samples()) CHECK_MESSAGE(td::op_table().find(sample.op), "no op is called " << sample.op);
+  for (const Sample& sample : all_samples())
+    CHECK_MESSAGE(td::op_table().find(sample.op), "no op is called " << sample.op);
 }

@@ -40,17 +40,20 @@ template <class Model> std::vector<double> train(CompileOptions options, Stats* 
   Model model;
   nn::optim::AdamW optimizer(nn::parameters(model), {.lr = 1e-2});
   nn::optim::CosineSchedule schedule(optimizer, {.steps = 20, .warmup = 3});
-  auto step = compile([&](const Tensor& images, const Tensor& labels) {
-    optimizer.zero_grad();
-    Tensor loss = cross_entropy(model(images), labels);
-    loss.backward();
-    nn::clip_grad_norm(nn::parameters(model), 1.0);
-    optimizer.step();
-    return loss;
-  }, std::move(options));
+  auto step = compile(
+      [&](const Tensor& images, const Tensor& labels) {
+        optimizer.zero_grad();
+        Tensor loss = cross_entropy(model(images), labels);
+        loss.backward();
+        nn::clip_grad_norm(nn::parameters(model), 1.0);
+        optimizer.step();
+        return loss;
+      },
+      std::move(options));
   std::vector<double> losses;
   for (int i = 0; i < 20; ++i) {
-    const Tensor images = randn({8, 1, 6, 4}).slice(2, 0, std::is_same_v<Model, Mlp> ? 3 : 6), labels = randint(0, 4, {8});
+    const Tensor images = randn({8, 1, 6, 4}).slice(2, 0, std::is_same_v<Model, Mlp> ? 3 : 6),
+                 labels = randint(0, 4, {8});
     losses.push_back(step(images.contiguous(), labels).template item<double>());
     schedule.step();
   }
@@ -74,34 +77,53 @@ TEST_CASE("text: a graph prints, parses and prints the same") {
     CHECK(parsed.draws == graph.draws);
     CHECK(contains(graph.to_dot(), "digraph {"));
   };
-  check(trace([&](const Tensor& x) { return gelu(matmul(x, w.transpose(0, 1))).sum({0}, {.keepdim = true}); }, randn({2, 3})));
+  check(trace([&](const Tensor& x) { return gelu(matmul(x, w.transpose(0, 1))).sum({0}, {.keepdim = true}); },
+              randn({2, 3})));
   check(trace([](const Tensor& x) { return x * 0.1 + tensor({1.5f, -2e-30f}) + x.to(float64) - 1e20; }, randn({2})));
-  const Graph large = trace([](const Tensor& x) { return x + tensor<int64_t>({(int64_t{1} << 53) + 1, -3}); }, arange(2));
+  const Graph large = trace(
+      [](const Tensor& x) {
+        return x + tensor<int64_t>({(int64_t{1} << 53) + 1, -3});
+      },
+      arange(2));
   check(large);
   CHECK(contains(large.to_string(), "{9007199254740993, -3}"));  // which no double is
-  check(trace([](const Tensor& x) { return conv2d(x, ones({2, 1, 3, 3}), {}, {.stride = 2, .padding = 1}); }, randn({1, 1, 5, 5})));
-  check(trace([](const Tensor& x) { return concat({x, dropout(x, 0.3).slice(1, 0, 2)}, 1); }, randn({2, 3}).transpose(0, 1).contiguous()));
+  check(trace(
+      [](const Tensor& x) {
+        return conv2d(x, ones({2, 1, 3, 3}), {}, {.stride = 2, .padding = 1});
+      },
+      randn({1, 1, 5, 5})));
+  check(trace(
+      [](const Tensor& x) {
+        return concat({x, dropout(x, 0.3).slice(1, 0, 2)}, 1);
+      },
+      randn({2, 3}).transpose(0, 1).contiguous()));
   check(trace([](const Tensor& x) { return x + 1; }, randn({3, 2}).transpose(0, 1)));
   check(trace([](const Tensor& x) { return x * 2; }, zeros({0, 3})));
   nn::optim::AdamW optimizer({w}, {});
-  check(trace([&](const Tensor& x) {
-    optimizer.zero_grad();
-    Tensor loss = dropout(matmul(x, w.transpose(0, 1)), 0.5).sum();
-    loss.backward();
-    optimizer.step();
-    return loss;
-  }, randn({2, 3})));
+  check(trace(
+      [&](const Tensor& x) {
+        optimizer.zero_grad();
+        Tensor loss = dropout(matmul(x, w.transpose(0, 1)), 0.5).sum();
+        loss.backward();
+        optimizer.step();
+        return loss;
+      },
+      randn({2, 3})));
 }
 
 TEST_CASE("text: what can't be parsed is a GraphError that names its line, never a crash") {
   const char* const broken[] = {
-      "", "graph {", "graph {\n  %0", "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = exp(%7)\n  return %1\n}",
+      "",
+      "graph {",
+      "graph {\n  %0",
+      "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = exp(%7)\n  return %1\n}",
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[3] = exp(%0)\n  return %1\n}",
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = nosuchop(%0)\n  return %1\n}",
       "graph {\n  %0: float99[2] = argument 0\n  return %0\n}",
       "graph {\n  %0: float32[2] = constant {1, 2, 3, 4, 5, 6, 7, 8, 9}\n  return %0\n}",
       "graph {\n  %0: float32[2] = constant {1}\n  return %0\n}",
-      "graph {\n  %0: float32[2] = argument 0  # a.cpp:3", "graph {\n  %0: float32[2] = argument 0  #",
+      "graph {\n  %0: float32[2] = argument 0  # a.cpp:3",
+      "graph {\n  %0: float32[2] = argument 0  #",
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = exp(%0)\n  assign %1 = %0\n  return %1\n}",
       "graph {\n  %0: float32[2] = argument 0\n  assign none = %0\n  return %0\n}",
       "graph {\n  %0: float32[2] = argument 0\n  assign %0 = none\n  return %0\n}",
@@ -117,9 +139,7 @@ TEST_CASE("text: what can't be parsed is a GraphError that names its line, never
       FAIL("parsed");
     } catch (const GraphError& error) {
       CHECK(contains(error.message(), "line "));
-    } catch (const std::exception& error) {
-      FAIL("another error: ", error.what());
-    }
+    } catch (const std::exception& error) { FAIL("another error: ", error.what()); }
   }
 }
 
@@ -195,11 +215,13 @@ TEST_CASE("tracing: a trace that throws leaves gradients, state and draws as the
     w.set_grad(gradient);
     manual_seed(23);
     const uint64_t draws = default_generator().draws();
-    auto f = compile([&](const Tensor& x) {
-      (dropout(x, 0.5) * w).sum().backward();
-      state.assign(x);
-      return tensor({x.sum().item<float>()});
-    }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& x) {
+          (dropout(x, 0.5) * w).sum().backward();
+          state.assign(x);
+          return tensor({x.sum().item<float>()});
+        },
+        {.mode = mode});
     CHECK_THROWS_AS(f(ones({2})), TraceError);
     CHECK(w.grad().impl() == gradient.impl());
     CHECK(same(gradient, full({2}, 3)));
@@ -217,16 +239,30 @@ TEST_CASE("tracing: values are refused with their origin and the remedy; leaked 
         FAIL("no error");
       } catch (const TraceError& error) {
         CAPTURE(error.what());
-        CHECK(contains(error.message(), " at graph_test.cpp:"));  // the op; which one may depend on the order of evaluation
+        CHECK(contains(error.message(),
+                       " at graph_test.cpp:"));  // the op; which one may depend on the order of evaluation
         CHECK(contains(error.message(), "graph_test.cpp:"));
         CHECK(contains(error.message(), "Mode::eager"));
       }
     };
-    refused([](const Tensor& x) { return x * exp(x).sum({}, {}).expand({2})[0].item<float>() + exp(x).data<float>()[0]; });
-    refused([](const Tensor& x) { exp(x).to_vector<float>(); return x; });
-    refused([](const Tensor& x) { std::ostringstream out; out << exp(x); return x; });
+    refused(
+        [](const Tensor& x) { return x * exp(x).sum({}, {}).expand({2})[0].item<float>() + exp(x).data<float>()[0]; });
+    refused([](const Tensor& x) {
+      exp(x).to_vector<float>();
+      return x;
+    });
+    refused([](const Tensor& x) {
+      std::ostringstream out;
+      out << exp(x);
+      return x;
+    });
     Tensor leaked;
-    auto f = compile([&](const Tensor& x) { leaked = x * 2; return x + 1; }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& x) {
+          leaked = x * 2;
+          return x + 1;
+        },
+        {.mode = mode});
     f(ones({2}));
     CHECK_THROWS_AS(leaked + 1, TraceError);
     CHECK_THROWS_AS(leaked.to_vector<float>(), TraceError);
@@ -238,7 +274,13 @@ TEST_CASE("tracing: values are refused with their origin and the remedy; leaked 
 TEST_CASE("state: assigned in the trace, shared by two functions, int64, and a view of it") {
   for (const Mode mode : kGraphModes) {
     Tensor count = zeros({}, {.dtype = int64}), table = zeros({3, 2});
-    auto add = compile([&](const Tensor& x) { count.assign(count + 1); count.assign(count * 2); return x + count; }, {.mode = mode});
+    auto add = compile(
+        [&](const Tensor& x) {
+          count.assign(count + 1);
+          count.assign(count * 2);
+          return x + count;
+        },
+        {.mode = mode});
     auto subtract = compile([&] { count.assign(count - 1); }, {.mode = mode});
     int64_t expected = 0;
     for (int i = 0; i < 4; ++i) {
@@ -253,7 +295,13 @@ TEST_CASE("state: assigned in the trace, shared by two functions, int64, and a v
     put(tensor({3.f, 4.f}));
     CHECK(same(table.flatten(), tensor({0.f, 0.f, 3.f, 4.f, 0.f, 0.f})));
     Tensor a = ones({2}), b = zeros({2});
-    auto swap = compile([&] { Tensor old = a * 1; a.assign(b); b.assign(old); }, {.mode = mode});
+    auto swap = compile(
+        [&] {
+          Tensor old = a * 1;
+          a.assign(b);
+          b.assign(old);
+        },
+        {.mode = mode});
     for (int i = 1; i < 4; ++i) {
       swap();
       CHECK(same(a, full({2}, i % 2 ? 0 : 1)));
@@ -265,7 +313,10 @@ TEST_CASE("state: assigned in the trace, shared by two functions, int64, and a v
 TEST_CASE("specialisation: by shape, dtype, layout, requires_grad and aliasing, with the reason") {
   auto f = compile([](const Tensor& a, const Tensor& b) { return a * 2 + b; });
   const Tensor x = ones({4, 4}), y = ones({4, 4});
-  const auto newest = [&](const Tensor& a, const Tensor& b) { f(a, b); return f.stats().retraces.back().reason; };
+  const auto newest = [&](const Tensor& a, const Tensor& b) {
+    f(a, b);
+    return f.stats().retraces.back().reason;
+  };
   f(x, y);
   CHECK(newest(ones({2, 4}), ones({2, 4})) == "argument 0: shape [4, 4] -> [2, 4]");
   f(x, y);
@@ -283,7 +334,8 @@ TEST_CASE("specialisation: by shape, dtype, layout, requires_grad and aliasing, 
 
 TEST_CASE("specialisation: over the limit it is an error, the oldest goes, or the call is eager") {
   for (const OnLimit what : {OnLimit::error, OnLimit::evict, OnLimit::eager}) {
-    auto f = compile([](const Tensor& x) { return x * 2; }, {.mode = Mode::replay, .max_specialisations = 2, .on_limit = what});
+    auto f = compile([](const Tensor& x) { return x * 2; },
+                     {.mode = Mode::replay, .max_specialisations = 2, .on_limit = what});
     f(ones({1}));
     f(ones({2}));
     if (what == OnLimit::error) CHECK_THROWS_AS(f(ones({3})), RetraceError);
@@ -328,16 +380,19 @@ TEST_CASE("memory: the plan is near its lower bound, and a step allocates its ou
   Stats stats;
   train<Mlp>({}, &stats);
   CHECK(stats.peak_bytes >= stats.lower_bound_bytes);
-  CHECK(static_cast<double>(stats.peak_bytes) <= 2 * static_cast<double>(stats.lower_bound_bytes));  // slots: see memory_plan.h
+  CHECK(static_cast<double>(stats.peak_bytes) <=
+        2 * static_cast<double>(stats.lower_bound_bytes));  // slots: see memory_plan.h
   Mlp model;
   nn::optim::Sgd optimizer(nn::parameters(model), {.lr = 0.1, .momentum = 0.9});
-  auto step = compile([&](const Tensor& x) {
-    optimizer.zero_grad();
-    Tensor loss = square(model(x)).mean();
-    loss.backward();
-    optimizer.step();
-    return loss;
-  }, {.verify = Verify::never});
+  auto step = compile(
+      [&](const Tensor& x) {
+        optimizer.zero_grad();
+        Tensor loss = square(model(x)).mean();
+        loss.backward();
+        optimizer.step();
+        return loss;
+      },
+      {.verify = Verify::never});
   const Tensor x = randn({8, 12});
   for (int i = 0; i < 3; ++i) step(x);
   const int64_t before = memory_stats().allocations;

@@ -31,8 +31,7 @@ double meaning(const Format& f, unsigned bits) {
   unsigned exponent = (bits & 0x7fffu) >> f.significand_bits;
   unsigned special = 0x7fffu >> f.significand_bits;
   double sign = (bits & 0x8000u) ? -1.0 : 1.0;
-  if (exponent == special)
-    return significand != 0 ? std::nan("") : sign * std::numeric_limits<double>::infinity();
+  if (exponent == special) return significand != 0 ? std::nan("") : sign * std::numeric_limits<double>::infinity();
   int power = f.smallest_exponent - f.significand_bits + (exponent == 0 ? 0 : static_cast<int>(exponent) - 1);
   return sign * std::ldexp(significand + (exponent == 0 ? 0u : 1u << f.significand_bits), power);
 }
@@ -40,8 +39,7 @@ double meaning(const Format& f, unsigned bits) {
 double rounded(const Format& f, double x) {
   if (x != x || std::isinf(x)) return x;
   if (std::abs(x) >= f.overflow) return std::copysign(std::numeric_limits<double>::infinity(), x);
-  int last_place =
-      std::max(x == 0 ? f.smallest_exponent : std::ilogb(x), f.smallest_exponent) - f.significand_bits;
+  int last_place = std::max(x == 0 ? f.smallest_exponent : std::ilogb(x), f.smallest_exponent) - f.significand_bits;
   return std::copysign(std::ldexp(std::nearbyint(std::ldexp(x, -last_place)), last_place), x);
 }
 

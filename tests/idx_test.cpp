@@ -74,11 +74,9 @@ TEST_CASE("IDX: a damaged file is refused with the reason and the remedy") {
   CHECK(contains(complaint({}), "has 0 bytes, too few"));
   CHECK(contains(complaint(whole + Bytes{1, 2}), "has 2 bytes after the 30 values"));
   CHECK(contains(complaint(idx_bytes({2, 3, 5}, counting(30), 13)), "IDX type 13, and only bytes"));
-  CHECK(contains(complaint(idx_bytes({30}, counting(30))),
-                 "has rank 1, need 3: are images and labels mixed up?"));
+  CHECK(contains(complaint(idx_bytes({30}, counting(30))), "has rank 1, need 3: are images and labels mixed up?"));
   CHECK(contains(complaint({'P', 'N', 'G', '!', 0, 0, 0, 0}), "is no IDX file: it begins with 50 4e 47 21"));
-  CHECK(contains(complaint(idx_bytes({0xffffffff, 0xffffffff, 0xffffffff}, {})),
-                 "more values than any file can"));
+  CHECK(contains(complaint(idx_bytes({0xffffffff, 0xffffffff, 0xffffffff}, {})), "more values than any file can"));
   CHECK(contains(complaint(idx_bytes({0x7fffffff, 28, 28}, counting(9))), "is truncated"));
   CHECK(contains(complaint(gzipped(idx_bytes({0x7fffffff, 28, 28}, counting(9)))), "is truncated"));
   for (size_t length : {size_t(2), size_t(9), size_t(20), packed.size() - 9, packed.size() - 1})
@@ -100,22 +98,19 @@ TEST_CASE("IDX: any single damaged byte of a gzipped file is an error or changes
     try {
       const Bytes read = io::read_idx(folder / "file", 3).values;
       CHECK(read == values);  // the header's time stamp, say
-    } catch (const FileError&) {
-    }
+    } catch (const FileError&) {}
   }
 }
 
 TEST_CASE("IDX: files that can't be opened") {
   TemporaryFolder folder;
-  CHECK(contains(thrown<FileError>([&] { io::read_idx(folder / "none", 1); }),
-                 "can't be opened: No such file"));
+  CHECK(contains(thrown<FileError>([&] { io::read_idx(folder / "none", 1); }), "can't be opened: No such file"));
   CHECK(contains(thrown<FileError>([&] { io::read_idx(folder.string(), 1); }), "is a directory"));
 }
 
 TEST_CASE("Mnist: finds its files, scales pixels, checks labels and counts") {
   TemporaryFolder folder;
-  CHECK(contains(thrown<FileError>([&] { io::Mnist(folder.string()); }),
-                 "neither train-images-idx3-ubyte nor"));
+  CHECK(contains(thrown<FileError>([&] { io::Mnist(folder.string()); }), "neither train-images-idx3-ubyte nor"));
   CHECK(contains(thrown<FileError>([&] { io::Mnist(folder / "nowhere"); }), "there is no such directory"));
 
   Bytes pixels(2 * 28 * 28);
@@ -134,12 +129,10 @@ TEST_CASE("Mnist: finds its files, scales pixels, checks labels and counts") {
 
   write(folder / "t10k-labels-idx1-ubyte", idx_bytes({2}, {7, 10}));
   const std::string text = thrown<FileError>([&] { io::Mnist(folder.string(), {.split = io::Split::test}); });
-  CHECK(contains(text,
-                 "label 1 in '" + (folder / "t10k-labels-idx1-ubyte") + "' is 10, and digits are 0 to 9"));
+  CHECK(contains(text, "label 1 in '" + (folder / "t10k-labels-idx1-ubyte") + "' is 10, and digits are 0 to 9"));
   CHECK(contains(text, "idx_test.cpp:"));
   write(folder / "t10k-labels-idx1-ubyte", idx_bytes({3}, {7, 1, 2}));
-  CHECK(contains(thrown<FileError>([&] { io::Mnist(folder.string(), {.split = io::Split::test}); }),
-                 "2 images, and"));
+  CHECK(contains(thrown<FileError>([&] { io::Mnist(folder.string(), {.split = io::Split::test}); }), "2 images, and"));
 }
 
 TEST_CASE("Mnist: the real digits, where TANDEM_DATA says they are") {

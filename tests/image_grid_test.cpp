@@ -28,7 +28,8 @@ TEST_CASE("image grid: images side by side, clamped, with black between") {
   const std::string path = temporary("tandem_image_grid.pgm");
   const Tensor images = tensor({0.f, 0.5f, 1.f, 2.f, -1.f, 0.25f}).reshape({3, 1, 1, 2});
   io::write_image_grid(path, images, {.columns = 2, .padding = 1});
-  const std::string expected = std::string("P5\n7 5\n255\n") + std::string(7, '\0') + std::string("\0\0\x80\0\xff\xff\0", 7) + std::string(7, '\0') +
+  const std::string expected = std::string("P5\n7 5\n255\n") + std::string(7, '\0') +
+                               std::string("\0\0\x80\0\xff\xff\0", 7) + std::string(7, '\0') +
                                std::string("\0\0\x40\0\0\0\0", 7) + std::string(7, '\0');
   CHECK(read(path) == expected);
   std::filesystem::remove(path);

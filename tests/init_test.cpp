@@ -30,8 +30,10 @@ TEST_CASE("init: kaiming by mode and nonlinearity") {
   manual_seed(1);
   const Shape shape{400, 100};
   CHECK(deviation(init::kaiming_normal(shape)) == doctest::Approx(std::sqrt(2.0 / 100)).epsilon(0.02));
-  CHECK(deviation(init::kaiming_normal(shape, {.mode = init::Fan::out})) == doctest::Approx(std::sqrt(2.0 / 400)).epsilon(0.02));
-  CHECK(deviation(init::kaiming_uniform(shape, {.nonlinearity = init::Nonlinearity::tanh})) == doctest::Approx(5.0 / 3 / 10).epsilon(0.02));
+  CHECK(deviation(init::kaiming_normal(shape, {.mode = init::Fan::out})) ==
+        doctest::Approx(std::sqrt(2.0 / 400)).epsilon(0.02));
+  CHECK(deviation(init::kaiming_uniform(shape, {.nonlinearity = init::Nonlinearity::tanh})) ==
+        doctest::Approx(5.0 / 3 / 10).epsilon(0.02));
   CHECK(init::gain(init::Nonlinearity::leaky_relu, 1) == doctest::Approx(1));
   CHECK(init::gain(init::Nonlinearity::sigmoid) == 1);
   CHECK(init::gain(init::Nonlinearity::selu) == 0.75);

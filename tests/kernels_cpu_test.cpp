@@ -126,14 +126,16 @@ TEST_CASE("cpu: casts between all dtypes, contiguous and strided") {
 }
 
 TEST_CASE("cpu: pointwise operands of any layout") {
-  const Tensor a = numbers({5, 7, 11}), b = numbers({11, 7, 5}).permute({2, 1, 0}), row = numbers({11}), column = numbers({7, 1});
+  const Tensor a = numbers({5, 7, 11}), b = numbers({11, 7, 5}).permute({2, 1, 0}), row = numbers({11}),
+               column = numbers({7, 1});
   for (DType type : {float32, float64, float16, bfloat16, int32, int64, uint8}) {
     const auto as = [&](const Tensor& x) { return (x * 8).to(type); };
     const Tensor expected = as(a) + as(b).contiguous();
     CHECK(same_bits(as(a) + as(b), expected));
     CHECK(same_bits(as(a) * as(row), as(a) * as(row).expand({5, 7, 11}).contiguous()));
     CHECK(same_bits(as(a) - as(column), as(a) - as(column).expand({5, 7, 11}).contiguous()));
-    CHECK(same_bits(maximum(as(column), as(row)), maximum(as(column).expand({7, 11}).contiguous(), as(row).expand({7, 11}).contiguous())));
+    CHECK(same_bits(maximum(as(column), as(row)),
+                    maximum(as(column).expand({7, 11}).contiguous(), as(row).expand({7, 11}).contiguous())));
     CHECK(same_bits(where(as(a) > as(b), as(a), as(b)), maximum(as(a), as(b))));
     CHECK(same_bits(as(a).slice(2, 1, 10, 2) + 1, (as(a) + 1).slice(2, 1, 10, 2)));
   }
@@ -141,13 +143,16 @@ TEST_CASE("cpu: pointwise operands of any layout") {
   const Tensor small = numbers({64, 20});
   const Tensor every_other = small.slice(1, 0, 20, 2), bias = numbers({20}).slice(0, 0, 20, 2);
   CHECK(same_bits(every_other + bias, every_other.contiguous() + bias.contiguous()));
-  CHECK(same_bits(every_other.contiguous() + numbers({64, 2}).slice(1, 0, 1), every_other.contiguous() + numbers({64, 2}).slice(1, 0, 1).contiguous()));
+  CHECK(same_bits(every_other.contiguous() + numbers({64, 2}).slice(1, 0, 1),
+                  every_other.contiguous() + numbers({64, 2}).slice(1, 0, 1).contiguous()));
 }
 
 TEST_CASE("cpu: sums over any dims of any layout, against plain loops") {
   const Tensor x = numbers({4, 3, 5, 6}, float64);
-  const Tensor layouts[] = {x, x.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2}), x.permute({3, 2, 1, 0}).contiguous().permute({3, 2, 1, 0}),
-                            numbers({4, 3, 5, 12}, float64).slice(3, 0, 12, 2), numbers({1, 3, 1, 6}, float64).expand({4, 3, 5, 6})};
+  const Tensor layouts[] = {x, x.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2}),
+                            x.permute({3, 2, 1, 0}).contiguous().permute({3, 2, 1, 0}),
+                            numbers({4, 3, 5, 12}, float64).slice(3, 0, 12, 2),
+                            numbers({1, 3, 1, 6}, float64).expand({4, 3, 5, 6})};
   for (const Tensor& each : layouts) {
     const std::vector<double> values = each.to_vector<double>();
     for (unsigned mask = 1; mask < 16; ++mask) {
@@ -183,18 +188,34 @@ TEST_CASE("cpu: products of any layout, batched and broadcast, by both libraries
   const MatmulLibrary before = matmul_library();
   for (MatmulLibrary library : {MatmulLibrary::onednn, MatmulLibrary::own}) {
     set_matmul_library(library);
-    for (auto [m, n, k] : {std::array<int64_t, 3>{1, 1, 1}, {3, 5, 7}, {13, 33, 300}, {64, 10, 256}, {1, 40, 65}, {129, 1, 17}, {121, 1100, 40}, {6, 9, 1700}, {70, 5, 203}}) {
+    for (auto [m, n, k] : {std::array<int64_t, 3>{1, 1, 1},
+                           {3, 5, 7},
+                           {13, 33, 300},
+                           {64, 10, 256},
+                           {1, 40, 65},
+                           {129, 1, 17},
+                           {121, 1100, 40},
+                           {6, 9, 1700},
+                           {70, 5, 203}}) {
       const Tensor a = numbers({m, k}, float64), b = numbers({k, n}, float64);
       std::vector<double> expected(static_cast<size_t>(m * n));
       const std::vector<double> av = a.to_vector<double>(), bv = b.to_vector<double>();
       for (int64_t i = 0; i < m; ++i)
         for (int64_t p = 0; p < k; ++p)
-          for (int64_t j = 0; j < n; ++j) expected[static_cast<size_t>(i * n + j)] += av[static_cast<size_t>(i * k + p)] * bv[static_cast<size_t>(p * n + j)];
+          for (int64_t j = 0; j < n; ++j)
+            expected[static_cast<size_t>(i * n + j)] +=
+                av[static_cast<size_t>(i * k + p)] * bv[static_cast<size_t>(p * n + j)];
       const Tensor reference = tensor(expected).reshape({m, n});
       for (DType type : {float64, float32, float16, bfloat16}) {
         const Tensor x = a.to(type), y = b.to(type);
-        const double tolerance = (type == float64 ? 1e-12 : type == float32 ? 1e-5 : type == float16 ? 0.02 : 0.15) * std::sqrt(static_cast<double>(k)) + 1e-6;
-        const Tensor xt = x.transpose(0, 1).contiguous().transpose(0, 1), yt = y.transpose(0, 1).contiguous().transpose(0, 1);
+        const double tolerance = (type == float64   ? 1e-12
+                                  : type == float32 ? 1e-5
+                                  : type == float16 ? 0.02
+                                                    : 0.15) *
+                                     std::sqrt(static_cast<double>(k)) +
+                                 1e-6;
+        const Tensor xt = x.transpose(0, 1).contiguous().transpose(0, 1),
+                     yt = y.transpose(0, 1).contiguous().transpose(0, 1);
         CHECK(worst_difference(matmul(x, y), reference) < tolerance);
         CHECK(worst_difference(matmul(xt, y), reference) < tolerance);
         CHECK(worst_difference(matmul(x, yt), reference) < tolerance);
@@ -224,18 +245,31 @@ TEST_CASE("cpu: convolutions and gradients with stride, padding, dilation and gr
     int64_t batch, in, height, width, out, kernel, stride, padding, dilation, groups;
   };
   const MatmulLibrary before = matmul_library();
-  for (const Case& c : {Case{2, 1, 9, 8, 3, 3, 1, 1, 1, 1}, {2, 4, 7, 7, 6, 3, 2, 1, 1, 2}, {1, 3, 10, 9, 4, 2, 1, 0, 2, 1}, {3, 2, 6, 5, 4, 1, 1, 0, 1, 1},
-                        {2, 4, 8, 8, 4, 3, 3, 0, 1, 4}, {2, 8, 14, 14, 16, 5, 1, 0, 1, 1},
-                        // Those of the direct kernel: whole and cut blocks of channels, strides, a kernel of one with padding,
-                        // more than one strip, more taps than pass at once, threads' sums that threads add up.
-                        {3, 16, 9, 11, 16, 3, 1, 1, 1, 1}, {2, 3, 9, 10, 32, 3, 2, 1, 1, 1}, {1, 26, 7, 8, 28, 3, 1, 2, 1, 1},
-                        {2, 16, 5, 6, 16, 1, 1, 1, 1, 1}, {1, 32, 6, 5, 64, 1, 2, 0, 1, 1}, {1, 64, 40, 24, 16, 3, 1, 1, 1, 1},
-                        {1, 176, 4, 5, 28, 3, 1, 1, 1, 1}, {2, 256, 6, 6, 64, 3, 1, 1, 1, 1}}) {
+  for (const Case& c :
+       {Case{2, 1, 9, 8, 3, 3, 1, 1, 1, 1},
+        {2, 4, 7, 7, 6, 3, 2, 1, 1, 2},
+        {1, 3, 10, 9, 4, 2, 1, 0, 2, 1},
+        {3, 2, 6, 5, 4, 1, 1, 0, 1, 1},
+        {2, 4, 8, 8, 4, 3, 3, 0, 1, 4},
+        {2, 8, 14, 14, 16, 5, 1, 0, 1, 1},
+        // Those of the direct kernel: whole and cut blocks of channels, strides, a kernel of one with padding,
+        // more than one strip, more taps than pass at once, threads' sums that threads add up.
+        {3, 16, 9, 11, 16, 3, 1, 1, 1, 1},
+        {2, 3, 9, 10, 32, 3, 2, 1, 1, 1},
+        {1, 26, 7, 8, 28, 3, 1, 2, 1, 1},
+        {2, 16, 5, 6, 16, 1, 1, 1, 1, 1},
+        {1, 32, 6, 5, 64, 1, 2, 0, 1, 1},
+        {1, 64, 40, 24, 16, 3, 1, 1, 1, 1},
+        {1, 176, 4, 5, 28, 3, 1, 1, 1, 1},
+        {2, 256, 6, 6, 64, 3, 1, 1, 1, 1}}) {
     const int64_t reach = c.dilation * (c.kernel - 1) + 1;
-    const int64_t oh = (c.height + 2 * c.padding - reach) / c.stride + 1, ow = (c.width + 2 * c.padding - reach) / c.stride + 1;
-    const Tensor x = numbers({c.batch, c.in, c.height, c.width}, float64), w = numbers({c.out, c.in / c.groups, c.kernel, c.kernel}, float64);
+    const int64_t oh = (c.height + 2 * c.padding - reach) / c.stride + 1,
+                  ow = (c.width + 2 * c.padding - reach) / c.stride + 1;
+    const Tensor x = numbers({c.batch, c.in, c.height, c.width}, float64),
+                 w = numbers({c.out, c.in / c.groups, c.kernel, c.kernel}, float64);
     const Tensor bias = numbers({c.out}, float64), g = numbers({c.batch, c.out, oh, ow}, float64);
-    const auto xv = x.to_vector<double>(), wv = w.to_vector<double>(), bv = bias.to_vector<double>(), gv = g.to_vector<double>();
+    const auto xv = x.to_vector<double>(), wv = w.to_vector<double>(), bv = bias.to_vector<double>(),
+               gv = g.to_vector<double>();
     std::vector<double> y(gv.size()), dx(xv.size()), dw(wv.size());
     const int64_t in_group = c.in / c.groups, out_group = c.out / c.groups;
     for (int64_t n = 0; n < c.batch; ++n)
@@ -247,30 +281,44 @@ TEST_CASE("cpu: convolutions and gradients with stride, padding, dilation and gr
             for (int64_t i = 0; i < in_group; ++i)
               for (int64_t k = 0; k < c.kernel; ++k)
                 for (int64_t l = 0; l < c.kernel; ++l) {
-                  const int64_t row = r * c.stride - c.padding + k * c.dilation, column = q * c.stride - c.padding + l * c.dilation;
+                  const int64_t row = r * c.stride - c.padding + k * c.dilation,
+                                column = q * c.stride - c.padding + l * c.dilation;
                   if (row < 0 || row >= c.height || column < 0 || column >= c.width) continue;
-                  const size_t from = static_cast<size_t>(((n * c.in + o / out_group * in_group + i) * c.height + row) * c.width + column);
+                  const size_t from = static_cast<size_t>(
+                      ((n * c.in + o / out_group * in_group + i) * c.height + row) * c.width + column);
                   const size_t tap = static_cast<size_t>(((o * in_group + i) * c.kernel + k) * c.kernel + l);
                   y[to] += xv[from] * wv[tap];
                   dx[from] += gv[to] * wv[tap];
                   dw[tap] += gv[to] * xv[from];
                 }
           }
-    Attributes attributes{{"stride", Shape{c.stride, c.stride}}, {"padding", Shape{c.padding, c.padding}}, {"dilation", Shape{c.dilation, c.dilation}}, {"groups", c.groups}};
+    Attributes attributes{{"stride", Shape{c.stride, c.stride}},
+                          {"padding", Shape{c.padding, c.padding}},
+                          {"dilation", Shape{c.dilation, c.dilation}},
+                          {"groups", c.groups}};
     Attributes of_x = attributes, of_w = attributes;
     of_x.set({"shape", x.shape()}), of_w.set({"shape", w.shape()});
-    for (MatmulLibrary library : {MatmulLibrary::onednn, MatmulLibrary::own}) for_each_isa([&](Isa) {
-      set_matmul_library(library);
-      for (DType type : {float64, float32, bfloat16}) {
-        const double tolerance = type == float64 ? 1e-10 : type == float32 ? 2e-3 : std::max(1.0, std::sqrt(static_cast<double>(gv.size()) / 500));
-        const auto as = [&](const Tensor& t) { return t.to(type); };
-        const auto channels_last = [](const Tensor& t) { return t.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2}); };
-        CHECK(worst_difference(call("conv2d", {as(x), as(w), as(bias)}, attributes), tensor(y).reshape(g.shape())) < tolerance);
-        CHECK(worst_difference(call("conv2d", {channels_last(as(x)), as(w), as(bias)}, attributes), tensor(y).reshape(g.shape())) < tolerance);
-        CHECK(worst_difference(call("conv2d_input_grad", {as(g), as(w)}, of_x), tensor(dx).reshape(x.shape())) < tolerance);
-        CHECK(worst_difference(call("conv2d_weight_grad", {channels_last(as(g)), as(x)}, of_w), tensor(dw).reshape(w.shape())) < tolerance);
-      }
-    });
+    for (MatmulLibrary library : {MatmulLibrary::onednn, MatmulLibrary::own})
+      for_each_isa([&](Isa) {
+        set_matmul_library(library);
+        for (DType type : {float64, float32, bfloat16}) {
+          const double tolerance = type == float64   ? 1e-10
+                                   : type == float32 ? 2e-3
+                                                     : std::max(1.0, std::sqrt(static_cast<double>(gv.size()) / 500));
+          const auto as = [&](const Tensor& t) { return t.to(type); };
+          const auto channels_last = [](const Tensor& t) {
+            return t.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2});
+          };
+          CHECK(worst_difference(call("conv2d", {as(x), as(w), as(bias)}, attributes), tensor(y).reshape(g.shape())) <
+                tolerance);
+          CHECK(worst_difference(call("conv2d", {channels_last(as(x)), as(w), as(bias)}, attributes),
+                                 tensor(y).reshape(g.shape())) < tolerance);
+          CHECK(worst_difference(call("conv2d_input_grad", {as(g), as(w)}, of_x), tensor(dx).reshape(x.shape())) <
+                tolerance);
+          CHECK(worst_difference(call("conv2d_weight_grad", {channels_last(as(g)), as(x)}, of_w),
+                                 tensor(dw).reshape(w.shape())) < tolerance);
+        }
+      });
   }
   set_matmul_library(before);
 }
@@ -282,7 +330,8 @@ TEST_CASE("cpu: a convolution of no channels is its bias, of no images nothing; 
     CHECK(same_bits(conv2d(zeros({2, 0, 5, 5}), zeros({16, 0, 3, 3})), zeros({2, 16, 3, 3})));
     CHECK(conv2d(zeros({0, 16, 8, 8}), zeros({16, 16, 3, 3})).shape() == Shape{0, 16, 6, 6});
     Tensor x = numbers({2, 16, 1, 1}), w = numbers({16, 16, 3, 3});
-    const Tensor y = conv2d(x, w, {}, {.padding = 1}), expected = matmul(x.reshape({2, 16}), w.select(2, 1).select(2, 1).transpose(0, 1));
+    const Tensor y = conv2d(x, w, {}, {.padding = 1}),
+                 expected = matmul(x.reshape({2, 16}), w.select(2, 1).select(2, 1).transpose(0, 1));
     CHECK(allclose(y.reshape({2, 16}), expected, {.rtol = 1e-5, .atol = 1e-5}));
   });
 }
@@ -291,11 +340,20 @@ TEST_CASE("cpu: max pooling in both layouts, overlapping and padded, with its gr
   struct Case {
     int64_t channels, height, width, kernel, stride, padding;
   };
-  for (const Case& c : {Case{3, 8, 8, 2, 2, 0}, {8, 7, 9, 2, 2, 0}, {5, 9, 7, 3, 2, 1}, {16, 6, 6, 3, 3, 0}, {8, 9, 7, 3, 2, 1}, {1, 5, 5, 2, 1, 1}, {4, 6, 6, 5, 1, 2}}) {
+  for (const Case& c : {Case{3, 8, 8, 2, 2, 0},
+                        {8, 7, 9, 2, 2, 0},
+                        {5, 9, 7, 3, 2, 1},
+                        {16, 6, 6, 3, 3, 0},
+                        {8, 9, 7, 3, 2, 1},
+                        {1, 5, 5, 2, 1, 1},
+                        {4, 6, 6, 5, 1, 2}}) {
     const Tensor x = numbers({2, c.channels, c.height, c.width});
     const Tensor last = x.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2});
-    const int64_t oh = (c.height + 2 * c.padding - c.kernel) / c.stride + 1, ow = (c.width + 2 * c.padding - c.kernel) / c.stride + 1;
-    const Attributes attributes{{"kernel", Shape{c.kernel, c.kernel}}, {"stride", Shape{c.stride, c.stride}}, {"padding", Shape{c.padding, c.padding}}};
+    const int64_t oh = (c.height + 2 * c.padding - c.kernel) / c.stride + 1,
+                  ow = (c.width + 2 * c.padding - c.kernel) / c.stride + 1;
+    const Attributes attributes{{"kernel", Shape{c.kernel, c.kernel}},
+                                {"stride", Shape{c.stride, c.stride}},
+                                {"padding", Shape{c.padding, c.padding}}};
     Attributes with_shape = attributes;
     with_shape.set({"shape", x.shape()});
     const auto xv = x.to_vector<double>();
@@ -306,8 +364,10 @@ TEST_CASE("cpu: max pooling in both layouts, overlapping and padded, with its gr
         for (int64_t q = 0; q < ow; ++q) {
           double best = -INFINITY;
           int64_t at = 0;
-          for (int64_t row = std::max<int64_t>(0, r * c.stride - c.padding); row < std::min(c.height, r * c.stride - c.padding + c.kernel); ++row)
-            for (int64_t column = std::max<int64_t>(0, q * c.stride - c.padding); column < std::min(c.width, q * c.stride - c.padding + c.kernel); ++column) {
+          for (int64_t row = std::max<int64_t>(0, r * c.stride - c.padding);
+               row < std::min(c.height, r * c.stride - c.padding + c.kernel); ++row)
+            for (int64_t column = std::max<int64_t>(0, q * c.stride - c.padding);
+                 column < std::min(c.width, q * c.stride - c.padding + c.kernel); ++column) {
               const double v = xv[static_cast<size_t>((plane * c.height + row) * c.width + column)];
               if (v > best) best = v, at = row * c.width + column;
             }
@@ -354,7 +414,9 @@ TEST_CASE("cpu: softmax, layer norm and cross-entropy against float64, odd width
 
 TEST_CASE("cpu: indices out of range name position and value") {
   const Tensor weight = numbers({4, 3});
-  CHECK_THROWS_WITH_AS(embedding(tensor(std::vector<int64_t>{0, 4}), weight), doctest::Contains("id 4 at [1] is out of range for 4"), DimensionError);
-  CHECK_THROWS_WITH_AS(cross_entropy(weight, tensor(std::vector<int64_t>{0, 1, -1, 2})), doctest::Contains("label -1 at row 2"), DimensionError);
+  CHECK_THROWS_WITH_AS(embedding(tensor(std::vector<int64_t>{0, 4}), weight),
+                       doctest::Contains("id 4 at [1] is out of range for 4"), DimensionError);
+  CHECK_THROWS_WITH_AS(cross_entropy(weight, tensor(std::vector<int64_t>{0, 1, -1, 2})),
+                       doctest::Contains("label -1 at row 2"), DimensionError);
   CHECK_THROWS_AS(gather(weight, 1, tensor(std::vector<int64_t>{3}).reshape({1, 1})), DimensionError);
 }

@@ -1,9 +1,9 @@
 // The lab: state is put back, the report says what was measured, and docs/ops.md is what the op table says.
 #include <doctest/doctest.h>
 
+#include <unistd.h>
 #include <cmath>
 #include <cstring>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -28,7 +28,8 @@ std::string read(const std::string& path) {
 
 bool same_bits(const Tensor& a, const Tensor& b) {
   const Tensor x = a.detach().contiguous(), y = b.detach().contiguous();
-  return x.shape() == y.shape() && std::memcmp(x.data<float>().data(), y.data<float>().data(), x.data<float>().size_bytes()) == 0;
+  return x.shape() == y.shape() &&
+         std::memcmp(x.data<float>().data(), y.data<float>().data(), x.data<float>().size_bytes()) == 0;
 }
 
 /// A training step with all kinds of state: parameters, moments, a learning rate, gradients, random numbers.
@@ -48,8 +49,8 @@ struct Training {
 };
 
 Comparison compare_small(Training& training) {
-  return compare([&](const Tensor& x, const Tensor& y) { return training(x, y); }, {.steps = 6, .name = "small <step>"}, randn({4, 6}),
-                 randint(0, 3, {4}));
+  return compare([&](const Tensor& x, const Tensor& y) { return training(x, y); }, {.steps = 6, .name = "small <step>"},
+                 randn({4, 6}), randint(0, 3, {4}));
 }
 
 }  // namespace
@@ -129,10 +130,12 @@ TEST_CASE("compare: the report as table, JSON and a page that needs no network")
   Training training;
   const Comparison result = compare_small(training);
   const std::string table = result.to_string();
-  for (const char* word : {"eager", "replay", "unfused", "compiled", "kernels", "Compiling"}) CHECK(table.find(word) != std::string::npos);
+  for (const char* word : {"eager", "replay", "unfused", "compiled", "kernels", "Compiling"})
+    CHECK(table.find(word) != std::string::npos);
   CHECK_THROWS_AS(result.rung("fast"), ValueError);
 
-  const std::string folder = (std::filesystem::temp_directory_path() / ("tandem_lab_test_" + std::to_string(getpid()))).string();
+  const std::string folder =
+      (std::filesystem::temp_directory_path() / ("tandem_lab_test_" + std::to_string(getpid()))).string();
   std::filesystem::create_directory(folder);
   result.write_json(folder + "/a.json");
   result.write_html(folder + "/a.html");
@@ -201,7 +204,11 @@ TEST_CASE("float64: a graph gives what the function gives on float64 arguments, 
   CHECK(lab::relative_error(function(x, w), results.outputs[0]) < 1e-6);
 
   const Tensor ones_of_x = ones_like(x);
-  const Graph random = trace([](const Tensor& a, const Tensor&) { return dropout(a, 0.5) + rand({8, 16}); }, ones_of_x, w);
+  const Graph random = trace(
+      [](const Tensor& a, const Tensor&) {
+        return dropout(a, 0.5) + rand({8, 16});
+      },
+      ones_of_x, w);
   const lab::Float64Results drawn = lab::run_in_float64(random, {ones_of_x, w});
   const Tensor eager = dropout(ones_of_x, 0.5) + rand({8, 16});
   CHECK(lab::relative_error(eager, drawn.outputs[0]) < 1e-6);

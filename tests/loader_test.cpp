@@ -7,8 +7,8 @@
 #include <set>
 #include <thread>
 
-#include "files.h"
 #include "core/threads.h"
+#include "files.h"
 #include "tandem.h"
 
 using namespace tandem;
@@ -34,8 +34,7 @@ struct OnlyImages {
   Tensor get(int64_t index) const { return full({1, 2}, double(index)); }
 };
 
-template <class Loader>
-std::vector<int64_t> order_of(Loader&& loader) {
+template <class Loader> std::vector<int64_t> order_of(Loader&& loader) {
   std::vector<int64_t> order;
   for (auto& [images, labels] : loader) {
     const std::vector<int64_t> batch = labels.template to_vector<int64_t>();
@@ -141,8 +140,7 @@ struct Drawn {
   }
 };
 
-template <class Loader>
-std::pair<std::vector<float>, std::vector<int64_t>> all_of(Loader& loader) {
+template <class Loader> std::pair<std::vector<float>, std::vector<int64_t>> all_of(Loader& loader) {
   std::pair<std::vector<float>, std::vector<int64_t>> all;
   for (auto& [numbers, indices] : loader) {
     for (float number : numbers.template to_vector<float>()) all.first.push_back(number);
@@ -184,11 +182,13 @@ TEST_CASE("Loader: what items draw depends on seed, epoch and index alone, whate
   CHECK(first.first != second.first);
   CHECK(std::set<float>(first.first.begin(), first.first.end()).size() == 30);
   for (int workers : {0, 1, 2, 3, 8}) {
-    io::Loader loader(data, {.batch_size = 4, .shuffle = true, .workers = workers, .prefetch = workers % 2 + 1, .seed = 7});
+    io::Loader loader(data,
+                      {.batch_size = 4, .shuffle = true, .workers = workers, .prefetch = workers % 2 + 1, .seed = 7});
     CHECK(all_of(loader) == first);
     CHECK(all_of(loader) == second);
   }
-  io::Loader wider(data, {.batch_size = 7, .shuffle = true, .workers = 2, .seed = 7}), other(data, {.batch_size = 4, .shuffle = true, .seed = 8});
+  io::Loader wider(data, {.batch_size = 7, .shuffle = true, .workers = 2, .seed = 7}),
+      other(data, {.batch_size = 4, .shuffle = true, .seed = 8});
   CHECK(all_of(wider) == first);
   CHECK(all_of(other).first != first.first);
 
@@ -230,7 +230,9 @@ TEST_CASE("Loader: an exception keeps its class and members, and the loader can 
     ++at;
     CHECK(at == loader.end());
     io::Loader engine(Throwing{.tandem = true}, {.batch_size = 2, .workers = workers});
-    const std::string text = thrown<ShapeError>([&] { for (Tensor& batch : engine) (void)batch; });
+    const std::string text = thrown<ShapeError>([&] {
+      for (Tensor& batch : engine) (void)batch;
+    });
     CHECK(contains(text, "tandem::ShapeError: item 6\n  at loader_test.cpp:"));
   }
 }
@@ -262,7 +264,10 @@ TEST_CASE("Loader: a run is resumed in the middle of an epoch by its position") 
   resumed.set_position({1, 6});  // after the last batch
   CHECK(all_of(resumed).first.empty());
   CHECK(resumed.epoch() == 2);
-  CHECK(contains(thrown<ValueError>([&] { resumed.set_position({1, 7}); }), "no place after 7 batches of epoch 1: an epoch has 6 batches"));
+  CHECK(contains(thrown<ValueError>([&] {
+                   resumed.set_position({1, 7});
+                 }),
+                 "no place after 7 batches of epoch 1: an epoch has 6 batches"));
 }
 
 TEST_CASE("Loader: a kernel in a worker uses that thread alone") {

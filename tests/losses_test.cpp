@@ -20,12 +20,14 @@ template <class F> void check_modes(const char* name, const Tensors& leaves, F&&
   std::vector<std::vector<double>> expected;
   for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
     CAPTURE(static_cast<int>(mode));
-    auto step = compile([&] {
-      for (const Tensor& leaf : leaves) Tensor(leaf).set_grad({});
-      Tensor result = f();
-      result.sum().backward();
-      return result.detach();
-    }, {.mode = mode});
+    auto step = compile(
+        [&] {
+          for (const Tensor& leaf : leaves) Tensor(leaf).set_grad({});
+          Tensor result = f();
+          result.sum().backward();
+          return result.detach();
+        },
+        {.mode = mode});
     step();
     std::vector<std::vector<double>> all = {step().template to_vector<double>()};
     for (const Tensor& leaf : leaves) all.push_back(leaf.grad().template to_vector<double>());
@@ -43,16 +45,19 @@ template <class F> void check_modes(const char* name, const Tensors& leaves, F&&
 }  // namespace
 
 TEST_CASE("cross_entropy: the numbers that PyTorch gives") {
-  const Tensor x = tensor({{1.0, 2.0, 0.5}, {-1.0, 0.25, 3.0}}), labels = labels_of({1, 0}), weight = tensor({0.5, 2.0, 1.0});
+  const Tensor x = tensor({{1.0, 2.0, 0.5}, {-1.0, 0.25, 3.0}}), labels = labels_of({1, 0}),
+               weight = tensor({0.5, 2.0, 1.0});
   CHECK(value(cross_entropy(x, labels)) == doctest::Approx(2.2717025).epsilon(1e-6));
   CHECK(value(cross_entropy(x, labels, {.reduction = Reduction::sum})) == doctest::Approx(4.5434050).epsilon(1e-6));
   CHECK(value(cross_entropy(x, labels, {.weight = weight})) == doctest::Approx(1.1873023).epsilon(1e-6));
   CHECK(value(cross_entropy(x, labels, {.ignore_index = 0})) == doctest::Approx(0.4643688).epsilon(1e-6));
   CHECK(value(cross_entropy(x, labels, {.label_smoothing = 0.1})) == doctest::Approx(2.2258692).epsilon(1e-6));
-  CHECK(value(cross_entropy(x, labels, {.weight = weight, .ignore_index = 2, .label_smoothing = 0.2})) == doctest::Approx(1.2538929).epsilon(1e-6));
+  CHECK(value(cross_entropy(x, labels, {.weight = weight, .ignore_index = 2, .label_smoothing = 0.2})) ==
+        doctest::Approx(1.2538929).epsilon(1e-6));
   const Tensor p = tensor({{0.2, 0.5, 0.3}, {0.1, 0.1, 0.8}});
   CHECK(value(cross_entropy(x, p)) == doctest::Approx(0.9342025).epsilon(1e-6));
-  CHECK(value(cross_entropy(x, p, {.weight = weight, .label_smoothing = 0.1})) == doctest::Approx(1.1049289).epsilon(1e-6));
+  CHECK(value(cross_entropy(x, p, {.weight = weight, .label_smoothing = 0.1})) ==
+        doctest::Approx(1.1049289).epsilon(1e-6));
 }
 
 TEST_CASE("cross_entropy: ignored rows count for nothing, and all of them ignored is the mean of nothing") {
@@ -70,8 +75,10 @@ TEST_CASE("binary cross-entropy, kl_div and cosine_similarity at their edges") {
   const Tensor zeros_ = zeros({5}), ones_ = ones({5});
   CHECK(binary_cross_entropy_with_logits(x, zeros_, {.reduction = Reduction::none}).to_vector<float>()[4] == 90);
   CHECK(binary_cross_entropy_with_logits(x, ones_, {.reduction = Reduction::none}).to_vector<float>()[0] == 90);
-  CHECK(binary_cross_entropy_with_logits(x, zeros_, {.reduction = Reduction::none}).to_vector<float>()[1] == doctest::Approx(std::exp(-20.0)));
-  CHECK(binary_cross_entropy_with_logits(x, ones_, {.reduction = Reduction::none}).to_vector<float>()[3] == doctest::Approx(std::exp(-20.0)));
+  CHECK(binary_cross_entropy_with_logits(x, zeros_, {.reduction = Reduction::none}).to_vector<float>()[1] ==
+        doctest::Approx(std::exp(-20.0)));
+  CHECK(binary_cross_entropy_with_logits(x, ones_, {.reduction = Reduction::none}).to_vector<float>()[3] ==
+        doctest::Approx(std::exp(-20.0)));
   CHECK(value(binary_cross_entropy_with_logits(tensor({0.0f}), ones({1}))) == doctest::Approx(std::log(2.0)));
   bce_with_logits(x, ones_, {.reduction = Reduction::sum}).backward();
   const std::vector<float> g = x.grad().to_vector<float>();
@@ -122,10 +129,12 @@ TEST_CASE("index_add: the same sums whatever the number of threads") {
 TEST_CASE("losses, indexing and einsum in the three modes, with gradients") {
   manual_seed(33);
   const Tensor x = randn({6, 5}, {.requires_grad = true}), y = randn({6, 5}, {.requires_grad = true});
-  const Tensor labels = randint(0, 5, {6}), some = labels_of({0, 2, -1, 4, -1, 1}), weight = rand({5}) + 0.5, rows = labels_of({5, 0, 0, 3});
+  const Tensor labels = randint(0, 5, {6}), some = labels_of({0, 2, -1, 4, -1, 1}), weight = rand({5}) + 0.5,
+               rows = labels_of({5, 0, 0, 3});
   const Tensor image = randn({2, 5, 3, 3}, {.requires_grad = true}), pixels = randint(0, 5, {2, 3, 3});
   check_modes("ignore_index", {x}, [&] { return cross_entropy(x, some, {.ignore_index = -1}); });
-  check_modes("weights", {x}, [&] { return cross_entropy(x, some, {.weight = weight, .ignore_index = -1, .label_smoothing = 0.1}); });
+  check_modes("weights", {x},
+              [&] { return cross_entropy(x, some, {.weight = weight, .ignore_index = -1, .label_smoothing = 0.1}); });
   check_modes("pixels", {image}, [&] { return cross_entropy(image, pixels); });
   check_modes("probabilities", {x, y}, [&] { return cross_entropy(x, softmax(y)); });
   check_modes("nll", {x}, [&] { return nll_loss(log_softmax(x), labels, {.reduction = Reduction::none}); });
@@ -137,9 +146,12 @@ TEST_CASE("losses, indexing and einsum in the three modes, with gradients") {
   check_modes("index_select", {x}, [&] { return square(index_select(x, 0, rows)) * 2; });
   check_modes("index_add", {x, y}, [&] { return square(index_add(x, 0, rows, y.slice(0, 0, 4))); });
   check_modes("scatter", {x, y}, [&] { return square(scatter(x, 1, unsqueeze(labels, 1), y.slice(1, 0, 1))); });
-  check_modes("pad and roll", {x}, [&] { return square(roll(pad(x, {1, 2, 0, 1}, {.mode = PadMode::reflect}), {1, 2}, {0, 1})); });
+  check_modes("pad and roll", {x}, [&] {
+    return square(roll(pad(x, {1, 2, 0, 1}, {.mode = PadMode::reflect}), {1, 2}, {0, 1}));
+  });
   check_modes("diagonal", {x}, [&] { return exp(x.diagonal(1)); });
-  check_modes("triangle", {x, y}, [&] { return tril(matmul(x, y.transpose(0, 1)), -1) + triu(matmul(y, x.transpose(0, 1))); });
+  check_modes("triangle", {x, y},
+              [&] { return tril(matmul(x, y.transpose(0, 1)), -1) + triu(matmul(y, x.transpose(0, 1))); });
   check_modes("pieces", {x}, [&] {
     const Tensors parts = x.chunk(2, 1);
     return parts[0].sum(1) * parts[1].sum(1) + stack(x.unbind(1), 0).flip(0).sum(0);

@@ -58,8 +58,8 @@ struct Level {
 std::vector<Level> levels() {
   std::vector<Level> found;
 #ifdef MATH_WITH_AVX512
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
     found.push_back(MATH_LEVEL(avx512));
 #endif
 #ifdef MATH_WITH_AVX2
@@ -84,16 +84,14 @@ struct Worst {
 };
 
 // The floats with the bit patterns 0, stride, 2 stride, …, on all cores.
-Worst worst_of(MathLoop* loop, MathReference* reference, const MathReferences& references,
-               std::uint64_t stride) {
+Worst worst_of(MathLoop* loop, MathReference* reference, const MathReferences& references, std::uint64_t stride) {
   unsigned threads = std::max(2u, std::thread::hardware_concurrency());
   std::vector<Worst> found(threads);
   auto sweep = [&](unsigned thread) {
     std::vector<float> x(chunk), got(chunk);
     std::vector<double> wanted(chunk);
     Worst worst;
-    for (std::uint64_t start = thread * chunk * stride; start < all_floats;
-         start += threads * chunk * stride) {
+    for (std::uint64_t start = thread * chunk * stride; start < all_floats; start += threads * chunk * stride) {
       references.floats(static_cast<unsigned>(start), static_cast<unsigned>(stride), x.data(), chunk);
       loop(x.data(), got.data(), chunk);
       reference(x.data(), wanted.data(), chunk);
@@ -200,27 +198,17 @@ long differences(const std::vector<float>& a, const std::vector<float>& b) {
 
 }  // namespace
 
-TEST_CASE("math: exp is within 2 ULP for every float") {
-  check_all("exp", &MathTable::exp, &MathReferences::exp, 1);
-}
-TEST_CASE("math: log is within 2 ULP for every float") {
-  check_all("log", &MathTable::log, &MathReferences::log, 1);
-}
+TEST_CASE("math: exp is within 2 ULP for every float") { check_all("exp", &MathTable::exp, &MathReferences::exp, 1); }
+TEST_CASE("math: log is within 2 ULP for every float") { check_all("log", &MathTable::log, &MathReferences::log, 1); }
 TEST_CASE("math: tanh is within 2 ULP for every float") {
   check_all("tanh", &MathTable::tanh, &MathReferences::tanh, 1);
 }
 TEST_CASE("math: sigmoid is within 2 ULP for every float") {
   check_all("sigmoid", &MathTable::sigmoid, &MathReferences::sigmoid, 1);
 }
-TEST_CASE("math: erf is within 2 ULP for every float") {
-  check_all("erf", &MathTable::erf, &MathReferences::erf, 1);
-}
-TEST_CASE("math: expm1 is within 2 ULP") {
-  check_all("expm1", &MathTable::expm1, &MathReferences::expm1, 17);
-}
-TEST_CASE("math: log1p is within 2 ULP") {
-  check_all("log1p", &MathTable::log1p, &MathReferences::log1p, 17);
-}
+TEST_CASE("math: erf is within 2 ULP for every float") { check_all("erf", &MathTable::erf, &MathReferences::erf, 1); }
+TEST_CASE("math: expm1 is within 2 ULP") { check_all("expm1", &MathTable::expm1, &MathReferences::expm1, 17); }
+TEST_CASE("math: log1p is within 2 ULP") { check_all("log1p", &MathTable::log1p, &MathReferences::log1p, 17); }
 
 TEST_CASE("math: log2 and cosh are within 2 ULP, sinh within 2.5") {
   check_all("log2", &MathTable::log2, &MathReferences::log2, 17);
@@ -333,13 +321,11 @@ TEST_CASE("math: gelu, silu and softplus are as close to float64 as their formul
       loop(x.data(), y.data(), static_cast<long>(x.size()));
       double error = 0;
       for (std::size_t i = 0; i < x.size(); ++i)
-        error = std::max(error,
-                         std::abs(y[i] - wanted(x[i])) / std::max(1.0, std::abs(static_cast<double>(x[i]))));
+        error = std::max(error, std::abs(y[i] - wanted(x[i])) / std::max(1.0, std::abs(static_cast<double>(x[i]))));
       return error;
     };
     CAPTURE(level.name);
-    CHECK(largest(level.loops->gelu, [](double v) { return 0.5 * v * (1 + std::erf(v * M_SQRT1_2)); }) <
-          2e-7);
+    CHECK(largest(level.loops->gelu, [](double v) { return 0.5 * v * (1 + std::erf(v * M_SQRT1_2)); }) < 2e-7);
     CHECK(largest(level.loops->gelu_tanh, [](double v) {
             return 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
           }) < 3e-7);

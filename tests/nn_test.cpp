@@ -32,10 +32,7 @@ struct Block {
 class Scaled {  // a class with private parts says what it holds
  public:
   explicit Scaled(double scale) : scale_(scale) {}
-  template <class V>
-  void visit(V&& v) {
-    v("gain", gain_);
-  }
+  template <class V> void visit(V&& v) { v("gain", gain_); }
   Tensor operator()(const Tensor& x) const { return x * gain_ * scale_; }
 
  private:
@@ -85,19 +82,14 @@ using Names = std::vector<std::string>;
 bool same_tensor(const Tensor& a, const Tensor& b) { return a.impl() == b.impl(); }
 
 // What a call throws, as text.
-template <class E, class F>
-std::string thrown(F&& f) {
+template <class E, class F> std::string thrown(F&& f) {
   try {
     f();
-  } catch (const E& error) {
-    return error.what();
-  }
+  } catch (const E& error) { return error.what(); }
   FAIL("nothing was thrown");
   return {};
 }
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 double as_number(const Tensor& tensor) { return tensor.item<double>(); }
 
@@ -105,8 +97,7 @@ double as_number(const Tensor& tensor) { return tensor.item<double>(); }
 
 TEST_CASE("parameters of a plain struct carry the names of its fields") {
   Mlp model;
-  CHECK(names(nn::named_parameters(model)) ==
-        Names{"hidden.weight", "hidden.bias", "output.weight", "output.bias"});
+  CHECK(names(nn::named_parameters(model)) == Names{"hidden.weight", "hidden.bias", "output.weight", "output.bias"});
   CHECK(nn::named_parameters(model)[2].tensor.shape() == Shape{2, 8});
   CHECK(nn::parameters(model).size() == 4);
   CHECK(same_tensor(nn::parameters(model)[0], model.hidden.weight));
@@ -129,13 +120,12 @@ TEST_CASE("parameters are found in every kind of container, and numbers are pass
   model.deep.push_back({ones({1}, {.requires_grad = true})});
   model.running_mean = zeros({2});
   CHECK(names(nn::named_parameters(model)) ==
-        Names{"sized.weight",      "sized.bias",       "layers.0.weight", "layers.0.bias",
-              "layers.1.weight",   "layers.1.bias",    "both.0.weight",   "both.0.bias",
-              "both.1.weight",     "both.1.bias",      "head.weight",     "head.bias",
-              "named.left.weight", "named.left.bias",  "numbered.7",      "mixed.0.weight",
-              "mixed.0.bias",      "paired.0",         "owned.up.weight", "owned.up.bias",
-              "owned.down.weight", "shared.up.weight", "shared.up.bias",  "shared.down.weight",
-              "deep.0.0",          "scaled.gain"});
+        Names{"sized.weight",      "sized.bias",       "layers.0.weight",   "layers.0.bias",      "layers.1.weight",
+              "layers.1.bias",     "both.0.weight",    "both.0.bias",       "both.1.weight",      "both.1.bias",
+              "head.weight",       "head.bias",        "named.left.weight", "named.left.bias",    "numbered.7",
+              "mixed.0.weight",    "mixed.0.bias",     "paired.0",          "owned.up.weight",    "owned.up.bias",
+              "owned.down.weight", "shared.up.weight", "shared.up.bias",    "shared.down.weight", "deep.0.0",
+              "scaled.gain"});
   CHECK(names(nn::named_buffers(model)) == Names{"running_mean"});
 
   int tensors = 0;
@@ -166,8 +156,7 @@ TEST_CASE("a model of more than 32 tensors: each parameter once") {
   CHECK(nn::parameters(layers).size() == 80);
 }
 
-TEST_CASE(
-    "to: a new dtype for floating tensors, their gradients and requires_grad; same device, same handles") {
+TEST_CASE("to: a new dtype for floating tensors, their gradients and requires_grad; same device, same handles") {
   struct WithBuffers {
     nn::Linear layer{2, 2};
     Tensor counts = zeros({2}, {.dtype = int64});
@@ -249,8 +238,7 @@ TEST_CASE("layers start as PyTorch's do") {
   CHECK(as_number(abs(linear.weight).max()) <= 0.1);
   CHECK(as_number(abs(linear.weight).max()) > 0.0999);
   CHECK(as_number(abs(linear.bias).max()) <= 0.1);
-  CHECK(as_number(square(linear.weight).mean()) ==
-        doctest::Approx(0.01 / 3).epsilon(0.02));  // of U(-b, b): b² / 3
+  CHECK(as_number(square(linear.weight).mean()) == doctest::Approx(0.01 / 3).epsilon(0.02));  // of U(-b, b): b² / 3
   CHECK(linear.weight.requires_grad());
   CHECK(linear.weight.is_leaf());
 
@@ -284,13 +272,11 @@ TEST_CASE("init: bounds and deviations of each distribution") {
 TEST_CASE("layers compute what their ops compute") {
   const Tensor x = randn({5, 4});
   nn::Linear linear_layer(4, 3);
-  CHECK(allclose(linear_layer(x), matmul(x, linear_layer.weight.transpose(0, 1)) + linear_layer.bias,
-                 {.atol = 1e-6}));
+  CHECK(allclose(linear_layer(x), matmul(x, linear_layer.weight.transpose(0, 1)) + linear_layer.bias, {.atol = 1e-6}));
   nn::LayerNorm norm(4);
   CHECK(allclose(norm(x), layer_norm(x, norm.weight, norm.bias)));
   nn::Embedding table(6, 4);
-  CHECK(allclose(table(tensor<int64_t>({1, 5})),
-                 concat({table.weight.slice(0, 1, 2), table.weight.slice(0, 5, 6)})));
+  CHECK(allclose(table(tensor<int64_t>({1, 5})), concat({table.weight.slice(0, 1, 2), table.weight.slice(0, 5, 6)})));
 }
 
 TEST_CASE("misuse of a layer names the user's line") {
@@ -299,15 +285,13 @@ TEST_CASE("misuse of a layer names the user's line") {
   const int line = __LINE__ + 1;
   const std::string text = thrown<ShapeError>([&] { layer(x); });
   CHECK(contains(text, "nn_test.cpp:" + std::to_string(line)));
-  CHECK(contains(thrown<ValueError>([] { nn::Linear(0, 3); }),
-                 "need at least 1 input and 1 output, got 0 and 3"));
+  CHECK(contains(thrown<ValueError>([] { nn::Linear(0, 3); }), "need at least 1 input and 1 output, got 0 and 3"));
   CHECK(contains(thrown<ValueError>([] { nn::Conv2d(3, 4, 3, {.groups = 2}); }),
                  "3 inputs and 4 outputs don't split into 2"));
 }
 
 TEST_CASE("Sequential applies layers, functions and lambdas in turn") {
-  nn::Sequential net{nn::Linear{4, 8}, relu, nn::Dropout{0.5}, [](const Tensor& x) { return x * 2; },
-                     nn::Linear{8, 2}};
+  nn::Sequential net{nn::Linear{4, 8}, relu, nn::Dropout{0.5}, [](const Tensor& x) { return x * 2; }, nn::Linear{8, 2}};
   CHECK(net.size() == 5);
   CHECK(names(nn::named_parameters(net)) == Names{"0.weight", "0.bias", "4.weight", "4.bias"});
   nn::eval(net);
@@ -318,8 +302,8 @@ TEST_CASE("Sequential applies layers, functions and lambdas in turn") {
     nn::Sequential body{nn::Linear{4, 4}, nn::Sequential{gelu, nn::LayerNorm{4}}};
     nn::Linear head{4, 1};
   } model;
-  CHECK(names(nn::named_parameters(model)) == Names{"body.0.weight", "body.0.bias", "body.1.1.weight",
-                                                    "body.1.1.bias", "head.weight", "head.bias"});
+  CHECK(names(nn::named_parameters(model)) ==
+        Names{"body.0.weight", "body.0.bias", "body.1.1.weight", "body.1.1.bias", "head.weight", "head.bias"});
 }
 
 TEST_CASE("clip_grad_norm scales to the largest norm, and leaves shorter gradients alone") {
@@ -390,8 +374,8 @@ TEST_CASE("Adam and AdamW follow their formulas") {
     Tensor parameter = tensor({1.f, -2.f, 0.5f}).requires_grad(true);
     std::unique_ptr<nn::optim::Optimizer> optimizer;
     if (decoupled)
-      optimizer = std::make_unique<nn::optim::AdamW>(
-          Tensors{parameter}, nn::optim::AdamWOptions{.lr = 0.01, .weight_decay = 0.1});
+      optimizer = std::make_unique<nn::optim::AdamW>(Tensors{parameter},
+                                                     nn::optim::AdamWOptions{.lr = 0.01, .weight_decay = 0.1});
     else
       optimizer = std::make_unique<nn::optim::Adam>(Tensors{parameter},
                                                     nn::optim::AdamOptions{.lr = 0.01, .weight_decay = 0.1});
@@ -401,13 +385,10 @@ TEST_CASE("Adam and AdamW follow their formulas") {
       double p = start[i], m = 0, v = 0;
       for (int step = 1; step <= 8; ++step) {
         double g = gradient_at(step, i);
-        if (decoupled)
-          p *= 1 - 0.01 * 0.1;
-        else
-          g += 0.1 * p;
+        if (decoupled) p *= 1 - 0.01 * 0.1;
+        else g += 0.1 * p;
         m = 0.9 * m + 0.1 * g, v = 0.999 * v + 0.001 * g * g;
-        p -= 0.01 / (1 - std::pow(0.9, step)) * m /
-             (std::sqrt(v) / std::sqrt(1 - std::pow(0.999, step)) + 1e-8);
+        p -= 0.01 / (1 - std::pow(0.9, step)) * m / (std::sqrt(v) / std::sqrt(1 - std::pow(0.999, step)) + 1e-8);
       }
       CHECK(got[static_cast<size_t>(i)] == doctest::Approx(p).epsilon(1e-5));
     }
@@ -430,12 +411,10 @@ TEST_CASE("optimisers skip parameters without a gradient, and refuse a step wher
 
 TEST_CASE("optimisers check what they are given") {
   Tensor p = ones({2}, {.requires_grad = true});
-  CHECK(contains(thrown<ValueError>([] { nn::optim::Sgd({}, {}); }),
-                 "nn::optim::Sgd: there is nothing to optimise"));
+  CHECK(contains(thrown<ValueError>([] { nn::optim::Sgd({}, {}); }), "nn::optim::Sgd: there is nothing to optimise"));
   CHECK(contains(thrown<ValueError>([&] { nn::optim::Adam({p}, {.lr = -1}); }), "learning rate is -1"));
   CHECK(contains(thrown<ValueError>([&] { nn::optim::AdamW({p}, {.beta2 = 1}); }), "beta2 is 1"));
-  CHECK(contains(thrown<ValueError>([&] { nn::optim::Sgd({p}, {.nesterov = true}); }),
-                 "nesterov needs momentum"));
+  CHECK(contains(thrown<ValueError>([&] { nn::optim::Sgd({p}, {.nesterov = true}); }), "nesterov needs momentum"));
   CHECK(contains(thrown<ValueError>([&] { nn::optim::Sgd({p * 2}, {}); }), "computed from others"));
   CHECK_THROWS_AS(nn::optim::Sgd({Tensor()}, {}), UndefinedError);
   CHECK_THROWS_AS(nn::optim::Sgd({tensor<int64_t>({1, 2})}, {}), ValueError);
@@ -481,8 +460,7 @@ TEST_CASE("a small network learns exclusive or") {
     Tensor operator()(const Tensor& x) const { return output(tanh(hidden(x))); }
   } model;
   nn::optim::AdamW optimizer(nn::parameters(model), {.lr = 0.02});
-  const Tensor x = tensor({{0.f, 0.f}, {0.f, 1.f}, {1.f, 0.f}, {1.f, 1.f}}),
-               y = tensor<int64_t>({0, 1, 1, 0});
+  const Tensor x = tensor({{0.f, 0.f}, {0.f, 1.f}, {1.f, 0.f}, {1.f, 1.f}}), y = tensor<int64_t>({0, 1, 1, 0});
   double loss_value = 0;
   for (int step = 0; step < 300; ++step) {
     optimizer.zero_grad();

@@ -33,9 +33,11 @@ TEST_CASE("BatchNorm2d: trains on the batch's statistics, and then predicts from
   CHECK(!norm.running_mean.requires_grad());
   nn::eval(norm);
   const td::Tensor before = norm.running_mean.clone();
-  CHECK(td::allclose(norm(images()), td::batch_norm(images(), norm.running_mean, norm.running_var, norm.weight, norm.bias, {.epsilon = 0})));
+  CHECK(td::allclose(norm(images()), td::batch_norm(images(), norm.running_mean, norm.running_var, norm.weight,
+                                                    norm.bias, {.epsilon = 0})));
   CHECK(td::allclose(norm.running_mean, before));
-  CHECK(near(td::select(norm(images()), 1, 0), {0.6f / std::sqrt(1.566667f), 2.6f / std::sqrt(1.566667f), 4.6f / std::sqrt(1.566667f), 6.6f / std::sqrt(1.566667f)}));
+  CHECK(near(td::select(norm(images()), 1, 0), {0.6f / std::sqrt(1.566667f), 2.6f / std::sqrt(1.566667f),
+                                                4.6f / std::sqrt(1.566667f), 6.6f / std::sqrt(1.566667f)}));
 }
 
 TEST_CASE("BatchNorm: channels-last comes out channels-last, for images and for what Conv1d gives") {
@@ -59,7 +61,8 @@ TEST_CASE("BatchNorm: the modes train alike, running statistics included") {
       td::Tensor operator()(const td::Tensor& x) const { return last(td::mean(td::relu(norm(first(x))), {2, 3})); }
     };
     auto model = std::make_shared<Model>();
-    auto optimizer = std::make_shared<nn::optim::Sgd>(nn::parameters(*model), nn::optim::SgdOptions{.lr = 0.1, .momentum = 0.9});
+    auto optimizer =
+        std::make_shared<nn::optim::Sgd>(nn::parameters(*model), nn::optim::SgdOptions{.lr = 0.1, .momentum = 0.9});
     auto step = td::compile(
         [=](const td::Tensor& x, const td::Tensor& labels) {
           optimizer->zero_grad();
@@ -88,13 +91,20 @@ TEST_CASE("BatchNorm: the modes train alike, running statistics included") {
 
 TEST_CASE("BatchNorm: misuse is told") {
   CHECK_THROWS_WITH_AS(nn::BatchNorm2d(0), doctest::Contains("need at least 1 channel, got 0"), td::ValueError);
-  CHECK_THROWS_WITH_AS(nn::BatchNorm2d(3)(td::randn({2, 3, 4})), doctest::Contains("use nn::BatchNorm1d"), td::ShapeError);
-  CHECK_THROWS_WITH_AS(nn::BatchNorm1d(3)(td::randn({2, 3, 4, 4})), doctest::Contains("use nn::BatchNorm2d"), td::ShapeError);
-  CHECK_THROWS_WITH_AS(nn::BatchNorm1d(3)(td::randn({1, 3})), doctest::Contains("one value per channel in x [1, 3] has no variance"), td::ValueError);
-  CHECK_THROWS_WITH_AS(nn::BatchNorm1d(3)(td::randn({4, 5})), doctest::Contains("weight [3] for 5 channels of x [4, 5]"), td::ShapeError);
-  CHECK_THROWS_WITH_AS(td::batch_norm(td::randn({4, 5}), {}, {}), doctest::Contains("needs running_mean and running_var"), td::UndefinedError);
-  CHECK_THROWS_WITH_AS(td::batch_norm(td::randn({4}), {}, {}), doctest::Contains("needs x [batch, channels, …], got [4]"), td::ShapeError);
-  CHECK_THROWS_WITH_AS(td::group_norm(td::randn({2, 4, 3}), 3), doctest::Contains("groups 3 don't divide the 4 channels"), td::ValueError);
+  CHECK_THROWS_WITH_AS(nn::BatchNorm2d(3)(td::randn({2, 3, 4})), doctest::Contains("use nn::BatchNorm1d"),
+                       td::ShapeError);
+  CHECK_THROWS_WITH_AS(nn::BatchNorm1d(3)(td::randn({2, 3, 4, 4})), doctest::Contains("use nn::BatchNorm2d"),
+                       td::ShapeError);
+  CHECK_THROWS_WITH_AS(nn::BatchNorm1d(3)(td::randn({1, 3})),
+                       doctest::Contains("one value per channel in x [1, 3] has no variance"), td::ValueError);
+  CHECK_THROWS_WITH_AS(nn::BatchNorm1d(3)(td::randn({4, 5})),
+                       doctest::Contains("weight [3] for 5 channels of x [4, 5]"), td::ShapeError);
+  CHECK_THROWS_WITH_AS(td::batch_norm(td::randn({4, 5}), {}, {}),
+                       doctest::Contains("needs running_mean and running_var"), td::UndefinedError);
+  CHECK_THROWS_WITH_AS(td::batch_norm(td::randn({4}), {}, {}),
+                       doctest::Contains("needs x [batch, channels, …], got [4]"), td::ShapeError);
+  CHECK_THROWS_WITH_AS(td::group_norm(td::randn({2, 4, 3}), 3),
+                       doctest::Contains("groups 3 don't divide the 4 channels"), td::ValueError);
   CHECK_THROWS_WITH_AS(nn::GroupNorm(3, 4), doctest::Contains("4 channels don't split into 3 groups"), td::ValueError);
 }
 

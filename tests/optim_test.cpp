@@ -41,9 +41,7 @@ void check_close(const std::vector<double>& got, const std::vector<double>& expe
 template <class E, class F> std::string thrown(F&& f) {
   try {
     f();
-  } catch (const E& error) {
-    return error.what();
-  }
+  } catch (const E& error) { return error.what(); }
   FAIL("nothing was thrown");
   return {};
 }
@@ -53,8 +51,10 @@ std::vector<std::pair<const char*, Make>> all_optimisers() {
   return {{"Sgd", make<optim::Sgd>(optim::SgdOptions{.lr = 0.05, .momentum = 0.9})},
           {"Adam", make<optim::Adam>(optim::AdamOptions{.lr = 0.05, .weight_decay = 0.1})},
           {"AdamW", make<optim::AdamW>(optim::AdamWOptions{.lr = 0.05})},
-          {"RmsProp", make<optim::RmsProp>(optim::RmsPropOptions{.lr = 0.05, .alpha = 0.9, .momentum = 0.8, .weight_decay = 0.1, .centered = true})},
-          {"Adagrad", make<optim::Adagrad>(optim::AdagradOptions{.lr = 0.1, .lr_decay = 0.2, .weight_decay = 0.1, .initial_sum = 0.3})},
+          {"RmsProp", make<optim::RmsProp>(optim::RmsPropOptions{
+                          .lr = 0.05, .alpha = 0.9, .momentum = 0.8, .weight_decay = 0.1, .centered = true})},
+          {"Adagrad", make<optim::Adagrad>(
+                          optim::AdagradOptions{.lr = 0.1, .lr_decay = 0.2, .weight_decay = 0.1, .initial_sum = 0.3})},
           {"Lion", make<optim::Lion>(optim::LionOptions{.lr = 0.01, .weight_decay = 0.1})},
           {"Muon", make<optim::Muon>(optim::MuonOptions{.lr = 0.02, .weight_decay = 0.1})}};
 }
@@ -64,10 +64,13 @@ std::vector<std::pair<const char*, Make>> all_optimisers() {
 TEST_CASE("optimisers give what PyTorch's give, step by step") {
   // torch 2.15, float64, lr and the like as below. The rate is float32 here, hence the tolerance.
   const double tolerance = 1e-6;
-  check_close(run(make<optim::Adam>(optim::AdamOptions{.lr = 0.05, .weight_decay = 0.1})), {0.862699571, -2.038497047, 0.392752672}, tolerance);
-  check_close(run(make<optim::RmsProp>(optim::RmsPropOptions{.lr = 0.05})), {0.47624482, -2.658683572, -0.340593114}, tolerance);
+  check_close(run(make<optim::Adam>(optim::AdamOptions{.lr = 0.05, .weight_decay = 0.1})),
+              {0.862699571, -2.038497047, 0.392752672}, tolerance);
+  check_close(run(make<optim::RmsProp>(optim::RmsPropOptions{.lr = 0.05})), {0.47624482, -2.658683572, -0.340593114},
+              tolerance);
   check_close(run(all_optimisers()[3].second), {0.384941349, -2.160445499, -0.256973699}, tolerance);
-  check_close(run(make<optim::Adagrad>(optim::AdagradOptions{.lr = 0.1})), {0.89549636, -2.131065195, 0.332341921}, tolerance);
+  check_close(run(make<optim::Adagrad>(optim::AdagradOptions{.lr = 0.1})), {0.89549636, -2.131065195, 0.332341921},
+              tolerance);
   check_close(run(all_optimisers()[4].second), {0.895169993, -2.037712647, 0.412107606}, tolerance);
 }
 
@@ -101,7 +104,10 @@ TEST_CASE("Muon: matrices by Newton and Schulz, the rest by AdamW") {
     muon.step();
     adamw.step();
   }
-  check_close(weight.to_vector<double>(), {0.4588793398933278, 0.2888227569290146, -0.2037760008834243, 0.8439826378966855, 0.1416673531861122, -0.6276198507146932}, 1e-6);
+  check_close(weight.to_vector<double>(),
+              {0.4588793398933278, 0.2888227569290146, -0.2037760008834243, 0.8439826378966855, 0.1416673531861122,
+               -0.6276198507146932},
+              1e-6);
   check_close(bias.to_vector<double>(), same.to_vector<double>(), 1e-6);
   CHECK(contains(thrown<ShapeError>([] { optim::newton_schulz(ones({3})); }), "needs a matrix, got [3]"));
 }
@@ -119,7 +125,8 @@ TEST_CASE("newton_schulz brings singular values near 1, for tall and wide matric
 }
 
 TEST_CASE("optimisers: groups have options and rates of their own") {
-  Tensor a = ones({2}, {.requires_grad = true}), b = ones({2}, {.requires_grad = true}), c = ones({2}, {.requires_grad = true});
+  Tensor a = ones({2}, {.requires_grad = true}), b = ones({2}, {.requires_grad = true}),
+         c = ones({2}, {.requires_grad = true});
   optim::AdamW optimizer({{{a}, {.lr = 0.1, .weight_decay = 0}}, {{b, c}, {.lr = 0.01, .weight_decay = 0.5}}});
   CHECK(optimizer.group_count() == 2);
   CHECK(optimizer.parameters().size() == 3);
@@ -130,7 +137,8 @@ TEST_CASE("optimisers: groups have options and rates of their own") {
   CHECK(b.to_vector<double>()[0] == doctest::Approx(1 - 0.005 - 0.01).epsilon(1e-5));
   std::vector<std::string> names;
   for (const nn::NamedTensor& each : optimizer.state()) names.push_back(each.name);
-  CHECK(names == std::vector<std::string>{"lr", "lr.1", "steps", "mean.0", "mean.1", "mean.2", "variance.0", "variance.1", "variance.2"});
+  CHECK(names == std::vector<std::string>{"lr", "lr.1", "steps", "mean.0", "mean.1", "mean.2", "variance.0",
+                                          "variance.1", "variance.2"});
 
   optim::StepSchedule schedule(optimizer, {.every = 1, .factor = 0.5});
   schedule.step();
@@ -142,8 +150,14 @@ TEST_CASE("optimisers: groups have options and rates of their own") {
   optimizer.step();
   CHECK(allclose(b.detach(), before));
   CHECK(contains(thrown<ValueError>([&] { optimizer.set_group_lr(2, 0.1); }), "there is no group 2: there are 2"));
-  CHECK(contains(thrown<ValueError>([&] { optim::Sgd({{{a}, {}}, {{b, a}, {}}}); }), "parameter 2 of shape [2] is parameter 0 again"));
-  CHECK(contains(thrown<ValueError>([&] { optim::Sgd({{{a}, {}}, {{b}, {.nesterov = true}}}); }), "nesterov needs momentum"));
+  CHECK(contains(thrown<ValueError>([&] {
+                   optim::Sgd({{{a}, {}}, {{b, a}, {}}});
+                 }),
+                 "parameter 2 of shape [2] is parameter 0 again"));
+  CHECK(contains(thrown<ValueError>([&] {
+                   optim::Sgd({{{a}, {}}, {{b}, {.nesterov = true}}});
+                 }),
+                 "nesterov needs momentum"));
   // Momentum in one group only.
   optim::Sgd mixed({{{a}, {.lr = 0.1}}, {{b}, {.lr = 0.1, .momentum = 0.9}}});
   mixed.step();
@@ -154,7 +168,8 @@ TEST_CASE("optimisers: a saved state goes on where it was") {
   for (const auto& [name, make] : all_optimisers()) {
     const std::string which(name);  // clang 14 can't capture a binding
     CAPTURE(which);
-    Tensor p = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true), q = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true);
+    Tensor p = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true),
+           q = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true);
     const auto first = make({p}), second = make({q});
     for (int step = 0; step < 3; ++step) {
       p.set_grad(full({2, 2}, 0.3 + step, {.dtype = float64}) * p.detach());
@@ -182,7 +197,8 @@ TEST_CASE("optimisers: three modes agree, and the update of all parameters is on
     const auto train = [&make = make](Mode mode, Stats* stats) {
       manual_seed(3);
       Tensors parameters;
-      for (const Shape& shape : {Shape{7}, Shape{2, 3, 2}, Shape{3}}) parameters.push_back(randn(shape, {.requires_grad = true}));
+      for (const Shape& shape : {Shape{7}, Shape{2, 3, 2}, Shape{3}})
+        parameters.push_back(randn(shape, {.requires_grad = true}));
       const auto optimizer = make(parameters);
       optim::ExponentialSchedule schedule(*optimizer, {.factor = 0.8});
       auto step = compile([&] { optimizer->step(); }, {.mode = mode});
@@ -195,7 +211,8 @@ TEST_CASE("optimisers: three modes agree, and the update of all parameters is on
       return parameters;
     };
     Stats eager_stats, replay_stats, stats;
-    const Tensors eager = train(Mode::eager, &eager_stats), replay = train(Mode::replay, &replay_stats), compiled = train(Mode::compiled, &stats);
+    const Tensors eager = train(Mode::eager, &eager_stats), replay = train(Mode::replay, &replay_stats),
+                  compiled = train(Mode::compiled, &stats);
     CHECK(stats.kernels == 1);
     CHECK(stats.traces == 1);
     for (size_t i = 0; i < eager.size(); ++i) {
@@ -211,13 +228,15 @@ TEST_CASE("Muon with matrices agrees in three modes") {
     Tensor w = randn({6, 4}, {.requires_grad = true}), b = randn({6}, {.requires_grad = true});
     optim::Muon optimizer({w, b});
     const Tensor x = randn({5, 4});
-    auto step = compile([&] {
-      optimizer.zero_grad();
-      Tensor loss = square(linear(x, w, b)).mean();
-      loss.backward();
-      optimizer.step();
-      return loss;
-    }, {.mode = mode});
+    auto step = compile(
+        [&] {
+          optimizer.zero_grad();
+          Tensor loss = square(linear(x, w, b)).mean();
+          loss.backward();
+          optimizer.step();
+          return loss;
+        },
+        {.mode = mode});
     double loss = 0;
     for (int i = 0; i < 30; ++i) loss = step().item<double>();
     return std::pair(loss, w.detach());

@@ -46,7 +46,8 @@ double largest_difference(const Tensor& a, const Tensor& b) {
 Tensors run(const std::function<Tensor(const Tensors&)>& program, const Tensors& inputs, int count) {
   set_num_threads(count);
   Tensors leaves;
-  for (const Tensor& input : inputs) leaves.push_back(is_floating(input.dtype()) ? input.clone().requires_grad(true) : input);
+  for (const Tensor& input : inputs)
+    leaves.push_back(is_floating(input.dtype()) ? input.clone().requires_grad(true) : input);
   manual_seed(5);
   Tensors results{program(leaves)};
   if (results[0].requires_grad()) {
@@ -58,35 +59,38 @@ Tensors run(const std::function<Tensor(const Tensors&)>& program, const Tensors&
 }
 
 // Products sum in an order of their libraries' choice: those agree to rounding, all else bit for bit.
-void same_on_any_number(const std::function<Tensor(const Tensors&)>& program, const Tensors& inputs, bool bit_for_bit = true) {
+void same_on_any_number(const std::function<Tensor(const Tensors&)>& program, const Tensors& inputs,
+                        bool bit_for_bit = true) {
   const Threads restore;
   const Tensors alone = run(program, inputs, 1), many = run(program, inputs, kMany);
   REQUIRE(alone.size() == many.size());
   for (size_t i = 0; i < alone.size(); ++i) {
     CAPTURE(i);
-    if (bit_for_bit)
-      CHECK(are_identical(alone[i], many[i]));
-    else
-      CHECK(largest_difference(alone[i], many[i]) < 1e-5);
+    if (bit_for_bit) CHECK(are_identical(alone[i], many[i]));
+    else CHECK(largest_difference(alone[i], many[i]) < 1e-5);
   }
 }
 
 }  // namespace
 
-TEST_CASE("parallel_for: each index once, in pieces that begin at multiples of `align`, and nested loops run on one thread") {
+TEST_CASE(
+    "parallel_for: each index once, in pieces that begin at multiples of `align`, and nested loops run on one thread") {
   const Threads restore;
   set_num_threads(kMany);
   for (int64_t n : {0, 1, 7, 64, 1000, 1001}) {
     std::vector<int> times(static_cast<size_t>(n));
     std::atomic<int> crooked{0};
-    parallel_for(n, 1, [&](int64_t begin, int64_t end) {
-      if (begin % 8 != 0) ++crooked;
-      for (int64_t i = begin; i < end; ++i) ++times[static_cast<size_t>(i)];
-      if (!omp_in_parallel()) return;  // one piece: the loop is no parallel one
-      parallel_for(100, 1, [&](int64_t from, int64_t to) {
-        if (from != 0 || to != 100) ++crooked;
-      });
-    }, 8);
+    parallel_for(
+        n, 1,
+        [&](int64_t begin, int64_t end) {
+          if (begin % 8 != 0) ++crooked;
+          for (int64_t i = begin; i < end; ++i) ++times[static_cast<size_t>(i)];
+          if (!omp_in_parallel()) return;  // one piece: the loop is no parallel one
+          parallel_for(100, 1, [&](int64_t from, int64_t to) {
+            if (from != 0 || to != 100) ++crooked;
+          });
+        },
+        8);
     CHECK(crooked == 0);
     CHECK(std::all_of(times.begin(), times.end(), [](int count) { return count == 1; }));
   }
@@ -114,12 +118,14 @@ TEST_CASE("reductions, softmax, norms and losses don't depend on the number of t
   same_on_any_number([](const Tensors& in) { return in[0].max({1}); }, {x});
   same_on_any_number([](const Tensors& in) { return softmax(in[0], 1); }, {x});
   same_on_any_number([](const Tensors& in) { return layer_norm(in[0], in[1], in[2]); }, {x, weight, bias});
-  same_on_any_number([](const Tensors& in) { return cross_entropy(in[0], in[1]); }, {x, (labels.to(float32) * 0.5).to(int64)});
+  same_on_any_number([](const Tensors& in) { return cross_entropy(in[0], in[1]); },
+                     {x, (labels.to(float32) * 0.5).to(int64)});
 }
 
 TEST_CASE("products, convolutions, pools and look-ups don't depend on the number of threads") {
   manual_seed(3);
-  same_on_any_number([](const Tensors& in) { return matmul(in[0], in[1]); }, {randn({200, 120}), randn({120, 150})}, false);
+  same_on_any_number([](const Tensors& in) { return matmul(in[0], in[1]); }, {randn({200, 120}), randn({120, 150})},
+                     false);
   same_on_any_number([](const Tensors& in) { return conv2d(in[0], in[1], in[2], {.padding = 1}); },
                      {randn({8, 6, 20, 20}), randn({10, 6, 3, 3}), randn({10})}, false);
   same_on_any_number([](const Tensors& in) { return max_pool2d(in[0], 2); }, {randn({16, 8, 32, 32})});

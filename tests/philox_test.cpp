@@ -27,15 +27,15 @@ std::vector<const MathTable*> tables() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&math_table_cpp_avx2);
 #endif
 #ifdef MATH_WITH_AVX512
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
     found.push_back(&math_table_cpp_avx512);
 #endif
   return found;
 }
 
-std::vector<float> drawn(MathRandomLoop* loop, std::size_t count, unsigned long seed = 7,
-                         unsigned long draw = 3, unsigned long first = 0) {
+std::vector<float> drawn(MathRandomLoop* loop, std::size_t count, unsigned long seed = 7, unsigned long draw = 3,
+                         unsigned long first = 0) {
   std::vector<float> y(count);
   loop(seed, draw, first, y.data(), static_cast<long>(count));
   return y;
@@ -43,14 +43,13 @@ std::vector<float> drawn(MathRandomLoop* loop, std::size_t count, unsigned long 
 
 // The largest distance of the sample's distribution from `cdf`, times sqrt(n): above 1.95 by chance once in
 // 1000.
-template <class Cdf>
-double kolmogorov(std::vector<float> sample, Cdf cdf) {
+template <class Cdf> double kolmogorov(std::vector<float> sample, Cdf cdf) {
   std::sort(sample.begin(), sample.end());
   double n = static_cast<double>(sample.size()), distance = 0;
   for (std::size_t i = 0; i < sample.size(); ++i) {
     double wanted = cdf(sample[i]);
-    distance = std::max({distance, std::abs(wanted - static_cast<double>(i) / n),
-                         std::abs(wanted - static_cast<double>(i + 1) / n)});
+    distance = std::max(
+        {distance, std::abs(wanted - static_cast<double>(i) / n), std::abs(wanted - static_cast<double>(i + 1) / n)});
   }
   return distance * std::sqrt(n);
 }
@@ -61,8 +60,7 @@ double correlation(const std::vector<float>& a, const std::vector<float>& b) {
     double x = a[i], y = b[i];
     sa += x, sb += y, saa += x * x, sbb += y * y, sab += x * y;
   }
-  return (sab / n - sa / n * (sb / n)) /
-         std::sqrt((saa / n - sa / n * (sa / n)) * (sbb / n - sb / n * (sb / n)));
+  return (sab / n - sa / n * (sb / n)) / std::sqrt((saa / n - sa / n * (sa / n)) * (sbb / n - sb / n * (sb / n)));
 }
 
 }  // namespace
@@ -73,8 +71,7 @@ TEST_CASE("philox: the known answers of Random123") {
     return std::vector<td_u32>(b.word, b.word + 4);
   };
   CHECK(words(0, 0, 0, 0, 0, 0) == std::vector<td_u32>{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u});
-  CHECK(words(~0u, ~0u, ~0u, ~0u, ~0u, ~0u) ==
-        std::vector<td_u32>{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu});
+  CHECK(words(~0u, ~0u, ~0u, ~0u, ~0u, ~0u) == std::vector<td_u32>{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu});
   // The digits of pi.
   CHECK(words(0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u, 0xa4093822u, 0x299f31d0u) ==
         std::vector<td_u32>{0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u});

@@ -41,13 +41,16 @@ struct Expected {
 };
 
 /// Runs the layer on x and states of known values, and backward of a weighted sum of all it returns.
-template <class Layer, class Run> void check_layer(Layer& layer, const Shape& x_shape, size_t state_count, bool given, const Expected& expected, const Run& run) {
+template <class Layer, class Run>
+void check_layer(Layer& layer, const Shape& x_shape, size_t state_count, bool given, const Expected& expected,
+                 const Run& run) {
   fill_weights(layer);
   Tensor x = filled(x_shape, 0.5).requires_grad(true);
   const int64_t directions = layer.options().layers * (layer.options().bidirectional ? 2 : 1);
   const Shape state_shape{directions, x_shape[layer.options().batch_first ? 0 : 1], layer.hidden()};
   Tensors states;
-  for (size_t i = 0; i < state_count; ++i) states.push_back(given ? filled(state_shape, 20.0 + static_cast<double>(i)).requires_grad(true) : Tensor());
+  for (size_t i = 0; i < state_count; ++i)
+    states.push_back(given ? filled(state_shape, 20.0 + static_cast<double>(i)).requires_grad(true) : Tensor());
   const Tensors results = run(layer, x, states);
   check_close(results[0], expected.output);
   Tensor loss = (results[0] * filled(results[0].shape(), 30)).sum();
@@ -58,7 +61,8 @@ template <class Layer, class Run> void check_layer(Layer& layer, const Shape& x_
   loss.backward();
   check_close(x.grad(), expected.dx);
   Numbers sums;
-  for (const Tensor& parameter : nn::parameters(layer)) sums.push_back((parameter.grad() * filled(parameter.shape(), 40)).sum().item<double>());
+  for (const Tensor& parameter : nn::parameters(layer))
+    sums.push_back((parameter.grad() * filled(parameter.shape(), 40)).sum().item<double>());
   check_close(tensor(sums), expected.sums);
   for (size_t i = 0; i < expected.d_states.size(); ++i) check_close(states[i].grad(), expected.d_states[i]);
 }
@@ -75,9 +79,7 @@ const auto run_other = [](const auto& layer, const Tensor& x, const Tensors& s) 
 template <class E, class F> std::string thrown(F&& f) {
   try {
     f();
-  } catch (const E& error) {
-    return error.what();
-  }
+  } catch (const E& error) { return error.what(); }
   FAIL("nothing was thrown");
   return {};
 }
@@ -88,43 +90,61 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 TEST_CASE("Lstm computes what torch.nn.LSTM does, forwards and backwards") {
   nn::Lstm layer(2, 2, {.layers = 2, .dtype = float64});
   check_layer(layer, {3, 2, 2}, 2, true,
-              {{0.1746127055, -0.2816645182, 0.1147013482, 0.1626256824, 0.1518194638, -0.2515819652, 0.1906366689, -0.05211664546, 0.1551466531, -0.2136096101, 0.1908040828, -0.136352111},
-               {{-0.2635652695, -0.175613258, -0.3175482616, -0.06281815091, 0.1551466531, -0.2136096101, 0.1908040828, -0.136352111},
-                {-0.3471603056, -0.3618877179, -0.5118026325, -0.1037084829, 0.6834569102, -0.3424516473, 0.8299141951, -0.2176537793}},
-               {0.00135890961, 0.006112903547, 0.04033247345, -0.04331872588, 0.01826702243, 0.01791923439, 0.07876504012, -0.07649952216, 0.08134729965, -0.0214720768, 0.1166774355, -0.0744922284},
-               {0.07329073651, 0.05205075219, 0.2033846604, 0.2033846604, -0.0229233733, -0.02101461992, -0.3885159311, -0.3885159311},
-               {{0.006069857991, 0.0014813967, -0.010556549, -0.05289303147, -0.1555439027, -0.04723033016, 0.2053875961, 0.1144718964},
-                {0.02280978391, 0.03558157174, -0.0485456619, -0.2414000986, -0.04168530246, 0.2358651703, 0.02714929828, -0.2607115533}}},
+              {{0.1746127055, -0.2816645182, 0.1147013482, 0.1626256824, 0.1518194638, -0.2515819652, 0.1906366689,
+                -0.05211664546, 0.1551466531, -0.2136096101, 0.1908040828, -0.136352111},
+               {{-0.2635652695, -0.175613258, -0.3175482616, -0.06281815091, 0.1551466531, -0.2136096101, 0.1908040828,
+                 -0.136352111},
+                {-0.3471603056, -0.3618877179, -0.5118026325, -0.1037084829, 0.6834569102, -0.3424516473, 0.8299141951,
+                 -0.2176537793}},
+               {0.00135890961, 0.006112903547, 0.04033247345, -0.04331872588, 0.01826702243, 0.01791923439,
+                0.07876504012, -0.07649952216, 0.08134729965, -0.0214720768, 0.1166774355, -0.0744922284},
+               {0.07329073651, 0.05205075219, 0.2033846604, 0.2033846604, -0.0229233733, -0.02101461992, -0.3885159311,
+                -0.3885159311},
+               {{0.006069857991, 0.0014813967, -0.010556549, -0.05289303147, -0.1555439027, -0.04723033016,
+                 0.2053875961, 0.1144718964},
+                {0.02280978391, 0.03558157174, -0.0485456619, -0.2414000986, -0.04168530246, 0.2358651703,
+                 0.02714929828, -0.2607115533}}},
               run_lstm);
 }
 
 TEST_CASE("Lstm: bidirectional, batch first, without a state") {
   nn::Lstm layer(2, 2, {.layers = 2, .batch_first = true, .bidirectional = true, .dtype = float64});
   check_layer(layer, {1, 2, 2}, 2, false,
-              {{-0.03895350881, 0.130873978, -0.207373833, -0.1996060402, -0.07240302534, 0.1426121755, -0.1278539453, -0.113634774},
-               {{-0.2917483429, -0.1370031482, 0.2305225664, -0.1737273807, -0.07240302534, 0.1426121755, -0.207373833, -0.1996060402},
-                {-0.4098934247, -0.271166209, 0.7670470662, -0.3325974695, -0.1213595759, 0.7288979955, -0.3191647914, -0.2838737209}},
+              {{-0.03895350881, 0.130873978, -0.207373833, -0.1996060402, -0.07240302534, 0.1426121755, -0.1278539453,
+                -0.113634774},
+               {{-0.2917483429, -0.1370031482, 0.2305225664, -0.1737273807, -0.07240302534, 0.1426121755, -0.207373833,
+                 -0.1996060402},
+                {-0.4098934247, -0.271166209, 0.7670470662, -0.3325974695, -0.1213595759, 0.7288979955, -0.3191647914,
+                 -0.2838737209}},
                {0.08942266793, 0.05876932757, 0.009008686314, 0.1811810218},
-               {0.003056016174, -0.009987742255, -0.1727414501, -0.1727414501, 0.06129273161, -0.01337459304, 0.2570006905, 0.2570006905, 0.05308274102, 0.01114068534, -0.006249651653,
-                -0.006249651653, -0.08711004645, -0.01610942988, 0.03246481473, 0.03246481473}},
+               {0.003056016174, -0.009987742255, -0.1727414501, -0.1727414501, 0.06129273161, -0.01337459304,
+                0.2570006905, 0.2570006905, 0.05308274102, 0.01114068534, -0.006249651653, -0.006249651653,
+                -0.08711004645, -0.01610942988, 0.03246481473, 0.03246481473}},
               run_lstm);
 }
 
 TEST_CASE("Gru computes what torch.nn.GRU does, forwards and backwards") {
   nn::Gru layer(2, 2, {.layers = 2, .dtype = float64});
   check_layer(layer, {3, 2, 2}, 1, true,
-              {{0.7097317403, -0.208916322, 0.3059876685, 0.196116494, 0.7008454457, -0.2018092783, 0.6333530503, 0.05644838469, 0.6482720004, -0.147908842, 0.7502929516, -0.04585491424},
-               {{0.0370464055, -0.4323014054, -0.5883387861, -0.2084254971, 0.6482720004, -0.147908842, 0.7502929516, -0.04585491424}},
-               {0.07608699782, -0.06459988888, -0.04409892074, 0.03212627236, 0.007419223056, -0.0126857558, -0.002655438644, 0.005389168215, -0.08301862346, 0.0587553675, 0.04815129958, -0.04250815569},
-               {-0.0711850988, -0.01477100255, 0.05339518292, 0.008478894757, 0.3059711047, -0.01274633852, 0.05865449927, -0.09367972933},
-               {{-0.06447107739, -0.3568197707, 0.04523129946, 0.3535462403, -0.3994307046, 0.1734267534, 0.4333643924, -0.3237673842}}},
+              {{0.7097317403, -0.208916322, 0.3059876685, 0.196116494, 0.7008454457, -0.2018092783, 0.6333530503,
+                0.05644838469, 0.6482720004, -0.147908842, 0.7502929516, -0.04585491424},
+               {{0.0370464055, -0.4323014054, -0.5883387861, -0.2084254971, 0.6482720004, -0.147908842, 0.7502929516,
+                 -0.04585491424}},
+               {0.07608699782, -0.06459988888, -0.04409892074, 0.03212627236, 0.007419223056, -0.0126857558,
+                -0.002655438644, 0.005389168215, -0.08301862346, 0.0587553675, 0.04815129958, -0.04250815569},
+               {-0.0711850988, -0.01477100255, 0.05339518292, 0.008478894757, 0.3059711047, -0.01274633852,
+                0.05865449927, -0.09367972933},
+               {{-0.06447107739, -0.3568197707, 0.04523129946, 0.3535462403, -0.3994307046, 0.1734267534, 0.4333643924,
+                 -0.3237673842}}},
               run_other);
   nn::Gru both(2, 2, {.bidirectional = true, .dtype = float64});
   check_layer(both, {2, 1, 2}, 1, true,
-              {{0.2297523053, -0.01695221824, 0.6700133931, -0.206206849, -0.04304637295, -0.1516694118, 0.2517909519, 0.1066936111},
+              {{0.2297523053, -0.01695221824, 0.6700133931, -0.206206849, -0.04304637295, -0.1516694118, 0.2517909519,
+                0.1066936111},
                {{-0.04304637295, -0.1516694118, 0.6700133931, -0.206206849}},
                {-0.4668120825, 0.5936654122, -0.312149272, 0.5351549036},
-               {0.09918697562, 0.05088104594, -0.1279704954, 0.1521337161, -0.008672077946, 0.026805454, 0.5620497233, 0.3358530112},
+               {0.09918697562, 0.05088104594, -0.1279704954, 0.1521337161, -0.008672077946, 0.026805454, 0.5620497233,
+                0.3358530112},
                {{-0.8540008871, 1.023902977, 0.3512256786, -0.4270487792}}},
               run_other);
 }
@@ -132,18 +152,25 @@ TEST_CASE("Gru computes what torch.nn.GRU does, forwards and backwards") {
 TEST_CASE("Rnn computes what torch.nn.RNN does, with tanh and relu") {
   nn::Rnn layer(2, 2, {.layers = 2, .bidirectional = true, .dtype = float64});
   check_layer(layer, {3, 1, 2}, 1, true,
-              {{-0.414789273, 0.9222750072, -0.7592518881, -0.8612545472, -0.7363364604, 0.8823789996, -0.7703694839, -0.9180522306, -0.3784873955, 0.8992679077, -0.7538971228, -0.8735139665},
-               {{0.03686078002, -0.8966804776, 0.6444213134, 0.2406638014, -0.3784873955, 0.8992679077, -0.7592518881, -0.8612545472}},
+              {{-0.414789273, 0.9222750072, -0.7592518881, -0.8612545472, -0.7363364604, 0.8823789996, -0.7703694839,
+                -0.9180522306, -0.3784873955, 0.8992679077, -0.7538971228, -0.8735139665},
+               {{0.03686078002, -0.8966804776, 0.6444213134, 0.2406638014, -0.3784873955, 0.8992679077, -0.7592518881,
+                 -0.8612545472}},
                {-0.6961047029, 0.2347858458, 0.06235140861, -0.2381659737, -0.3740797369, 0.0006585345871},
-               {-0.00102665595, -0.3266994274, -0.528968477, -0.528968477, -0.1604126953, 0.2316131682, 0.3387666501, 0.3387666501, 0.03973820985, 0.2888388917, -0.4874967981, -0.4874967981,
-                -0.1991953738, 0.004086393875, 0.4233273356, 0.4233273356},
-               {{-0.2205535208, 0.1422192839, -0.01266164507, 0.1660391099, 0.1504575405, 0.1990664844, 0.1542219829, -0.02101467292}}},
+               {-0.00102665595, -0.3266994274, -0.528968477, -0.528968477, -0.1604126953, 0.2316131682, 0.3387666501,
+                0.3387666501, 0.03973820985, 0.2888388917, -0.4874967981, -0.4874967981, -0.1991953738, 0.004086393875,
+                0.4233273356, 0.4233273356},
+               {{-0.2205535208, 0.1422192839, -0.01266164507, 0.1660391099, 0.1504575405, 0.1990664844, 0.1542219829,
+                 -0.02101467292}}},
               run_other);
   nn::Rnn relu(2, 3, {.bidirectional = true, .nonlinearity = RnnNonlinearity::relu, .dtype = float64});
-  check_layer(relu, {2, 1, 2}, 1, false, {{0, 0, 0.7596227778, 0.8480893489, 0, 0, 0, 0, 0.4281090441, 1.133227977, 0.165181096, 0},
+  check_layer(relu, {2, 1, 2}, 1, false,
+              {{0, 0, 0.7596227778, 0.8480893489, 0, 0, 0, 0, 0.4281090441, 1.133227977, 0.165181096, 0},
                {{0, 0, 0.4281090441, 0.8480893489, 0, 0}},
                {0.8474815515, -0.2453292358, -0.7381472691, 0.3584262495},
-               {-0.1434940534, 0.01133483535, -0.1357446017, -0.1357446017, 0.1061641649, -0.3925171367, 0.1326078675, 0.1326078675}}, run_other);
+               {-0.1434940534, 0.01133483535, -0.1357446017, -0.1357446017, 0.1061641649, -0.3925171367, 0.1326078675,
+                0.1326078675}},
+              run_other);
 }
 
 TEST_CASE("recurrent cells compute what torch.nn's do") {
@@ -205,13 +232,16 @@ TEST_CASE("recurrent layers: three modes train alike") {
     } model;
     nn::optim::AdamW optimizer(nn::parameters(model), {.lr = 1e-2});
     const Tensor ids = randint(0, 11, {9, 4});
-    auto step = compile([&](const Tensor& batch) {
-      optimizer.zero_grad();
-      Tensor loss = cross_entropy(model(batch.slice(0, 0, 8)).reshape({-1, 11}), batch.slice(0, 1, 9).reshape({-1}));
-      loss.backward();
-      optimizer.step();
-      return loss;
-    }, {.mode = mode});
+    auto step = compile(
+        [&](const Tensor& batch) {
+          optimizer.zero_grad();
+          Tensor loss =
+              cross_entropy(model(batch.slice(0, 0, 8)).reshape({-1, 11}), batch.slice(0, 1, 9).reshape({-1}));
+          loss.backward();
+          optimizer.step();
+          return loss;
+        },
+        {.mode = mode});
     Numbers losses;
     for (int i = 0; i < 8; ++i) losses.push_back(step(ids).item<double>());
     return losses;
@@ -275,15 +305,28 @@ TEST_CASE("recurrent layers: dropout only while training") {
 }
 
 TEST_CASE("recurrent layers: errors") {
-  CHECK(contains(thrown<ValueError>([] { nn::Lstm(0, 3); }), "nn::Lstm: need at least 1 input and 1 hidden unit, got 0 and 3"));
+  CHECK(contains(thrown<ValueError>([] { nn::Lstm(0, 3); }),
+                 "nn::Lstm: need at least 1 input and 1 hidden unit, got 0 and 3"));
   CHECK(contains(thrown<ValueError>([] { nn::Gru(2, 3, {.layers = 0}); }), "layers is 0"));
   CHECK(contains(thrown<ValueError>([] { nn::Rnn(2, 3, {.dropout = 1}); }), "dropout is 1"));
   const nn::Lstm lstm(2, 3);
   CHECK(contains(thrown<ShapeError>([&] { lstm(ones({4, 2})); }), "x is [4, 2], need [time, batch, 2]; unsqueeze"));
   CHECK(contains(thrown<ShapeError>([&] { lstm(ones({4, 1, 3})); }), "need [time, batch, 2]"));
   CHECK(contains(thrown<ShapeError>([&] { lstm(ones({0, 1, 2})); }), "has no time steps"));
-  CHECK(contains(thrown<ShapeError>([&] { lstm(ones({4, 5, 2}), {ones({1, 4, 3}), ones({1, 5, 3})}); }), "a state of [1, 4, 3]"));
-  CHECK(contains(thrown<ShapeError>([] { tandem::lstm(ones({2, 3, 7}), ones({4, 1}), {ones({3, 1}), ones({3, 1})}); }), "lstm: x gates [2, 3, 7] don't split into 4"));
-  CHECK(contains(thrown<ShapeError>([] { tandem::gru(ones({2, 3, 6}), ones({5, 2}), ones({6}), ones({3, 2})); }), "gru: weight is [5, 2], need [6, 2]"));
-  CHECK(contains(thrown<DTypeError>([] { lstm_cell(ones({2, 8}), ones({2, 2}, {.dtype = float64})); }), "lstm_cell: cell is float64, the gates are float32"));
+  CHECK(contains(thrown<ShapeError>([&] {
+                   lstm(ones({4, 5, 2}), {ones({1, 4, 3}), ones({1, 5, 3})});
+                 }),
+                 "a state of [1, 4, 3]"));
+  CHECK(contains(thrown<ShapeError>([] {
+                   tandem::lstm(ones({2, 3, 7}), ones({4, 1}), {ones({3, 1}), ones({3, 1})});
+                 }),
+                 "lstm: x gates [2, 3, 7] don't split into 4"));
+  CHECK(contains(thrown<ShapeError>([] {
+                   tandem::gru(ones({2, 3, 6}), ones({5, 2}), ones({6}), ones({3, 2}));
+                 }),
+                 "gru: weight is [5, 2], need [6, 2]"));
+  CHECK(contains(thrown<DTypeError>([] {
+                   lstm_cell(ones({2, 8}), ones({2, 2}, {.dtype = float64}));
+                 }),
+                 "lstm_cell: cell is float64, the gates are float32"));
 }

@@ -51,7 +51,9 @@ struct Net {
   Tensor running_mean = full({2}, 0.5);
   Tensor steps = tensor<int64_t>(int64_t{3});
 };
-std::vector<Bytes> values_of(const Net& net) { return {raw(net.hidden.weight), raw(net.hidden.bias), raw(net.running_mean), raw(net.steps)}; }
+std::vector<Bytes> values_of(const Net& net) {
+  return {raw(net.hidden.weight), raw(net.hidden.bias), raw(net.running_mean), raw(net.steps)};
+}
 
 struct Tied {
   Tensor embedding = randn({4, 2});
@@ -69,11 +71,16 @@ std::vector<std::string> names_in(const std::string& folder) {
 // 7, 'mask': [True, False, True], 'bytes': uint8 [1, 2, 255], 'half': float16 [1.5, -2], 'empty': float64 of shape [0, 3]},
 // metadata={'format': 'np', 'naïve': 'é\n"'}).
 constexpr std::string_view kFromPython(
-    "\x98\x01\x00\x00\x00\x00\x00\x00{\"__metadata__\":{\"format\":\"np\",\"na\xc3\xafve\":\"\xc3\xa9\\n\\\"\"},\"steps\":{\"dtype\":\"I64\","
-    "\"shape\":[],\"data_offsets\":[0,8]},\"empty\":{\"dtype\":\"F64\",\"shape\":[0,3],\"data_offsets\":[8,8]},\"hidden.weight\":{"
-    "\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[8,32]},\"half\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[32,36]},"
-    "\"bytes\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[36,39]},\"mask\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":"
-    "[39,42]}}\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80?\x00\x00\x00@\x00\x00@@\x00\x00\x80@\x00\x00\xa0@\x00\x00\xc0@\x00>\x00\xc0\x01"
+    "\x98\x01\x00\x00\x00\x00\x00\x00{\"__metadata__\":{\"format\":\"np\",\"na\xc3\xafve\":\"\xc3\xa9\\n\\\"\"},"
+    "\"steps\":{\"dtype\":\"I64\","
+    "\"shape\":[],\"data_offsets\":[0,8]},\"empty\":{\"dtype\":\"F64\",\"shape\":[0,3],\"data_offsets\":[8,8]},"
+    "\"hidden.weight\":{"
+    "\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[8,32]},\"half\":{\"dtype\":\"F16\",\"shape\":[2],\"data_"
+    "offsets\":[32,36]},"
+    "\"bytes\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[36,39]},\"mask\":{\"dtype\":\"BOOL\",\"shape\":[3],"
+    "\"data_offsets\":"
+    "[39,42]}}\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80?\x00\x00\x00@\x00\x00@@\x00\x00\x80@\x00\x00\xa0@"
+    "\x00\x00\xc0@\x00>\x00\xc0\x01"
     "\x02\xff\x01\x00\x01",
     458);
 
@@ -100,12 +107,17 @@ TEST_CASE("safetensors: what Python wrote is read") {
 
 TEST_CASE("safetensors: the bytes of a written file, as Python's reader wants them") {
   TemporaryFolder folder;
-  io::save_safetensors(folder / "file", std::vector<nn::NamedTensor>{{"b", tensor<uint8_t>({uint8_t{1}, uint8_t{2}})}, {"a", tensor({1.f})}}, {{"format", "pt"}});
+  io::save_safetensors(
+      folder / "file",
+      std::vector<nn::NamedTensor>{{"b", tensor<uint8_t>({uint8_t{1}, uint8_t{2}})}, {"a", tensor({1.f})}},
+      {{"format", "pt"}});
   const std::string header =
-      "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[4,6]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],"
+      "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[4,6]},\"a\":{"
+      "\"dtype\":\"F32\",\"shape\":[1],"
       "\"data_offsets\":[0,4]}}";
   const size_t padded = (header.size() + 7) / 8 * 8;
-  CHECK(bytes_of(folder / "file") == file_of(header + std::string(padded - header.size(), ' '), 0) + Bytes{0, 0, 0x80, 0x3f, 1, 2});
+  CHECK(bytes_of(folder / "file") ==
+        file_of(header + std::string(padded - header.size(), ' '), 0) + Bytes{0, 0, 0x80, 0x3f, 1, 2});
 }
 
 TEST_CASE("safetensors: every dtype, empty, 0-d, strided and rank 8 come back as they were") {
@@ -115,7 +127,8 @@ TEST_CASE("safetensors: every dtype, empty, 0-d, strided and rank 8 come back as
   for (int i = 0; i < kDTypeCount; ++i) {
     const DType dtype = static_cast<DType>(i);
     tensors.push_back({std::string("plain.") + std::string(name_of(dtype)), numbers.to(dtype)});
-    tensors.push_back({std::string("strided.") + std::string(name_of(dtype)), numbers.to(dtype).transpose(0, 2).slice(0, 0, 4, 2)});
+    tensors.push_back(
+        {std::string("strided.") + std::string(name_of(dtype)), numbers.to(dtype).transpose(0, 2).slice(0, 0, 4, 2)});
     tensors.push_back({std::string("empty.") + std::string(name_of(dtype)), zeros({3, 0, 2}, {.dtype = dtype})});
     tensors.push_back({std::string("number.") + std::string(name_of(dtype)), ones({}, {.dtype = dtype})});
   }
@@ -139,10 +152,13 @@ TEST_CASE("safetensors: files that are too short, too long or of another kind") 
   const std::string a = R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})";
   CHECK(contains(complaint(Bytes{}), "has 0 bytes, too few"));
   CHECK(contains(complaint(Bytes{1, 0, 0}), "has 3 bytes, too few"));
-  CHECK(contains(complaint(file_of(a, 0, 100'000'001)), "is no safetensors file: its header would have 100,000,001 bytes, and 100,000,000 bytes are allowed"));
-  CHECK(contains(complaint(file_of(a, 0, ~uint64_t{0})), "is no safetensors file: its header would have 18,446,744,073,709,551,615 bytes"));
+  CHECK(contains(complaint(file_of(a, 0, 100'000'001)),
+                 "is no safetensors file: its header would have 100,000,001 bytes, and 100,000,000 bytes are allowed"));
+  CHECK(contains(complaint(file_of(a, 0, ~uint64_t{0})),
+                 "is no safetensors file: its header would have 18,446,744,073,709,551,615 bytes"));
   CHECK(contains(complaint(file_of(a, 4, 1000)), "is truncated: its header has 1,000 bytes, and 57 bytes follow"));
-  CHECK(contains(complaint(a, 3), "is truncated or damaged: its tensor 'a' lies at bytes 0 to 4 of the data, and there are 3"));
+  CHECK(contains(complaint(a, 3),
+                 "is truncated or damaged: its tensor 'a' lies at bytes 0 to 4 of the data, and there are 3"));
   CHECK(contains(complaint(a, 5), "has 5 bytes of data, and its tensors 4"));
   CHECK(contains(complaint(file_of("", 0)), "doesn't begin with {"));
   CHECK(contains(complaint("[]"), "doesn't begin with {"));
@@ -154,17 +170,22 @@ TEST_CASE("safetensors: files that are too short, too long or of another kind") 
 }
 
 TEST_CASE("safetensors: headers that aren't what the format says") {
-  const auto one = [](const std::string& fields, size_t data_size = 4) { return complaint("{\"a\":{" + fields + "}}", data_size); };
+  const auto one = [](const std::string& fields, size_t data_size = 4) {
+    return complaint("{\"a\":{" + fields + "}}", data_size);
+  };
   CHECK(contains(complaint("{\"a\""), "has a header that is no JSON, at byte 5"));
   CHECK(contains(complaint("{} {"), "is no JSON"));
   CHECK(contains(complaint(std::string("{}\0x", 4)), "has a zero byte in its header, at byte 2"));
-  CHECK(contains(complaint("{\"\xff\":{}}"), "is no JSON, at byte 3 of it: syntax error while parsing object key - invalid string: ill-formed UTF-8"));
+  CHECK(contains(
+      complaint("{\"\xff\":{}}"),
+      "is no JSON, at byte 3 of it: syntax error while parsing object key - invalid string: ill-formed UTF-8"));
   CHECK(contains(complaint("{\"a\":3}"), "'a' is described by a number"));
   CHECK(contains(complaint("{\"a\":null}"), "'a' is described by null"));
   CHECK(contains(complaint("{\"a\":{}}"), "'a' has no dtype"));
   CHECK(contains(one(R"("dtype":"U8","shape":[4])"), "'a' has no data_offsets"));
   CHECK(contains(one(R"("dtype":"U8","data_offsets":[0,4])"), "'a' has no shape"));
-  CHECK(contains(one(R"("dtype":"I16","shape":[2],"data_offsets":[0,4])"), "'a' is of dtype 'I16', which Tandem doesn't have"));
+  CHECK(contains(one(R"("dtype":"I16","shape":[2],"data_offsets":[0,4])"),
+                 "'a' is of dtype 'I16', which Tandem doesn't have"));
   CHECK(contains(one(R"("dtype":8,"shape":[4],"data_offsets":[0,4])"), "has a number for a dtype"));
   CHECK(contains(one(R"("dtype":"U8","shape":[4.0],"data_offsets":[0,4])"), "has the number '4.0' in its shape"));
   CHECK(contains(one(R"("dtype":"U8","shape":[-4],"data_offsets":[0,4])"), "has a negative number in its shape"));
@@ -174,29 +195,39 @@ TEST_CASE("safetensors: headers that aren't what the format says") {
   CHECK(contains(one(R"("dtype":"U8","shape":[4],"data_offsets":[0])"), "has 1 data_offsets, need 2"));
   CHECK(contains(one(R"("dtype":"U8","shape":[4],"data_offsets":[0,4,4])"), "more than 2 data_offsets"));
   CHECK(contains(one(R"("dtype":"U8","shape":[4],"data_offsets":[4,0])"), "lies at bytes 4 to 0"));
-  CHECK(contains(one(R"("dtype":"U8","shape":[4],"data_offsets":[0,18446744073709551615])"), "lies at bytes 0 to 18446744073709551615"));
+  CHECK(contains(one(R"("dtype":"U8","shape":[4],"data_offsets":[0,18446744073709551615])"),
+                 "lies at bytes 0 to 18446744073709551615"));
   CHECK(contains(one(R"("dtype":"U8","shape":[4],"data_offsets":[0,4],"x":1)"), "has a field 'x'"));
   CHECK(contains(one(R"("dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4])"), "has its dtype twice"));
   CHECK(contains(one(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), "float32[2], needs 8 bytes, and has 4"));
-  CHECK(contains(one(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0])", 0), "more elements than can be counted"));
-  CHECK(contains(one(R"("dtype":"F32","shape":[0,9223372036854775807,9223372036854775807],"data_offsets":[0,0])", 0), "more elements than can be counted"));
-  CHECK(contains(one(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,0])", 0), "which no tensor can have"));
-  CHECK(contains(complaint(std::string(1, '{') + R"("a":)" + std::string(200000, '[')), "'a' is described by an array"));
-  CHECK(contains(one(R"("dtype":"BOOL","shape":[4],"data_offsets":[0,4])"), "its bool tensor 'a' has the byte 2 at 2, need 0 or 1"));
+  CHECK(contains(one(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0])", 0),
+                 "more elements than can be counted"));
+  CHECK(contains(one(R"("dtype":"F32","shape":[0,9223372036854775807,9223372036854775807],"data_offsets":[0,0])", 0),
+                 "more elements than can be counted"));
+  CHECK(contains(one(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,0])", 0),
+                 "which no tensor can have"));
+  CHECK(
+      contains(complaint(std::string(1, '{') + R"("a":)" + std::string(200000, '[')), "'a' is described by an array"));
+  CHECK(contains(one(R"("dtype":"BOOL","shape":[4],"data_offsets":[0,4])"),
+                 "its bool tensor 'a' has the byte 2 at 2, need 0 or 1"));
 
   const auto two = [](const char* first, const char* second, size_t data_size) {
-    return complaint(std::string(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":)") + first + R"(},"b":{"dtype":"U8","shape":[2],"data_offsets":)" +
-                         second + "}}",
+    return complaint(std::string(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":)") + first +
+                         R"(},"b":{"dtype":"U8","shape":[2],"data_offsets":)" + second + "}}",
                      data_size);
   };
   CHECK(contains(two("[0,2]", "[3,5]", 5), "'b' begins at byte 3 of the data, and the one before it ends at 2"));
   CHECK(contains(two("[1,3]", "[0,2]", 3), "'a' begins at byte 1 of the data, and the one before it ends at 2"));
   CHECK(contains(two("[1,3]", "[3,5]", 5), "'a' begins at byte 1 of the data, and the one before it ends at 0"));
-  CHECK(contains(complaint(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2),
-                 "has the name 'a' twice"));
+  CHECK(contains(
+      complaint(
+          R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+          2),
+      "has the name 'a' twice"));
   CHECK(contains(complaint(R"({"__metadata__":{},"__metadata__":{}})"), "has the name '__metadata__' twice"));
   CHECK(contains(complaint(R"({"__metadata__":{"k":"1","k":"2"}})"), "has the metadata 'k' twice"));
-  CHECK(contains(complaint(R"({"__metadata__":{"k":1}})"), "has a number in its __metadata__, which maps strings to strings"));
+  CHECK(contains(complaint(R"({"__metadata__":{"k":1}})"),
+                 "has a number in its __metadata__, which maps strings to strings"));
   CHECK(contains(complaint(R"({"__metadata__":"k"})"), "has a string in its __metadata__"));
 }
 
@@ -207,7 +238,8 @@ TEST_CASE("safetensors: names that can't be written") {
     CHECK(names_in(folder.string()).empty());
     return text;
   };
-  CHECK(contains(refused({{"a", ones({1})}, {"a", ones({1})}}), "ValueError: io::save_safetensors: two tensors are called 'a'"));
+  CHECK(contains(refused({{"a", ones({1})}, {"a", ones({1})}}),
+                 "ValueError: io::save_safetensors: two tensors are called 'a'"));
   CHECK(contains(refused({{"__metadata__", ones({1})}}), "can't be called __metadata__"));
   CHECK(contains(refused({{"\xff", ones({1})}}), "is not UTF-8"));
   CHECK(contains(refused({{"a", Tensor()}}), "UndefinedError: io::save_safetensors: 'a' is an undefined Tensor"));
@@ -228,7 +260,9 @@ TEST_CASE("safetensors: a write that fails leaves the old file and nothing else"
   const auto previous = std::signal(SIGXFSZ, SIG_IGN);
   const rlimit small{.rlim_cur = 4096, .rlim_max = old.rlim_max};
   setrlimit(RLIMIT_FSIZE, &small);
-  const std::string text = thrown<FileError>([&] { io::save_safetensors(path, std::vector<nn::NamedTensor>{{"a", ones({10000})}}); });
+  const std::string text = thrown<FileError>([&] {
+    io::save_safetensors(path, std::vector<nn::NamedTensor>{{"a", ones({10000})}});
+  });
   setrlimit(RLIMIT_FSIZE, &old);
   std::signal(SIGXFSZ, previous);
   CHECK(contains(text, "'" + path + "' can't be written: File too large"));
@@ -238,7 +272,8 @@ TEST_CASE("safetensors: a write that fails leaves the old file and nothing else"
   io::save_safetensors(path, std::vector<nn::NamedTensor>{{"a", ones({1})}});
   CHECK(names_in(folder.string()) == std::vector<std::string>{"file"});
   CHECK(fs::status(path).permissions() == (fs::perms::owner_read | fs::perms::owner_write));  // as they were
-  CHECK(contains(thrown<FileError>([&] { io::save_safetensors(folder / "none/file", {}); }), "its folder doesn't exist, make it first"));
+  CHECK(contains(thrown<FileError>([&] { io::save_safetensors(folder / "none/file", {}); }),
+                 "its folder doesn't exist, make it first"));
   CHECK(contains(thrown<FileError>([&] { io::save_safetensors(folder.string(), {}); }), "is a directory"));
   fs::create_symlink("file", folder / "link");
   io::save_safetensors(folder / "link", {});
@@ -270,10 +305,15 @@ TEST_CASE("nn::load: everything that doesn't fit is named, and nothing is change
   const std::string path = folder / "net";
   Net net;
   const std::vector<Bytes> before = values_of(net);
-  io::save_safetensors(path, std::vector<nn::NamedTensor>{{"hidden.weight", ones({3, 2})}, {"running_mean", ones({2}, {.dtype = float64})}, {"steps", tensor<int64_t>(int64_t{1})}, {"head.weight", ones({1})}});
+  io::save_safetensors(path, std::vector<nn::NamedTensor>{{"hidden.weight", ones({3, 2})},
+                                                          {"running_mean", ones({2}, {.dtype = float64})},
+                                                          {"steps", tensor<int64_t>(int64_t{1})},
+                                                          {"head.weight", ones({1})}});
   const std::string text = thrown<FileError>([&] { nn::load(net, path); });
-  CHECK(contains(text, "nn::load: '" + path + "' doesn't fit the model: it lacks: hidden.bias; it also has: head.weight; it has: hidden.weight float32[3, 2] where "
-                       "float32[2, 3] is needed, running_mean float64[2] where float32[2] is needed"));
+  CHECK(contains(text, "nn::load: '" + path +
+                           "' doesn't fit the model: it lacks: hidden.bias; it also has: head.weight; it has: "
+                           "hidden.weight float32[3, 2] where "
+                           "float32[2, 3] is needed, running_mean float64[2] where float32[2] is needed"));
   CHECK(contains(text, "safetensors_test.cpp:"));
   CHECK(values_of(net) == before);
   std::vector<nn::NamedTensor> many;
@@ -295,15 +335,20 @@ TEST_CASE("nn::save and nn::load: tied weights stand once in the file, and stay 
   io::save_safetensors(folder / "last", std::vector<nn::NamedTensor>{{"output", other}, {"between", ones({1})}});
   nn::load(loaded, folder / "last");
   CHECK(raw(loaded.embedding) == raw(other));
-  io::save_safetensors(folder / "both", std::vector<nn::NamedTensor>{{"output", other}, {"between", ones({1})}, {"embedding", other}});
+  io::save_safetensors(folder / "both",
+                       std::vector<nn::NamedTensor>{{"output", other}, {"between", ones({1})}, {"embedding", other}});
   nn::load(loaded, folder / "both");
-  io::save_safetensors(folder / "torn", std::vector<nn::NamedTensor>{{"output", other}, {"between", ones({1})}, {"embedding", other * 2}});
-  CHECK(contains(thrown<FileError>([&] { nn::load(loaded, folder / "torn"); }), "tied weights differ in it: embedding = output"));
+  io::save_safetensors(folder / "torn", std::vector<nn::NamedTensor>{
+                                            {"output", other}, {"between", ones({1})}, {"embedding", other * 2}});
+  CHECK(contains(thrown<FileError>([&] { nn::load(loaded, folder / "torn"); }),
+                 "tied weights differ in it: embedding = output"));
   io::save_safetensors(folder / "none", std::vector<nn::NamedTensor>{{"between", ones({1})}});
   CHECK(contains(thrown<FileError>([&] { nn::load(loaded, folder / "none"); }), "it lacks: embedding = output"));
 }
 
-TEST_CASE("nn::load: a file cut off anywhere, or with any one byte changed, is an error or changes what it says, never half a model") {
+TEST_CASE(
+    "nn::load: a file cut off anywhere, or with any one byte changed, is an error or changes what it says, never half "
+    "a model") {
   TemporaryFolder folder;
   const std::string path = folder / "net";
   Net saved, loaded;

@@ -31,9 +31,7 @@ void check_rates(const Fixture& f, optim::Schedule& schedule, const Rates& expec
 template <class F> bool complains(F&& f, const std::string& part) {
   try {
     f();
-  } catch (const ValueError& error) {
-    return std::string(error.what()).find(part) != std::string::npos;
-  }
+  } catch (const ValueError& error) { return std::string(error.what()).find(part) != std::string::npos; }
   return false;
 }
 
@@ -55,10 +53,14 @@ TEST_CASE("schedules give the rates of PyTorch's") {
   }
   SUBCASE("OneCycleLR") {
     optim::OneCycleSchedule schedule(f.optimizer, {.steps = 10});
-    check_rates(f, schedule, {0.02, 0.26, 0.5, 0.475242316, 0.405872827, 0.305631011, 0.194370989, 0.09412917303, 0.02475968399, 2e-06});
+    check_rates(
+        f, schedule,
+        {0.02, 0.26, 0.5, 0.475242316, 0.405872827, 0.305631011, 0.194370989, 0.09412917303, 0.02475968399, 2e-06});
   }
   SUBCASE("OneCycleLR in three phases") {
-    optim::OneCycleSchedule schedule(f.optimizer, {.steps = 10, .rising = 0.4, .curve = optim::OneCycleOptions::Curve::linear, .three_phases = true});
+    optim::OneCycleSchedule schedule(
+        f.optimizer,
+        {.steps = 10, .rising = 0.4, .curve = optim::OneCycleOptions::Curve::linear, .three_phases = true});
     check_rates(f, schedule, {0.02, 0.18, 0.34, 0.5, 0.34, 0.18, 0.02, 0.013334, 0.006668, 2e-06, 2e-06});
   }
   SUBCASE("LambdaLR") {
@@ -84,7 +86,12 @@ TEST_CASE("PlateauSchedule gives the rates of ReduceLROnPlateau") {
     }
   };
   check_rates({.factor = 0.5, .patience = 2}, {0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125, 0.125});
-  check_rates({.factor = 0.5, .patience = 1, .threshold = 0.05, .threshold_is = optim::PlateauOptions::Threshold::absolute, .cooldown = 2, .minimum = 0.1},
+  check_rates({.factor = 0.5,
+               .patience = 1,
+               .threshold = 0.05,
+               .threshold_is = optim::PlateauOptions::Threshold::absolute,
+               .cooldown = 2,
+               .minimum = 0.1},
               {0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125, 0.125, 0.125});
   check_rates({.better = optim::PlateauOptions::Better::greater, .factor = 0.5, .patience = 1},
               {0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625, 0.03125, 0.03125, 0.015625, 0.015625});
@@ -92,7 +99,8 @@ TEST_CASE("PlateauSchedule gives the rates of ReduceLROnPlateau") {
 
 TEST_CASE("PlateauSchedule: its state goes on where it was, and tensors are read") {
   Fixture f, g;
-  optim::PlateauSchedule first(f.optimizer, {.factor = 0.5, .patience = 1}), second(g.optimizer, {.factor = 0.5, .patience = 1});
+  optim::PlateauSchedule first(f.optimizer, {.factor = 0.5, .patience = 1}),
+      second(g.optimizer, {.factor = 0.5, .patience = 1});
   first.step(1.0);
   first.step(tensor(1.f));
   first.step(1.0);
@@ -110,12 +118,14 @@ TEST_CASE("schedules trace nothing anew") {
   for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
     Fixture f;
     optim::OneCycleSchedule schedule(f.optimizer, {.steps = 6});
-    auto step = compile([&] {
-      f.optimizer.zero_grad();
-      Tensor loss = f.parameter.sum();
-      loss.backward();
-      f.optimizer.step();
-    }, {.mode = mode});
+    auto step = compile(
+        [&] {
+          f.optimizer.zero_grad();
+          Tensor loss = f.parameter.sum();
+          loss.backward();
+          f.optimizer.step();
+        },
+        {.mode = mode});
     double expected = 1;
     for (int i = 0; i < 6; ++i) {
       expected -= schedule.lr_after(i);

@@ -38,7 +38,8 @@ TEST_CASE("stages: a chain of functions gives the bits of the ops, at lengths ar
 TEST_CASE("stages: broadcast rows and columns, and an operand of any layout") {
   manual_seed(4);
   for (int64_t width : {3, 128, 300}) {
-    const Tensor x = randn({37, width}), row = randn({width}), column = randn({37, 1}), turned = randn({width, 37}).transpose(0, 1);
+    const Tensor x = randn({37, width}), row = randn({width}), column = randn({37, 1}),
+                 turned = randn({width, 37}).transpose(0, 1);
     auto compiled = compile(chain, {.mode = Mode::compiled});
     CHECK(same_bits(compiled(x, row), chain(x, row)));
     CHECK(same_bits(compiled(x, column), chain(x, column)));
@@ -51,10 +52,12 @@ TEST_CASE("stages: a result may lie where an operand did") {
   manual_seed(5);
   Tensor state = randn({1000}), by_hand = state.clone();
   const Tensor y = randn({1000});
-  auto compiled = compile([&](const Tensor& other) {
-    state.assign(chain(state, other));
-    return state.sum();
-  }, {.mode = Mode::compiled});
+  auto compiled = compile(
+      [&](const Tensor& other) {
+        state.assign(chain(state, other));
+        return state.sum();
+      },
+      {.mode = Mode::compiled});
   for (int step = 0; step < 5; ++step) {
     compiled(y);
     by_hand.assign(chain(by_hand, y));

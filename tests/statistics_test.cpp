@@ -39,8 +39,10 @@ TEST_CASE("var and std divide by count - 1 unless told otherwise, and are NaN fo
 }
 
 TEST_CASE("clamp's gradient passes at its bounds, and neither bound is an error") {
-  CHECK(gradient_of(td::tensor({-1.0f, 0.0f, 0.5f, 1.0f, 2.0f}), [](const Tensor& x) { return x.clamp(0, 1); }) == Floats{0, 1, 1, 1, 0});
-  CHECK(gradient_of(td::tensor({-1.0f, 0.0f, 0.5f}), [](const Tensor& x) { return x.clamp({.min = 0}); }) == Floats{0, 1, 1});
+  CHECK(gradient_of(td::tensor({-1.0f, 0.0f, 0.5f, 1.0f, 2.0f}), [](const Tensor& x) { return x.clamp(0, 1); }) ==
+        Floats{0, 1, 1, 1, 0});
+  CHECK(gradient_of(td::tensor({-1.0f, 0.0f, 0.5f}), [](const Tensor& x) { return x.clamp({.min = 0}); }) ==
+        Floats{0, 1, 1});
   CHECK(td::tensor({-1, 5}).clamp({.min = 0}).dtype() == td::int32);
   RAISES(ValueError, td::clamp(td::ones({2}), td::Bounds{}), "clamp: neither min nor max is given");
 }
@@ -60,12 +62,16 @@ TEST_CASE("sort, topk and max_with_index: positions, and gradients to them") {
   const auto [best, at] = td::max_with_index(x, 1);
   CHECK(best.to_vector<float>() == Floats{3, 2});
   CHECK(at.to_vector<int64_t>() == std::vector<int64_t>{0, 1});
-  CHECK(gradient_of(x.clone(), [](const Tensor& t) { return td::max_with_index(t, 1).values; }) == Floats{1, 0, 0, 0, 1, 0});
-  CHECK(gradient_of(x.clone(), [](const Tensor& t) { return t.topk(2, 1).values * td::tensor({1.0f, 10.0f}); }) == Floats{1, 0, 10, 0, 1, 10});
+  CHECK(gradient_of(x.clone(), [](const Tensor& t) { return td::max_with_index(t, 1).values; }) ==
+        Floats{1, 0, 0, 0, 1, 0});
+  CHECK(gradient_of(x.clone(), [](const Tensor& t) {
+          return t.topk(2, 1).values * td::tensor({1.0f, 10.0f});
+        }) == Floats{1, 0, 10, 0, 1, 10});
   RAISES(ValueError, x.topk(4, 1), "topk: k is 4, and dim 1 of [2, 3] has 3 elements");
   RAISES(DimensionError, td::cumsum(x, 2), "cumsum: dim 2 is out of range for [2, 3] (-2 to 1)");
   RAISES(ShapeError, td::linear_recurrence(x, td::ones({3}), 1), "a [2, 3] and b [3] must have one shape");
-  RAISES(DTypeError, td::searchsorted(td::arange(3), td::ones({2})), "sorted is int64 and the values are float32; cast one of them");
+  RAISES(DTypeError, td::searchsorted(td::arange(3), td::ones({2})),
+         "sorted is int64 and the values are float32; cast one of them");
 }
 
 TEST_CASE("bitwise operators need integers or bool") {

@@ -85,7 +85,8 @@ TEST_CASE("summary: no kernel runs, so a model may be larger than the machine; v
     nn::Linear a{2, 2};
     Tensor operator()(const Tensor& x) const { return a(x) * a(x).sum().item<double>(); }
   } asks;
-  CHECK_THROWS_WITH_AS(nn::summary(asks, {1, 2}), doctest::Contains("call nn::summary(model) without inputs"), TraceError);
+  CHECK_THROWS_WITH_AS(nn::summary(asks, {1, 2}), doctest::Contains("call nn::summary(model) without inputs"),
+                       TraceError);
   CHECK_THROWS_AS(nn::summary(huge, {1, 9}), ShapeError);
 }
 
@@ -94,11 +95,13 @@ TEST_CASE("Embedding: the padding row is zero and gets no gradient") {
     manual_seed(1);
     nn::Embedding layer(4, 3, {.padding_index = 2});
     CHECK(abs(layer.weight[2]).max().item<double>() == 0);
-    auto step = compile([&](const Tensor& ids) {
-      Tensor loss = layer(ids).sum();
-      loss.backward();
-      return loss;
-    }, {.mode = mode});
+    auto step = compile(
+        [&](const Tensor& ids) {
+          Tensor loss = layer(ids).sum();
+          loss.backward();
+          return loss;
+        },
+        {.mode = mode});
     step(tensor<int64_t>({0, 2, 2, 1}));
     CHECK(layer.weight.grad().sum({1}).to_vector<double>() == std::vector<double>{3, 3, 0, 0});
   }

@@ -20,11 +20,11 @@
 #include <thread>
 #include <vector>
 
+#include "files.h"
 #include "graph/native/disk_cache.h"
 #include "graph/native/process.h"
 #include "graph/native/sha256.h"
 #include "kernels/cpu/support/isa.h"
-#include "files.h"
 
 using namespace tandem;
 using namespace tandem::graph;
@@ -102,14 +102,12 @@ TEST_CASE("sha256: the standard's examples, and lengths around a block") {
   CHECK(hex(sha256("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK(hex(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")) ==
         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  CHECK(hex(sha256(std::string(1000000, 'a'))) ==
-        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  CHECK(hex(sha256(std::string(1000000, 'a'))) == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 TEST_CASE("split_arguments reads what a shell would, command_line writes it") {
   CHECK(split_arguments("  ccache  gcc -m64 ") == std::vector<std::string>{"ccache", "gcc", "-m64"});
-  CHECK(split_arguments("'/a b/cc' -D\"x y\" a\\ b ''") ==
-        std::vector<std::string>{"/a b/cc", "-Dx y", "a b", ""});
+  CHECK(split_arguments("'/a b/cc' -D\"x y\" a\\ b ''") == std::vector<std::string>{"/a b/cc", "-Dx y", "a b", ""});
   CHECK(split_arguments("") == std::vector<std::string>{});
   const std::vector<std::string> odd = {"a b", "it's", "$(x)", "", "-O3"};
   CHECK(split_arguments(command_line(odd)) == odd);
@@ -261,18 +259,14 @@ TEST_CASE("load_c_source: without a usable cache directory it runs, and says why
   }
   SUBCASE("somebody else's") {
     fs::create_directory(fresh.cache);
-    if (chown(fresh.cache.c_str(), 12345, 12345) == 0)
-      runs(fresh.cache + " belongs to another user (12345)");
-    else
-      MESSAGE("not root: can't give a directory away");
+    if (chown(fresh.cache.c_str(), 12345, 12345) == 0) runs(fresh.cache + " belongs to another user (12345)");
+    else MESSAGE("not root: can't give a directory away");
   }
   SUBCASE("not writable") {
     fs::create_directory(fresh.cache);
     fs::permissions(fresh.cache, fs::perms::owner_read | fs::perms::owner_exec);
-    if (access(fresh.cache.c_str(), W_OK) != 0)
-      runs("can't write to " + fresh.cache + ": Permission denied");
-    else
-      MESSAGE("root may write anywhere");
+    if (access(fresh.cache.c_str(), W_OK) != 0) runs("can't write to " + fresh.cache + ": Permission denied");
+    else MESSAGE("root may write anywhere");
   }
   SUBCASE("switched off") {
     fresh.on.set("0");
@@ -328,8 +322,7 @@ TEST_CASE("load_c_source: without a compiler it gives nothing and the reason") {
     none("--version: exit status 1");
   }
   SUBCASE("CC only answers") {
-    fresh.cc.set(
-        fresh.script("talker", "[ $# = 1 ] && echo 'talker 1.0' && exit 0; echo 'no cc1' >&2; exit 1"));
+    fresh.cc.set(fresh.script("talker", "[ $# = 1 ] && echo 'talker 1.0' && exit 0; echo 'no cc1' >&2; exit 1"));
     CHECK(system_compiler().problem == "");
     CHECK(system_compiler().version == "talker 1.0");
     none("the C compiler can't build a library");
@@ -377,8 +370,7 @@ TEST_CASE("load_c_source: gcc and clang both build it") {
         Where::current());
     REQUIRE(library);
     std::vector<float> x(37, 4), y(37, 1);
-    reinterpret_cast<void (*)(long, float, const float*, float*)>(library->symbol("axpy"))(37, 3, x.data(),
-                                                                                           y.data());
+    reinterpret_cast<void (*)(long, float, const float*, float*)>(library->symbol("axpy"))(37, 3, x.data(), y.data());
     CHECK(y == std::vector<float>(37, 7));
   }
 }
@@ -441,9 +433,7 @@ TEST_CASE("load_c_source: the source is kept also where there is no cache") {
     int status = 1;
     try {
       load_c_source("broken", Where::current());
-    } catch (const CompileError& error) {
-      status = 0;
-    }
+    } catch (const CompileError& error) { status = 0; }
     std::exit(status);
   }
   int status;
@@ -486,8 +476,7 @@ TEST_CASE("load_c_source: threads that ask for the same share one build") {
   Fresh fresh;
   std::vector<std::shared_ptr<KernelLibrary>> libraries(4);
   std::vector<std::thread> threads;
-  for (auto& library : libraries)
-    threads.emplace_back([&] { library = load_c_source(adds(1), Where::current()); });
+  for (auto& library : libraries) threads.emplace_back([&] { library = load_c_source(adds(1), Where::current()); });
   for (auto& thread : threads) thread.join();
   for (const auto& library : libraries) CHECK(library == libraries[0]);
   CHECK(call(libraries[0], 1) == 2);
@@ -523,9 +512,8 @@ TEST_CASE("limit_cache: the entries used longest ago go, other files stay") {
     fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::minutes(minutes_ago));
     return path;
   };
-  const std::string oldest = make('a', ".so", 30), its_source = make('a', ".c", 30),
-                    middle = make('b', ".so", 20), newest = make('c', ".so", 40),
-                    left_behind = make('d', ".so.0-1-2.tmp", 90),
+  const std::string oldest = make('a', ".so", 30), its_source = make('a', ".c", 30), middle = make('b', ".so", 20),
+                    newest = make('c', ".so", 40), left_behind = make('d', ".so.0-1-2.tmp", 90),
                     being_written = make('e', ".so.0-1-2.tmp", 1);
   std::ofstream(fresh.cache + "/notes.txt") << std::string(5 << 20, 'x');
   fresh.limit.set("2");

@@ -1,8 +1,8 @@
 // The tandem command.
 #include <cstdio>
 
-#include "tools/tandem/commands.h"
 #include "core/error.h"
+#include "tools/tandem/commands.h"
 
 int main(int argc, char** argv) {
   CLI::App app{"Looks at Tandem: its ops, what this machine offers, and what the three modes cost and gain."};
@@ -12,9 +12,7 @@ int main(int argc, char** argv) {
   tandem::tools::add_info(app);
   try {
     app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error);
-  } catch (const tandem::Error& error) {
+  } catch (const CLI::ParseError& error) { return app.exit(error); } catch (const tandem::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
   }

@@ -35,7 +35,8 @@ inline constexpr double learning_rate = 0.01;
 inline constexpr double momentum = 0.9;
 inline constexpr int64_t text_batch = 32, text_steps = 64, text_width = 128, vocabulary = 64;
 inline constexpr double adam_rate = 0.001;
-inline constexpr int64_t gpt_batch = 16, gpt_context = 128, gpt_width = 128, gpt_heads = 4, gpt_layers = 4, gpt_vocabulary = 256;
+inline constexpr int64_t gpt_batch = 16, gpt_context = 128, gpt_width = 128, gpt_heads = 4, gpt_layers = 4,
+                         gpt_vocabulary = 256;
 inline constexpr double gpt_learning_rate = 3e-4;
 inline constexpr int64_t pointwise_size = 1 << 20;
 inline constexpr int pointwise_repeats = 5;
@@ -45,10 +46,9 @@ inline constexpr int chain = 1000;
 // One workload in one variant, ready to run. What a program needs to keep alive, its closures own.
 struct Program {
   std::function<void()> step;
-  std::function<double()> value;  // loss or checksum of the last step, for plausibility
-  int units = 1;                  // operations in a step where time per operation is wanted
-  std::function<void()> until_compiled =
-      {};  // where compilation goes on behind the first steps: waits for its end
+  std::function<double()> value;              // loss or checksum of the last step, for plausibility
+  int units = 1;                              // operations in a step where time per operation is wanted
+  std::function<void()> until_compiled = {};  // where compilation goes on behind the first steps: waits for its end
 };
 
 using Make = std::function<Program()>;
@@ -98,9 +98,9 @@ class Measured {
     out.precision(9);
     out << "\"step_ms_median\": " << median * 1e3 << ", \"step_ms_min\": " << blocks[0] * 1e3
         << ", \"ns_per_op\": " << median * 1e9 / program_.units
-        << ", \"ns_per_op_min\": " << blocks[0] * 1e9 / program_.units
-        << ", \"steps\": " << int64_t(n) * block_steps_ << ", \"first_step_s\": " << first_step_seconds_
-        << ", \"first_value\": " << json(first_value_) << ", \"value\": " << json(program_.value());
+        << ", \"ns_per_op_min\": " << blocks[0] * 1e9 / program_.units << ", \"steps\": " << int64_t(n) * block_steps_
+        << ", \"first_step_s\": " << first_step_seconds_ << ", \"first_value\": " << json(first_value_)
+        << ", \"value\": " << json(program_.value());
     return out.str();
   }
 
@@ -177,15 +177,13 @@ inline std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
-inline std::string hello(const std::string& name, const std::string& version, int threads,
-                         const Table& table) {
+inline std::string hello(const std::string& name, const std::string& version, int threads, const Table& table) {
   std::ostringstream out;
   out << "{\"name\": " << quoted(name) << ", \"version\": " << quoted(version) << ", \"threads\": " << threads
       << ", \"resident_mib\": " << resident_mib() << ", \"workloads\": {";
   for (size_t i = 0; i < table.size(); ++i) {
     out << (i ? ", " : "") << quoted(table[i].first) << ": [";
-    for (size_t j = 0; j < table[i].second.size(); ++j)
-      out << (j ? ", " : "") << quoted(table[i].second[j].name);
+    for (size_t j = 0; j < table[i].second.size(); ++j) out << (j ? ", " : "") << quoted(table[i].second[j].name);
     out << "]";
   }
   out << "}}";
@@ -214,7 +212,8 @@ inline int serve(const std::string& name, const std::string& version, int thread
         const Make& make = find(table, workload, variant);
         if (command == "memory") {
           const double added = added_mib(make);
-          reply << "{\"workload\": " << quoted(workload) << ", \"variant\": " << quoted(variant) << ", \"added_mib\": " << added << "}";
+          reply << "{\"workload\": " << quoted(workload) << ", \"variant\": " << quoted(variant)
+                << ", \"added_mib\": " << added << "}";
           std::fprintf(answers, "%s\n", reply.str().c_str());
           std::fflush(answers);
           continue;
@@ -232,10 +231,8 @@ inline int serve(const std::string& name, const std::string& version, int thread
             reply << "\"first_step_s\": " << measured->first_step_seconds()
                   << ", \"first_compiled_s\": " << measured->first_compiled_seconds()
                   << ", \"resident_mib\": " << resident_mib() << "}";
-          else if (command == "run")
-            reply << measured->slice(seconds) << "}";
-          else
-            throw std::invalid_argument("unknown command " + command);
+          else if (command == "run") reply << measured->slice(seconds) << "}";
+          else throw std::invalid_argument("unknown command " + command);
         }
       }
     } catch (const std::exception& error) {  // the driver shows it and goes on without this entry

@@ -59,7 +59,8 @@ struct BlockImpl : torch::nn::Module {
     register_module("first_norm", first_norm);
     register_module("second_norm", second_norm);
     if (in == out && stride == 1) return;
-    shortcut = register_module("shortcut", torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)));
+    shortcut =
+        register_module("shortcut", torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)));
     shortcut_norm = register_module("shortcut_norm", torch::nn::BatchNorm2d(out));
   }
   torch::Tensor forward(const torch::Tensor& x) {
@@ -69,8 +70,7 @@ struct BlockImpl : torch::nn::Module {
 };
 TORCH_MODULE(Block);
 
-template <int64_t width>
-struct ResNet8Impl : torch::nn::Module {
+template <int64_t width> struct ResNet8Impl : torch::nn::Module {
   torch::nn::Conv2d stem{torch::nn::Conv2dOptions(3, width, 3).padding(1).bias(false)};
   torch::nn::BatchNorm2d norm{width};
   Block one{width, width, 1}, two{width, 2 * width, 2}, three{2 * width, 4 * width, 2};
@@ -88,8 +88,7 @@ struct ResNet8Impl : torch::nn::Module {
     return output(x.mean({2, 3}));
   }
 };
-template <int64_t width>
-using ResNet8 = torch::nn::ModuleHolder<ResNet8Impl<width>>;
+template <int64_t width> using ResNet8 = torch::nn::ModuleHolder<ResNet8Impl<width>>;
 
 template <class Model>
 peers::Program training(const std::vector<int64_t>& shape, double momentum, bool channels_last = false) {

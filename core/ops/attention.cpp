@@ -39,9 +39,11 @@ Shape strides_like(const Shape& shape, const Shape& like) {
   std::vector<int> order;
   for (int d = 0; d < rank; ++d) order.push_back(d);
   bool usable = true;
-  for (int d = 0; d + 1 < rank; ++d) usable = usable && (shape[d] == 1 || like[d] >= like[rank - 1]) && (shape[d] == 1 || like[d] > 0);
+  for (int d = 0; d + 1 < rank; ++d)
+    usable = usable && (shape[d] == 1 || like[d] >= like[rank - 1]) && (shape[d] == 1 || like[d] > 0);
   if (usable)
-    std::stable_sort(order.begin(), order.end() - 1, [&](int a, int b) { return shape[a] != 1 && shape[b] != 1 && like[a] > like[b]; });
+    std::stable_sort(order.begin(), order.end() - 1,
+                     [&](int a, int b) { return shape[a] != 1 && shape[b] != 1 && like[a] > like[b]; });
   Shape strides = shape;
   int64_t next = 1;
   for (int i = rank - 1; i >= 0; --i) {
@@ -55,11 +57,14 @@ Shape strides_like(const Shape& shape, const Shape& like) {
 void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, const Shape& layout, size_t tensors) {
   const double p = op.attributes.number("p");
   op.check<ValueError>(p >= 0 && p <= 1, "dropout ", p, " must be between 0 and 1");
-  op.check<ShapeError>(k.back() == q.back(), "q and k have vectors of different lengths: ", q, " and ", k, " (", q.back(), " and ", k.back(), ")");
+  op.check<ShapeError>(k.back() == q.back(), "q and k have vectors of different lengths: ", q, " and ", k, " (",
+                       q.back(), " and ", k.back(), ")");
   const int rank = q.size();
-  op.check<ShapeError>(v[rank - 2] == k[rank - 2], "k and v have different numbers of sources: ", k, " and ", v, " (", k[rank - 2], " and ", v[rank - 2], ")");
+  op.check<ShapeError>(v[rank - 2] == k[rank - 2], "k and v have different numbers of sources: ", k, " and ", v, " (",
+                       k[rank - 2], " and ", v[rank - 2], ")");
   const Shape batch = leading(q, 2);
-  op.check<ShapeError>(leading(k, 2) == batch && leading(v, 2) == batch, "batch dims and heads don't broadcast: q ", q, ", k ", k, ", v ", v);
+  op.check<ShapeError>(leading(k, 2) == batch && leading(v, 2) == batch, "batch dims and heads don't broadcast: q ", q,
+                       ", k ", k, ", v ", v);
   if (op.attributes.flag("masked")) {
     const Tensor& mask = op.input(static_cast<int>(tensors));
     Shape scores = q;
@@ -71,7 +76,8 @@ void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, co
       const int64_t extent = mask.shape()[mask.rank() - 1 - d];
       fits = extent == 1 || extent == scores[rank - 1 - d];
     }
-    op.check<ShapeError>(fits, "the mask ", mask.shape(), " doesn't broadcast to the scores ", scores, " ([batch.., heads, time, source])");
+    op.check<ShapeError>(fits, "the mask ", mask.shape(), " doesn't broadcast to the scores ", scores,
+                         " ([batch.., heads, time, source])");
   }
   Shape out = q;
   out[rank - 1] = v.back();
@@ -82,17 +88,19 @@ void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, co
 void infer_attention(Infer& op) {
   const Tensor &q = op.input(0), &k = op.input(1), &v = op.input(2);
   op.check_floating(0);
-  op.check<ShapeError>(q.rank() >= 2 && k.rank() == q.rank() && v.rank() == q.rank(), "needs q [batch.., heads, time, d], k and v [batch.., heads, source, d], got ",
-                       q.shape(), ", ", k.shape(), " and ", v.shape());
-  op.check<DTypeError>(q.dtype() == k.dtype() && q.dtype() == v.dtype(), "q, k and v of different dtypes: ", q.dtype(), ", ", k.dtype(), " and ", v.dtype(),
-                       "; cast them with to()");
+  op.check<ShapeError>(q.rank() >= 2 && k.rank() == q.rank() && v.rank() == q.rank(),
+                       "needs q [batch.., heads, time, d], k and v [batch.., heads, source, d], got ", q.shape(), ", ",
+                       k.shape(), " and ", v.shape());
+  op.check<DTypeError>(q.dtype() == k.dtype() && q.dtype() == v.dtype(), "q, k and v of different dtypes: ", q.dtype(),
+                       ", ", k.dtype(), " and ", v.dtype(), "; cast them with to()");
   infer_outputs(op, q.shape(), k.shape(), v.shape(), q.strides(), 3);
 }
 
 void infer_packed(Infer& op) {
   const Tensor& qkv = op.input(0);
   op.check_floating(0);
-  op.check<ShapeError>(qkv.rank() >= 3 && qkv.shape()[0] == 3, "needs q, k and v in one tensor [3, batch.., heads, time, d], got ", qkv.shape());
+  op.check<ShapeError>(qkv.rank() >= 3 && qkv.shape()[0] == 3,
+                       "needs q, k and v in one tensor [3, batch.., heads, time, d], got ", qkv.shape());
   Shape one = qkv.shape(), strides = qkv.strides();
   one.erase(0), strides.erase(0);
   infer_outputs(op, one, one, one, strides, 1);
@@ -114,10 +122,10 @@ struct Parts {
 
 /// Softmax of the scores, its dropout, and the gradients that flow to both.
 struct Matrices {
-  Tensor weights;   ///< P, before dropout
-  Tensor dropped;   ///< A = dropout(P)
-  Tensor d_weights; ///< of P, from g
-  Tensor d_scores;  ///< P (dP - sum(dP P)): of scale q kᵀ + mask
+  Tensor weights;    ///< P, before dropout
+  Tensor dropped;    ///< A = dropout(P)
+  Tensor d_weights;  ///< of P, from g
+  Tensor d_scores;   ///< P (dP - sum(dP P)): of scale q kᵀ + mask
 
   Matrices(const Parts& x, const Tensor& g) : x_(x) {
     const double scale = x.attributes.number("scale");
@@ -140,7 +148,8 @@ struct Matrices {
 
   Tensor drop(const Tensor& x) const {
     if (!x_.key.defined()) return x;
-    return dispatch(find_op("dropout"), {x, x_.key}, {{"p", x_.attributes.number("p")}, {"site", x_.attributes.integer("site")}}, Where::current());
+    return dispatch(find_op("dropout"), {x, x_.key},
+                    {{"p", x_.attributes.number("p")}, {"site", x_.attributes.integer("site")}}, Where::current());
   }
 
  private:
@@ -157,7 +166,8 @@ Tensors second_grad(const Parts& x, const Tensor& g, const Tensor& uq, const Ten
   const Tensor w = (matmul(uq, turned(x.k)) + matmul(x.q, turned(uk))) * scale;
   const Tensor wp = row_sum(w * m.weights);
   const Tensor e = m.weights * (w - wp), f = m.drop(e);
-  const Tensor through_weights = w * (m.d_weights - row_sum(m.d_weights * m.weights)) - m.d_weights * wp + m.drop(matmul(g, turned(uv)));
+  const Tensor through_weights =
+      w * (m.d_weights - row_sum(m.d_weights * m.weights)) - m.d_weights * wp + m.drop(matmul(g, turned(uv)));
   const Tensor scores = m.weights * (through_weights - row_sum(through_weights * m.weights));
   return {matmul(f, x.v) + matmul(m.dropped, uv), (matmul(scores, x.k) + matmul(m.d_scores, uk)) * scale,
           (matmul(turned(scores), x.q) + matmul(turned(m.d_scores), uq)) * scale, matmul(turned(f), g)};
@@ -188,7 +198,8 @@ Tensors first_grad(const OpContext& op, const char* name, int tensors) {
     const bool packed = tensors == 1;
     const auto part = [&](int i) { return packed ? select(op.input(0), 0, i) : op.input(i); };
     const Parts parts = parts_of(op, part(0), part(1), part(2), tensors);
-    result[static_cast<size_t>(tensors)] = to(sum_to(Matrices(parts, widen(op.grad_output())).d_scores, parts.mask.shape()), parts.mask.dtype());
+    result[static_cast<size_t>(tensors)] =
+        to(sum_to(Matrices(parts, widen(op.grad_output())).d_scores, parts.mask.shape()), parts.mask.dtype());
   }
   return result;
 }
@@ -200,7 +211,8 @@ Tensors cast_to(Tensors tensors, DType type) {
 
 Tensors attention_second_grad(const OpContext& op) {
   const Parts parts = parts_of(op, op.input(1), op.input(2), op.input(3), 6);
-  Tensors result = cast_to(second_grad(parts, widen(op.input(0)), widen(op.grad_output(0)), widen(op.grad_output(1)), widen(op.grad_output(2))),
+  Tensors result = cast_to(second_grad(parts, widen(op.input(0)), widen(op.grad_output(0)), widen(op.grad_output(1)),
+                                       widen(op.grad_output(2))),
                            op.input_dtype(1));
   result.resize(static_cast<size_t>(op.input_count()));
   return result;
@@ -210,7 +222,8 @@ Tensors packed_second_grad(const OpContext& op) {
   const Tensor qkv = op.input(1), u = op.grad_output();
   const auto part = [](const Tensor& x, int i) { return select(x, 0, i); };
   const Parts parts = parts_of(op, part(qkv, 0), part(qkv, 1), part(qkv, 2), 4);
-  const Tensors each = cast_to(second_grad(parts, widen(op.input(0)), widen(part(u, 0)), widen(part(u, 1)), widen(part(u, 2))), qkv.dtype());
+  const Tensors each = cast_to(
+      second_grad(parts, widen(op.input(0)), widen(part(u, 0)), widen(part(u, 1)), widen(part(u, 2))), qkv.dtype());
   Tensors result = {each[0], concat({unsqueeze(each[1], 0), unsqueeze(each[2], 0), unsqueeze(each[3], 0)})};
   result.resize(static_cast<size_t>(op.input_count()));
   return result;
@@ -219,8 +232,13 @@ Tensors packed_second_grad(const OpContext& op) {
 /// The call's attributes, and the mask and key after the operands.
 Tensor call(const char* name, Tensors inputs, const AttentionOptions& options, Where where) {
   const Shape& shape = inputs[0].shape();
-  Attributes attributes{{"scale", options.scale ? *options.scale : 1 / std::sqrt(static_cast<double>(shape.empty() ? 1 : std::max<int64_t>(shape.back(), 1)))},
-                        {"causal", options.causal}, {"masked", options.mask.defined()}, {"p", options.dropout}};
+  Attributes attributes{
+      {"scale", options.scale
+                    ? *options.scale
+                    : 1 / std::sqrt(static_cast<double>(shape.empty() ? 1 : std::max<int64_t>(shape.back(), 1)))},
+      {"causal", options.causal},
+      {"masked", options.mask.defined()},
+      {"p", options.dropout}};
   if (options.mask.defined()) inputs.push_back(options.mask);
   if (options.dropout > 0) {
     const Draw next = next_draw();
@@ -255,28 +273,47 @@ void broadcast_heads(Tensors& x, Where where) {
 }  // namespace
 
 void define_attention(OpTable& table) {
-  table.add({.name = "attention", .kind = OpKind::contract, .inputs = kVariadic, .outputs = 2, .infer = infer_attention,
+  table.add({.name = "attention",
+             .kind = OpKind::contract,
+             .inputs = kVariadic,
+             .outputs = 2,
+             .infer = infer_attention,
              .grad = [](const OpContext& op) { return first_grad(op, "attention_grad", 3); },
              .saved = in(0) | in(1) | in(2) | in(3) | in(4) | out(0) | out(1)});
-  table.add({.name = "attention_grad", .kind = OpKind::contract, .inputs = kVariadic, .outputs = 3,
-             .infer = [](Infer& op) { infer_like(op, 1, 3); }, .grad = attention_second_grad,
+  table.add({.name = "attention_grad",
+             .kind = OpKind::contract,
+             .inputs = kVariadic,
+             .outputs = 3,
+             .infer = [](Infer& op) { infer_like(op, 1, 3); },
+             .grad = attention_second_grad,
              .saved = in(0) | in(1) | in(2) | in(3) | in(6) | in(7)});
-  table.add({.name = "attention_qkv", .kind = OpKind::contract, .inputs = kVariadic, .outputs = 2, .infer = infer_packed,
+  table.add({.name = "attention_qkv",
+             .kind = OpKind::contract,
+             .inputs = kVariadic,
+             .outputs = 2,
+             .infer = infer_packed,
              .grad = [](const OpContext& op) { return first_grad(op, "attention_qkv_grad", 1); },
              .saved = in(0) | in(1) | in(2) | out(0) | out(1)});
-  table.add({.name = "attention_qkv_grad", .kind = OpKind::contract, .inputs = kVariadic, .infer = [](Infer& op) { infer_like(op, 1, 1); },
-             .grad = packed_second_grad, .saved = in(0) | in(1) | in(4) | in(5)});
+  table.add({.name = "attention_qkv_grad",
+             .kind = OpKind::contract,
+             .inputs = kVariadic,
+             .infer = [](Infer& op) { infer_like(op, 1, 1); },
+             .grad = packed_second_grad,
+             .saved = in(0) | in(1) | in(4) | in(5)});
   for (const char* name : {"attention", "attention_qkv"}) table.at(name).autocast = AutocastRule::lower;
 }
 
 Tensor scaled_dot_product_attention(const Arg& q, const Arg& k, const Arg& v, const AttentionOptions& options) {
   Tensors inputs = {q.tensor(), k.tensor(), v.tensor()};
   for (const Tensor& each : inputs)
-    if (!each.defined()) throw UndefinedError("scaled_dot_product_attention: q, k or v is an undefined Tensor", user_line(q.where()));
+    if (!each.defined())
+      throw UndefinedError("scaled_dot_product_attention: q, k or v is an undefined Tensor", user_line(q.where()));
   broadcast_heads(inputs, q.where());
   return call("attention", std::move(inputs), options, q.where());
 }
 
-Tensor scaled_dot_product_attention(const Arg& qkv, const AttentionOptions& options) { return call("attention_qkv", {qkv.tensor()}, options, qkv.where()); }
+Tensor scaled_dot_product_attention(const Arg& qkv, const AttentionOptions& options) {
+  return call("attention_qkv", {qkv.tensor()}, options, qkv.where());
+}
 
 }  // namespace tandem

@@ -13,8 +13,8 @@ struct AttentionOptions {
   /// Broadcastable to [batch.., heads, time, source]. bool: true where a query may look; floating: added to the
   /// scores. A gradient for an additive mask is computed with the whole matrix in memory.
   Tensor mask = {};
-  double dropout = 0;               ///< probability with which a weight is zeroed, the others scaled by 1 / (1 - dropout)
-  bool causal = false;              ///< query i sees sources 0 … i only; together with a mask, what both allow
+  double dropout = 0;   ///< probability with which a weight is zeroed, the others scaled by 1 / (1 - dropout)
+  bool causal = false;  ///< query i sees sources 0 … i only; together with a mask, what both allow
   std::optional<double> scale = {};  ///< of the scores; 1 / sqrt(d) if not given
 };
 /// softmax(scale q kᵀ + mask) v for q [batch.., heads, time, d], k [batch.., heads, source, d] and

@@ -25,7 +25,9 @@ Dims other_dims(const Shape& x) {
   for (int d = 2; d < x.size(); ++d) dims.push_back(d);
   return dims;
 }
-double elements_of_channel(const Shape& x) { return static_cast<double>(x.numel()) / static_cast<double>(std::max<int64_t>(x[1], 1)); }
+double elements_of_channel(const Shape& x) {
+  return static_cast<double>(x.numel()) / static_cast<double>(std::max<int64_t>(x[1], 1));
+}
 
 void check_x(const Infer& op, const Tensor& x) {
   op.check<DTypeError>(is_floating(x.dtype()), "x must be floating, got ", x.dtype(), "; cast it with to(float32)");
@@ -33,9 +35,10 @@ void check_x(const Infer& op, const Tensor& x) {
 }
 void check_numbers(const Infer& op, int input, const Tensor& x, const char* name) {
   const Tensor& numbers = op.input(input);
-  op.check<ShapeError>(numbers.shape() == Shape{x.shape()[1]}, name, " ", numbers.shape(), " for ", x.shape()[1], " channels of x ", x.shape());
-  op.check<DTypeError>(numbers.dtype() == x.dtype() || numbers.dtype() == statistics_type(x.dtype()), name, " is ", numbers.dtype(), ", x is ",
-                       x.dtype(), "; cast one with to()");
+  op.check<ShapeError>(numbers.shape() == Shape{x.shape()[1]}, name, " ", numbers.shape(), " for ", x.shape()[1],
+                       " channels of x ", x.shape());
+  op.check<DTypeError>(numbers.dtype() == x.dtype() || numbers.dtype() == statistics_type(x.dtype()), name, " is ",
+                       numbers.dtype(), ", x is ", x.dtype(), "; cast one with to()");
 }
 /// Channels-last in, channels-last out.
 void output_like(Infer& op, const Tensor& x) {
@@ -73,13 +76,16 @@ void infer_grad(Infer& op) {
 }
 
 Tensors call(const char* name, std::initializer_list<Tensor> inputs, const Attributes& attributes) {
-  return dispatch_all(find_op(name), std::span<const Tensor>(inputs.begin(), inputs.size()), attributes, Where::current());
+  return dispatch_all(find_op(name), std::span<const Tensor>(inputs.begin(), inputs.size()), attributes,
+                      Where::current());
 }
 
 /// In the order that the kernel computes in, so that the modes agree.
-Tensor apply_pointwise(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean, const Tensor& variance, double epsilon) {
+Tensor apply_pointwise(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
+                       const Tensor& variance, double epsilon) {
   const Tensor scale = rsqrt(widen(variance) + epsilon) * widen(weight);
-  const Tensor y = (widen(x) - per_channel(widen(mean), x.shape())) * per_channel(scale, x.shape()) + per_channel(widen(bias), x.shape());
+  const Tensor y = (widen(x) - per_channel(widen(mean), x.shape())) * per_channel(scale, x.shape()) +
+                   per_channel(widen(bias), x.shape());
   return to(y, x.dtype());
 }
 
@@ -87,11 +93,13 @@ Tensor apply_pointwise(const Tensor& x, const Tensor& weight, const Tensor& bias
 Tensor statistics_grad(const Tensor& x, const Tensor& mean, const Tensor& mean_grad, const Tensor& variance_grad) {
   const double n = elements_of_channel(x.shape());
   const Tensor centred = widen(x) - per_channel(mean, x.shape());
-  return to(per_channel(mean_grad / n, x.shape()) + per_channel(variance_grad * (2 / n), x.shape()) * centred, x.dtype());
+  return to(per_channel(mean_grad / n, x.shape()) + per_channel(variance_grad * (2 / n), x.shape()) * centred,
+            x.dtype());
 }
 
 Tensors batch_norm_backward(const OpContext& op) {
-  Tensors result = call("batch_norm_grad", {op.grad_output(), op.input(0), op.input(1), op.output(1), op.output(2)}, op.attributes());
+  Tensors result = call("batch_norm_grad", {op.grad_output(), op.input(0), op.input(1), op.output(1), op.output(2)},
+                        op.attributes());
   if (op.has_grad_output(1) || op.has_grad_output(2))
     result[0] = result[0] + statistics_grad(op.input(0), op.output(1), op.grad_output(1), op.grad_output(2));
   return result;
@@ -127,7 +135,8 @@ Tensors second_grad(const OpContext& op) {
   const Tensor w = per_channel(op.input(2), shape);
   const Tensor r = per_channel(rsqrt(op.input(4) + op.attribute("epsilon")), shape);
   const Tensor n = (x - per_channel(op.input(3), shape)) * r;
-  const Tensor u = op.grad_output(0), hw = per_channel(op.grad_output(1), shape), hb = per_channel(op.grad_output(2), shape);
+  const Tensor u = op.grad_output(0), hw = per_channel(op.grad_output(1), shape),
+               hb = per_channel(op.grad_output(2), shape);
   const auto project = [&](const Tensor& v) { return v - average(v) - n * average(v * n); };
   const Tensor pu = project(u), pg = project(g);
   const Tensor grad_g = r * w * pu + hw * n + hb;
@@ -140,11 +149,14 @@ Tensors second_grad(const OpContext& op) {
 
 /// The operand, or one number for each channel.
 Tensor or_filled(const Tensor& numbers, const Tensor& x, double value, Where where) {
-  return numbers.defined() ? numbers : full({x.shape()[1]}, value, {.dtype = statistics_type(x.dtype()), .device = x.device()}, where);
+  return numbers.defined()
+             ? numbers
+             : full({x.shape()[1]}, value, {.dtype = statistics_type(x.dtype()), .device = x.device()}, where);
 }
 
 void check_ranks(const char* name, const Tensor& x, Where where) {
-  if (x.rank() < 2) throw ShapeError(detail::str(name, ": needs x [batch, channels, …], got ", x.shape()), user_line(where));
+  if (x.rank() < 2)
+    throw ShapeError(detail::str(name, ": needs x [batch, channels, …], got ", x.shape()), user_line(where));
 }
 
 /// running += (value - running) momentum.
@@ -155,28 +167,49 @@ void follow(Tensor running, const Tensor& value, double momentum, Where where) {
 }  // namespace
 
 void define_batch_norm(OpTable& table) {
-  table.add({.name = "batch_norm", .kind = OpKind::reduce, .inputs = 3, .outputs = 3, .infer = infer_batch_norm, .grad = batch_norm_backward,
+  table.add({.name = "batch_norm",
+             .kind = OpKind::reduce,
+             .inputs = 3,
+             .outputs = 3,
+             .infer = infer_batch_norm,
+             .grad = batch_norm_backward,
              .saved = in(0) | in(1) | out(1) | out(2),
              .decompose = [](std::span<const Tensor> i, const Attributes& attributes) {
                const Tensors s = call("batch_norm_statistics", {i[0]}, {});
                return Tensors{apply_pointwise(i[0], i[1], i[2], s[0], s[1], attributes.number("epsilon")), s[0], s[1]};
              }});
-  table.add({.name = "batch_norm_apply", .kind = OpKind::opaque, .inputs = 5, .infer = infer_apply, .grad = apply_backward,
+  table.add({.name = "batch_norm_apply",
+             .kind = OpKind::opaque,
+             .inputs = 5,
+             .infer = infer_apply,
+             .grad = apply_backward,
              .saved = in(0) | in(1) | in(3) | in(4),
-             .decompose = [](std::span<const Tensor> i, const Attributes& attributes) {
-               return Tensors{apply_pointwise(i[0], i[1], i[2], i[3], i[4], attributes.number("epsilon"))};
-             },
+             .decompose =
+                 [](std::span<const Tensor> i, const Attributes& attributes) {
+                   return Tensors{apply_pointwise(i[0], i[1], i[2], i[3], i[4], attributes.number("epsilon"))};
+                 },
              .onnx = "BatchNormalization"});
-  table.add({.name = "batch_norm_grad", .kind = OpKind::reduce, .inputs = 5, .outputs = 3, .infer = infer_grad, .grad = second_grad,
+  table.add({.name = "batch_norm_grad",
+             .kind = OpKind::reduce,
+             .inputs = 5,
+             .outputs = 3,
+             .infer = infer_grad,
+             .grad = second_grad,
              .saved = in(0) | in(1) | in(2) | in(3) | in(4)});
-  table.add({.name = "batch_norm_statistics", .kind = OpKind::reduce, .outputs = 2, .infer = infer_statistics,
-             .grad = [](const OpContext& op) { return Tensors{statistics_grad(op.input(0), op.output(0), op.grad_output(0), op.grad_output(1))}; },
+  table.add({.name = "batch_norm_statistics",
+             .kind = OpKind::reduce,
+             .outputs = 2,
+             .infer = infer_statistics,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{statistics_grad(op.input(0), op.output(0), op.grad_output(0), op.grad_output(1))};
+                 },
              .saved = in(0) | out(0)});
   for (const char* name : {"batch_norm", "batch_norm_apply"}) table.at(name).autocast = AutocastRule::widen;
 }
 
-Tensor batch_norm(const Arg& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight, const Tensor& bias,
-                  const BatchNormOptions& options) {
+Tensor batch_norm(const Arg& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
+                  const Tensor& bias, const BatchNormOptions& options) {
   const Tensor& tensor = x.tensor();
   const Where where = x.where();
   check_ranks("batch_norm", tensor, where);
@@ -184,13 +217,16 @@ Tensor batch_norm(const Arg& x, const Tensor& running_mean, const Tensor& runnin
   const Tensor scale = or_filled(weight, tensor, 1, where), shift = or_filled(bias, tensor, 0, where);
   if (!options.training) {
     if (!running_mean.defined() || !running_var.defined())
-      throw UndefinedError("batch_norm: without training it needs running_mean and running_var; pass them, or {.training = true}", user_line(where));
+      throw UndefinedError(
+          "batch_norm: without training it needs running_mean and running_var; pass them, or {.training = true}",
+          user_line(where));
     static const Op& op = find_op("batch_norm_apply");
     return dispatch(op, {tensor, scale, shift, running_mean, running_var}, attributes, where);
   }
   const double n = elements_of_channel(tensor.shape());
   if (n == 1 && tensor.numel() > 0)
-    throw ValueError(detail::str("batch_norm: one value per channel in x ", tensor.shape(), " has no variance to train with; use a larger batch, or nn::eval"),
+    throw ValueError(detail::str("batch_norm: one value per channel in x ", tensor.shape(),
+                                 " has no variance to train with; use a larger batch, or nn::eval"),
                      user_line(where));
   static const Op& op = find_op("batch_norm");
   const Tensor inputs[] = {tensor, scale, shift};

@@ -11,24 +11,29 @@ namespace {
 void infer_conv2d(Infer& op) {
   const Tensor &x = op.input(0), &w = op.input(1);
   op.check_floating(0);
-  op.check<ShapeError>(x.rank() == 4 && w.rank() == 4, "needs x [batch, channels, height, width] and weight [out, in, kh, kw], got ",
-                       x.shape(), " and ", w.shape());
+  op.check<ShapeError>(x.rank() == 4 && w.rank() == 4,
+                       "needs x [batch, channels, height, width] and weight [out, in, kh, kw], got ", x.shape(),
+                       " and ", w.shape());
   op.check<DTypeError>(x.dtype() == w.dtype(), "operands of different dtypes: ", x.dtype(), " and ", w.dtype());
   const int64_t groups = op.attributes.integer("groups");
-  op.check<ValueError>(groups >= 1 && w.shape()[0] % groups == 0, "groups ", groups, " don't divide ", w.shape()[0], " output channels");
-  op.check<ShapeError>(x.shape()[1] == w.shape()[1] * groups, "x ", x.shape(), " has ", x.shape()[1], " channels, weight ", w.shape(),
-                       " wants ", w.shape()[1] * groups);
+  op.check<ValueError>(groups >= 1 && w.shape()[0] % groups == 0, "groups ", groups, " don't divide ", w.shape()[0],
+                       " output channels");
+  op.check<ShapeError>(x.shape()[1] == w.shape()[1] * groups, "x ", x.shape(), " has ", x.shape()[1],
+                       " channels, weight ", w.shape(), " wants ", w.shape()[1] * groups);
   if (op.inputs.size() > 2) {
-    op.check<ShapeError>(op.input(2).shape() == Shape{w.shape()[0]}, "bias ", op.input(2).shape(), " for ", w.shape()[0], " output channels");
+    op.check<ShapeError>(op.input(2).shape() == Shape{w.shape()[0]}, "bias ", op.input(2).shape(), " for ",
+                         w.shape()[0], " output channels");
     op.check<DTypeError>(op.input(2).dtype() == x.dtype(), "bias is ", op.input(2).dtype(), ", x is ", x.dtype());
   }
-  const Shape &stride = op.attributes.integers("stride"), &padding = op.attributes.integers("padding"), &dilation = op.attributes.integers("dilation");
+  const Shape &stride = op.attributes.integers("stride"), &padding = op.attributes.integers("padding"),
+              &dilation = op.attributes.integers("dilation");
   Shape shape{x.shape()[0], w.shape()[0], 0, 0};
   for (int i = 0; i < 2; ++i) {
-    op.check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, "stride ", stride, " and dilation ", dilation,
-                         " must be at least 1, padding ", padding, " not negative");
+    op.check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, "stride ", stride, " and dilation ",
+                         dilation, " must be at least 1, padding ", padding, " not negative");
     const int64_t reach = dilation[i] * (w.shape()[i + 2] - 1) + 1, extent = x.shape()[i + 2] + 2 * padding[i];
-    op.check<ShapeError>(extent >= reach, "kernel ", w.shape(), " (reach ", reach, ") is larger than the padded input ", x.shape(), " (", extent, ")");
+    op.check<ShapeError>(extent >= reach, "kernel ", w.shape(), " (reach ", reach, ") is larger than the padded input ",
+                         x.shape(), " (", extent, ")");
     shape[i + 2] = (extent - reach) / stride[i] + 1;
   }
   op.output(shape, channels_last_strides(shape), x.dtype());
@@ -53,8 +58,10 @@ Tensor call(const char* name, std::initializer_list<Tensor> inputs, const Attrib
 Tensors conv2d_grad(const OpContext& op) {
   const Tensor g = op.grad_output();
   Tensors result(static_cast<size_t>(op.input_count()));
-  if (op.needs_grad(0)) result[0] = call("conv2d_input_grad", {g, op.input(1)}, with_shape(op.attributes(), op.input_shape(0)));
-  if (op.needs_grad(1)) result[1] = call("conv2d_weight_grad", {g, op.input(0)}, with_shape(op.attributes(), op.input_shape(1)));
+  if (op.needs_grad(0))
+    result[0] = call("conv2d_input_grad", {g, op.input(1)}, with_shape(op.attributes(), op.input_shape(0)));
+  if (op.needs_grad(1))
+    result[1] = call("conv2d_weight_grad", {g, op.input(0)}, with_shape(op.attributes(), op.input_shape(1)));
   if (op.input_count() > 2 && op.needs_grad(2)) result[2] = sum(g, {0, 2, 3});
   return result;
 }
@@ -62,30 +69,49 @@ Tensors conv2d_grad(const OpContext& op) {
 }  // namespace
 
 void define_conv(OpTable& table) {
-  table.add({.name = "conv2d", .kind = OpKind::contract, .inputs = kVariadic, .infer = infer_conv2d, .grad = conv2d_grad,
-             .saved = in(0) | in(1), .onnx = "Conv"});
+  table.add({.name = "conv2d",
+             .kind = OpKind::contract,
+             .inputs = kVariadic,
+             .infer = infer_conv2d,
+             .grad = conv2d_grad,
+             .saved = in(0) | in(1),
+             .onnx = "Conv"});
   // Linear in g and in w: the gradients are a convolution of g's gradient, and a weight gradient.
-  table.add({.name = "conv2d_input_grad", .kind = OpKind::contract, .inputs = 2, .infer = infer_input_grad,
-             .grad = [](const OpContext& op) {
-               const Tensor gg = op.grad_output();
-               return Tensors{op.needs_grad(0) ? call("conv2d", {gg, op.input(1)}, op.attributes()) : Tensor(),
-                              op.needs_grad(1) ? call("conv2d_weight_grad", {op.input(0), gg}, with_shape(op.attributes(), op.input_shape(1))) : Tensor()};
-             },
+  table.add({.name = "conv2d_input_grad",
+             .kind = OpKind::contract,
+             .inputs = 2,
+             .infer = infer_input_grad,
+             .grad =
+                 [](const OpContext& op) {
+                   const Tensor gg = op.grad_output();
+                   return Tensors{op.needs_grad(0) ? call("conv2d", {gg, op.input(1)}, op.attributes()) : Tensor(),
+                                  op.needs_grad(1) ? call("conv2d_weight_grad", {op.input(0), gg},
+                                                          with_shape(op.attributes(), op.input_shape(1)))
+                                                   : Tensor()};
+                 },
              .saved = in(0) | in(1)});
-  table.add({.name = "conv2d_weight_grad", .kind = OpKind::contract, .inputs = 2, .infer = infer_weight_grad,
-             .grad = [](const OpContext& op) {
-               const Tensor gg = op.grad_output();
-               return Tensors{op.needs_grad(0) ? call("conv2d", {op.input(1), gg}, op.attributes()) : Tensor(),
-                              op.needs_grad(1) ? call("conv2d_input_grad", {op.input(0), gg}, with_shape(op.attributes(), op.input_shape(1))) : Tensor()};
-             },
+  table.add({.name = "conv2d_weight_grad",
+             .kind = OpKind::contract,
+             .inputs = 2,
+             .infer = infer_weight_grad,
+             .grad =
+                 [](const OpContext& op) {
+                   const Tensor gg = op.grad_output();
+                   return Tensors{op.needs_grad(0) ? call("conv2d", {op.input(1), gg}, op.attributes()) : Tensor(),
+                                  op.needs_grad(1) ? call("conv2d_input_grad", {op.input(0), gg},
+                                                          with_shape(op.attributes(), op.input_shape(1)))
+                                                   : Tensor()};
+                 },
              .saved = in(0) | in(1)});
   table.at("conv2d").autocast = AutocastRule::lower;
 }
 
 Tensor conv2d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
   static const Op& op = find_op("conv2d");
-  const Attributes attributes{{"stride", Shape(options.stride)}, {"padding", Shape(options.padding)},
-                              {"dilation", Shape(options.dilation)}, {"groups", options.groups}};
+  const Attributes attributes{{"stride", Shape(options.stride)},
+                              {"padding", Shape(options.padding)},
+                              {"dilation", Shape(options.dilation)},
+                              {"groups", options.groups}};
   if (!bias.defined()) return dispatch(op, {x.tensor(), weight}, attributes, x.where());
   return dispatch(op, {x.tensor(), weight, bias}, attributes, x.where());
 }
@@ -96,10 +122,11 @@ template <class E, class... Parts> void check(bool condition, const Arg& x, cons
   if (!condition) throw E(detail::str(parts...), user_line(x.where()));
 }
 
-void check_ranks(const char* name, const Arg& x, const Tensor& weight, int rank, const char* x_dims, const char* weight_dims) {
+void check_ranks(const char* name, const Arg& x, const Tensor& weight, int rank, const char* x_dims,
+                 const char* weight_dims) {
   check<UndefinedError>(weight.defined(), x, name, ": weight is an undefined Tensor");
-  check<ShapeError>(x.tensor().rank() == rank && weight.rank() == rank, x, name, ": needs x ", x_dims, " and weight ", weight_dims, ", got ",
-                    x.tensor().shape(), " and ", weight.shape());
+  check<ShapeError>(x.tensor().rank() == rank && weight.rank() == rank, x, name, ": needs x ", x_dims, " and weight ",
+                    weight_dims, ", got ", x.tensor().shape(), " and ", weight.shape());
 }
 
 }  // namespace
@@ -108,35 +135,44 @@ Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv
   check_ranks("conv1d", x, weight, 3, "[batch, channels, length]", "[out, in / groups, kernel]");
   const WhereScope scope(x.where());
   const Tensor y = conv2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,
-                          {.stride = {1, options.stride}, .padding = {0, options.padding}, .dilation = {1, options.dilation}, .groups = options.groups});
+                          {.stride = {1, options.stride},
+                           .padding = {0, options.padding},
+                           .dilation = {1, options.dilation},
+                           .groups = options.groups});
   return squeeze(y, 2);
 }
 
 Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose2dOptions& options) {
   constexpr const char* name = "conv_transpose2d: ";
-  check_ranks("conv_transpose2d", x, weight, 4, "[batch, in, height, width]", "[in, out / groups, kernel height, kernel width]");
+  check_ranks("conv_transpose2d", x, weight, 4, "[batch, in, height, width]",
+              "[in, out / groups, kernel height, kernel width]");
   const WhereScope scope(x.where());
   const Shape &from = x.tensor().shape(), &kernel = weight.shape();
-  check<DTypeError>(is_floating(weight.dtype()) && weight.dtype() == x.tensor().dtype(), x, name, "needs operands of one floating dtype, got ",
-                    x.tensor().dtype(), " and ", weight.dtype(), "; cast one with to()");
-  check<ValueError>(options.groups >= 1 && from[1] % options.groups == 0, x, name, "groups ", options.groups, " don't divide ", from[1], " input channels");
-  check<ShapeError>(kernel[0] == from[1], x, name, "x ", from, " has ", from[1], " channels, weight ", kernel, " wants ", kernel[0],
-                    ": the weight's first extent is that of the input");
-  const Shape stride(options.stride), padding(options.padding), dilation(options.dilation), extra(options.output_padding);
+  check<DTypeError>(is_floating(weight.dtype()) && weight.dtype() == x.tensor().dtype(), x, name,
+                    "needs operands of one floating dtype, got ", x.tensor().dtype(), " and ", weight.dtype(),
+                    "; cast one with to()");
+  check<ValueError>(options.groups >= 1 && from[1] % options.groups == 0, x, name, "groups ", options.groups,
+                    " don't divide ", from[1], " input channels");
+  check<ShapeError>(kernel[0] == from[1], x, name, "x ", from, " has ", from[1], " channels, weight ", kernel,
+                    " wants ", kernel[0], ": the weight's first extent is that of the input");
+  const Shape stride(options.stride), padding(options.padding), dilation(options.dilation),
+      extra(options.output_padding);
   const int64_t channels = kernel[1] * options.groups;
-  check<ShapeError>(!bias.defined() || bias.shape() == Shape{channels}, x, name, "bias ", bias.defined() ? bias.shape() : Shape{}, " for ", channels,
-                    " output channels");
+  check<ShapeError>(!bias.defined() || bias.shape() == Shape{channels}, x, name, "bias ",
+                    bias.defined() ? bias.shape() : Shape{}, " for ", channels, " output channels");
   Shape shape{from[0], channels, 0, 0};
   for (int i = 0; i < 2; ++i) {
-    check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, x, name, "stride ", stride, " and dilation ", dilation,
-                      " must be at least 1, padding ", padding, " not negative");
-    check<ValueError>(extra[i] >= 0 && extra[i] < stride[i], x, name, "output_padding ", extra, " must be at least 0 and below the stride ", stride);
+    check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, x, name, "stride ", stride,
+                      " and dilation ", dilation, " must be at least 1, padding ", padding, " not negative");
+    check<ValueError>(extra[i] >= 0 && extra[i] < stride[i], x, name, "output_padding ", extra,
+                      " must be at least 0 and below the stride ", stride);
     shape[i + 2] = (from[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i + 2] - 1) + extra[i] + 1;
-    check<ShapeError>(from[i + 2] >= 1 && shape[i + 2] >= 1, x, name, "nothing is left of x ", from, " with weight ", kernel, ", stride ", stride,
-                      " and padding ", padding);
+    check<ShapeError>(from[i + 2] >= 1 && shape[i + 2] >= 1, x, name, "nothing is left of x ", from, " with weight ",
+                      kernel, ", stride ", stride, " and padding ", padding);
   }
-  const Tensor y = call("conv2d_input_grad", {x.tensor(), weight},
-                        {{"stride", stride}, {"padding", padding}, {"dilation", dilation}, {"groups", options.groups}, {"shape", shape}});
+  const Tensor y = call(
+      "conv2d_input_grad", {x.tensor(), weight},
+      {{"stride", stride}, {"padding", padding}, {"dilation", dilation}, {"groups", options.groups}, {"shape", shape}});
   return bias.defined() ? y + reshape(bias, {channels, 1, 1}) : y;
 }
 
@@ -144,8 +180,11 @@ Tensor conv_transpose1d(const Arg& x, const Tensor& weight, const Tensor& bias, 
   check_ranks("conv_transpose1d", x, weight, 3, "[batch, in, length]", "[in, out / groups, kernel]");
   const WhereScope scope(x.where());
   const Tensor y = conv_transpose2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,
-                                    {.stride = {1, options.stride}, .padding = {0, options.padding}, .output_padding = {0, options.output_padding},
-                                     .dilation = {1, options.dilation}, .groups = options.groups});
+                                    {.stride = {1, options.stride},
+                                     .padding = {0, options.padding},
+                                     .output_padding = {0, options.output_padding},
+                                     .dilation = {1, options.dilation},
+                                     .groups = options.groups});
   return squeeze(y, 2);
 }
 

@@ -50,18 +50,34 @@ Tensor create(const char* name, const Shape& shape, TensorOptions options, Attri
 void define_create(OpTable& table) {
   table.add({.name = "full", .kind = OpKind::create, .inputs = 0, .infer = infer_create});
   table.add({.name = "arange", .kind = OpKind::create, .inputs = 0, .infer = infer_create});
-  table.add({.name = "cast", .kind = OpKind::pointwise, .infer = infer_cast,
-             .grad = [](const OpContext& op) {
-               return Tensors{is_floating(op.input_dtype(0)) ? to(op.grad_output(), op.input_dtype(0)) : Tensor()};
-             },
+  table.add({.name = "cast",
+             .kind = OpKind::pointwise,
+             .infer = infer_cast,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{is_floating(op.input_dtype(0)) ? to(op.grad_output(), op.input_dtype(0)) : Tensor()};
+                 },
              .onnx = "Cast"});
-  table.add({.name = "contiguous", .kind = OpKind::pointwise, .infer = infer_contiguous,
-             .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; }});
-  table.add({.name = "copy", .kind = OpKind::pointwise, .infer = infer_copy,
-             .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; }, .onnx = "Identity"});
-  table.add({.name = "barrier", .kind = OpKind::opaque, .inputs = 2, .infer = [](Infer& op) { op.output(op.input(0)); },
-             .grad = [](const OpContext& op) { return Tensors{op.grad_output(), Tensor()}; }});
-  Op& transfer = table.add({.name = "transfer", .kind = OpKind::opaque, .infer = infer_transfer,
+  table.add(
+      {.name = "contiguous", .kind = OpKind::pointwise, .infer = infer_contiguous, .grad = [](const OpContext& op) {
+         return Tensors{op.grad_output()};
+       }});
+  table.add({.name = "copy",
+             .kind = OpKind::pointwise,
+             .infer = infer_copy,
+             .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; },
+             .onnx = "Identity"});
+  table.add({.name = "barrier",
+             .kind = OpKind::opaque,
+             .inputs = 2,
+             .infer = [](Infer& op) { op.output(op.input(0)); },
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{op.grad_output(), Tensor()};
+                 }});
+  Op& transfer = table.add({.name = "transfer",
+                            .kind = OpKind::opaque,
+                            .infer = infer_transfer,
                             .grad = [](const OpContext& op) { return Tensors{to(op.grad_output(), op.device())}; },
                             .contiguous_inputs = true});
   transfer.cpu = transfer.cuda = transfer_kernel;
@@ -107,7 +123,8 @@ Tensor eye(int64_t rows, std::optional<int64_t> columns, TensorOptions options, 
   if (rows < 0 || columns.value_or(0) < 0)
     throw ShapeError(detail::str("eye: negative extent in ", rows, " x ", columns.value_or(rows)), user_line(where));
   const TensorOptions positions{.dtype = int64, .device = options.device};
-  const Tensor diagonal = reshape(arange(0, rows, 1, positions), {rows, 1}) == arange(0, columns.value_or(rows), 1, positions);
+  const Tensor diagonal =
+      reshape(arange(0, rows, 1, positions), {rows, 1}) == arange(0, columns.value_or(rows), 1, positions);
   Tensor result = to(diagonal, options.dtype);
   if (options.requires_grad) result.requires_grad(true, where);
   return result;
@@ -116,7 +133,8 @@ Tensor eye(int64_t rows, std::optional<int64_t> columns, TensorOptions options, 
 Tensor arange(int64_t end, Where where) { return arange(0, end, 1, {.dtype = int64}, where); }
 Tensor arange(int64_t begin, int64_t end, int64_t step, TensorOptions options, Where where) {
   if (step == 0 || (end - begin) / step < 0)
-    throw ValueError(detail::str("arange: from ", begin, " to ", end, " can't be walked in steps of ", step), user_line(where));
+    throw ValueError(detail::str("arange: from ", begin, " to ", end, " can't be walked in steps of ", step),
+                     user_line(where));
   const int64_t count = (end - begin + step - (step > 0 ? 1 : -1)) / step;
   return create("arange", {count}, options,
                 {{"begin", static_cast<double>(begin)}, {"step", static_cast<double>(step)}}, where);
@@ -130,7 +148,8 @@ Tensor linspace(double begin, double end, int64_t count, TensorOptions options, 
 Tensor from_blob(void* data, const Shape& shape, TensorOptions options, Where where) {
   for (int64_t extent : shape)
     if (extent < 0) throw ShapeError(detail::str("from_blob: negative extent in shape ", shape), user_line(where));
-  if (!data && shape.numel() > 0) throw ValueError(detail::str("from_blob: a null pointer for ", shape), user_line(where));
+  if (!data && shape.numel() > 0)
+    throw ValueError(detail::str("from_blob: a null pointer for ", shape), user_line(where));
   TensorImpl* impl = TensorImpl::create();
   impl->dtype = options.dtype;
   impl->device = options.device;
@@ -147,7 +166,8 @@ Tensor from_host(const void* data, DType dtype, const Shape& shape, TensorOption
   Tensor result = empty(shape, {.dtype = dtype}, where);
   set_interceptor(tracer);
   if (tracer) tracer->constant(result);
-  if (const size_t bytes = static_cast<size_t>(shape.numel() * size_of(dtype))) std::memcpy(result.impl()->data, data, bytes);
+  if (const size_t bytes = static_cast<size_t>(shape.numel() * size_of(dtype)))
+    std::memcpy(result.impl()->data, data, bytes);
   result = result.to(options.device, where);
   if (options.requires_grad) result.requires_grad(true, where);
   return result;

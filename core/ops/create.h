@@ -21,14 +21,14 @@ Tensor ones_like(const Tensor& like, Where where = Where::current());
 Tensor full_like(const Tensor& like, double value, Where where = Where::current());
 Tensor empty_like(const Tensor& like, Where where = Where::current());
 /// [rows, columns] with ones on the diagonal; columns defaults to rows.
-Tensor eye(int64_t rows, std::optional<int64_t> columns = {}, TensorOptions options = {}, Where where = Where::current());
+Tensor eye(int64_t rows, std::optional<int64_t> columns = {}, TensorOptions options = {},
+           Where where = Where::current());
 /// 0, 1, … end-1 as int64; the other form counts from begin by step, as int64 or, for doubles, float32.
 Tensor arange(int64_t end, Where where = Where::current());
 Tensor arange(int64_t begin, int64_t end, int64_t step = 1, TensorOptions options = {.dtype = DType::int64},
               Where where = Where::current());
 /// `count` numbers from begin to end, both included.
-Tensor linspace(double begin, double end, int64_t count, TensorOptions options = {},
-                Where where = Where::current());
+Tensor linspace(double begin, double end, int64_t count, TensorOptions options = {}, Where where = Where::current());
 /// A tensor on memory that the caller keeps alive.
 Tensor from_blob(void* data, const Shape& shape, TensorOptions options = {}, Where where = Where::current());
 /// Copies `count` host elements of `dtype` to a new tensor.
@@ -37,8 +37,7 @@ Tensor from_host(const void* data, DType dtype, const Shape& shape, TensorOption
 /// From C++ values: tensor(3.f), tensor({1.f, 2.f}), tensor({{1, 2}, {3, 4}}), tensor(vector).
 /// The dtype is that of T; options.dtype is not looked at.
 template <class T>
-  requires std::is_arithmetic_v<T>
-Tensor tensor(T value, TensorOptions options = {}, Where where = Where::current()) {
+requires std::is_arithmetic_v<T> Tensor tensor(T value, TensorOptions options = {}, Where where = Where::current()) {
   return from_host(&value, dtype_of<T>, {}, options, where);
 }
 template <class T>
@@ -59,8 +58,8 @@ Tensor tensor(std::initializer_list<std::initializer_list<T>> rows, TensorOption
       throw ShapeError(detail::str("tensor: rows of different lengths: ", width, " and ", row.size()), where);
     values.insert(values.end(), row.begin(), row.end());
   }
-  return from_host(values.data(), dtype_of<T>,
-                   Shape{static_cast<int64_t>(rows.size()), static_cast<int64_t>(width)}, options, where);
+  return from_host(values.data(), dtype_of<T>, Shape{static_cast<int64_t>(rows.size()), static_cast<int64_t>(width)},
+                   options, where);
 }
 
 }  // namespace tandem

@@ -41,7 +41,8 @@ class Einsum {
     Labelled result = terms_[0];
     for (size_t next = 1; next < terms_.size(); ++next) {
       Labels needed = output_;
-      for (size_t i = next + 1; i < terms_.size(); ++i) needed.insert(needed.end(), terms_[i].labels.begin(), terms_[i].labels.end());
+      for (size_t i = next + 1; i < terms_.size(); ++i)
+        needed.insert(needed.end(), terms_[i].labels.begin(), terms_[i].labels.end());
       result = multiply(result, terms_[next], needed);
     }
     return arrange(sum_others(result, output_), output_).tensor;
@@ -55,7 +56,9 @@ class Einsum {
   template <class... Parts> [[noreturn]] void fail_at(size_t at, const Parts&... parts) const {
     fail(parts..., "\n    ", equation_, "\n    ", std::string(at, ' '), "^");
   }
-  static std::string name_of(Label label) { return label >= kEllipsis ? "..." : detail::str("'", static_cast<char>(label), "'"); }
+  static std::string name_of(Label label) {
+    return label >= kEllipsis ? "..." : detail::str("'", static_cast<char>(label), "'");
+  }
 
   void parse(const Tensors& operands) {
     std::vector<Labels> terms(1);
@@ -87,12 +90,14 @@ class Einsum {
       }
     }
     const size_t count = terms.size() - (arrow ? 1 : 0);
-    if (count != operands.size()) fail("\"", equation_, "\" is of ", count, count == 1 ? " operand" : " operands", ", got ", operands.size());
+    if (count != operands.size())
+      fail("\"", equation_, "\" is of ", count, count == 1 ? " operand" : " operands", ", got ", operands.size());
     for (size_t i = 0; i < count; ++i) {
       if (!operands[i].defined()) fail<UndefinedError>("operand ", i, " is undefined");
       const int rank = operands[i].rank(), named = static_cast<int>(terms[i].size()) - (open[i] ? 1 : 0);
       if (open[i] ? rank < named : rank != named)
-        fail_at(begins[i], "operand ", i, " ", operands[i].shape(), " has ", rank, " dims, its labels are ", named, open[i] ? " and \"...\"" : "");
+        fail_at(begins[i], "operand ", i, " ", operands[i].shape(), " has ", rank, " dims, its labels are ", named,
+                open[i] ? " and \"...\"" : "");
       ellipsis_ = std::max(ellipsis_, open[i] ? rank - named : 0);
       inputs_.push_back(spelled_out(terms[i], rank - named));
     }
@@ -116,7 +121,8 @@ class Einsum {
     Labels result;
     for (Label label : labels) {
       if (label != kEllipsis) result.push_back(label);
-      else for (int i = ellipsis - 1; i >= 0; --i) result.push_back(kEllipsis + i);
+      else
+        for (int i = ellipsis - 1; i >= 0; --i) result.push_back(kEllipsis + i);
     }
     return result;
   }
@@ -129,8 +135,8 @@ class Einsum {
         for (size_t e = 0; e < (j == i ? d : inputs_[j].size()); ++e) {
           const int64_t other = operands[j].shape()[static_cast<int>(e)];
           if (inputs_[j][e] != inputs_[i][d] || other == extent || (j != i && (other == 1 || extent == 1))) continue;
-          fail<ShapeError>("label ", name_of(inputs_[i][d]), " of \"", equation_, "\" is ", other, " in operand ", j, " ", operands[j].shape(), " and ", extent,
-                           " in operand ", i, " ", operands[i].shape());
+          fail<ShapeError>("label ", name_of(inputs_[i][d]), " of \"", equation_, "\" is ", other, " in operand ", j,
+                           " ", operands[j].shape(), " and ", extent, " in operand ", i, " ", operands[i].shape());
         }
       }
     }
@@ -227,7 +233,8 @@ class Einsum {
         shape.push_back(extent);
       };
       if (joined) join(joined);
-      else for (size_t i = 0; i < batch.size(); ++i) join(1);
+      else
+        for (size_t i = 0; i < batch.size(); ++i) join(1);
       join(rows), join(columns);
       return reshape(x.tensor, shape);
     };

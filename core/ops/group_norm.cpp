@@ -21,13 +21,15 @@ void infer_group_norm(Infer& op) {
   const int64_t groups = op.attributes.integer("groups");
   op.check_floating(0);
   op.check<ShapeError>(x.rank() >= 2, "needs x [batch, channels, …], got ", x.shape());
-  op.check<ValueError>(groups >= 1 && x.shape()[1] % groups == 0, "groups ", groups, " don't divide the ", x.shape()[1], " channels of x ", x.shape());
+  op.check<ValueError>(groups >= 1 && x.shape()[1] % groups == 0, "groups ", groups, " don't divide the ", x.shape()[1],
+                       " channels of x ", x.shape());
   for (int i = 1; i < 3; ++i) {
     const Tensor& numbers = op.input(i);
     const char* const name = i == 1 ? "weight " : "bias ";
-    op.check<ShapeError>(numbers.shape() == Shape{x.shape()[1]}, name, numbers.shape(), " for ", x.shape()[1], " channels of x ", x.shape());
-    op.check<DTypeError>(numbers.dtype() == x.dtype() || numbers.dtype() == statistics_type(x.dtype()), name, "is ", numbers.dtype(), ", x is ", x.dtype(),
-                         "; cast one with to()");
+    op.check<ShapeError>(numbers.shape() == Shape{x.shape()[1]}, name, numbers.shape(), " for ", x.shape()[1],
+                         " channels of x ", x.shape());
+    op.check<DTypeError>(numbers.dtype() == x.dtype() || numbers.dtype() == statistics_type(x.dtype()), name, "is ",
+                         numbers.dtype(), ", x is ", x.dtype(), "; cast one with to()");
   }
   output_like(op, x);
   op.output(Shape{x.shape()[0], groups}, statistics_type(x.dtype()));
@@ -61,7 +63,8 @@ Tensors group_norm_backward(const OpContext& op) {
   if (op.has_grad_output(1) || op.has_grad_output(2)) {  // d mean / dx = 1 / n, d variance / dx = 2 (x - mean) / n
     const Grouped at(op.input_shape(0), op.integer("groups"));
     const Tensor centred = at.images(widen(op.input(0))) - at.per_group(op.output(1));
-    const Tensor dx = at.per_group(op.grad_output(1)) / at.elements + at.per_group(op.grad_output(2)) * centred * (2 / at.elements);
+    const Tensor dx =
+        at.per_group(op.grad_output(1)) / at.elements + at.per_group(op.grad_output(2)) * centred * (2 / at.elements);
     result[0] = result[0] + to(reshape(dx, op.input_shape(0)), op.input_dtype(0));
   }
   return result;
@@ -73,24 +76,30 @@ Tensors second_grad(const OpContext& op) {
   const Shape& shape = op.input_shape(1);
   const Grouped at(shape, op.integer("groups"));
   const Tensor g = at.images(op.input(0)), x = at.images(op.input(1)), w = at.per_channel(op.input(2));
-  const Tensor r = at.per_group(rsqrt(op.input(4) + op.attribute("epsilon"))), n = (x - at.per_group(op.input(3))) * r, h = g * w;
-  const Tensor u = at.images(op.grad_output(0)), hw = at.per_channel(op.grad_output(1)), hb = at.per_channel(op.grad_output(2));
+  const Tensor r = at.per_group(rsqrt(op.input(4) + op.attribute("epsilon"))), n = (x - at.per_group(op.input(3))) * r,
+               h = g * w;
+  const Tensor u = at.images(op.grad_output(0)), hw = at.per_channel(op.grad_output(1)),
+               hb = at.per_channel(op.grad_output(2));
   const auto average = [](const Tensor& v) { return mean(v, {2, 3}, {.keepdim = true}); };
   const auto project = [&](const Tensor& v) { return v - average(v) - n * average(v * n); };
   const Tensor pu = project(u), ph = project(h);
   const Tensor grad_n = -r * (u * average(h * n) + h * average(u * n)) + g * hw;
   const Tensor grad_r = sum(u * ph, {2, 3}, {.keepdim = true});
-  return {reshape(r * pu * w + hw * n + hb, shape), reshape(r * project(grad_n) - grad_r * square(r) * n / at.elements, shape),
+  return {reshape(r * pu * w + hw * n + hb, shape),
+          reshape(r * project(grad_n) - grad_r * square(r) * n / at.elements, shape),
           reshape(sum(r * pu * g, {0, 3}), {shape[1]}), Tensor(), Tensor()};
 }
 
-Tensor call_group_norm(const char* name, const Arg& x, int64_t groups, const Tensor& weight, const Tensor& bias, double epsilon) {
+Tensor call_group_norm(const char* name, const Arg& x, int64_t groups, const Tensor& weight, const Tensor& bias,
+                       double epsilon) {
   static const Op& op = find_op("group_norm");
   const Tensor& tensor = x.tensor();
-  if (tensor.rank() < 2) throw ShapeError(detail::str(name, ": needs x [batch, channels, …], got ", tensor.shape()), user_line(x.where()));
+  if (tensor.rank() < 2)
+    throw ShapeError(detail::str(name, ": needs x [batch, channels, …], got ", tensor.shape()), user_line(x.where()));
   const TensorOptions options{.dtype = statistics_type(tensor.dtype()), .device = tensor.device()};
   const Shape numbers{tensor.shape()[1]};
-  const Tensor inputs[] = {tensor, weight.defined() ? weight : ones(numbers, options, x.where()), bias.defined() ? bias : zeros(numbers, options, x.where())};
+  const Tensor inputs[] = {tensor, weight.defined() ? weight : ones(numbers, options, x.where()),
+                           bias.defined() ? bias : zeros(numbers, options, x.where())};
   Tensor outputs[3];
   dispatch(op, inputs, {{"groups", groups}, {"epsilon", epsilon}}, outputs, x.where());
   return outputs[0];
@@ -99,9 +108,20 @@ Tensor call_group_norm(const char* name, const Arg& x, int64_t groups, const Ten
 }  // namespace
 
 void define_group_norm(OpTable& table) {
-  table.add({.name = "group_norm", .kind = OpKind::reduce, .inputs = 3, .outputs = 3, .infer = infer_group_norm, .grad = group_norm_backward,
-             .saved = in(0) | in(1) | out(1) | out(2), .onnx = "GroupNormalization"});
-  table.add({.name = "group_norm_grad", .kind = OpKind::reduce, .inputs = 5, .outputs = 3, .infer = infer_group_norm_grad, .grad = second_grad,
+  table.add({.name = "group_norm",
+             .kind = OpKind::reduce,
+             .inputs = 3,
+             .outputs = 3,
+             .infer = infer_group_norm,
+             .grad = group_norm_backward,
+             .saved = in(0) | in(1) | out(1) | out(2),
+             .onnx = "GroupNormalization"});
+  table.add({.name = "group_norm_grad",
+             .kind = OpKind::reduce,
+             .inputs = 5,
+             .outputs = 3,
+             .infer = infer_group_norm_grad,
+             .grad = second_grad,
              .saved = in(0) | in(1) | in(2) | in(3) | in(4)});
 }
 
@@ -111,7 +131,8 @@ Tensor group_norm(const Arg& x, int64_t groups, const Tensor& weight, const Tens
 
 Tensor instance_norm(const Arg& x, const Tensor& weight, const Tensor& bias, double epsilon) {
   const Tensor& tensor = x.tensor();
-  return call_group_norm("instance_norm", x, tensor.rank() >= 2 ? std::max<int64_t>(tensor.shape()[1], 1) : 1, weight, bias, epsilon);
+  return call_group_norm("instance_norm", x, tensor.rank() >= 2 ? std::max<int64_t>(tensor.shape()[1], 1) : 1, weight,
+                         bias, epsilon);
 }
 
 }  // namespace tandem

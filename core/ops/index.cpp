@@ -30,19 +30,22 @@ void infer_gather(Infer& op) {
   const int64_t dim = op.attributes.integer("dim");
   bool fits = x.rank() == index.rank();
   for (int i = 0; fits && i < x.rank(); ++i) fits = i == dim || index.shape()[i] <= x.shape()[i];
-  op.check<ShapeError>(fits, "index ", index.shape(), " must have the rank of x ", x.shape(), " and not exceed it in dims other than ", dim);
+  op.check<ShapeError>(fits, "index ", index.shape(), " must have the rank of x ", x.shape(),
+                       " and not exceed it in dims other than ", dim);
   op.output(index.shape(), x.dtype());
 }
 
 void infer_scatter_add(Infer& op) {
   const Tensor &x = op.input(0), &index = op.input(1);
   check_index(op, index, "index");
-  op.check<ShapeError>(x.shape() == index.shape(), "x ", x.shape(), " and index ", index.shape(), " must have one shape");
+  op.check<ShapeError>(x.shape() == index.shape(), "x ", x.shape(), " and index ", index.shape(),
+                       " must have one shape");
   const Shape& shape = op.attributes.integers("shape");
   const int64_t dim = op.attributes.integer("dim");
   bool fits = x.rank() == shape.size();
   for (int i = 0; fits && i < x.rank(); ++i) fits = i == dim || x.shape()[i] <= shape[i];
-  op.check<ShapeError>(fits, "x ", x.shape(), " must have the rank of the result ", shape, " and not exceed it in dims other than ", dim);
+  op.check<ShapeError>(fits, "x ", x.shape(), " must have the rank of the result ", shape,
+                       " and not exceed it in dims other than ", dim);
   op.output(shape, x.dtype());
 }
 
@@ -55,11 +58,12 @@ bool fits_but_for(const Shape& inner, const Shape& whole, int64_t dim) {
 void infer_scatter(Infer& op) {
   const Tensor &x = op.input(0), &index = op.input(1), &src = op.input(2);
   check_index(op, index, "index");
-  op.check<ShapeError>(src.shape() == index.shape() || src.rank() == 0, "src ", src.shape(), " and index ", index.shape(), " must have one shape");
+  op.check<ShapeError>(src.shape() == index.shape() || src.rank() == 0, "src ", src.shape(), " and index ",
+                       index.shape(), " must have one shape");
   op.check<DTypeError>(src.dtype() == x.dtype(), "src is ", src.dtype(), ", x is ", x.dtype(), "; cast one with to()");
   const int64_t dim = op.attributes.integer("dim");
-  op.check<ShapeError>(fits_but_for(index.shape(), x.shape(), dim), "index ", index.shape(), " must have the rank of x ", x.shape(),
-                       " and not exceed it in dims other than ", dim);
+  op.check<ShapeError>(fits_but_for(index.shape(), x.shape(), dim), "index ", index.shape(),
+                       " must have the rank of x ", x.shape(), " and not exceed it in dims other than ", dim);
   op.output(x.shape(), x.dtype());
 }
 
@@ -85,7 +89,8 @@ Tensors scatter_gradient(const OpContext& op) {
 
 void check_positions(const Infer& op, const Tensor& x, const Tensor& index) {
   check_index(op, index, "index");
-  op.check<ShapeError>(index.rank() == 1, "index must be [count], got ", index.shape(), "; take() has one of any shape");
+  op.check<ShapeError>(index.rank() == 1, "index must be [count], got ", index.shape(),
+                       "; take() has one of any shape");
   op.check<ShapeError>(x.rank() > 0, "x must have at least one dim, got []; unsqueeze it");
 }
 
@@ -103,7 +108,8 @@ void infer_index_add(Infer& op) {
   const int dim = static_cast<int>(op.attributes.integer("dim"));
   Shape shape = x.shape();
   shape[dim] = index.shape()[0];
-  op.check<ShapeError>(src.shape() == shape, "src is ", src.shape(), ", but x ", x.shape(), " and index ", index.shape(), " along dim ", dim, " need ", shape);
+  op.check<ShapeError>(src.shape() == shape, "src is ", src.shape(), ", but x ", x.shape(), " and index ",
+                       index.shape(), " along dim ", dim, " need ", shape);
   op.check<DTypeError>(src.dtype() == x.dtype(), "src is ", src.dtype(), ", x is ", x.dtype(), "; cast one with to()");
   op.output(x.shape(), x.dtype());
 }
@@ -119,53 +125,109 @@ void infer_one_hot(Infer& op) {
 }
 
 /// Zeros that take no memory.
-Tensor no_values(const Shape& shape, const Tensor& like) { return expand(zeros({}, {.dtype = like.dtype(), .device = like.device()}), shape); }
+Tensor no_values(const Shape& shape, const Tensor& like) {
+  return expand(zeros({}, {.dtype = like.dtype(), .device = like.device()}), shape);
+}
 
 Tensor embedding_grad(const Tensor& g, const Tensor& ids, int64_t count) {
   return dispatch(find_op("embedding_grad"), {g, ids}, {{"count", count}}, Where::current());
 }
 
 int checked_dim(const char* name, int64_t dim, int rank, Where where) {
-  if (dim < -rank || dim >= rank) throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for rank ", rank), user_line(where));
+  if (dim < -rank || dim >= rank)
+    throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for rank ", rank), user_line(where));
   return static_cast<int>(dim < 0 ? dim + rank : dim);
 }
 
 }  // namespace
 
 void define_index(OpTable& table) {
-  table.add({.name = "embedding", .kind = OpKind::index, .inputs = 2, .infer = infer_embedding,
-             .grad = [](const OpContext& op) { return Tensors{Tensor(), embedding_grad(op.grad_output(), op.input(0), op.input_shape(1)[0])}; },
-             .saved = in(0), .contiguous_inputs = true, .onnx = "Gather"});
-  table.add({.name = "embedding_grad", .kind = OpKind::index, .inputs = 2, .infer = infer_embedding_grad,
-             .grad = [](const OpContext& op) { return Tensors{embedding(op.input(1), op.grad_output()), Tensor()}; },
-             .saved = in(1), .contiguous_inputs = true});
-  table.add({.name = "gather", .kind = OpKind::index, .inputs = 2, .infer = infer_gather,
-             .grad = [](const OpContext& op) {
-               return Tensors{scatter_add(op.grad_output(), op.integer("dim"), op.input(1), op.input_shape(0)), Tensor()};
-             },
-             .saved = in(1), .contiguous_inputs = true, .onnx = "GatherElements"});
-  table.add({.name = "scatter_add", .kind = OpKind::index, .inputs = 2, .infer = infer_scatter_add,
-             .grad = [](const OpContext& op) { return Tensors{gather(op.grad_output(), op.integer("dim"), op.input(1)), Tensor()}; },
-             .saved = in(1), .contiguous_inputs = true, .onnx = "ScatterElements"});
-  table.add({.name = "scatter", .kind = OpKind::index, .inputs = 3, .infer = infer_scatter, .grad = scatter_gradient, .saved = in(1),
-             .contiguous_inputs = true, .onnx = "ScatterElements"});
-  table.add({.name = "index_select", .kind = OpKind::index, .inputs = 2, .infer = infer_index_select,
-             .grad = [](const OpContext& op) {
-               const Tensor g = op.grad_output();
-               return Tensors{index_add(no_values(op.input_shape(0), g), op.integer("dim"), op.input(1), g), Tensor()};
-             },
-             .saved = in(1), .contiguous_inputs = true, .onnx = "Gather"});
-  table.add({.name = "index_add", .kind = OpKind::index, .inputs = 3, .infer = infer_index_add,
-             .grad = [](const OpContext& op) {
-               const Tensor g = op.grad_output();
-               return Tensors{g, Tensor(), op.needs_grad(2) ? index_select(g, op.integer("dim"), op.input(1)) : Tensor()};
-             },
-             .saved = in(1)});
-  table.add({.name = "one_hot", .kind = OpKind::index, .infer = infer_one_hot, .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> inputs, const Attributes& attributes) {
-               const TensorOptions options{.dtype = int64, .device = inputs[0].device()};
-               return Tensors{to(unsqueeze(inputs[0], -1) == arange(0, attributes.integer("classes"), 1, options), int64)};
-             },
+  table.add({.name = "embedding",
+             .kind = OpKind::index,
+             .inputs = 2,
+             .infer = infer_embedding,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{Tensor(), embedding_grad(op.grad_output(), op.input(0), op.input_shape(1)[0])};
+                 },
+             .saved = in(0),
+             .contiguous_inputs = true,
+             .onnx = "Gather"});
+  table.add({.name = "embedding_grad",
+             .kind = OpKind::index,
+             .inputs = 2,
+             .infer = infer_embedding_grad,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{embedding(op.input(1), op.grad_output()), Tensor()};
+                 },
+             .saved = in(1),
+             .contiguous_inputs = true});
+  table.add(
+      {.name = "gather",
+       .kind = OpKind::index,
+       .inputs = 2,
+       .infer = infer_gather,
+       .grad =
+           [](const OpContext& op) {
+             return Tensors{scatter_add(op.grad_output(), op.integer("dim"), op.input(1), op.input_shape(0)), Tensor()};
+           },
+       .saved = in(1),
+       .contiguous_inputs = true,
+       .onnx = "GatherElements"});
+  table.add({.name = "scatter_add",
+             .kind = OpKind::index,
+             .inputs = 2,
+             .infer = infer_scatter_add,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{gather(op.grad_output(), op.integer("dim"), op.input(1)), Tensor()};
+                 },
+             .saved = in(1),
+             .contiguous_inputs = true,
+             .onnx = "ScatterElements"});
+  table.add({.name = "scatter",
+             .kind = OpKind::index,
+             .inputs = 3,
+             .infer = infer_scatter,
+             .grad = scatter_gradient,
+             .saved = in(1),
+             .contiguous_inputs = true,
+             .onnx = "ScatterElements"});
+  table.add(
+      {.name = "index_select",
+       .kind = OpKind::index,
+       .inputs = 2,
+       .infer = infer_index_select,
+       .grad =
+           [](const OpContext& op) {
+             const Tensor g = op.grad_output();
+             return Tensors{index_add(no_values(op.input_shape(0), g), op.integer("dim"), op.input(1), g), Tensor()};
+           },
+       .saved = in(1),
+       .contiguous_inputs = true,
+       .onnx = "Gather"});
+  table.add(
+      {.name = "index_add",
+       .kind = OpKind::index,
+       .inputs = 3,
+       .infer = infer_index_add,
+       .grad =
+           [](const OpContext& op) {
+             const Tensor g = op.grad_output();
+             return Tensors{g, Tensor(), op.needs_grad(2) ? index_select(g, op.integer("dim"), op.input(1)) : Tensor()};
+           },
+       .saved = in(1)});
+  table.add({.name = "one_hot",
+             .kind = OpKind::index,
+             .infer = infer_one_hot,
+             .contiguous_inputs = true,
+             .decompose =
+                 [](std::span<const Tensor> inputs, const Attributes& attributes) {
+                   const TensorOptions options{.dtype = int64, .device = inputs[0].device()};
+                   return Tensors{
+                       to(unsqueeze(inputs[0], -1) == arange(0, attributes.integer("classes"), 1, options), int64)};
+                 },
              .onnx = "OneHot"});
 }
 
@@ -176,12 +238,14 @@ Tensor embedding(const Arg& ids, const Tensor& weight) {
 
 Tensor gather(const Arg& x, int64_t dim, const Tensor& index) {
   static const Op& op = find_op("gather");
-  return dispatch(op, {x.tensor(), index}, {{"dim", checked_dim("gather", dim, x.tensor().rank(), x.where())}}, x.where());
+  return dispatch(op, {x.tensor(), index}, {{"dim", checked_dim("gather", dim, x.tensor().rank(), x.where())}},
+                  x.where());
 }
 
 Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Shape& shape) {
   static const Op& op = find_op("scatter_add");
-  return dispatch(op, {x.tensor(), index}, {{"dim", checked_dim("scatter_add", dim, shape.size(), x.where())}, {"shape", shape}}, x.where());
+  return dispatch(op, {x.tensor(), index},
+                  {{"dim", checked_dim("scatter_add", dim, shape.size(), x.where())}, {"shape", shape}}, x.where());
 }
 
 /// x with src in the places, or added there.
@@ -198,19 +262,23 @@ static Tensor scattered(const char* name, const Arg& x, int64_t dim, const Tenso
   return dispatch(op, {tensor, index, values}, {{"dim", d}, {"add", adds}}, x.where());
 }
 
-Tensor scatter(const Arg& x, int64_t dim, const Tensor& index, const Arg& src) { return scattered("scatter", x, dim, index, src, false); }
+Tensor scatter(const Arg& x, int64_t dim, const Tensor& index, const Arg& src) {
+  return scattered("scatter", x, dim, index, src, false);
+}
 Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src) {
   return scattered("scatter_add", x, dim, index, {src, x.where()}, true);
 }
 
 Tensor index_select(const Arg& x, int64_t dim, const Tensor& index) {
   static const Op& op = find_op("index_select");
-  return dispatch(op, {x.tensor(), index}, {{"dim", checked_dim("index_select", dim, std::max(x.tensor().rank(), 1), x.where())}}, x.where());
+  return dispatch(op, {x.tensor(), index},
+                  {{"dim", checked_dim("index_select", dim, std::max(x.tensor().rank(), 1), x.where())}}, x.where());
 }
 
 Tensor index_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src) {
   static const Op& op = find_op("index_add");
-  return dispatch(op, {x.tensor(), index, src}, {{"dim", checked_dim("index_add", dim, std::max(x.tensor().rank(), 1), x.where())}}, x.where());
+  return dispatch(op, {x.tensor(), index, src},
+                  {{"dim", checked_dim("index_add", dim, std::max(x.tensor().rank(), 1), x.where())}}, x.where());
 }
 
 Tensor take(const Arg& x, const Tensor& index, int64_t dim) {
@@ -222,7 +290,8 @@ Tensor take(const Arg& x, const Tensor& index, int64_t dim) {
   Shape shape;
   for (int i = 0; i < tensor.rank(); ++i) {
     if (i != d) shape.push_back(tensor.shape()[i]);
-    else for (int64_t extent : index.shape()) shape.push_back(extent);
+    else
+      for (int64_t extent : index.shape()) shape.push_back(extent);
   }
   return reshape(picked, shape);
 }

@@ -16,7 +16,8 @@ void infer_cross_entropy(Infer& op) {
   op.check_floating(0);
   op.check<ShapeError>(x.rank() == 2 && labels.rank() == 1 && x.shape()[0] == labels.shape()[0],
                        "needs logits [batch, classes] and labels [batch], got ", x.shape(), " and ", labels.shape());
-  op.check<DTypeError>(labels.dtype() == int64, "labels must be int64, got ", labels.dtype(), "; cast them with to(int64)");
+  op.check<DTypeError>(labels.dtype() == int64, "labels must be int64, got ", labels.dtype(),
+                       "; cast them with to(int64)");
   op.output(Shape{}, x.dtype());
   op.output(labels.shape(), wide(x.dtype()));
 }
@@ -66,20 +67,37 @@ Tensors second_grad(const OpContext& op) {
   const Tensor u = valid.defined() ? where(unsqueeze(valid, 1), op.grad_output(), 0) : op.grad_output();
   const Tensor p = softmax(x, 1);
   const Tensor hit = where(at_label(labels, x.shape()[1]), p - 1, p);
-  return {over_count(sum(u * hit), x, valid), p * (u - sum(u * p, 1, {.keepdim = true})) * over_count(g, x, valid), Tensor(), Tensor()};
+  return {over_count(sum(u * hit), x, valid), p * (u - sum(u * p, 1, {.keepdim = true})) * over_count(g, x, valid),
+          Tensor(), Tensor()};
 }
 
 }  // namespace
 
 void define_loss(OpTable& table) {
-  table.add({.name = "cross_entropy", .kind = OpKind::reduce, .inputs = 2, .outputs = 2, .infer = infer_cross_entropy,
-             .grad = [](const OpContext& op) {
-               return Tensors{dispatch(find_op("cross_entropy_grad"), {op.grad_output(), op.input(0), op.input(1), op.output(1)}, op.attributes(), Where::current()),
-                              Tensor()};
-             },
-             .saved = in(0) | in(1) | out(1), .contiguous_inputs = true, .decompose = decompose, .onnx = "SoftmaxCrossEntropyLoss"});
-  table.add({.name = "cross_entropy_grad", .kind = OpKind::reduce, .inputs = 4, .infer = infer_cross_entropy_grad, .grad = second_grad,
-             .saved = in(0) | in(1) | in(2), .contiguous_inputs = true, .decompose = decompose_grad});
+  table.add({.name = "cross_entropy",
+             .kind = OpKind::reduce,
+             .inputs = 2,
+             .outputs = 2,
+             .infer = infer_cross_entropy,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{dispatch(find_op("cross_entropy_grad"),
+                                           {op.grad_output(), op.input(0), op.input(1), op.output(1)}, op.attributes(),
+                                           Where::current()),
+                                  Tensor()};
+                 },
+             .saved = in(0) | in(1) | out(1),
+             .contiguous_inputs = true,
+             .decompose = decompose,
+             .onnx = "SoftmaxCrossEntropyLoss"});
+  table.add({.name = "cross_entropy_grad",
+             .kind = OpKind::reduce,
+             .inputs = 4,
+             .infer = infer_cross_entropy_grad,
+             .grad = second_grad,
+             .saved = in(0) | in(1) | in(2),
+             .contiguous_inputs = true,
+             .decompose = decompose_grad});
   table.at("cross_entropy").autocast = AutocastRule::widen;
 }
 
@@ -90,7 +108,8 @@ Tensor fused_cross_entropy(const Arg& logits, const Tensor& labels, std::optiona
   static const Op& op = find_op("cross_entropy");
   const Tensor inputs[] = {logits.tensor(), labels};
   Tensor outputs[2];
-  dispatch(op, inputs, ignore_index ? Attributes{{"ignore_index", *ignore_index}} : Attributes(), outputs, logits.where());
+  dispatch(op, inputs, ignore_index ? Attributes{{"ignore_index", *ignore_index}} : Attributes(), outputs,
+           logits.where());
   return outputs[0];
 }
 
@@ -101,7 +120,8 @@ Tensor reduced(const char* name, const Tensor& loss, Reduction reduction, DType 
     case Reduction::none: return to(loss, type);
     case Reduction::batchmean: break;
   }
-  throw ValueError(detail::str(name, ": Reduction::batchmean is for kl_div; use mean, sum or none"), user_line(x.where()));
+  throw ValueError(detail::str(name, ": Reduction::batchmean is for kl_div; use mean, sum or none"),
+                   user_line(x.where()));
 }
 
 /// Scores as [rows, classes], and labels as [rows].
@@ -112,10 +132,12 @@ struct Rows {
     Shape expected = shape;
     if (shape.size() > 0) expected.erase(shape.size() > 1 ? 1 : 0);
     if (shape.size() == 0 || labels.shape() != expected)
-      throw ShapeError(detail::str(name, ": needs ", what, " [batch, classes, d1..] and labels [batch, d1..], got ", shape, " and ", labels.shape()),
+      throw ShapeError(detail::str(name, ": needs ", what, " [batch, classes, d1..] and labels [batch, d1..], got ",
+                                   shape, " and ", labels.shape()),
                        user_line(x.where()));
     if (labels.dtype() != int64)
-      throw DTypeError(detail::str(name, ": labels must be int64, got ", labels.dtype(), "; cast them with to(int64)"), user_line(x.where()));
+      throw DTypeError(detail::str(name, ": labels must be int64, got ", labels.dtype(), "; cast them with to(int64)"),
+                       user_line(x.where()));
     if (shape.size() == 2) return;
     const int64_t classes = shape[shape.size() > 1 ? 1 : 0];
     scores = reshape(shape.size() > 1 ? movedim(scores, 1, -1) : scores, {labels.numel(), classes});
@@ -126,12 +148,14 @@ struct Rows {
 Tensor checked_weight(const char* name, const Tensor& weight, int64_t classes, DType type, const Arg& x) {
   if (!weight.defined()) return weight;
   if (weight.shape() != Shape{classes})
-    throw ShapeError(detail::str(name, ": weight ", weight.shape(), " for ", classes, " classes"), user_line(x.where()));
+    throw ShapeError(detail::str(name, ": weight ", weight.shape(), " for ", classes, " classes"),
+                     user_line(x.where()));
   return to(weight, type);
 }
 
 /// What -log p of the labels comes to, of log p [rows, classes]; `shape` is that of the labels as the user has them.
-Tensor label_loss(const char* name, const Tensor& log_p, const Tensor& labels, const CrossEntropyOptions& options, const Shape& shape, DType type, const Arg& x) {
+Tensor label_loss(const char* name, const Tensor& log_p, const Tensor& labels, const CrossEntropyOptions& options,
+                  const Shape& shape, DType type, const Arg& x) {
   const int64_t classes = log_p.shape()[1];
   const Tensor weight = checked_weight(name, options.weight, classes, log_p.dtype(), x);
   const Tensor valid = options.ignore_index ? labels != *options.ignore_index : Tensor();
@@ -155,12 +179,15 @@ Tensor label_loss(const char* name, const Tensor& log_p, const Tensor& labels, c
 Tensor probability_loss(const Arg& logits, const Tensor& target, const CrossEntropyOptions& options) {
   const Tensor& x = logits.tensor();
   if (options.ignore_index)
-    throw ValueError("cross_entropy: ignore_index is for labels that are class ids; give rows of probabilities weight 0 instead", user_line(logits.where()));
+    throw ValueError(
+        "cross_entropy: ignore_index is for labels that are class ids; give rows of probabilities weight 0 instead",
+        user_line(logits.where()));
   const DType type = wide(x.dtype());
   const int dim = x.rank() > 1 ? 1 : 0;
   const int64_t classes = x.shape()[dim];
   Tensor p = to(target, type);
-  if (options.label_smoothing > 0) p = p * (1 - options.label_smoothing) + options.label_smoothing / static_cast<double>(classes);
+  if (options.label_smoothing > 0)
+    p = p * (1 - options.label_smoothing) + options.label_smoothing / static_cast<double>(classes);
   Tensor terms = p * log_softmax(to(x, type), dim);
   if (const Tensor weight = checked_weight("cross_entropy", options.weight, classes, type, logits); weight.defined()) {
     Shape shape = Shape::filled(x.rank() - dim, 1);
@@ -178,11 +205,13 @@ struct Operands {
 Operands operands_of(const char* name, const Arg& x, const Arg& target) {
   const Tensor &a = x.tensor(), &b = target.tensor();
   if (target.is_tensor() && a.shape() != b.shape())
-    throw ShapeError(detail::str(name, ": x ", a.shape(), " and target ", b.shape(), " must have one shape; reshape or expand one where they are meant to broadcast"),
+    throw ShapeError(detail::str(name, ": x ", a.shape(), " and target ", b.shape(),
+                                 " must have one shape; reshape or expand one where they are meant to broadcast"),
                      user_line(x.where()));
   const DType type = target.is_tensor() ? promote(a.dtype(), b.dtype()) : a.dtype();
   if (!is_floating(type))
-    throw DTypeError(detail::str(name, ": needs floating operands, got ", a.dtype(), "; cast them with to(float32)"), user_line(x.where()));
+    throw DTypeError(detail::str(name, ": needs floating operands, got ", a.dtype(), "; cast them with to(float32)"),
+                     user_line(x.where()));
   return {to(a, wide(type)), to(b, wide(type)), type};
 }
 
@@ -192,18 +221,24 @@ Tensor cross_entropy(const Arg& logits, const Tensor& labels) { return cross_ent
 
 Tensor cross_entropy(const Arg& logits, const Tensor& labels, const CrossEntropyOptions& options) {
   const Tensor& x = logits.tensor();
-  const bool mean_of_rows = !options.weight.defined() && options.label_smoothing == 0 && options.reduction == Reduction::mean &&
-                            (!options.ignore_index || x.device().is_cpu());
-  if (!labels.defined() || (mean_of_rows && x.rank() == 2 && labels.rank() == 1)) return fused_cross_entropy(logits, labels, options.ignore_index);
+  const bool mean_of_rows = !options.weight.defined() && options.label_smoothing == 0 &&
+                            options.reduction == Reduction::mean && (!options.ignore_index || x.device().is_cpu());
+  if (!labels.defined() || (mean_of_rows && x.rank() == 2 && labels.rank() == 1))
+    return fused_cross_entropy(logits, labels, options.ignore_index);
   const WhereScope scope(logits.where());
   if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1))
-    throw ValueError(detail::str("cross_entropy: label_smoothing ", options.label_smoothing, " must be between 0 and 1"), user_line(logits.where()));
+    throw ValueError(
+        detail::str("cross_entropy: label_smoothing ", options.label_smoothing, " must be between 0 and 1"),
+        user_line(logits.where()));
   if (is_floating(labels.dtype()) && labels.shape() == x.shape()) return probability_loss(logits, labels, options);
   const Rows rows("cross_entropy", "logits", logits, labels);
   if (mean_of_rows) return fused_cross_entropy(rows.scores, rows.labels, options.ignore_index);
   if (!is_floating(x.dtype()))
-    throw DTypeError(detail::str("cross_entropy: logits must be floating, got ", x.dtype(), "; cast them with to(float32)"), user_line(logits.where()));
-  return label_loss("cross_entropy", log_softmax(to(rows.scores, wide(x.dtype())), 1), rows.labels, options, labels.shape(), x.dtype(), logits);
+    throw DTypeError(
+        detail::str("cross_entropy: logits must be floating, got ", x.dtype(), "; cast them with to(float32)"),
+        user_line(logits.where()));
+  return label_loss("cross_entropy", log_softmax(to(rows.scores, wide(x.dtype())), 1), rows.labels, options,
+                    labels.shape(), x.dtype(), logits);
 }
 
 Tensor nll_loss(const Arg& log_probabilities, const Tensor& labels, const NllOptions& options) {
@@ -211,8 +246,8 @@ Tensor nll_loss(const Arg& log_probabilities, const Tensor& labels, const NllOpt
   const Tensor& x = log_probabilities.tensor();
   const Rows rows("nll_loss", "log-probabilities", log_probabilities, labels);
   return label_loss("nll_loss", to(rows.scores, wide(x.dtype())), rows.labels,
-                    {.weight = options.weight, .ignore_index = options.ignore_index, .reduction = options.reduction}, labels.shape(), x.dtype(),
-                    log_probabilities);
+                    {.weight = options.weight, .ignore_index = options.ignore_index, .reduction = options.reduction},
+                    labels.shape(), x.dtype(), log_probabilities);
 }
 
 Tensor mse_loss(const Arg& x, const Arg& target, LossOptions options) {
@@ -230,18 +265,24 @@ Tensor l1_loss(const Arg& x, const Arg& target, LossOptions options) {
 Tensor huber_loss(const Arg& x, const Arg& target, HuberOptions options) {
   const WhereScope scope(x.where());
   const auto [a, b, type] = operands_of("huber_loss", x, target);
-  if (!(options.delta > 0)) throw ValueError(detail::str("huber_loss: delta ", options.delta, " must be positive"), user_line(x.where()));
+  if (!(options.delta > 0))
+    throw ValueError(detail::str("huber_loss: delta ", options.delta, " must be positive"), user_line(x.where()));
   const Tensor d = abs(a - b);
-  return reduced("huber_loss", tandem::where(d < options.delta, square(d) * 0.5, (d - 0.5 * options.delta) * options.delta), options.reduction, type, x);
+  return reduced("huber_loss",
+                 tandem::where(d < options.delta, square(d) * 0.5, (d - 0.5 * options.delta) * options.delta),
+                 options.reduction, type, x);
 }
 
 Tensor smooth_l1_loss(const Arg& x, const Arg& target, SmoothL1Options options) {
   const WhereScope scope(x.where());
   const auto [a, b, type] = operands_of("smooth_l1_loss", x, target);
-  if (!(options.beta >= 0)) throw ValueError(detail::str("smooth_l1_loss: beta ", options.beta, " must not be negative"), user_line(x.where()));
+  if (!(options.beta >= 0))
+    throw ValueError(detail::str("smooth_l1_loss: beta ", options.beta, " must not be negative"), user_line(x.where()));
   const Tensor d = abs(a - b);
   if (options.beta == 0) return reduced("smooth_l1_loss", d, options.reduction, type, x);
-  return reduced("smooth_l1_loss", tandem::where(d < options.beta, square(d) * (0.5 / options.beta), d - 0.5 * options.beta), options.reduction, type, x);
+  return reduced("smooth_l1_loss",
+                 tandem::where(d < options.beta, square(d) * (0.5 / options.beta), d - 0.5 * options.beta),
+                 options.reduction, type, x);
 }
 
 Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEntropyOptions& options) {

@@ -15,9 +15,10 @@ struct LossOptions {
   Reduction reduction = Reduction::mean;
 };
 struct CrossEntropyOptions {
-  Tensor weight = {};                         ///< [classes]; mean is then the weighted mean
-  std::optional<int64_t> ignore_index = {};   ///< rows with this label count for nothing (PyTorch: -100, without being asked)
-  double label_smoothing = 0;                 ///< this part of each label is spread over all classes (Szegedy 2016)
+  Tensor weight = {};  ///< [classes]; mean is then the weighted mean
+  std::optional<int64_t> ignore_index =
+      {};                      ///< rows with this label count for nothing (PyTorch: -100, without being asked)
+  double label_smoothing = 0;  ///< this part of each label is spread over all classes (Szegedy 2016)
   Reduction reduction = Reduction::mean;
 };
 /// -log softmax(logits)[label] of logits [batch, classes, d1..] or [classes] at int64 labels [batch, d1..]. Labels of the

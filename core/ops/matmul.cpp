@@ -8,7 +8,8 @@ namespace {
 
 void infer_matmul(Infer& op) {
   const Tensor &a = op.input(0), &b = op.input(1);
-  op.check<DTypeError>(a.dtype() == b.dtype(), "operands of different dtypes: ", a.dtype(), " and ", b.dtype(), "; cast one with to()");
+  op.check<DTypeError>(a.dtype() == b.dtype(), "operands of different dtypes: ", a.dtype(), " and ", b.dtype(),
+                       "; cast one with to()");
   const int ra = a.rank(), rb = b.rank();
   const int64_t k = a.shape()[ra - 1], kb = b.shape()[rb - 2];
   op.check<ShapeError>(k == kb, "inner dimensions differ: ", a.shape(), " x ", b.shape(), " (", k, " and ", kb, ")");
@@ -17,7 +18,8 @@ void infer_matmul(Infer& op) {
   for (int i = 0; i < batch; ++i) {
     const int ia = i - (batch - (ra - 2)), ib = i - (batch - (rb - 2));
     const int64_t ea = ia >= 0 ? a.shape()[ia] : 1, eb = ib >= 0 ? b.shape()[ib] : 1;
-    op.check<ShapeError>(ea == eb || ea == 1 || eb == 1, "batch dims don't broadcast: ", a.shape(), " x ", b.shape(), " (", ea, " and ", eb, ")");
+    op.check<ShapeError>(ea == eb || ea == 1 || eb == 1, "batch dims don't broadcast: ", a.shape(), " x ", b.shape(),
+                         " (", ea, " and ", eb, ")");
     shape.push_back(ea == 1 ? eb : ea);
   }
   shape.push_back(a.shape()[ra - 2]);
@@ -47,13 +49,17 @@ Tensors matmul_grad(const OpContext& op) {
 
 void infer_linear(Infer& op) {
   const Tensor &x = op.input(0), &w = op.input(1);
-  op.check<ShapeError>(x.rank() >= 1 && w.rank() == 2, "needs x [.., in] and weight [out, in], got ", x.shape(), " and ", w.shape());
-  op.check<DTypeError>(x.dtype() == w.dtype(), "operands of different dtypes: ", x.dtype(), " and ", w.dtype(), "; cast one with to()");
+  op.check<ShapeError>(x.rank() >= 1 && w.rank() == 2, "needs x [.., in] and weight [out, in], got ", x.shape(),
+                       " and ", w.shape());
+  op.check<DTypeError>(x.dtype() == w.dtype(), "operands of different dtypes: ", x.dtype(), " and ", w.dtype(),
+                       "; cast one with to()");
   op.check_floating(0);
   const int64_t width = x.shape().back();
-  op.check<ShapeError>(width == w.shape()[1], "inner dimensions differ: ", x.shape(), " x weight ", w.shape(), " (", width, " and ", w.shape()[1], ")");
+  op.check<ShapeError>(width == w.shape()[1], "inner dimensions differ: ", x.shape(), " x weight ", w.shape(), " (",
+                       width, " and ", w.shape()[1], ")");
   if (op.inputs.size() > 2) {
-    op.check<ShapeError>(op.input(2).shape() == Shape{w.shape()[0]}, "bias ", op.input(2).shape(), " for ", w.shape()[0], " outputs");
+    op.check<ShapeError>(op.input(2).shape() == Shape{w.shape()[0]}, "bias ", op.input(2).shape(), " for ",
+                         w.shape()[0], " outputs");
     op.check<DTypeError>(op.input(2).dtype() == x.dtype(), "bias is ", op.input(2).dtype(), ", x is ", x.dtype());
   }
   Shape shape = x.shape();
@@ -90,10 +96,21 @@ Tensors decompose_linear(std::span<const Tensor> inputs, const Attributes&) {
 }  // namespace
 
 void define_matmul(OpTable& table) {
-  table.add({.name = "matmul", .kind = OpKind::contract, .inputs = 2, .infer = infer_matmul, .grad = matmul_grad,
-             .saved = in(0) | in(1), .onnx = "MatMul"});
-  table.add({.name = "linear", .kind = OpKind::contract, .inputs = kVariadic, .infer = infer_linear, .grad = linear_grad,
-             .saved = in(0) | in(1), .decompose = decompose_linear, .onnx = "Gemm"});
+  table.add({.name = "matmul",
+             .kind = OpKind::contract,
+             .inputs = 2,
+             .infer = infer_matmul,
+             .grad = matmul_grad,
+             .saved = in(0) | in(1),
+             .onnx = "MatMul"});
+  table.add({.name = "linear",
+             .kind = OpKind::contract,
+             .inputs = kVariadic,
+             .infer = infer_linear,
+             .grad = linear_grad,
+             .saved = in(0) | in(1),
+             .decompose = decompose_linear,
+             .onnx = "Gemm"});
   for (const char* name : {"matmul", "linear"}) table.at(name).autocast = AutocastRule::lower;
 }
 
@@ -102,12 +119,15 @@ Tensor matmul(const Arg& a, const Arg& b) {
   const Tensor &x = a.tensor(), &y = b.tensor();
   const Where where = a.where();
   if (x.rank() == 0 || y.rank() == 0)
-    throw ShapeError(detail::str("matmul: needs vectors or matrices, got ", x.shape(), " and ", y.shape(), "; use * to scale"), user_line(where));
+    throw ShapeError(
+        detail::str("matmul: needs vectors or matrices, got ", x.shape(), " and ", y.shape(), "; use * to scale"),
+        user_line(where));
   if (x.rank() > 1 && y.rank() > 1) return dispatch(op, {x, y}, {}, where);
   // Vectors are rows on the left and columns on the right, and their dim is dropped again.
   if (x.shape().back() != y.shape()[std::max(y.rank() - 2, 0)])
-    throw ShapeError(detail::str("matmul: inner dimensions differ: ", x.shape(), " x ", y.shape(), " (", x.shape().back(), " and ",
-                                 y.shape()[std::max(y.rank() - 2, 0)], ")"), user_line(where));
+    throw ShapeError(detail::str("matmul: inner dimensions differ: ", x.shape(), " x ", y.shape(), " (",
+                                 x.shape().back(), " and ", y.shape()[std::max(y.rank() - 2, 0)], ")"),
+                     user_line(where));
   const Tensor left = x.rank() == 1 ? unsqueeze(a, 0) : x, right = y.rank() == 1 ? unsqueeze(b, 1) : y;
   Tensor result = dispatch(op, {left, right}, {}, where);
   if (y.rank() == 1) result = squeeze({result, where}, -1);
@@ -118,7 +138,9 @@ Tensor matmul(const Arg& a, const Arg& b) {
 Tensor bmm(const Arg& a, const Arg& b) {
   const Shape &x = a.tensor().shape(), &y = b.tensor().shape();
   if (x.size() != 3 || y.size() != 3 || x[0] != y[0])
-    throw ShapeError(detail::str("bmm: needs [batch, m, k] and [batch, k, n], got ", x, " and ", y, "; matmul broadcasts batches"), user_line(a.where()));
+    throw ShapeError(
+        detail::str("bmm: needs [batch, m, k] and [batch, k, n], got ", x, " and ", y, "; matmul broadcasts batches"),
+        user_line(a.where()));
   return matmul(a, b);
 }
 
@@ -132,7 +154,8 @@ Tensor dot(const Arg& a, const Arg& b) {
 Tensor outer(const Arg& a, const Arg& b) {
   const Tensor &x = a.tensor(), &y = b.tensor();
   if (x.rank() != 1 || y.rank() != 1)
-    throw ShapeError(detail::str("outer: needs two vectors, got ", x.shape(), " and ", y.shape()), user_line(a.where()));
+    throw ShapeError(detail::str("outer: needs two vectors, got ", x.shape(), " and ", y.shape()),
+                     user_line(a.where()));
   return mul({unsqueeze(a, 1), a.where()}, b);
 }
 

@@ -28,9 +28,10 @@ void infer_layer_norm(Infer& op) {
   op.check_floating(0);
   op.check<ShapeError>(x.rank() >= 1, "needs at least one dim, got ", x.shape());
   for (int i = 1; i < 3; ++i) {
-    op.check<ShapeError>(op.input(i).shape() == Shape{x.shape().back()}, i == 1 ? "weight " : "bias ", op.input(i).shape(), " for rows of ",
-                         x.shape().back(), " in ", x.shape());
-    op.check<DTypeError>(op.input(i).dtype() == x.dtype(), i == 1 ? "weight is " : "bias is ", op.input(i).dtype(), ", x is ", x.dtype());
+    op.check<ShapeError>(op.input(i).shape() == Shape{x.shape().back()}, i == 1 ? "weight " : "bias ",
+                         op.input(i).shape(), " for rows of ", x.shape().back(), " in ", x.shape());
+    op.check<DTypeError>(op.input(i).dtype() == x.dtype(), i == 1 ? "weight is " : "bias is ", op.input(i).dtype(),
+                         ", x is ", x.dtype());
   }
   op.output(x.shape(), x.dtype());
   op.output(rows_of(x.shape()), statistics_type(x.dtype()));
@@ -53,7 +54,8 @@ Tensors decompose_layer_norm(std::span<const Tensor> inputs, const Attributes& a
 }
 
 /// With n = (x - mean) rstd and h = g w: dx = rstd (h - mean(h) - n mean(h n)), dw = sum(g n), db = sum(g).
-Tensors layer_norm_backward(const Tensor& g16, const Tensor& x16, const Tensor& w16, const Tensor& mean, const Tensor& rstd) {
+Tensors layer_norm_backward(const Tensor& g16, const Tensor& x16, const Tensor& w16, const Tensor& mean,
+                            const Tensor& rstd) {
   const Tensor g = widen(g16), x = widen(x16);
   const Tensor r = unsqueeze(rstd, -1);
   const Tensor n = (x - unsqueeze(mean, -1)) * r;
@@ -100,7 +102,8 @@ void infer_rms_norm(Infer& op) {
   const Tensor& x = op.input(0);
   op.check_floating(0);
   op.check<ShapeError>(x.rank() >= 1, "needs at least one dim, got ", x.shape());
-  op.check<ShapeError>(op.input(1).shape() == Shape{x.shape().back()}, "weight ", op.input(1).shape(), " for rows of ", x.shape().back(), " in ", x.shape());
+  op.check<ShapeError>(op.input(1).shape() == Shape{x.shape().back()}, "weight ", op.input(1).shape(), " for rows of ",
+                       x.shape().back(), " in ", x.shape());
   op.check<DTypeError>(op.input(1).dtype() == x.dtype(), "weight is ", op.input(1).dtype(), ", x is ", x.dtype());
   op.output(x.shape(), x.dtype());
   op.output(rows_of(x.shape()), statistics_type(x.dtype()));
@@ -129,7 +132,8 @@ Tensors rms_norm_grad(const OpContext& op) {
   if (op.has_grad_output(1)) {  // d rstd / dx = -rstd^3 x / width
     const Tensor r = unsqueeze(op.output(1), -1);
     const double width = static_cast<double>(op.input_shape(0).back());
-    result[0] = result[0] - to(unsqueeze(op.grad_output(1), -1) * (r * r * r) * widen(op.input(0)) / width, op.input_dtype(0));
+    result[0] =
+        result[0] - to(unsqueeze(op.grad_output(1), -1) * (r * r * r) * widen(op.input(0)) / width, op.input_dtype(0));
   }
   return result;
 }
@@ -154,23 +158,54 @@ void define_group_norm(OpTable& table);
 void define_norm(OpTable& table) {
   define_batch_norm(table);
   define_group_norm(table);
-  table.add({.name = "layer_norm", .kind = OpKind::reduce, .inputs = 3, .outputs = 3, .infer = infer_layer_norm,
-             .grad = [](const OpContext& op) {
-               const Tensor inputs[] = {op.grad_output(), op.input(0), op.input(1), op.output(1), op.output(2)};
-               Tensors result = dispatch_all(find_op("layer_norm_grad"), inputs, {}, Where::current());
-               add_statistics_grad(op, result[0]);
-               return result;
-             },
-             .saved = in(0) | in(1) | out(1) | out(2), .contiguous_inputs = true, .decompose = decompose_layer_norm,
+  table.add({.name = "layer_norm",
+             .kind = OpKind::reduce,
+             .inputs = 3,
+             .outputs = 3,
+             .infer = infer_layer_norm,
+             .grad =
+                 [](const OpContext& op) {
+                   const Tensor inputs[] = {op.grad_output(), op.input(0), op.input(1), op.output(1), op.output(2)};
+                   Tensors result = dispatch_all(find_op("layer_norm_grad"), inputs, {}, Where::current());
+                   add_statistics_grad(op, result[0]);
+                   return result;
+                 },
+             .saved = in(0) | in(1) | out(1) | out(2),
+             .contiguous_inputs = true,
+             .decompose = decompose_layer_norm,
              .onnx = "LayerNormalization"});
-  table.add({.name = "layer_norm_grad", .kind = OpKind::reduce, .inputs = 5, .outputs = 3, .infer = infer_layer_norm_grad,
-             .grad = layer_norm_second_grad, .saved = in(0) | in(1) | in(2) | in(3) | in(4), .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> i, const Attributes&) { return layer_norm_backward(i[0], i[1], i[2], i[3], i[4]); }});
-  table.add({.name = "rms_norm", .kind = OpKind::reduce, .inputs = 2, .outputs = 2, .infer = infer_rms_norm, .grad = rms_norm_grad,
-             .saved = in(0) | in(1) | out(1), .contiguous_inputs = true, .decompose = decompose_rms_norm, .onnx = "RMSNormalization"});
-  table.add({.name = "rms_norm_grad", .kind = OpKind::reduce, .inputs = 4, .outputs = 2, .infer = infer_rms_norm_grad,
-             .grad = rms_norm_second_grad, .saved = in(0) | in(1) | in(2) | in(3), .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> i, const Attributes&) { return rms_norm_backward(i[0], i[1], i[2], i[3]); }});
+  table.add({.name = "layer_norm_grad",
+             .kind = OpKind::reduce,
+             .inputs = 5,
+             .outputs = 3,
+             .infer = infer_layer_norm_grad,
+             .grad = layer_norm_second_grad,
+             .saved = in(0) | in(1) | in(2) | in(3) | in(4),
+             .contiguous_inputs = true,
+             .decompose = [](std::span<const Tensor> i, const Attributes&) {
+               return layer_norm_backward(i[0], i[1], i[2], i[3], i[4]);
+             }});
+  table.add({.name = "rms_norm",
+             .kind = OpKind::reduce,
+             .inputs = 2,
+             .outputs = 2,
+             .infer = infer_rms_norm,
+             .grad = rms_norm_grad,
+             .saved = in(0) | in(1) | out(1),
+             .contiguous_inputs = true,
+             .decompose = decompose_rms_norm,
+             .onnx = "RMSNormalization"});
+  table.add({.name = "rms_norm_grad",
+             .kind = OpKind::reduce,
+             .inputs = 4,
+             .outputs = 2,
+             .infer = infer_rms_norm_grad,
+             .grad = rms_norm_second_grad,
+             .saved = in(0) | in(1) | in(2) | in(3),
+             .contiguous_inputs = true,
+             .decompose = [](std::span<const Tensor> i, const Attributes&) {
+               return rms_norm_backward(i[0], i[1], i[2], i[3]);
+             }});
   for (const char* name : {"layer_norm", "rms_norm"}) table.at(name).autocast = AutocastRule::widen;
 }
 

@@ -23,7 +23,8 @@ struct BatchNormOptions {
 Tensor batch_norm(const Arg& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight = {},
                   const Tensor& bias = {}, const BatchNormOptions& options = {});
 /// The same over each of `groups` groups of channels of each image on its own (Wu & He 2018).
-Tensor group_norm(const Arg& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {}, double epsilon = 1e-5);
+Tensor group_norm(const Arg& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
+                  double epsilon = 1e-5);
 /// And over each channel of each image (Ulyanov et al. 2016).
 Tensor instance_norm(const Arg& x, const Tensor& weight = {}, const Tensor& bias = {}, double epsilon = 1e-5);
 

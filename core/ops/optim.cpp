@@ -10,9 +10,10 @@ namespace {
 void check_update(const Infer& op, int tensors) {
   op.check_floating(0);
   for (int i = 1; i < tensors; ++i) {
-    op.check<ShapeError>(op.input(i).shape() == op.input(0).shape(), "operand ", i, " ", op.input(i).shape(), " doesn't match the parameter ",
-                         op.input(0).shape());
-    op.check<DTypeError>(op.input(i).dtype() == op.input(0).dtype(), "operand ", i, " is ", op.input(i).dtype(), ", the parameter ", op.input(0).dtype());
+    op.check<ShapeError>(op.input(i).shape() == op.input(0).shape(), "operand ", i, " ", op.input(i).shape(),
+                         " doesn't match the parameter ", op.input(0).shape());
+    op.check<DTypeError>(op.input(i).dtype() == op.input(0).dtype(), "operand ", i, " is ", op.input(i).dtype(),
+                         ", the parameter ", op.input(0).dtype());
   }
 }
 
@@ -28,7 +29,8 @@ void infer_adamw(Infer& op) {
   const DType type = op.input(4).dtype();
   for (int i = 4; i < 7; ++i)
     op.check<DTypeError>((type == float32 || type == float64) && op.input(i).dtype() == type,
-                         "the rate and the bias corrections must all be float32, or all float64; operand ", i, " is ", op.input(i).dtype());
+                         "the rate and the bias corrections must all be float32, or all float64; operand ", i, " is ",
+                         op.input(i).dtype());
   op.output(op.input(0));
   op.output(op.input(2));
   op.output(op.input(3));
@@ -62,7 +64,8 @@ Tensors decompose_sgd(std::span<const Tensor> given, const Attributes& attribute
 Tensors decompose_adamw(std::span<const Tensor> given, const Attributes& attributes) {
   const Tensors inputs = widened(given);
   const Tensor &m = inputs[2], &v = inputs[3], &lr = inputs[4];
-  const double beta1 = attributes.number("beta1"), beta2 = attributes.number("beta2"), decay = attributes.number("weight_decay");
+  const double beta1 = attributes.number("beta1"), beta2 = attributes.number("beta2"),
+               decay = attributes.number("weight_decay");
   Tensor param = inputs[0], g = inputs[1];
   if (decay != 0) {
     if (attributes.flag("decoupled")) param = param * (1 - lr * decay);
@@ -77,8 +80,20 @@ Tensors decompose_adamw(std::span<const Tensor> given, const Attributes& attribu
 }  // namespace
 
 void define_optim(OpTable& table) {
-  table.add({.name = "sgd", .kind = OpKind::opaque, .inputs = 4, .outputs = 2, .infer = infer_sgd, .in_place = true, .decompose = decompose_sgd});
-  table.add({.name = "adamw", .kind = OpKind::opaque, .inputs = 7, .outputs = 3, .infer = infer_adamw, .in_place = true, .decompose = decompose_adamw});
+  table.add({.name = "sgd",
+             .kind = OpKind::opaque,
+             .inputs = 4,
+             .outputs = 2,
+             .infer = infer_sgd,
+             .in_place = true,
+             .decompose = decompose_sgd});
+  table.add({.name = "adamw",
+             .kind = OpKind::opaque,
+             .inputs = 7,
+             .outputs = 3,
+             .infer = infer_adamw,
+             .in_place = true,
+             .decompose = decompose_adamw});
 }
 
 }  // namespace tandem

@@ -41,8 +41,9 @@ DType in_domain(const Op& op, DType type, Where where) {
     case Domain::floating: return is_floating(type) ? type : float32;
     case Domain::numeric:
       if (type == bool_)
-        throw DTypeError(detail::str(op.name, ": not defined for bool; use logical ops or where, or cast with to(int64)"),
-                         user_line(where));
+        throw DTypeError(
+            detail::str(op.name, ": not defined for bool; use logical ops or where, or cast with to(int64)"),
+            user_line(where));
       break;
     case Domain::integral:
       if (is_floating(type))
@@ -107,7 +108,8 @@ void infer_pointwise(Infer& op) {
   else op.output(shape, type);
 }
 
-template <size_t kMost> Tensor promoted(const Op& op, std::span<const Arg* const> operands, const Attributes& attributes) {
+template <size_t kMost>
+Tensor promoted(const Op& op, std::span<const Arg* const> operands, const Attributes& attributes) {
   const Where where = operands[0]->where();
   const size_t first = op.pointwise.selects ? 1 : 0;
   // Fast path: tensors of one dtype that the op computes in.
@@ -139,8 +141,9 @@ template <size_t kMost> Tensor promoted(const Op& op, std::span<const Arg* const
       borrowed.items[i] = Tensor::adopt(tensor.impl());
       continue;
     } else if (i < first) {
-      throw DTypeError(detail::str(op.name, ": the condition must be bool, got ", tensor.dtype(), "; compare it with 0"),
-                       user_line(where));
+      throw DTypeError(
+          detail::str(op.name, ": the condition must be bool, got ", tensor.dtype(), "; compare it with 0"),
+          user_line(where));
     } else {
       owned[i] = to({tensor, where}, wanted);
     }
@@ -188,14 +191,15 @@ void define_pointwise(OpTable& table) {
 #undef TANDEM_SELECT
   define_pointwise_gradients(table);
   // Those that leave the range or the precision of 16 bits soonest.
-  for (const char* name : {"exp", "expm1", "log", "log1p", "log2", "pow", "rsqrt", "reciprocal", "tan", "asin", "acos", "sinh", "cosh", "softplus"})
+  for (const char* name : {"exp", "expm1", "log", "log1p", "log2", "pow", "rsqrt", "reciprocal", "tan", "asin", "acos",
+                           "sinh", "cosh", "softplus"})
     table.at(name).autocast = AutocastRule::widen;
 }
 
 // The public functions, one for each line of pointwise.def.
-#define TANDEM_CALL(name, ...)                          \
-  static const Op& op = find_op(#name);                 \
-  const Arg* operands[] = {__VA_ARGS__};                \
+#define TANDEM_CALL(name, ...)           \
+  static const Op& op = find_op(#name);  \
+  const Arg* operands[] = {__VA_ARGS__}; \
   return dispatch_pointwise(op, operands);
 #define TANDEM_UNARY(name, ...) \
   Tensor name(const Arg& x) { TANDEM_CALL(name, &x) }
@@ -217,7 +221,8 @@ Tensor clamp(const Arg& x, Bounds bounds) {
   // A whole number beside integers stays whole: a float would make floats of them.
   const bool integers = x.is_tensor() && !is_floating(x.tensor().dtype());
   const auto number = [&](double bound) {
-    return integers && std::floor(bound) == bound && std::fabs(bound) < 0x1p62 ? Arg(static_cast<int64_t>(bound)) : Arg(bound);
+    return integers && std::floor(bound) == bound && std::fabs(bound) < 0x1p62 ? Arg(static_cast<int64_t>(bound))
+                                                                               : Arg(bound);
   };
   if (bounds.min && bounds.max) return clamp(x, number(*bounds.min), number(*bounds.max));
   return bounds.min ? clamp_min(x, number(*bounds.min)) : clamp_max(x, number(*bounds.max));
@@ -225,9 +230,7 @@ Tensor clamp(const Arg& x, Bounds bounds) {
 Tensor hardtanh(const Arg& x, double min, double max) { return clamp(x, min, max); }
 Tensor relu6(const Arg& x) { return clamp(x, 0, 6); }
 Tensor hardsigmoid(const Arg& x) { return clamp({x + 3, x.where()}, 0, 6) / 6; }
-Tensor bitwise_not(const Arg& x) {
-  return x.tensor().dtype() == bool_ ? logical_not(x) : bitwise_xor(x, -1);
-}
+Tensor bitwise_not(const Arg& x) { return x.tensor().dtype() == bool_ ? logical_not(x) : bitwise_xor(x, -1); }
 Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value) { return where(mask, value, x); }
 
 }  // namespace tandem

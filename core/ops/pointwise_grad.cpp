@@ -15,7 +15,8 @@ constexpr double kLn2 = 0.6931471805599453;
 /// Of ops that are constant between their steps.
 Tensors no_slope(const OpContext& op) {
   Tensors result;
-  for (int i = 0; i < op.input_count(); ++i) result.push_back(op.needs_grad(i) ? zeros_like(op.grad_output()) : Tensor());
+  for (int i = 0; i < op.input_count(); ++i)
+    result.push_back(op.needs_grad(i) ? zeros_like(op.grad_output()) : Tensor());
   return result;
 }
 
@@ -30,7 +31,8 @@ void define_pointwise_gradients(OpTable& table) {
   using Context = const OpContext&;
   gradient("neg", kSaveNothing, [](Context op) { return Tensors{-op.grad_output()}; });
   gradient("abs", in(0), [](Context op) { return Tensors{op.grad_output() * sign(op.input(0))}; });
-  for (const char* steps : {"sign", "floor", "ceil", "round", "trunc", "floor_divide"}) gradient(steps, kSaveNothing, no_slope);
+  for (const char* steps : {"sign", "floor", "ceil", "round", "trunc", "floor_divide"})
+    gradient(steps, kSaveNothing, no_slope);
   gradient("square", in(0), [](Context op) { return Tensors{op.grad_output() * (op.input(0) * 2)}; });
   gradient("reciprocal", out(0), [](Context op) { return Tensors{-op.grad_output() * square(op.output())}; });
   gradient("exp", out(0), [](Context op) { return Tensors{op.grad_output() * op.output()}; });
@@ -61,13 +63,10 @@ void define_pointwise_gradients(OpTable& table) {
     const Tensor gg = op.grad_output(), g = op.input(0), y = op.input(1);
     return Tensors{sigmoid_grad(gg, y), gg * g * (1 - 2 * y)};
   });
-  gradient("erf", in(0), [](Context op) {
-    return Tensors{op.grad_output() * exp(-square(op.input(0))) * kTwoOverSqrtPi};
-  });
+  gradient("erf", in(0),
+           [](Context op) { return Tensors{op.grad_output() * exp(-square(op.input(0))) * kTwoOverSqrtPi}; });
   gradient("relu", out(0), [](Context op) { return Tensors{relu_grad(op.grad_output(), op.output())}; });
-  gradient("relu_grad", in(1), [](Context op) {
-    return Tensors{relu_grad(op.grad_output(), op.input(1)), Tensor()};
-  });
+  gradient("relu_grad", in(1), [](Context op) { return Tensors{relu_grad(op.grad_output(), op.input(1)), Tensor()}; });
   gradient("gelu", in(0), [](Context op) { return Tensors{gelu_grad(op.grad_output(), op.input(0))}; });
   gradient("gelu_grad", in(0) | in(1), [](Context op) {  // g (Phi(x) + x phi(x)); phi'(x) = -x phi(x)
     const Tensor gg = op.grad_output(), g = op.input(0), x = op.input(1);
@@ -106,7 +105,8 @@ void define_pointwise_gradients(OpTable& table) {
   });
   gradient("leaky_relu_grad", in(0) | in(1) | in(2), [](Context op) {
     const Tensor gg = op.grad_output(), x = op.input(1);
-    return Tensors{leaky_relu_grad(gg, x, op.input(2)), Tensor(), op.needs_grad(2) ? where(x > 0, 0, gg * op.input(0)) : Tensor()};
+    return Tensors{leaky_relu_grad(gg, x, op.input(2)), Tensor(),
+                   op.needs_grad(2) ? where(x > 0, 0, gg * op.input(0)) : Tensor()};
   });
   gradient("elu", in(0) | in(1), [](Context op) {
     const Tensor g = op.grad_output(), x = op.input(0);
@@ -168,7 +168,8 @@ void define_pointwise_gradients(OpTable& table) {
   });
   gradient("pow", in(0) | in(1) | out(0), [](Context op) {
     const Tensor g = op.grad_output(), x = op.input(0), y = op.input(1);
-    if (y.impl()->is_scalar) {  // a number stays one: what is made of it as a tensor would lie on the CPU, wherever x is
+    if (y.impl()
+            ->is_scalar) {  // a number stays one: what is made of it as a tensor would lie on the CPU, wherever x is
       const double p = y.item<double>();
       return Tensors{p == 0 ? zeros_like(g) : g * (p * pow(x, p - 1)), Tensor()};
     }

@@ -10,7 +10,8 @@ namespace tandem {
 namespace {
 
 void infer_draw(Infer& op) {
-  op.output(op.attributes.integers("shape"), op.attributes.dtype("dtype")).impl()->device = parse_device(op.attributes.text("device"));
+  op.output(op.attributes.integers("shape"), op.attributes.dtype("dtype")).impl()->device =
+      parse_device(op.attributes.text("device"));
 }
 
 void infer_dropout(Infer& op) {
@@ -30,7 +31,8 @@ Tensor draw(const char* name, const Shape& shape, TensorOptions options, Attribu
 }
 
 void check_floating(const char* name, DType type, Where where) {
-  if (!is_floating(type)) throw DTypeError(detail::str(name, ": draws floating numbers, not ", type, "; see randint"), user_line(where));
+  if (!is_floating(type))
+    throw DTypeError(detail::str(name, ": draws floating numbers, not ", type, "; see randint"), user_line(where));
 }
 
 }  // namespace
@@ -40,19 +42,29 @@ void define_random(OpTable& table) {
   table.add({.name = "random_normal", .kind = OpKind::random, .infer = infer_draw, .onnx = "RandomNormal"});
   table.add({.name = "random_int", .kind = OpKind::random, .infer = infer_draw});
   // Linear in x: its gradient is itself, with the same key.
-  table.add({.name = "dropout", .kind = OpKind::random, .inputs = 2, .infer = infer_dropout,
-             .grad = [](const OpContext& op) {
-               return Tensors{dispatch(find_op("dropout"), {op.grad_output(), op.input(1)}, op.attributes(), Where::current()), Tensor()};
-             },
+  table.add({.name = "dropout",
+             .kind = OpKind::random,
+             .inputs = 2,
+             .infer = infer_dropout,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{
+                       dispatch(find_op("dropout"), {op.grad_output(), op.input(1)}, op.attributes(), Where::current()),
+                       Tensor()};
+                 },
              .saved = in(1),
-             .decompose = [](std::span<const Tensor> inputs, const Attributes& attributes) {
-               const Tensor& x = inputs[0];
-               const double p = attributes.number("p");
-               const Tensor u = dispatch(find_op("random_uniform"), {inputs[1]},
-                                         {{"shape", x.shape()}, {"dtype", float32}, {"device", to_string(x.device())}, {"site", attributes.integer("site")}},
-                                         Where::current());
-               return Tensors{where(u >= p, x * (p < 1 ? 1 / (1 - p) : 0), 0)};
-             },
+             .decompose =
+                 [](std::span<const Tensor> inputs, const Attributes& attributes) {
+                   const Tensor& x = inputs[0];
+                   const double p = attributes.number("p");
+                   const Tensor u = dispatch(find_op("random_uniform"), {inputs[1]},
+                                             {{"shape", x.shape()},
+                                              {"dtype", float32},
+                                              {"device", to_string(x.device())},
+                                              {"site", attributes.integer("site")}},
+                                             Where::current());
+                   return Tensors{where(u >= p, x * (p < 1 ? 1 / (1 - p) : 0), 0)};
+                 },
              .onnx = "Dropout"});
 }
 
@@ -67,8 +79,10 @@ Tensor randn(const Shape& shape, TensorOptions options, Where where) {
 }
 
 Tensor randint(int64_t low, int64_t high, const Shape& shape, TensorOptions options, Where where) {
-  if (low >= high) throw ValueError(detail::str("randint: the range [", low, ", ", high, ") is empty"), user_line(where));
-  if (!is_integral(options.dtype)) throw DTypeError(detail::str("randint: draws integers, not ", options.dtype), user_line(where));
+  if (low >= high)
+    throw ValueError(detail::str("randint: the range [", low, ", ", high, ") is empty"), user_line(where));
+  if (!is_integral(options.dtype))
+    throw DTypeError(detail::str("randint: draws integers, not ", options.dtype), user_line(where));
   return draw("random_int", shape, options, {{"low", low}, {"high", high}}, where);
 }
 
@@ -87,8 +101,10 @@ Tensor randn_like(const Tensor& like, Where where) {
 Tensor bernoulli(const Tensor& probabilities, Where where) {
   const WhereScope scope(where);
   const DType type = probabilities.dtype();
-  if (!is_floating(type)) throw DTypeError(detail::str("bernoulli: probabilities must be floating, got ", type), user_line(where));
-  const Tensor u = rand(probabilities.shape(), {.dtype = type == float64 ? float64 : float32, .device = probabilities.device()});
+  if (!is_floating(type))
+    throw DTypeError(detail::str("bernoulli: probabilities must be floating, got ", type), user_line(where));
+  const Tensor u =
+      rand(probabilities.shape(), {.dtype = type == float64 ? float64 : float32, .device = probabilities.device()});
   return to(u < probabilities.detach(), type);
 }
 Tensor bernoulli(double probability, const Shape& shape, TensorOptions options, Where where) {
@@ -114,7 +130,8 @@ Tensor normal(const Tensor& mean, const Tensor& deviation, Where where) {
 }
 Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options, Where where) {
   const WhereScope scope(where);
-  if (!(deviation >= 0)) throw ValueError(detail::str("normal: the deviation ", deviation, " must be at least 0"), user_line(where));
+  if (!(deviation >= 0))
+    throw ValueError(detail::str("normal: the deviation ", deviation, " must be at least 0"), user_line(where));
   check_floating("normal", options.dtype, where);
   Tensor result = randn(shape, {.dtype = options.dtype, .device = options.device}) * deviation + mean;
   if (options.requires_grad) result.requires_grad(true, where);
@@ -124,11 +141,14 @@ Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions o
 Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions options, Where where) {
   const WhereScope scope(where);
   if (weights.rank() < 1 || weights.rank() > 2)
-    throw ShapeError(detail::str("multinomial: weights must be [classes] or [rows, classes], got ", weights.shape()), user_line(where));
-  if (!is_floating(weights.dtype())) throw DTypeError(detail::str("multinomial: weights must be floating, got ", weights.dtype()), user_line(where));
+    throw ShapeError(detail::str("multinomial: weights must be [classes] or [rows, classes], got ", weights.shape()),
+                     user_line(where));
+  if (!is_floating(weights.dtype()))
+    throw DTypeError(detail::str("multinomial: weights must be floating, got ", weights.dtype()), user_line(where));
   const int64_t classes = weights.shape().back();
   if (count < 0 || (!options.replacement && count > classes))
-    throw ValueError(detail::str("multinomial: can't draw ", count, " of ", classes, " classes", count < 0 ? "" : "; with .replacement = true it can"),
+    throw ValueError(detail::str("multinomial: can't draw ", count, " of ", classes, " classes",
+                                 count < 0 ? "" : "; with .replacement = true it can"),
                      user_line(where));
   const Tensor wide = to(weights.detach(), float64);
   if (!interceptor() && wide.numel() > 0) {
@@ -136,7 +156,8 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
       throw ValueError("multinomial: a weight is negative or not finite", user_line(where));
     const int64_t fewest = min(sum(wide > 0, Dims(-1))).item<int64_t>();
     if (count > 0 && fewest < (options.replacement ? 1 : count))
-      throw ValueError(detail::str("multinomial: a row has ", fewest, " weights above zero, too few to draw ", count), user_line(where));
+      throw ValueError(detail::str("multinomial: a row has ", fewest, " weights above zero, too few to draw ", count),
+                       user_line(where));
   }
   const TensorOptions doubles{.dtype = float64, .device = wide.device()};
   if (!options.replacement) {
@@ -155,7 +176,8 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
 Tensor dropout(const Arg& x, double probability) {
   static const Op& op = find_op("dropout");
   if (!(probability >= 0 && probability <= 1))
-    throw ValueError(detail::str("dropout: probability ", probability, " must be between 0 and 1"), user_line(x.where()));
+    throw ValueError(detail::str("dropout: probability ", probability, " must be between 0 and 1"),
+                     user_line(x.where()));
   const Tensor& tensor = x.tensor();
   const Draw next = next_draw();
   return dispatch(op, {tensor, next.key}, {{"p", probability}, {"site", next.site}}, x.where());

@@ -20,14 +20,16 @@ Tensor bernoulli(const Tensor& probabilities, Where where = Where::current());
 Tensor bernoulli(double probability, const Shape& shape, TensorOptions options = {}, Where where = Where::current());
 /// mean + deviation * N(0, 1): one draw for each element of the two broadcast, or `shape` of them.
 Tensor normal(const Tensor& mean, const Tensor& deviation, Where where = Where::current());
-Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options = {}, Where where = Where::current());
+Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options = {},
+              Where where = Where::current());
 struct MultinomialOptions {
   bool replacement = false;
 };
 /// `count` positions of the last dim, drawn by weights that need not sum to one: [classes] or [rows, classes] gives
 /// int64 [count] or [rows, count]. ValueError where a weight is negative, not finite, or too few are above zero
 /// (told eagerly only: a trace has no numbers to look at).
-Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions options = {}, Where where = Where::current());
+Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions options = {},
+                   Where where = Where::current());
 /// Zeroes each element with that probability and scales the others by 1 / (1 - probability).
 Tensor dropout(const Arg& x, double probability);
 

@@ -9,7 +9,8 @@ namespace {
 /// A dim of x in [0, rank); `name` is the function that the user called.
 int dim_of(const char* name, int64_t dim, int rank, Where where) {
   if (dim < -rank || dim >= rank)
-    throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for rank ", rank, rank ? detail::str(" (", -rank, " to ", rank - 1, ")") : ""),
+    throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for rank ", rank,
+                                     rank ? detail::str(" (", -rank, " to ", rank - 1, ")") : ""),
                          user_line(where));
   return static_cast<int>(dim < 0 ? dim + rank : dim);
 }
@@ -19,7 +20,8 @@ Shape dims_of(const char* name, const Dims& dims, int rank, Where where) {
   Shape result;
   for (int64_t d : dims) {
     const int dim = dim_of(name, d, rank, where);
-    if (result.contains(dim)) throw DimensionError(detail::str(name, ": dim ", d, " is named twice in ", dims), user_line(where));
+    if (result.contains(dim))
+      throw DimensionError(detail::str(name, ": dim ", d, " is named twice in ", dims), user_line(where));
     result.push_back(dim);
   }
   return result;
@@ -34,7 +36,9 @@ Tensor narrow(const Arg& x, int64_t dim, int64_t start, int64_t length) {
   const int d = dim_of("narrow", dim, tensor.rank(), x.where());
   const int64_t extent = tensor.shape()[d], begin = start < 0 ? start + extent : start;
   if (begin < 0 || length < 0 || begin + length > extent)
-    throw DimensionError(detail::str("narrow: ", length, " elements from ", start, " don't lie within dim ", d, " of ", tensor.shape()), user_line(x.where()));
+    throw DimensionError(
+        detail::str("narrow: ", length, " elements from ", start, " don't lie within dim ", d, " of ", tensor.shape()),
+        user_line(x.where()));
   return slice(x, d, begin, begin + length);
 }
 
@@ -42,7 +46,8 @@ Tensor diagonal(const Arg& x, int64_t offset, int64_t dim1, int64_t dim2) {
   static const Op& op = find_op("diagonal");
   const int rank = x.tensor().rank();
   const int d1 = dim_of("diagonal", dim1, rank, x.where()), d2 = dim_of("diagonal", dim2, rank, x.where());
-  if (d1 == d2) throw DimensionError(detail::str("diagonal: needs two dims, got ", dim1, " and ", dim2), user_line(x.where()));
+  if (d1 == d2)
+    throw DimensionError(detail::str("diagonal: needs two dims, got ", dim1, " and ", dim2), user_line(x.where()));
   return dispatch(op, {x.tensor()}, {{"offset", offset}, {"dim1", d1}, {"dim2", d2}}, x.where());
 }
 
@@ -54,7 +59,8 @@ Tensor diagonal_grad(const Arg& x, const Shape& shape, int64_t offset, int64_t d
 Tensor movedim(const Arg& x, const Dims& source, const Dims& destination) {
   const int rank = x.tensor().rank();
   if (source.size() != destination.size())
-    throw DimensionError(detail::str("movedim: ", source, " and ", destination, " must be equally long"), user_line(x.where()));
+    throw DimensionError(detail::str("movedim: ", source, " and ", destination, " must be equally long"),
+                         user_line(x.where()));
   const Shape from = dims_of("movedim", source, rank, x.where()), to = dims_of("movedim", destination, rank, x.where());
   Shape order = Shape::filled(rank, -1);
   for (int i = 0; i < from.size(); ++i) order[static_cast<int>(to[i])] = from[i];
@@ -77,7 +83,8 @@ Tensors unbind(const Arg& x, int64_t dim) {
 Tensors split(const Arg& x, int64_t size, int64_t dim) {
   const int d = dim_of("split", dim, x.tensor().rank(), x.where());
   const int64_t extent = x.tensor().shape()[d];
-  if (size < 1) throw ValueError(detail::str("split: pieces of ", size, " elements; at least 1 is needed"), user_line(x.where()));
+  if (size < 1)
+    throw ValueError(detail::str("split: pieces of ", size, " elements; at least 1 is needed"), user_line(x.where()));
   Tensors result;
   int64_t begin = 0;
   do result.push_back(slice(x, d, begin, std::min(begin + size, extent)));
@@ -94,7 +101,9 @@ Tensors split(const Arg& x, const std::vector<int64_t>& sizes, int64_t dim) {
     total += size;
   }
   if (total != extent)
-    throw ShapeError(detail::str("split: the sizes add up to ", total, ", but dim ", d, " of ", x.tensor().shape(), " has ", extent), user_line(x.where()));
+    throw ShapeError(
+        detail::str("split: the sizes add up to ", total, ", but dim ", d, " of ", x.tensor().shape(), " has ", extent),
+        user_line(x.where()));
   Tensors result;
   int64_t begin = 0;
   for (int64_t size : sizes) {
@@ -106,7 +115,8 @@ Tensors split(const Arg& x, const std::vector<int64_t>& sizes, int64_t dim) {
 
 Tensors chunk(const Arg& x, int64_t chunks, int64_t dim) {
   const int d = dim_of("chunk", dim, x.tensor().rank(), x.where());
-  if (chunks < 1) throw ValueError(detail::str("chunk: ", chunks, " pieces; at least 1 is needed"), user_line(x.where()));
+  if (chunks < 1)
+    throw ValueError(detail::str("chunk: ", chunks, " pieces; at least 1 is needed"), user_line(x.where()));
   return split(x, std::max<int64_t>((x.tensor().shape()[d] + chunks - 1) / chunks, 1), d);
 }
 
@@ -117,9 +127,12 @@ Tensor stack(const Tensors& tensors, int64_t dim, Where where) {
   if (tensors.empty()) throw ValueError("stack: needs at least one tensor", user_line(where));
   Tensors wide;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].defined()) throw UndefinedError(detail::str("stack: tensor ", i, " is undefined"), user_line(where));
+    if (!tensors[i].defined())
+      throw UndefinedError(detail::str("stack: tensor ", i, " is undefined"), user_line(where));
     if (tensors[i].shape() != tensors[0].shape())
-      throw ShapeError(detail::str("stack: tensor ", i, " is ", tensors[i].shape(), ", tensor 0 ", tensors[0].shape(), "; all must have one shape"), user_line(where));
+      throw ShapeError(detail::str("stack: tensor ", i, " is ", tensors[i].shape(), ", tensor 0 ", tensors[0].shape(),
+                                   "; all must have one shape"),
+                       user_line(where));
     wide.push_back(unsqueeze(tensors[i], dim_of("stack", dim, tensors[0].rank() + 1, where)));
   }
   return concat(wide, dim_of("stack", dim, tensors[0].rank() + 1, where), where);
@@ -133,10 +146,12 @@ Tensor flip(const Arg& x, const Dims& dims) {
 Tensor roll(const Arg& x, const Dims& shifts, const Dims& dims) {
   const WhereScope scope(x.where());
   const Tensor& tensor = x.tensor();
-  if (dims.empty() && shifts.size() == 1 && tensor.rank() != 1) return reshape(roll(flatten(tensor), shifts, 0), tensor.shape());
+  if (dims.empty() && shifts.size() == 1 && tensor.rank() != 1)
+    return reshape(roll(flatten(tensor), shifts, 0), tensor.shape());
   const Dims along = dims.empty() ? Dims(0) : dims;
   if (along.size() != shifts.size())
-    throw DimensionError(detail::str("roll: ", shifts, " and ", dims, " must be equally long: a shift for each dim"), user_line(x.where()));
+    throw DimensionError(detail::str("roll: ", shifts, " and ", dims, " must be equally long: a shift for each dim"),
+                         user_line(x.where()));
   Tensor result = tensor;
   for (int i = 0; i < along.size(); ++i) {
     const int d = dim_of("roll", along[i], tensor.rank(), x.where());
@@ -166,7 +181,8 @@ Tensor repeat(const Arg& x, const Shape& repeats) {
   const WhereScope scope(x.where());
   Tensor result = x.tensor();
   if (repeats.size() < result.rank())
-    throw ShapeError(detail::str("repeat: needs a number for each dim of ", result.shape(), ", got ", repeats), user_line(x.where()));
+    throw ShapeError(detail::str("repeat: needs a number for each dim of ", result.shape(), ", got ", repeats),
+                     user_line(x.where()));
   for (int64_t n : repeats)
     if (n < 0) throw ValueError(detail::str("repeat: negative number in ", repeats), user_line(x.where()));
   Shape shape = result.shape();
@@ -221,13 +237,18 @@ namespace {
 Tensor widened(const Tensor& x, int d, int64_t before, int64_t after, PadMode mode, Where where) {
   const int64_t extent = x.shape()[d], widest = std::max(before, after);
   const char* const name = mode == PadMode::reflect ? "reflect" : mode == PadMode::replicate ? "replicate" : "circular";
-  const int64_t available = mode == PadMode::reflect ? extent - 1 : mode == PadMode::circular ? extent : extent > 0 ? widest : 0;
+  const int64_t available = mode == PadMode::reflect    ? extent - 1
+                            : mode == PadMode::circular ? extent
+                            : extent > 0                ? widest
+                                                        : 0;
   if (widest > available)
-    throw ValueError(detail::str("pad: ", name, " padding of ", before, " and ", after, " is more than dim ", d, " of ", x.shape(), " can give: at most ", available),
+    throw ValueError(detail::str("pad: ", name, " padding of ", before, " and ", after, " is more than dim ", d, " of ",
+                                 x.shape(), " can give: at most ", available),
                      user_line(where));
   const auto edge = [&](int64_t count, bool end) {
     if (mode == PadMode::circular) return end ? slice(x, d, 0, count) : slice(x, d, extent - count, extent);
-    if (mode == PadMode::reflect) return flip(end ? slice(x, d, extent - 1 - count, extent - 1) : slice(x, d, 1, count + 1), d);
+    if (mode == PadMode::reflect)
+      return flip(end ? slice(x, d, extent - 1 - count, extent - 1) : slice(x, d, 1, count + 1), d);
     Shape shape = x.shape();
     shape[d] = count;
     return expand(end ? slice(x, d, extent - 1, extent) : slice(x, d, 0, 1), shape);
@@ -246,7 +267,9 @@ Tensor pad(const Arg& x, const std::vector<int64_t>& padding, PadOptions options
   Tensor result = x.tensor();
   const int rank = result.rank();
   if (padding.size() % 2 != 0 || padding.size() > 2 * static_cast<size_t>(rank))
-    throw ValueError(detail::str("pad: needs two numbers for each of the last dims of ", result.shape(), ", got ", padding.size()), user_line(x.where()));
+    throw ValueError(
+        detail::str("pad: needs two numbers for each of the last dims of ", result.shape(), ", got ", padding.size()),
+        user_line(x.where()));
   Shape before = Shape::filled(rank, 0), after = before;
   for (int i = 0; i < static_cast<int>(padding.size() / 2); ++i) {
     before[rank - 1 - i] = padding[2 * static_cast<size_t>(i)];
@@ -254,9 +277,12 @@ Tensor pad(const Arg& x, const std::vector<int64_t>& padding, PadOptions options
   }
   bool widens = false;
   for (int d = 0; d < rank; ++d) {
-    const int64_t extent = result.shape()[d], begin = std::max<int64_t>(-before[d], 0), end = extent - std::max<int64_t>(-after[d], 0);
+    const int64_t extent = result.shape()[d], begin = std::max<int64_t>(-before[d], 0),
+                  end = extent - std::max<int64_t>(-after[d], 0);
     if (begin > end || extent + before[d] + after[d] < 0)
-      throw ValueError(detail::str("pad: ", before[d], " and ", after[d], " cut off more than dim ", d, " of ", x.tensor().shape(), " has"), user_line(x.where()));
+      throw ValueError(detail::str("pad: ", before[d], " and ", after[d], " cut off more than dim ", d, " of ",
+                                   x.tensor().shape(), " has"),
+                       user_line(x.where()));
     if (end - begin != extent) result = slice(result, d, begin, end);
     before[d] = std::max<int64_t>(before[d], 0);
     after[d] = std::max<int64_t>(after[d], 0);

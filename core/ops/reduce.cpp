@@ -16,10 +16,12 @@ Shape normalized_dims(const char* name, const Arg& x, const Dims& dims) {
   const int bound = std::max(rank, 1);
   for (int64_t d : dims) {
     if (d < -bound || d >= bound)
-      throw DimensionError(detail::str(name, ": dim ", d, " is out of range for ", x.tensor().shape(), " (", -bound, " to ", bound - 1, ")"),
+      throw DimensionError(detail::str(name, ": dim ", d, " is out of range for ", x.tensor().shape(), " (", -bound,
+                                       " to ", bound - 1, ")"),
                            user_line(x.where()));
     if (d < 0) d += bound;
-    if (result.contains(d)) throw DimensionError(detail::str(name, ": dim ", d, " is named twice in ", dims), user_line(x.where()));
+    if (result.contains(d))
+      throw DimensionError(detail::str(name, ": dim ", d, " is named twice in ", dims), user_line(x.where()));
     result.push_back(d);
   }
   if (rank == 0) return {};
@@ -60,7 +62,8 @@ void infer_extreme(Infer& op) {
 void infer_position(Infer& op) {
   const Tensor& x = op.input(0);
   const Shape dims{op.attributes.integer("dim")};
-  op.check<ShapeError>(x.rank() == 0 || x.shape()[static_cast<int>(dims[0])] > 0, "dim ", dims[0], " of ", x.shape(), " is empty");
+  op.check<ShapeError>(x.rank() == 0 || x.shape()[static_cast<int>(dims[0])] > 0, "dim ", dims[0], " of ", x.shape(),
+                       " is empty");
   op.output(reduced_shape(x.shape(), dims, op.attributes.flag("keepdim")), DType::int64);
 }
 
@@ -104,12 +107,14 @@ Tensors prod_grad(const OpContext& op) {
 }
 
 Tensor reduce(const Op& op, const Arg& x, const Dims& dims, ReduceOptions options) {
-  return dispatch(op, {x.tensor()}, {{"dims", normalized_dims(op.name, x, dims)}, {"keepdim", options.keepdim}}, x.where());
+  return dispatch(op, {x.tensor()}, {{"dims", normalized_dims(op.name, x, dims)}, {"keepdim", options.keepdim}},
+                  x.where());
 }
 
 Tensor position(const char* name, const Arg& x, int64_t dim, ReduceOptions options) {
   const Shape dims = normalized_dims(name, x, Dims(dim));
-  return dispatch(find_op(name), {x.tensor()}, {{"dim", dims.empty() ? int64_t{0} : dims[0]}, {"keepdim", options.keepdim}}, x.where());
+  return dispatch(find_op(name), {x.tensor()},
+                  {{"dim", dims.empty() ? int64_t{0} : dims[0]}, {"keepdim", options.keepdim}}, x.where());
 }
 
 ValuesAndIndices at_position(const Arg& x, const Tensor& index, int64_t dim, ReduceOptions options) {
@@ -134,16 +139,38 @@ Tensors decompose_mean(std::span<const Tensor> inputs, const Attributes& attribu
 }  // namespace
 
 void define_reduce(OpTable& table) {
-  table.add({.name = "sum", .kind = OpKind::reduce, .infer = infer_reduce<true>,
-             .grad = [](const OpContext& op) { return Tensors{broadcast_back(op.grad_output(), op)}; }, .onnx = "ReduceSum"});
-  table.add({.name = "prod", .kind = OpKind::reduce, .infer = infer_reduce<true>, .grad = prod_grad, .saved = in(0), .onnx = "ReduceProd"});
-  table.add({.name = "mean", .kind = OpKind::reduce, .infer = infer_mean,
-             .grad = [](const OpContext& op) {
-               return Tensors{broadcast_back(op.grad_output() / static_cast<double>(reduced_count(op)), op)};
-             },
-             .decompose = decompose_mean, .onnx = "ReduceMean"});
-  table.add({.name = "max", .kind = OpKind::reduce, .infer = infer_extreme, .grad = extreme_grad, .saved = in(0) | out(0), .onnx = "ReduceMax"});
-  table.add({.name = "min", .kind = OpKind::reduce, .infer = infer_extreme, .grad = extreme_grad, .saved = in(0) | out(0), .onnx = "ReduceMin"});
+  table.add({.name = "sum",
+             .kind = OpKind::reduce,
+             .infer = infer_reduce<true>,
+             .grad = [](const OpContext& op) { return Tensors{broadcast_back(op.grad_output(), op)}; },
+             .onnx = "ReduceSum"});
+  table.add({.name = "prod",
+             .kind = OpKind::reduce,
+             .infer = infer_reduce<true>,
+             .grad = prod_grad,
+             .saved = in(0),
+             .onnx = "ReduceProd"});
+  table.add({.name = "mean",
+             .kind = OpKind::reduce,
+             .infer = infer_mean,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{broadcast_back(op.grad_output() / static_cast<double>(reduced_count(op)), op)};
+                 },
+             .decompose = decompose_mean,
+             .onnx = "ReduceMean"});
+  table.add({.name = "max",
+             .kind = OpKind::reduce,
+             .infer = infer_extreme,
+             .grad = extreme_grad,
+             .saved = in(0) | out(0),
+             .onnx = "ReduceMax"});
+  table.add({.name = "min",
+             .kind = OpKind::reduce,
+             .infer = infer_extreme,
+             .grad = extreme_grad,
+             .saved = in(0) | out(0),
+             .onnx = "ReduceMin"});
   table.add({.name = "argmax", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMax"});
   table.add({.name = "argmin", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMin"});
   for (const char* name : {"sum", "prod", "mean"}) table.at(name).autocast = AutocastRule::widen;

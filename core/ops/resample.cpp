@@ -21,11 +21,13 @@ void check_images(const Infer& op) {
 void infer_avg_pool2d(Infer& op) {
   check_images(op);
   const Tensor& x = op.input(0);
-  const Shape &kernel = op.attributes.integers("kernel"), &stride = op.attributes.integers("stride"), &padding = op.attributes.integers("padding");
+  const Shape &kernel = op.attributes.integers("kernel"), &stride = op.attributes.integers("stride"),
+              &padding = op.attributes.integers("padding");
   Shape shape = x.shape();
   for (int i = 0; i < 2; ++i) {
-    op.check<ValueError>(kernel[i] >= 1 && stride[i] >= 1 && padding[i] >= 0 && padding[i] * 2 <= kernel[i], "kernel ", kernel, ", stride ", stride,
-                         ", padding ", padding, ": the first two must be at least 1, padding at most half the kernel");
+    op.check<ValueError>(kernel[i] >= 1 && stride[i] >= 1 && padding[i] >= 0 && padding[i] * 2 <= kernel[i], "kernel ",
+                         kernel, ", stride ", stride, ", padding ", padding,
+                         ": the first two must be at least 1, padding at most half the kernel");
     const int64_t extent = x.shape()[i + 2] + 2 * padding[i];
     op.check<ShapeError>(extent >= kernel[i], "kernel ", kernel, " is larger than the padded input ", x.shape());
     shape[i + 2] = (extent - kernel[i]) / stride[i] + 1;
@@ -38,7 +40,8 @@ void infer_interpolate2d(Infer& op) {
   const Tensor& x = op.input(0);
   const Shape& size = op.attributes.integers("size");
   op.check<ValueError>(size[0] >= 1 && size[1] >= 1, "to ", size, ": both extents must be at least 1");
-  op.check<ShapeError>(x.shape()[2] >= 1 && x.shape()[3] >= 1, "x ", x.shape(), " has no pixels to interpolate between");
+  op.check<ShapeError>(x.shape()[2] >= 1 && x.shape()[3] >= 1, "x ", x.shape(),
+                       " has no pixels to interpolate between");
   const Shape shape{x.shape()[0], x.shape()[1], size[0], size[1]};
   op.output(shape, strides_like(x, shape), x.dtype());
 }
@@ -56,7 +59,8 @@ template <const char* const& name> Tensors to_grad(const OpContext& op) {
 template <const char* const& name> Tensors to_forward(const OpContext& op) {
   return {dispatch(find_op(name), {op.grad_output()}, op.attributes(), Where::current())};
 }
-constexpr const char *kPool = "avg_pool2d", *kPoolGrad = "avg_pool2d_grad", *kInterpolate = "interpolate2d", *kInterpolateGrad = "interpolate2d_grad";
+constexpr const char *kPool = "avg_pool2d", *kPoolGrad = "avg_pool2d_grad", *kInterpolate = "interpolate2d",
+                     *kInterpolateGrad = "interpolate2d_grad";
 
 constexpr const char* kModes[] = {"nearest", "bilinear", "bicubic", "area"};
 
@@ -66,14 +70,17 @@ Tensor call_interpolate(const Arg& x, const Shape& size, const char* mode, bool 
   Attributes attributes{{"size", size}, {"mode", std::string(mode)}, {"align_corners", align_corners}};
   for (int i = 0; i < 2; ++i) {
     const double in = from.size() == 4 ? static_cast<double>(from[i + 2]) : 1, out = static_cast<double>(size[i]);
-    const double step = align_corners ? (out > 1 ? (in - 1) / (out - 1) : 0) : scale_factor > 0 ? 1 / scale_factor : in / out;
+    const double step = align_corners      ? (out > 1 ? (in - 1) / (out - 1) : 0)
+                        : scale_factor > 0 ? 1 / scale_factor
+                                           : in / out;
     attributes.set({i == 0 ? "row_step" : "column_step", step});
   }
   return dispatch(op, {x.tensor()}, attributes, x.where());
 }
 
 void check_rank(const char* name, const Arg& x, int rank, const char* dims) {
-  if (x.tensor().rank() != rank) throw ShapeError(detail::str(name, ": needs x ", dims, ", got ", x.tensor().shape()), user_line(x.where()));
+  if (x.tensor().rank() != rank)
+    throw ShapeError(detail::str(name, ": needs x ", dims, ", got ", x.tensor().shape()), user_line(x.where()));
 }
 
 /// The greatest over windows of `dim` that make `count` of it, of equal lengths or overlapping by one.
@@ -81,31 +88,47 @@ Tensor greatest_windows(const Tensor& x, int dim, int64_t count) {
   const int64_t extent = x.shape()[dim];
   Tensors parts;
   for (int64_t i = 0; i < count; ++i)
-    parts.push_back(max(slice(x, dim, i * extent / count, ((i + 1) * extent + count - 1) / count), dim, {.keepdim = true}));
+    parts.push_back(
+        max(slice(x, dim, i * extent / count, ((i + 1) * extent + count - 1) / count), dim, {.keepdim = true}));
   return concat(parts, dim);
 }
 
 }  // namespace
 
 void define_resample(OpTable& table) {
-  table.add({.name = kPool, .kind = OpKind::opaque, .infer = infer_avg_pool2d, .grad = to_grad<kPoolGrad>, .onnx = "AveragePool"});
+  table.add({.name = kPool,
+             .kind = OpKind::opaque,
+             .infer = infer_avg_pool2d,
+             .grad = to_grad<kPoolGrad>,
+             .onnx = "AveragePool"});
   table.add({.name = kPoolGrad, .kind = OpKind::opaque, .infer = infer_grad, .grad = to_forward<kPool>});
-  table.add({.name = kInterpolate, .kind = OpKind::opaque, .infer = infer_interpolate2d, .grad = to_grad<kInterpolateGrad>, .onnx = "Resize"});
+  table.add({.name = kInterpolate,
+             .kind = OpKind::opaque,
+             .infer = infer_interpolate2d,
+             .grad = to_grad<kInterpolateGrad>,
+             .onnx = "Resize"});
   table.add({.name = kInterpolateGrad, .kind = OpKind::opaque, .infer = infer_grad, .grad = to_forward<kInterpolate>});
 }
 
 Tensor avg_pool2d(const Arg& x, Pair kernel, AvgPool2dOptions options) {
   static const Op& op = find_op("avg_pool2d");
   const Pair stride = options.stride.height == 0 ? kernel : options.stride;
-  return dispatch(op, {x.tensor()}, {{"kernel", Shape(kernel)}, {"stride", Shape(stride)}, {"padding", Shape(options.padding)},
-                                     {"count_include_pad", options.count_include_pad}}, x.where());
+  return dispatch(op, {x.tensor()},
+                  {{"kernel", Shape(kernel)},
+                   {"stride", Shape(stride)},
+                   {"padding", Shape(options.padding)},
+                   {"count_include_pad", options.count_include_pad}},
+                  x.where());
 }
 
 Tensor avg_pool1d(const Arg& x, int64_t kernel, AvgPool1dOptions options) {
   check_rank("avg_pool1d", x, 3, "[batch, channels, length]");
   const WhereScope scope(x.where());
   const Pair stride{1, options.stride == 0 ? kernel : options.stride};
-  return squeeze(avg_pool2d(unsqueeze(x, 2), {1, kernel}, {.stride = stride, .padding = {0, options.padding}, .count_include_pad = options.count_include_pad}), 2);
+  return squeeze(
+      avg_pool2d(unsqueeze(x, 2), {1, kernel},
+                 {.stride = stride, .padding = {0, options.padding}, .count_include_pad = options.count_include_pad}),
+      2);
 }
 
 Tensor max_pool1d(const Arg& x, int64_t kernel, Pool1dOptions options) {
@@ -125,7 +148,9 @@ Tensor adaptive_max_pool2d(const Arg& x, Pair size) {
   check_rank("adaptive_max_pool2d", x, 4, "[batch, channels, height, width]");
   const Shape& shape = x.tensor().shape();
   if (size.height < 1 || size.width < 1 || shape[2] < 1 || shape[3] < 1)
-    throw ValueError(detail::str("adaptive_max_pool2d: from ", shape, " to ", Shape(size), ": all extents must be at least 1"), user_line(x.where()));
+    throw ValueError(
+        detail::str("adaptive_max_pool2d: from ", shape, " to ", Shape(size), ": all extents must be at least 1"),
+        user_line(x.where()));
   const WhereScope scope(x.where());
   if (shape[2] % size.height == 0 && shape[3] % size.width == 0)
     return max_pool2d(x, {shape[2] / size.height, shape[3] / size.width});
@@ -137,16 +162,22 @@ Tensor interpolate(const Arg& x, const InterpolateOptions& options) {
   const Shape& shape = x.tensor().shape();
   const bool by_size = options.size.height != 0 || options.size.width != 0, by_factor = options.scale_factor != 0;
   if (by_size == by_factor)
-    throw ValueError(detail::str("interpolate: ", by_size ? "both size and scale_factor are given" : "neither size nor scale_factor is given",
-                                 "; give one, as in {.scale_factor = 2}"), user_line(x.where()));
+    throw ValueError(
+        detail::str("interpolate: ",
+                    by_size ? "both size and scale_factor are given" : "neither size nor scale_factor is given",
+                    "; give one, as in {.scale_factor = 2}"),
+        user_line(x.where()));
   if (options.align_corners && options.mode != Interpolation::bilinear && options.mode != Interpolation::bicubic)
-    throw ValueError(detail::str("interpolate: align_corners means nothing to ", kModes[static_cast<int>(options.mode)], "; use bilinear or bicubic"),
+    throw ValueError(detail::str("interpolate: align_corners means nothing to ", kModes[static_cast<int>(options.mode)],
+                                 "; use bilinear or bicubic"),
                      user_line(x.where()));
   if (by_factor && !(options.scale_factor > 0 && std::isfinite(options.scale_factor)))
-    throw ValueError(detail::str("interpolate: scale_factor ", options.scale_factor, " must be above 0"), user_line(x.where()));
+    throw ValueError(detail::str("interpolate: scale_factor ", options.scale_factor, " must be above 0"),
+                     user_line(x.where()));
   Shape size(options.size);
   if (by_factor)
-    for (int i = 0; i < 2; ++i) size[i] = static_cast<int64_t>(std::floor(static_cast<double>(shape[i + 2]) * options.scale_factor));
+    for (int i = 0; i < 2; ++i)
+      size[i] = static_cast<int64_t>(std::floor(static_cast<double>(shape[i + 2]) * options.scale_factor));
   return call_interpolate(x, size, kModes[static_cast<int>(options.mode)], options.align_corners, options.scale_factor);
 }
 
@@ -154,7 +185,9 @@ Tensor pixel_shuffle(const Arg& x, int64_t factor) {
   check_rank("pixel_shuffle", x, 4, "[batch, channels, height, width]");
   const Shape& s = x.tensor().shape();
   if (factor < 1 || s[1] % (factor * factor) != 0)
-    throw ValueError(detail::str("pixel_shuffle: ", s[1], " channels of x ", s, " don't split into squares of ", factor, " x ", factor), user_line(x.where()));
+    throw ValueError(detail::str("pixel_shuffle: ", s[1], " channels of x ", s, " don't split into squares of ", factor,
+                                 " x ", factor),
+                     user_line(x.where()));
   const WhereScope scope(x.where());
   const int64_t channels = s[1] / (factor * factor);
   const Tensor squares = permute(reshape(x, {s[0], channels, factor, factor, s[2], s[3]}), {0, 1, 4, 2, 5, 3});

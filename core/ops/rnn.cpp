@@ -17,16 +17,18 @@ namespace {
 // ---- What the ops check.
 
 void check_like(const Infer& op, int i, const char* name, const Shape& shape) {
-  op.check<ShapeError>(op.input(i).shape() == shape, name, " is ", op.input(i).shape(), ", need ", shape, " for x gates ", op.input(0).shape());
-  op.check<DTypeError>(op.input(i).dtype() == op.input(0).dtype(), name, " is ", op.input(i).dtype(), ", the gates are ", op.input(0).dtype(),
-                       "; cast one with to()");
+  op.check<ShapeError>(op.input(i).shape() == shape, name, " is ", op.input(i).shape(), ", need ", shape,
+                       " for x gates ", op.input(0).shape());
+  op.check<DTypeError>(op.input(i).dtype() == op.input(0).dtype(), name, " is ", op.input(i).dtype(),
+                       ", the gates are ", op.input(0).dtype(), "; cast one with to()");
 }
 
 /// The width of a layer whose x gates [.., gates width] are input 0.
 int64_t width_of(const Infer& op, int64_t gates, int least_rank, const char* layout) {
   op.check_floating(0);
   const Shape& shape = op.input(0).shape();
-  op.check<ShapeError>(shape.size() >= least_rank && (least_rank == 1 || shape.size() == least_rank), "x gates are ", shape, ", need ", layout);
+  op.check<ShapeError>(shape.size() >= least_rank && (least_rank == 1 || shape.size() == least_rank), "x gates are ",
+                       shape, ", need ", layout);
   op.check<ShapeError>(shape.back() % gates == 0, "x gates ", shape, " don't split into ", gates, " of one width");
   return shape.back() / gates;
 }
@@ -76,7 +78,9 @@ void infer_rnn(Infer& op) {
 }
 
 /// Outputs of the backward ops are like these inputs.
-template <int... inputs> void infer_like(Infer& op) { ((void)op.output(op.input(inputs).shape(), op.input(inputs).dtype()), ...); }
+template <int... inputs> void infer_like(Infer& op) {
+  ((void)op.output(op.input(inputs).shape(), op.input(inputs).dtype()), ...);
+}
 
 // ---- Parts of the formulas.
 
@@ -111,7 +115,9 @@ struct Order {
   int64_t place(int64_t step) const { return reverse ? time - 1 - step : step; }
   Tensor at(const Tensor& x, int64_t step) const { return select(x, 0, place(step)); }
   /// What the step read: the state after the step before it, or the first.
-  Tensor before(const Tensor& states, const Tensor& first, int64_t step) const { return step > 0 ? at(states, step - 1) : first; }
+  Tensor before(const Tensor& states, const Tensor& first, int64_t step) const {
+    return step > 0 ? at(states, step - 1) : first;
+  }
   /// A tensor for each step, made last step first, as one.
   Tensor join(Tensors made_backwards) const {
     for (Tensor& each : made_backwards) each = unsqueeze(each, 0);
@@ -140,8 +146,8 @@ LstmGates activated(const Tensor& gates, int64_t width) {
 
 /// From the gradients of h' and c' to those of the gates and of c: gates a are after their nonlinearities. `extra`, if
 /// defined, is added to the gradients of a.
-std::pair<Tensor, Tensor> lstm_step_backward(const Tensor& dh, const Tensor& dc_next, const LstmGates& a, const Tensor& cell, const Tensor& next_cell,
-                                             const Tensor& extra = {}) {
+std::pair<Tensor, Tensor> lstm_step_backward(const Tensor& dh, const Tensor& dc_next, const LstmGates& a,
+                                             const Tensor& cell, const Tensor& next_cell, const Tensor& extra = {}) {
   const Tensor bent = tanh(next_cell);
   const Tensor dc = dc_next.defined() ? dc_next + tanh_grad(dh * a.o, bent) : tanh_grad(dh * a.o, bent);
   LstmGates d{dc * a.g, dc * cell, dc * a.i, dh * bent};
@@ -149,7 +155,8 @@ std::pair<Tensor, Tensor> lstm_step_backward(const Tensor& dh, const Tensor& dc_
     const LstmGates e = split_lstm(extra, width_of(cell));
     d = {d.i + e.i, d.f + e.f, d.g + e.g, d.o + e.o};
   }
-  return {concat({sigmoid_grad(d.i, a.i), sigmoid_grad(d.f, a.f), tanh_grad(d.g, a.g), sigmoid_grad(d.o, a.o)}, -1), dc * a.f};
+  return {concat({sigmoid_grad(d.i, a.i), sigmoid_grad(d.f, a.f), tanh_grad(d.g, a.g), sigmoid_grad(d.o, a.o)}, -1),
+          dc * a.f};
 }
 
 Tensors decompose_lstm_cell(std::span<const Tensor> inputs, const Attributes&) {
@@ -159,14 +166,17 @@ Tensors decompose_lstm_cell(std::span<const Tensor> inputs, const Attributes&) {
 }
 
 Tensors lstm_cell_gradient(const OpContext& op) {
-  if (!grad_enabled()) return call("lstm_cell_grad", {op.grad_output(0), op.grad_output(1), op.input(0), op.input(1), op.output(1)});
+  if (!grad_enabled())
+    return call("lstm_cell_grad", {op.grad_output(0), op.grad_output(1), op.input(0), op.input(1), op.output(1)});
   const Tensor cell = op.input(1);
-  const auto [gates, before] = lstm_step_backward(op.grad_output(0), op.grad_output(1), activated(op.input(0), width_of(cell)), cell, op.output(1));
+  const auto [gates, before] = lstm_step_backward(op.grad_output(0), op.grad_output(1),
+                                                  activated(op.input(0), width_of(cell)), cell, op.output(1));
   return {gates, before};
 }
 
 Tensors lstm_gradient(const OpContext& op) {
-  const Tensor states = op.output(0), cells = op.output(1), gates = op.output(2), weight = op.input(1), first_cell = op.input(3);
+  const Tensor states = op.output(0), cells = op.output(1), gates = op.output(2), weight = op.input(1),
+               first_cell = op.input(3);
   const Order order(op, states);
   Tensors result(static_cast<size_t>(op.input_count()));
   Tensor& d_gates = result[0];
@@ -176,14 +186,16 @@ Tensors lstm_gradient(const OpContext& op) {
     const Tensors made = call("lstm_grad", inputs, direction(op));
     d_gates = made[0], result[2] = made[1], result[3] = made[2];
   } else {
-    const Tensor dh = op.grad_output(0), dc = op.grad_output(1), extra = op.has_grad_output(2) ? op.grad_output(2) : Tensor();
+    const Tensor dh = op.grad_output(0), dc = op.grad_output(1),
+                 extra = op.has_grad_output(2) ? op.grad_output(2) : Tensor();
     Tensors made;
     Tensor carried_h, carried_c;
     for (int64_t step = order.time - 1; step >= 0; --step) {
       const Tensor h = carried_h.defined() ? order.at(dh, step) + carried_h : order.at(dh, step);
       const Tensor c = carried_c.defined() ? order.at(dc, step) + carried_c : order.at(dc, step);
-      const auto [d, before] = lstm_step_backward(h, c, split_lstm(order.at(gates, step), width_of(states)), order.before(cells, first_cell, step),
-                                                  order.at(cells, step), extra.defined() ? order.at(extra, step) : Tensor());
+      const auto [d, before] = lstm_step_backward(h, c, split_lstm(order.at(gates, step), width_of(states)),
+                                                  order.before(cells, first_cell, step), order.at(cells, step),
+                                                  extra.defined() ? order.at(extra, step) : Tensor());
       made.push_back(d);
       carried_h = matmul(d, weight), carried_c = before;
     }
@@ -201,7 +213,8 @@ Tensors lstm_gradient(const OpContext& op) {
 struct GruStep {
   Tensor x_gates, h_gates, hidden;
 };
-GruStep gru_step_backward(const Tensor& dh, const Tensor& r, const Tensor& z, const Tensor& n, const Tensor& product, const Tensor& hidden, const Tensor& extra = {}) {
+GruStep gru_step_backward(const Tensor& dh, const Tensor& r, const Tensor& z, const Tensor& n, const Tensor& product,
+                          const Tensor& hidden, const Tensor& extra = {}) {
   const int64_t width = width_of(hidden);
   const auto with_extra = [&](const Tensor& d, int64_t i) { return extra.defined() ? d + part(extra, i, width) : d; };
   const Tensor new_gate = tanh_grad(with_extra(dh - dh * z, 2), n);
@@ -214,7 +227,8 @@ struct GruGates {
   Tensor r, z, n, product;
 };
 GruGates gru_gates(const Tensor& x, const Tensor& h, int64_t width) {
-  const Tensor r = sigmoid(part(x, 0, width) + part(h, 0, width)), z = sigmoid(part(x, 1, width) + part(h, 1, width)), product = part(h, 2, width);
+  const Tensor r = sigmoid(part(x, 0, width) + part(h, 0, width)), z = sigmoid(part(x, 1, width) + part(h, 1, width)),
+               product = part(h, 2, width);
   return {r, z, tanh(part(x, 2, width) + r * product), product};
 }
 
@@ -246,9 +260,10 @@ Tensors gru_gradient(const OpContext& op) {
     Tensor carried;
     for (int64_t step = order.time - 1; step >= 0; --step) {
       const Tensor all = order.at(gates, step);
-      const GruStep d = gru_step_backward(carried.defined() ? order.at(dh, step) + carried : order.at(dh, step), part(all, 0, width), part(all, 1, width),
-                                          part(all, 2, width), part(all, 3, width), order.before(states, first, step),
-                                          extra.defined() ? order.at(extra, step) : Tensor());
+      const GruStep d =
+          gru_step_backward(carried.defined() ? order.at(dh, step) + carried : order.at(dh, step), part(all, 0, width),
+                            part(all, 1, width), part(all, 2, width), part(all, 3, width),
+                            order.before(states, first, step), extra.defined() ? order.at(extra, step) : Tensor());
       of_x.push_back(d.x_gates), of_h.push_back(d.h_gates);
       carried = d.hidden + matmul(d.h_gates, weight);
     }
@@ -267,7 +282,8 @@ Tensors rnn_gradient(const OpContext& op) {
   const bool relu = op.integer("relu") != 0;
   Tensors result(3);
   if (!grad_enabled()) {
-    const Tensors made = call("rnn_grad", {op.grad_output(0), states, weight, first}, {{"reverse", order.reverse}, {"relu", relu}});
+    const Tensors made =
+        call("rnn_grad", {op.grad_output(0), states, weight, first}, {{"reverse", order.reverse}, {"relu", relu}});
     result[0] = made[0], result[2] = made[1];
   } else {
     const Tensor dh = op.grad_output(0);
@@ -287,41 +303,97 @@ Tensors rnn_gradient(const OpContext& op) {
 }  // namespace
 
 void define_rnn(OpTable& table) {
-  table.add({.name = "lstm_cell", .kind = OpKind::opaque, .inputs = 2, .outputs = 2, .infer = infer_lstm_cell, .grad = lstm_cell_gradient,
-             .saved = in(0) | in(1) | out(1), .contiguous_inputs = true, .decompose = decompose_lstm_cell});
-  table.add({.name = "lstm_cell_grad", .kind = OpKind::opaque, .inputs = 5, .outputs = 2, .infer = infer_like<2, 3>, .contiguous_inputs = true,
+  table.add({.name = "lstm_cell",
+             .kind = OpKind::opaque,
+             .inputs = 2,
+             .outputs = 2,
+             .infer = infer_lstm_cell,
+             .grad = lstm_cell_gradient,
+             .saved = in(0) | in(1) | out(1),
+             .contiguous_inputs = true,
+             .decompose = decompose_lstm_cell});
+  table.add({.name = "lstm_cell_grad",
+             .kind = OpKind::opaque,
+             .inputs = 5,
+             .outputs = 2,
+             .infer = infer_like<2, 3>,
+             .contiguous_inputs = true,
              .decompose = [](std::span<const Tensor> in, const Attributes&) {
                const LstmGates a = activated(widened(in[2]), width_of(in[3]));
-               const auto [gates, cell] = lstm_step_backward(widened(in[0]), widened(in[1]), a, widened(in[3]), widened(in[4]));
+               const auto [gates, cell] =
+                   lstm_step_backward(widened(in[0]), widened(in[1]), a, widened(in[3]), widened(in[4]));
                return Tensors{to(gates, in[2].dtype()), to(cell, in[2].dtype())};
              }});
-  table.add({.name = "gru_cell", .kind = OpKind::opaque, .inputs = 3, .infer = infer_gru_cell, .grad = gru_cell_gradient,
-             .saved = in(0) | in(1) | in(2), .contiguous_inputs = true, .decompose = decompose_gru_cell});
-  table.add({.name = "gru_cell_grad", .kind = OpKind::opaque, .inputs = 4, .outputs = 3, .infer = infer_like<1, 2, 3>, .contiguous_inputs = true,
+  table.add({.name = "gru_cell",
+             .kind = OpKind::opaque,
+             .inputs = 3,
+             .infer = infer_gru_cell,
+             .grad = gru_cell_gradient,
+             .saved = in(0) | in(1) | in(2),
+             .contiguous_inputs = true,
+             .decompose = decompose_gru_cell});
+  table.add({.name = "gru_cell_grad",
+             .kind = OpKind::opaque,
+             .inputs = 4,
+             .outputs = 3,
+             .infer = infer_like<1, 2, 3>,
+             .contiguous_inputs = true,
              .decompose = [](std::span<const Tensor> in, const Attributes&) {
                const Tensor h = widened(in[3]);
                const GruGates g = gru_gates(widened(in[1]), widened(in[2]), width_of(h));
                const GruStep d = gru_step_backward(widened(in[0]), g.r, g.z, g.n, g.product, h);
                return Tensors{to(d.x_gates, in[1].dtype()), to(d.h_gates, in[1].dtype()), to(d.hidden, in[1].dtype())};
              }});
-  table.add({.name = "lstm", .kind = OpKind::opaque, .inputs = kVariadic, .outputs = 3, .infer = infer_lstm, .grad = lstm_gradient,
-             .saved = in(1) | in(2) | in(3) | out(0) | out(1) | out(2), .contiguous_inputs = true});
+  table.add({.name = "lstm",
+             .kind = OpKind::opaque,
+             .inputs = kVariadic,
+             .outputs = 3,
+             .infer = infer_lstm,
+             .grad = lstm_gradient,
+             .saved = in(1) | in(2) | in(3) | out(0) | out(1) | out(2),
+             .contiguous_inputs = true});
   // The gradient of the cells is read if it is given; without it, nothing but the hidden states was used.
-  table.add({.name = "lstm_grad", .kind = OpKind::opaque, .inputs = kVariadic, .outputs = 3, .infer = infer_like<2, 4, 4>, .contiguous_inputs = true});
-  table.add({.name = "gru", .kind = OpKind::opaque, .inputs = 4, .outputs = 2, .infer = infer_gru, .grad = gru_gradient,
-             .saved = in(1) | in(3) | out(0) | out(1), .contiguous_inputs = true});
-  table.add({.name = "gru_grad", .kind = OpKind::opaque, .inputs = 5, .outputs = 3,
-             .infer = [](Infer& op) {
-               const Shape shape = with_width(op.input(1).shape(), 3 * op.input(1).shape().back());
-               for (int i = 0; i < 2; ++i) op.output(shape, op.input(1).dtype());
-               op.output(op.input(4).shape(), op.input(4).dtype());
-             },
+  table.add({.name = "lstm_grad",
+             .kind = OpKind::opaque,
+             .inputs = kVariadic,
+             .outputs = 3,
+             .infer = infer_like<2, 4, 4>,
              .contiguous_inputs = true});
-  table.add({.name = "rnn", .kind = OpKind::opaque, .inputs = 3, .infer = infer_rnn, .grad = rnn_gradient, .saved = in(1) | in(2) | out(0),
+  table.add({.name = "gru",
+             .kind = OpKind::opaque,
+             .inputs = 4,
+             .outputs = 2,
+             .infer = infer_gru,
+             .grad = gru_gradient,
+             .saved = in(1) | in(3) | out(0) | out(1),
              .contiguous_inputs = true});
-  table.add({.name = "rnn_grad", .kind = OpKind::opaque, .inputs = 4, .outputs = 2, .infer = infer_like<1, 3>, .contiguous_inputs = true});
+  table.add({.name = "gru_grad",
+             .kind = OpKind::opaque,
+             .inputs = 5,
+             .outputs = 3,
+             .infer =
+                 [](Infer& op) {
+                   const Shape shape = with_width(op.input(1).shape(), 3 * op.input(1).shape().back());
+                   for (int i = 0; i < 2; ++i) op.output(shape, op.input(1).dtype());
+                   op.output(op.input(4).shape(), op.input(4).dtype());
+                 },
+             .contiguous_inputs = true});
+  table.add({.name = "rnn",
+             .kind = OpKind::opaque,
+             .inputs = 3,
+             .infer = infer_rnn,
+             .grad = rnn_gradient,
+             .saved = in(1) | in(2) | out(0),
+             .contiguous_inputs = true});
+  table.add({.name = "rnn_grad",
+             .kind = OpKind::opaque,
+             .inputs = 4,
+             .outputs = 2,
+             .infer = infer_like<1, 3>,
+             .contiguous_inputs = true});
   // Operands of one type, whatever the layers before them give; the state is carried through many steps.
-  for (const char* name : {"lstm_cell", "gru_cell", "lstm", "gru", "rnn"}) table.at(name).autocast = AutocastRule::widen;
+  for (const char* name : {"lstm_cell", "gru_cell", "lstm", "gru", "rnn"})
+    table.at(name).autocast = AutocastRule::widen;
 }
 
 LstmState lstm_cell(const Arg& gates, const Tensor& cell) {
@@ -337,7 +409,8 @@ Tensor gru_cell(const Arg& x_gates, const Tensor& h_gates, const Tensor& hidden)
   return dispatch(op, {x_gates.tensor(), h_gates, hidden}, {}, x_gates.where());
 }
 
-LstmState lstm(const Arg& x_gates, const Tensor& weight, const LstmState& state, const Tensor& bias, SequenceOptions options) {
+LstmState lstm(const Arg& x_gates, const Tensor& weight, const LstmState& state, const Tensor& bias,
+               SequenceOptions options) {
   static const Op& op = find_op("lstm");
   const Tensor inputs[] = {x_gates.tensor(), weight, state.hidden, state.cell, bias};
   Tensor outputs[3];
@@ -345,7 +418,8 @@ LstmState lstm(const Arg& x_gates, const Tensor& weight, const LstmState& state,
   return {outputs[0], outputs[1]};
 }
 
-Tensor gru(const Arg& x_gates, const Tensor& weight, const Tensor& bias, const Tensor& hidden, SequenceOptions options) {
+Tensor gru(const Arg& x_gates, const Tensor& weight, const Tensor& bias, const Tensor& hidden,
+           SequenceOptions options) {
   static const Op& op = find_op("gru");
   const Tensor inputs[] = {x_gates.tensor(), weight, bias, hidden};
   Tensor outputs[2];
@@ -353,9 +427,11 @@ Tensor gru(const Arg& x_gates, const Tensor& weight, const Tensor& bias, const T
   return outputs[0];
 }
 
-Tensor rnn(const Arg& x_gates, const Tensor& weight, const Tensor& hidden, RnnNonlinearity nonlinearity, SequenceOptions options) {
+Tensor rnn(const Arg& x_gates, const Tensor& weight, const Tensor& hidden, RnnNonlinearity nonlinearity,
+           SequenceOptions options) {
   static const Op& op = find_op("rnn");
-  return dispatch(op, {x_gates.tensor(), weight, hidden}, {{"reverse", options.reverse}, {"relu", nonlinearity == RnnNonlinearity::relu}}, x_gates.where());
+  return dispatch(op, {x_gates.tensor(), weight, hidden},
+                  {{"reverse", options.reverse}, {"relu", nonlinearity == RnnNonlinearity::relu}}, x_gates.where());
 }
 
 }  // namespace tandem

@@ -24,13 +24,15 @@ Tensor gru_cell(const Arg& x_gates, const Tensor& h_gates, const Tensor& hidden)
 /// Step after step, lstm_cell(x_gates[t] + bias + h weightᵀ, c). x_gates [time, batch, 4 width], weight [4 width, width],
 /// state [batch, width] each, bias [4 width] or undefined: adding it here costs no pass over the x gates. Gives hidden and
 /// cell [time, batch, width] after each step.
-LstmState lstm(const Arg& x_gates, const Tensor& weight, const LstmState& state, const Tensor& bias = {}, SequenceOptions options = {});
+LstmState lstm(const Arg& x_gates, const Tensor& weight, const LstmState& state, const Tensor& bias = {},
+               SequenceOptions options = {});
 /// Step after step, gru_cell(x_gates[t], h weightᵀ + bias, h). x_gates [time, batch, 3 width], weight [3 width, width],
 /// bias [3 width], hidden [batch, width]. Gives [time, batch, width].
-Tensor gru(const Arg& x_gates, const Tensor& weight, const Tensor& bias, const Tensor& hidden, SequenceOptions options = {});
+Tensor gru(const Arg& x_gates, const Tensor& weight, const Tensor& bias, const Tensor& hidden,
+           SequenceOptions options = {});
 /// Step after step, h = tanh or relu of x_gates[t] + h weightᵀ. x_gates [time, batch, width], weight [width, width],
 /// hidden [batch, width]. Gives [time, batch, width].
-Tensor rnn(const Arg& x_gates, const Tensor& weight, const Tensor& hidden, RnnNonlinearity nonlinearity = RnnNonlinearity::tanh,
-           SequenceOptions options = {});
+Tensor rnn(const Arg& x_gates, const Tensor& weight, const Tensor& hidden,
+           RnnNonlinearity nonlinearity = RnnNonlinearity::tanh, SequenceOptions options = {});
 
 }  // namespace tandem

@@ -13,10 +13,10 @@ void infer_scan(Infer& op) {
 
 void infer_linear_recurrence(Infer& op) {
   op.check_floating(0);
-  op.check<ShapeError>(op.input(0).shape() == op.input(1).shape(), "a ", op.input(0).shape(), " and b ", op.input(1).shape(),
-                       " must have one shape; expand one of them");
-  op.check<DTypeError>(op.input(0).dtype() == op.input(1).dtype(), "a is ", op.input(0).dtype(), " and b ", op.input(1).dtype(),
-                       "; cast one of them");
+  op.check<ShapeError>(op.input(0).shape() == op.input(1).shape(), "a ", op.input(0).shape(), " and b ",
+                       op.input(1).shape(), " must have one shape; expand one of them");
+  op.check<DTypeError>(op.input(0).dtype() == op.input(1).dtype(), "a is ", op.input(0).dtype(), " and b ",
+                       op.input(1).dtype(), "; cast one of them");
   op.output(op.input(0).shape(), op.input(0).dtype());
 }
 
@@ -65,15 +65,28 @@ Tensor along(const char* name, const Arg& x, int64_t dim) {
 }  // namespace
 
 void define_scan(OpTable& table) {
-  table.add({.name = "cumsum", .kind = OpKind::opaque, .infer = infer_scan,
-             .grad = [](const OpContext& op) {
-               return Tensors{scan("cumsum", op.grad_output(), op.integer("dim"), op.integer("reverse") == 0)};
-             },
-             .contiguous_inputs = true, .onnx = "CumSum"});
-  table.add({.name = "cumprod", .kind = OpKind::opaque, .infer = infer_scan, .grad = cumprod_grad, .saved = in(0) | out(0),
+  table.add({.name = "cumsum",
+             .kind = OpKind::opaque,
+             .infer = infer_scan,
+             .grad =
+                 [](const OpContext& op) {
+                   return Tensors{scan("cumsum", op.grad_output(), op.integer("dim"), op.integer("reverse") == 0)};
+                 },
+             .contiguous_inputs = true,
+             .onnx = "CumSum"});
+  table.add({.name = "cumprod",
+             .kind = OpKind::opaque,
+             .infer = infer_scan,
+             .grad = cumprod_grad,
+             .saved = in(0) | out(0),
              .contiguous_inputs = true});
-  table.add({.name = "linear_recurrence", .kind = OpKind::opaque, .inputs = 2, .infer = infer_linear_recurrence,
-             .grad = linear_recurrence_grad, .saved = in(0) | out(0), .contiguous_inputs = true});
+  table.add({.name = "linear_recurrence",
+             .kind = OpKind::opaque,
+             .inputs = 2,
+             .infer = infer_linear_recurrence,
+             .grad = linear_recurrence_grad,
+             .saved = in(0) | out(0),
+             .contiguous_inputs = true});
   for (const char* name : {"cumsum", "cumprod"}) table.at(name).autocast = AutocastRule::widen;
 }
 

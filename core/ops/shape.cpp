@@ -47,7 +47,8 @@ void infer_reshape(Infer& op) {
 void infer_permute(Infer& op) {
   const Tensor& x = op.input(0);
   const Shape& dims = op.attributes.integers("dims");
-  op.check<DimensionError>(dims.size() == x.rank(), "needs one dim for each of the ", x.rank(), " of ", x.shape(), ", got ", dims);
+  op.check<DimensionError>(dims.size() == x.rank(), "needs one dim for each of the ", x.rank(), " of ", x.shape(),
+                           ", got ", dims);
   Shape shape = dims, strides = dims;
   uint32_t seen = 0;
   for (int i = 0; i < dims.size(); ++i) {
@@ -63,7 +64,8 @@ void infer_permute(Infer& op) {
 void infer_slice(Infer& op) {
   const Tensor& x = op.input(0);
   const int d = static_cast<int>(op.attributes.integer("dim"));
-  const int64_t begin = op.attributes.integer("begin"), end = op.attributes.integer("end"), step = op.attributes.integer("step");
+  const int64_t begin = op.attributes.integer("begin"), end = op.attributes.integer("end"),
+                step = op.attributes.integer("step");
   Shape shape = x.shape(), strides = x.strides();
   shape[d] = end > begin ? (end - begin + step - 1) / step : 0;
   strides[d] *= step;
@@ -77,8 +79,9 @@ void infer_expand(Infer& op) {
   Shape strides = Shape::filled(shape.size(), 0);
   const int shift = shape.size() - x.rank();
   for (int i = 0; i < x.rank(); ++i) {
-    op.check<ShapeError>(x.shape()[i] == shape[i + shift] || x.shape()[i] == 1, "can't expand ", x.shape(), " to ", shape, " (",
-                         x.shape()[i], " and ", shape[i + shift], " at dim ", i + shift, "); only extents of 1 repeat");
+    op.check<ShapeError>(x.shape()[i] == shape[i + shift] || x.shape()[i] == 1, "can't expand ", x.shape(), " to ",
+                         shape, " (", x.shape()[i], " and ", shape[i + shift], " at dim ", i + shift,
+                         "); only extents of 1 repeat");
     strides[i + shift] = x.shape()[i] == 1 && shape[i + shift] != 1 ? 0 : x.strides()[i];
   }
   op.view(shape, strides);
@@ -96,7 +99,8 @@ void infer_concat(Infer& op) {
     op.check<DTypeError>(x.dtype() == first.dtype(), "tensor ", i, " is ", x.dtype(), ", tensor 0 is ", first.dtype());
     bool fits = x.rank() == first.rank();
     for (int d = 0; fits && d < x.rank(); ++d) fits = d == dim || x.shape()[d] == first.shape()[d];
-    op.check<ShapeError>(fits, "tensor ", i, " ", x.shape(), " doesn't fit tensor 0 ", first.shape(), " in every dim but ", dim);
+    op.check<ShapeError>(fits, "tensor ", i, " ", x.shape(), " doesn't fit tensor 0 ", first.shape(),
+                         " in every dim but ", dim);
     shape[dim] += x.shape()[dim];
   }
   op.output(shape, first.dtype());
@@ -111,7 +115,8 @@ void infer_slice_grad(Infer& op) {
 /// Extents and strides of a diagonal over dims (n1, s1) and (n2, s2): their sum is its stride.
 void infer_diagonal(Infer& op) {
   const Tensor& x = op.input(0);
-  const int dim1 = static_cast<int>(op.attributes.integer("dim1")), dim2 = static_cast<int>(op.attributes.integer("dim2"));
+  const int dim1 = static_cast<int>(op.attributes.integer("dim1")),
+            dim2 = static_cast<int>(op.attributes.integer("dim2"));
   const int64_t offset = op.attributes.integer("offset");
   const int64_t first1 = std::max<int64_t>(-offset, 0), first2 = std::max<int64_t>(offset, 0);
   const int64_t length = std::max<int64_t>(std::min(x.shape()[dim1] - first1, x.shape()[dim2] - first2), 0);
@@ -142,84 +147,115 @@ void infer_triangle(Infer& op) {
 template <bool lower> Tensors decompose_triangle(std::span<const Tensor> inputs, const Attributes& attributes) {
   const Tensor& x = inputs[0];
   const TensorOptions options{.dtype = int64, .device = x.device()};
-  const Tensor rows = unsqueeze(arange(0, x.shape()[x.rank() - 2], 1, options), 1), columns = arange(0, x.shape().back(), 1, options);
+  const Tensor rows = unsqueeze(arange(0, x.shape()[x.rank() - 2], 1, options), 1),
+               columns = arange(0, x.shape().back(), 1, options);
   const Tensor last = rows + attributes.integer("diagonal");
   return {where(lower ? columns <= last : columns >= last, x, zeros({}, {.dtype = x.dtype(), .device = x.device()}))};
 }
 
 int checked_dim(const char* name, int64_t dim, int rank, Where where) {
   if (dim < -rank || dim >= rank)
-    throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for rank ", rank, " (", -rank, " to ", rank - 1, ")"),
-                         user_line(where));
+    throw DimensionError(
+        detail::str(name, ": dim ", dim, " is out of range for rank ", rank, " (", -rank, " to ", rank - 1, ")"),
+        user_line(where));
   return static_cast<int>(dim < 0 ? dim + rank : dim);
 }
 
 }  // namespace
 
 void define_shape(OpTable& table) {
-  table.add({.name = "reshape", .kind = OpKind::view, .infer = infer_reshape,
-             .grad = [](const OpContext& op) { return Tensors{reshape(op.grad_output(), op.input_shape(0))}; }, .onnx = "Reshape"});
-  table.add({.name = "permute", .kind = OpKind::view, .infer = infer_permute,
-             .grad = [](const OpContext& op) {
-               const Shape& dims = op.integers("dims");
-               Dims inverse = dims;
-               for (int i = 0; i < dims.size(); ++i) inverse[static_cast<int>(dims[i])] = i;
-               return Tensors{permute(op.grad_output(), inverse)};
-             },
+  table.add({.name = "reshape",
+             .kind = OpKind::view,
+             .infer = infer_reshape,
+             .grad = [](const OpContext& op) { return Tensors{reshape(op.grad_output(), op.input_shape(0))}; },
+             .onnx = "Reshape"});
+  table.add({.name = "permute",
+             .kind = OpKind::view,
+             .infer = infer_permute,
+             .grad =
+                 [](const OpContext& op) {
+                   const Shape& dims = op.integers("dims");
+                   Dims inverse = dims;
+                   for (int i = 0; i < dims.size(); ++i) inverse[static_cast<int>(dims[i])] = i;
+                   return Tensors{permute(op.grad_output(), inverse)};
+                 },
              .onnx = "Transpose"});
-  table.add({.name = "slice", .kind = OpKind::view, .infer = infer_slice,
-             .grad = [](const OpContext& op) {
-               const int64_t dim = op.integer("dim");
-               return Tensors{slice_grad(op.grad_output(), dim, op.integer("begin"), op.integer("step"),
-                                         op.input_shape(0)[static_cast<int>(dim)])};
-             },
+  table.add({.name = "slice",
+             .kind = OpKind::view,
+             .infer = infer_slice,
+             .grad =
+                 [](const OpContext& op) {
+                   const int64_t dim = op.integer("dim");
+                   return Tensors{slice_grad(op.grad_output(), dim, op.integer("begin"), op.integer("step"),
+                                             op.input_shape(0)[static_cast<int>(dim)])};
+                 },
              .onnx = "Slice"});
-  table.add({.name = "expand", .kind = OpKind::view, .infer = infer_expand,
-             .grad = [](const OpContext& op) { return Tensors{sum_to(op.grad_output(), op.input_shape(0))}; }, .onnx = "Expand"});
-  table.add({.name = "concat", .kind = OpKind::opaque, .inputs = kVariadic, .infer = infer_concat,
-             .grad = [](const OpContext& op) {
-               Tensors result;
-               const int64_t dim = op.integer("dim");
-               int64_t begin = 0;
-               for (int i = 0; i < op.input_count(); ++i) {
-                 const int64_t extent = op.input_shape(i)[static_cast<int>(dim)];
-                 result.push_back(op.needs_grad(i) ? slice(op.grad_output(), dim, begin, begin + extent) : Tensor());
-                 begin += extent;
-               }
-               return result;
-             },
+  table.add({.name = "expand",
+             .kind = OpKind::view,
+             .infer = infer_expand,
+             .grad = [](const OpContext& op) { return Tensors{sum_to(op.grad_output(), op.input_shape(0))}; },
+             .onnx = "Expand"});
+  table.add({.name = "concat",
+             .kind = OpKind::opaque,
+             .inputs = kVariadic,
+             .infer = infer_concat,
+             .grad =
+                 [](const OpContext& op) {
+                   Tensors result;
+                   const int64_t dim = op.integer("dim");
+                   int64_t begin = 0;
+                   for (int i = 0; i < op.input_count(); ++i) {
+                     const int64_t extent = op.input_shape(i)[static_cast<int>(dim)];
+                     result.push_back(op.needs_grad(i) ? slice(op.grad_output(), dim, begin, begin + extent)
+                                                       : Tensor());
+                     begin += extent;
+                   }
+                   return result;
+                 },
              .onnx = "Concat"});
-  table.add({.name = "slice_grad", .kind = OpKind::opaque, .infer = infer_slice_grad,
-             .grad = [](const OpContext& op) {
+  table.add({.name = "slice_grad", .kind = OpKind::opaque, .infer = infer_slice_grad, .grad = [](const OpContext& op) {
                const int64_t begin = op.integer("begin"), step = op.integer("step"), dim = op.integer("dim");
                const int64_t count = op.input_shape(0)[static_cast<int>(dim)];
-               return Tensors{slice(op.grad_output(), dim, begin, count ? begin + (count - 1) * step + 1 : begin, step)};
+               return Tensors{
+                   slice(op.grad_output(), dim, begin, count ? begin + (count - 1) * step + 1 : begin, step)};
              }});
-  table.add({.name = "diagonal", .kind = OpKind::view, .infer = infer_diagonal,
-             .grad = [](const OpContext& op) {
-               return Tensors{diagonal_grad(op.grad_output(), op.input_shape(0), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
+  table.add({.name = "diagonal", .kind = OpKind::view, .infer = infer_diagonal, .grad = [](const OpContext& op) {
+               return Tensors{diagonal_grad(op.grad_output(), op.input_shape(0), op.integer("offset"),
+                                            op.integer("dim1"), op.integer("dim2"))};
              }});
-  table.add({.name = "diagonal_grad", .kind = OpKind::opaque, .infer = infer_diagonal_grad,
-             .grad = [](const OpContext& op) {
-               return Tensors{diagonal(op.grad_output(), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
-             }});
-  table.add({.name = "pad", .kind = OpKind::opaque, .infer = infer_pad,
-             .grad = [](const OpContext& op) {
-               const Shape &before = op.integers("before"), &shape = op.input_shape(0);
-               Tensor g = op.grad_output();
-               for (int d = 0; d < shape.size(); ++d)
-                 if (g.shape()[d] != shape[d]) g = slice(g, d, before[d], before[d] + shape[d]);
-               return Tensors{g};
-             },
+  table.add(
+      {.name = "diagonal_grad", .kind = OpKind::opaque, .infer = infer_diagonal_grad, .grad = [](const OpContext& op) {
+         return Tensors{diagonal(op.grad_output(), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
+       }});
+  table.add({.name = "pad",
+             .kind = OpKind::opaque,
+             .infer = infer_pad,
+             .grad =
+                 [](const OpContext& op) {
+                   const Shape &before = op.integers("before"), &shape = op.input_shape(0);
+                   Tensor g = op.grad_output();
+                   for (int d = 0; d < shape.size(); ++d)
+                     if (g.shape()[d] != shape[d]) g = slice(g, d, before[d], before[d] + shape[d]);
+                   return Tensors{g};
+                 },
              .onnx = "Pad"});
-  table.add({.name = "flip", .kind = OpKind::opaque, .infer = infer_same,
-             .grad = [](const OpContext& op) { return Tensors{flip(op.grad_output(), Dims(op.integers("dims")))}; }});
-  table.add({.name = "tril", .kind = OpKind::opaque, .infer = infer_triangle,
+  table.add({.name = "flip", .kind = OpKind::opaque, .infer = infer_same, .grad = [](const OpContext& op) {
+               return Tensors{flip(op.grad_output(), Dims(op.integers("dims")))};
+             }});
+  table.add({.name = "tril",
+             .kind = OpKind::opaque,
+             .infer = infer_triangle,
              .grad = [](const OpContext& op) { return Tensors{tril(op.grad_output(), op.integer("diagonal"))}; },
-             .contiguous_inputs = true, .decompose = decompose_triangle<true>, .onnx = "Trilu"});
-  table.add({.name = "triu", .kind = OpKind::opaque, .infer = infer_triangle,
+             .contiguous_inputs = true,
+             .decompose = decompose_triangle<true>,
+             .onnx = "Trilu"});
+  table.add({.name = "triu",
+             .kind = OpKind::opaque,
+             .infer = infer_triangle,
              .grad = [](const OpContext& op) { return Tensors{triu(op.grad_output(), op.integer("diagonal"))}; },
-             .contiguous_inputs = true, .decompose = decompose_triangle<false>, .onnx = "Trilu"});
+             .contiguous_inputs = true,
+             .decompose = decompose_triangle<false>,
+             .onnx = "Trilu"});
 }
 
 Tensor reshape(const Arg& x, const Shape& wanted) {
@@ -229,13 +265,16 @@ Tensor reshape(const Arg& x, const Shape& wanted) {
   int free_dim = -1;
   for (int i = 0; i < shape.size(); ++i) {
     if (shape[i] == -1 && free_dim < 0) free_dim = i;
-    else if (shape[i] < 0) throw ShapeError(detail::str("reshape: ", wanted, ": only one extent may be -1, none below"), user_line(x.where()));
+    else if (shape[i] < 0)
+      throw ShapeError(detail::str("reshape: ", wanted, ": only one extent may be -1, none below"),
+                       user_line(x.where()));
     else known *= shape[i];
   }
   const int64_t numel = tensor.numel();
   if (free_dim >= 0 && known > 0) shape[free_dim] = numel / known;
   if ((free_dim >= 0 && known == 0) || shape.numel() != numel)
-    throw ShapeError(detail::str("reshape: ", tensor.shape(), " has ", numel, " elements, ", wanted, " doesn't"), user_line(x.where()));
+    throw ShapeError(detail::str("reshape: ", tensor.shape(), " has ", numel, " elements, ", wanted, " doesn't"),
+                     user_line(x.where()));
   if (shape == tensor.shape()) return tensor;
   static const Op& op = find_op("reshape");
   const Tensor source = reshape_strides(tensor.shape(), tensor.strides(), shape) ? tensor : contiguous(x);
@@ -245,8 +284,10 @@ Tensor reshape(const Arg& x, const Shape& wanted) {
 Tensor flatten(const Arg& x, int64_t start_dim, int64_t end_dim) {
   const Tensor& tensor = x.tensor();
   if (tensor.rank() == 0) return reshape(x, {1});
-  const int start = checked_dim("flatten", start_dim, tensor.rank(), x.where()), end = checked_dim("flatten", end_dim, tensor.rank(), x.where());
-  if (start > end) throw DimensionError(detail::str("flatten: start dim ", start, " is after end dim ", end), user_line(x.where()));
+  const int start = checked_dim("flatten", start_dim, tensor.rank(), x.where()),
+            end = checked_dim("flatten", end_dim, tensor.rank(), x.where());
+  if (start > end)
+    throw DimensionError(detail::str("flatten: start dim ", start, " is after end dim ", end), user_line(x.where()));
   Shape shape;
   for (int i = 0; i < tensor.rank(); ++i) {
     if (i <= start || i > end) shape.push_back(tensor.shape()[i]);
@@ -275,11 +316,14 @@ Tensor slice(const Arg& x, int64_t dim, int64_t begin, int64_t end, int64_t step
   static const Op& op = find_op("slice");
   const Tensor& tensor = x.tensor();
   const int d = checked_dim("slice", dim, tensor.rank(), x.where());
-  if (step < 1) throw ValueError(detail::str("slice: step ", step, " must be at least 1; use flip to reverse"), user_line(x.where()));
+  if (step < 1)
+    throw ValueError(detail::str("slice: step ", step, " must be at least 1; use flip to reverse"),
+                     user_line(x.where()));
   const int64_t extent = tensor.shape()[d];
   const auto bound = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + extent : i, 0, extent); };
   begin = bound(begin);
-  return dispatch(op, {tensor}, {{"dim", d}, {"begin", begin}, {"end", std::max(begin, bound(end))}, {"step", step}}, x.where());
+  return dispatch(op, {tensor}, {{"dim", d}, {"begin", begin}, {"end", std::max(begin, bound(end))}, {"step", step}},
+                  x.where());
 }
 
 Tensor select(const Arg& x, int64_t dim, int64_t index) {
@@ -287,7 +331,8 @@ Tensor select(const Arg& x, int64_t dim, int64_t index) {
   const int d = checked_dim("select", dim, tensor.rank(), x.where());
   const int64_t extent = tensor.shape()[d];
   if (index < -extent || index >= extent)
-    throw DimensionError(detail::str("select: index ", index, " is out of range for dim ", d, " of ", tensor.shape()), user_line(x.where()));
+    throw DimensionError(detail::str("select: index ", index, " is out of range for dim ", d, " of ", tensor.shape()),
+                         user_line(x.where()));
   if (index < 0) index += extent;
   return squeeze({slice(x, d, index, index + 1), x.where()}, d);
 }
@@ -297,7 +342,8 @@ Tensor expand(const Arg& x, const Shape& wanted) {
   const Tensor& tensor = x.tensor();
   Shape shape = wanted;
   for (int i = 0; i < shape.size(); ++i)
-    if (const int from = i - (shape.size() - tensor.rank()); shape[i] == -1 && from >= 0) shape[i] = tensor.shape()[from];
+    if (const int from = i - (shape.size() - tensor.rank()); shape[i] == -1 && from >= 0)
+      shape[i] = tensor.shape()[from];
   if (shape == tensor.shape()) return tensor;
   return dispatch(op, {tensor}, {{"shape", shape}}, x.where());
 }
@@ -313,7 +359,9 @@ Tensor squeeze(const Arg& x, int64_t dim) {
 Tensor unsqueeze(const Arg& x, int64_t dim) {
   Shape shape = x.tensor().shape();
   if (shape.size() == kMaxRank)
-    throw ShapeError(detail::str("unsqueeze: ", shape, " has ", kMaxRank, " dims already, the most that a tensor may have"), user_line(x.where()));
+    throw ShapeError(
+        detail::str("unsqueeze: ", shape, " has ", kMaxRank, " dims already, the most that a tensor may have"),
+        user_line(x.where()));
   shape.insert(checked_dim("unsqueeze", dim, shape.size() + 1, x.where()), 1);
   return reshape(x, shape);
 }

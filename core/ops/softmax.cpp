@@ -13,7 +13,9 @@ void infer_rows(Infer& op) {
   op.output(op.input(0).shape(), op.input(0).dtype());
 }
 
-Tensor call(const char* name, const Tensor& g, const Tensor& y) { return dispatch(find_op(name), {g, y}, {}, Where::current()); }
+Tensor call(const char* name, const Tensor& g, const Tensor& y) {
+  return dispatch(find_op(name), {g, y}, {}, Where::current());
+}
 Tensor row_sum(const Tensor& x) { return sum(x, -1, {.keepdim = true}); }
 
 /// Decompositions compute 16-bit floats in float32, as the kernels do.
@@ -24,7 +26,8 @@ Tensor by_rows(const char* name, const Arg& x, int64_t dim) {
   const int rank = x.tensor().rank();
   if (rank == 0) return reshape({dispatch(op, {reshape(x, {1})}, {}, x.where()), x.where()}, {});
   if (dim < -rank || dim >= rank)
-    throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for ", x.tensor().shape()), user_line(x.where()));
+    throw DimensionError(detail::str(name, ": dim ", dim, " is out of range for ", x.tensor().shape()),
+                         user_line(x.where()));
   if (dim == -1 || dim == rank - 1) return dispatch(op, {x.tensor()}, {}, x.where());
   const Tensor rows = transpose(x, dim, -1);
   return transpose({dispatch(op, {rows}, {}, x.where()), x.where()}, dim, -1);
@@ -33,46 +36,67 @@ Tensor by_rows(const char* name, const Arg& x, int64_t dim) {
 }  // namespace
 
 void define_softmax(OpTable& table) {
-  table.add({.name = "softmax", .kind = OpKind::reduce, .infer = infer_rows,
+  table.add({.name = "softmax",
+             .kind = OpKind::reduce,
+             .infer = infer_rows,
              .grad = [](const OpContext& op) { return Tensors{call("softmax_grad", op.grad_output(), op.output())}; },
-             .saved = out(0), .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> inputs, const Attributes&) {
-               const Tensor x = widen(inputs[0]);
-               const Tensor e = exp(x - max(x, -1, {.keepdim = true}));
-               return Tensors{to(e / row_sum(e), inputs[0].dtype())};
-             },
+             .saved = out(0),
+             .contiguous_inputs = true,
+             .decompose =
+                 [](std::span<const Tensor> inputs, const Attributes&) {
+                   const Tensor x = widen(inputs[0]);
+                   const Tensor e = exp(x - max(x, -1, {.keepdim = true}));
+                   return Tensors{to(e / row_sum(e), inputs[0].dtype())};
+                 },
              .onnx = "Softmax"});
   // dx = y (g - sum(g y)); its own gradients: d/dg = y (h - sum(h y)), d/dy = h (g - sum(g y)) - g sum(h y).
-  table.add({.name = "softmax_grad", .kind = OpKind::reduce, .inputs = 2, .infer = infer_rows,
-             .grad = [](const OpContext& op) {
-               const Tensor h = op.grad_output(), g = op.input(0), y = op.input(1);
-               return Tensors{call("softmax_grad", h, y), h * (g - row_sum(g * y)) - g * row_sum(h * y)};
-             },
-             .saved = in(0) | in(1), .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> inputs, const Attributes&) {
-               const Tensor g = widen(inputs[0]), y = widen(inputs[1]);
-               return Tensors{to(y * (g - row_sum(g * y)), inputs[0].dtype())};
-             }});
-  table.add({.name = "log_softmax", .kind = OpKind::reduce, .infer = infer_rows,
-             .grad = [](const OpContext& op) { return Tensors{call("log_softmax_grad", op.grad_output(), op.output())}; },
-             .saved = out(0), .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> inputs, const Attributes&) {
-               const Tensor x = widen(inputs[0]);
-               const Tensor shifted = x - max(x, -1, {.keepdim = true});
-               return Tensors{to(shifted - log(row_sum(exp(shifted))), inputs[0].dtype())};
-             },
-             .onnx = "LogSoftmax"});
+  table.add({.name = "softmax_grad",
+             .kind = OpKind::reduce,
+             .inputs = 2,
+             .infer = infer_rows,
+             .grad =
+                 [](const OpContext& op) {
+                   const Tensor h = op.grad_output(), g = op.input(0), y = op.input(1);
+                   return Tensors{call("softmax_grad", h, y), h * (g - row_sum(g * y)) - g * row_sum(h * y)};
+                 },
+             .saved = in(0) | in(1),
+             .contiguous_inputs = true,
+             .decompose =
+                 [](std::span<const Tensor> inputs, const Attributes&) {
+                   const Tensor g = widen(inputs[0]), y = widen(inputs[1]);
+                   return Tensors{to(y * (g - row_sum(g * y)), inputs[0].dtype())};
+                 }});
+  table.add(
+      {.name = "log_softmax",
+       .kind = OpKind::reduce,
+       .infer = infer_rows,
+       .grad = [](const OpContext& op) { return Tensors{call("log_softmax_grad", op.grad_output(), op.output())}; },
+       .saved = out(0),
+       .contiguous_inputs = true,
+       .decompose =
+           [](std::span<const Tensor> inputs, const Attributes&) {
+             const Tensor x = widen(inputs[0]);
+             const Tensor shifted = x - max(x, -1, {.keepdim = true});
+             return Tensors{to(shifted - log(row_sum(exp(shifted))), inputs[0].dtype())};
+           },
+       .onnx = "LogSoftmax"});
   // dx = g - exp(y) sum(g); d/dg = h - sum(h exp(y)), d/dy = -h exp(y) sum(g).
-  table.add({.name = "log_softmax_grad", .kind = OpKind::reduce, .inputs = 2, .infer = infer_rows,
-             .grad = [](const OpContext& op) {
-               const Tensor h = op.grad_output(), p = exp(op.input(1));
-               return Tensors{h - row_sum(h * p), -(h * p * row_sum(op.input(0)))};
-             },
-             .saved = in(0) | in(1), .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> inputs, const Attributes&) {
-               const Tensor g = widen(inputs[0]);
-               return Tensors{to(g - exp(widen(inputs[1])) * row_sum(g), inputs[0].dtype())};
-             }});
+  table.add({.name = "log_softmax_grad",
+             .kind = OpKind::reduce,
+             .inputs = 2,
+             .infer = infer_rows,
+             .grad =
+                 [](const OpContext& op) {
+                   const Tensor h = op.grad_output(), p = exp(op.input(1));
+                   return Tensors{h - row_sum(h * p), -(h * p * row_sum(op.input(0)))};
+                 },
+             .saved = in(0) | in(1),
+             .contiguous_inputs = true,
+             .decompose =
+                 [](std::span<const Tensor> inputs, const Attributes&) {
+                   const Tensor g = widen(inputs[0]);
+                   return Tensors{to(g - exp(widen(inputs[1])) * row_sum(g), inputs[0].dtype())};
+                 }});
   for (const char* name : {"softmax", "log_softmax"}) table.at(name).autocast = AutocastRule::widen;
 }
 

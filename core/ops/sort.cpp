@@ -16,7 +16,8 @@ void infer_topk(Infer& op) {
   const int64_t k = op.attributes.integer("k");
   const int dim = static_cast<int>(op.attributes.integer("dim"));
   Shape shape = x.shape();
-  op.check<ValueError>(k >= 0 && k <= shape[dim], "k is ", k, ", and dim ", dim, " of ", shape, " has ", shape[dim], " elements");
+  op.check<ValueError>(k >= 0 && k <= shape[dim], "k is ", k, ", and dim ", dim, " of ", shape, " has ", shape[dim],
+                       " elements");
   shape[dim] = k;
   op.output(shape, x.dtype());
   op.output(shape, DType::int64);
@@ -24,13 +25,14 @@ void infer_topk(Infer& op) {
 
 void infer_searchsorted(Infer& op) {
   const Tensor &sorted = op.input(0), &values = op.input(1);
-  op.check<DTypeError>(sorted.dtype() == values.dtype(), "sorted is ", sorted.dtype(), " and the values are ", values.dtype(),
-                       "; cast one of them");
+  op.check<DTypeError>(sorted.dtype() == values.dtype(), "sorted is ", sorted.dtype(), " and the values are ",
+                       values.dtype(), "; cast one of them");
   op.check<ShapeError>(sorted.rank() > 0, "sorted needs at least one dim");
   bool fits = sorted.rank() == 1 || sorted.rank() == values.rank();
-  for (int d = 0; fits && sorted.rank() > 1 && d + 1 < sorted.rank(); ++d) fits = sorted.shape()[d] == values.shape()[d];
-  op.check<ShapeError>(fits, "sorted ", sorted.shape(), " must have one dim, or the shape of the values ", values.shape(),
-                       " but for the last");
+  for (int d = 0; fits && sorted.rank() > 1 && d + 1 < sorted.rank(); ++d)
+    fits = sorted.shape()[d] == values.shape()[d];
+  op.check<ShapeError>(fits, "sorted ", sorted.shape(), " must have one dim, or the shape of the values ",
+                       values.shape(), " but for the last");
   op.output(values.shape(), DType::int64);
 }
 
@@ -54,11 +56,26 @@ ValuesAndIndices order(const char* name, const Arg& x, int64_t dim, Attributes a
 }  // namespace
 
 void define_sort(OpTable& table) {
-  table.add({.name = "sort", .kind = OpKind::index, .outputs = 2, .infer = infer_sort, .grad = order_grad, .saved = out(1),
+  table.add({.name = "sort",
+             .kind = OpKind::index,
+             .outputs = 2,
+             .infer = infer_sort,
+             .grad = order_grad,
+             .saved = out(1),
              .contiguous_inputs = true});
-  table.add({.name = "topk", .kind = OpKind::index, .outputs = 2, .infer = infer_topk, .grad = order_grad, .saved = out(1),
-             .contiguous_inputs = true, .onnx = "TopK"});
-  table.add({.name = "searchsorted", .kind = OpKind::index, .inputs = 2, .infer = infer_searchsorted, .contiguous_inputs = true});
+  table.add({.name = "topk",
+             .kind = OpKind::index,
+             .outputs = 2,
+             .infer = infer_topk,
+             .grad = order_grad,
+             .saved = out(1),
+             .contiguous_inputs = true,
+             .onnx = "TopK"});
+  table.add({.name = "searchsorted",
+             .kind = OpKind::index,
+             .inputs = 2,
+             .infer = infer_searchsorted,
+             .contiguous_inputs = true});
 }
 
 ValuesAndIndices sort(const Arg& x, int64_t dim, SortOptions options) {

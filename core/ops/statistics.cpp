@@ -15,8 +15,9 @@ Tensor wide(const Tensor& x) { return is_half(x.dtype()) ? to(x, float32) : x; }
 
 void check_floating(const char* name, const Arg& x) {
   if (!is_floating(x.tensor().dtype()))
-    throw DTypeError(detail::str(name, ": needs a floating dtype, got ", x.tensor().dtype(), "; cast it with to(float32)"),
-                     user_line(x.where()));
+    throw DTypeError(
+        detail::str(name, ": needs a floating dtype, got ", x.tensor().dtype(), "; cast it with to(float32)"),
+        user_line(x.where()));
 }
 
 int64_t count_of(const Shape& shape, const Shape& dims) {

@@ -305,9 +305,7 @@ TD_FN float td_sigmoid_f32(float x) {
   return x < -0.7f ? TD_FMA(-e, q, e) : q;  // the same, less rounding: see tanh
 }
 
-TD_FN float td_softplus_f32(float x) {
-  return (x < 0.0f ? 0.0f : x) + td_log1p_in_range(td_exp_minus_abs(x), 0.0f);
-}
+TD_FN float td_softplus_f32(float x) { return (x < 0.0f ? 0.0f : x) + td_log1p_in_range(td_exp_minus_abs(x), 0.0f); }
 
 TD_FN float td_exp_minus_abs_f32(float x) { return td_exp_minus_abs(x); }
 TD_FN double td_exp_minus_abs_f64(double x) { return TD_LIBM(exp)(-TD_LIBM(fabs)(x)); }
@@ -332,9 +330,7 @@ TD_FN double td_sigmoid_f64(double x) {
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
 
-TD_FN double td_softplus_f64(double x) {
-  return (x < 0.0 ? 0.0 : x) + TD_LIBM(log1p)(td_exp_minus_abs_f64(x));
-}
+TD_FN double td_softplus_f64(double x) { return (x < 0.0 ? 0.0 : x) + TD_LIBM(log1p)(td_exp_minus_abs_f64(x)); }
 
 // ---- From the C library ------------------------------------------------------------------------------------
 
@@ -425,7 +421,7 @@ TD_FROM_LIBM_2(hypot, hypot)
     T smaller = a < b ? a : b;                                                                             \
     return a != a ? a : smaller;                                                                           \
   }                                                                                                        \
-  TD_FN TD_BOOL td_isnan_##s(T x) { return x != x; }                                                           \
+  TD_FN TD_BOOL td_isnan_##s(T x) { return x != x; }                                                       \
   TD_FN TD_BOOL td_isinf_##s(T x) { return td_abs_##s(x) > (T)MAX; }                                       \
   TD_FN TD_BOOL td_isfinite_##s(T x) { return td_abs_##s(x) <= (T)MAX; }                                   \
   TD_FN T td_remainder_##s(T a, T b) {                                                                     \
@@ -449,45 +445,45 @@ TD_COMPOSED(double, f64, , TD_DOUBLE_MAX)
 
 // Overflow wraps. Division by zero gives 0 (the caller checks and reports; a trap would kill the process).
 // U is an unsigned type at least as wide as unsigned int, so that its products wrap and never promote.
-#define TD_INTEGER(T, U, s)                                                                \
-  TD_FN T td_square_##s(T x) { return (T)((U)x * (U)x); }                                  \
-  TD_FN T td_relu_##s(T x) { return x > (T)0 ? x : (T)0; }                                 \
-  TD_FN T td_floor_##s(T x) { return x; }                                                  \
-  TD_FN T td_ceil_##s(T x) { return x; }                                                   \
-  TD_FN T td_round_##s(T x) { return x; }                                                  \
-  TD_FN T td_trunc_##s(T x) { return x; }                                                  \
-  TD_FN TD_BOOL td_isnan_##s(T x) { return (void)x, 0; }                                    \
-  TD_FN TD_BOOL td_isinf_##s(T x) { return (void)x, 0; }                                    \
-  TD_FN TD_BOOL td_isfinite_##s(T x) { return (void)x, 1; }                                 \
-  TD_FN T td_maximum_##s(T a, T b) { return a > b ? a : b; }                               \
-  TD_FN T td_minimum_##s(T a, T b) { return a < b ? a : b; }                               \
-  TD_FN T td_integer_power_##s(T a, T b) {                                                 \
-    U base = (U)a, result = 1;                                                             \
-    for (U exponent = (U)b; exponent != 0; exponent >>= 1, base *= base) {                 \
-      if (exponent & 1) result *= base;                                                    \
-    }                                                                                      \
-    return (T)result;                                                                      \
+#define TD_INTEGER(T, U, s)                                                \
+  TD_FN T td_square_##s(T x) { return (T)((U)x * (U)x); }                  \
+  TD_FN T td_relu_##s(T x) { return x > (T)0 ? x : (T)0; }                 \
+  TD_FN T td_floor_##s(T x) { return x; }                                  \
+  TD_FN T td_ceil_##s(T x) { return x; }                                   \
+  TD_FN T td_round_##s(T x) { return x; }                                  \
+  TD_FN T td_trunc_##s(T x) { return x; }                                  \
+  TD_FN TD_BOOL td_isnan_##s(T x) { return (void)x, 0; }                   \
+  TD_FN TD_BOOL td_isinf_##s(T x) { return (void)x, 0; }                   \
+  TD_FN TD_BOOL td_isfinite_##s(T x) { return (void)x, 1; }                \
+  TD_FN T td_maximum_##s(T a, T b) { return a > b ? a : b; }               \
+  TD_FN T td_minimum_##s(T a, T b) { return a < b ? a : b; }               \
+  TD_FN T td_integer_power_##s(T a, T b) {                                 \
+    U base = (U)a, result = 1;                                             \
+    for (U exponent = (U)b; exponent != 0; exponent >>= 1, base *= base) { \
+      if (exponent & 1) result *= base;                                    \
+    }                                                                      \
+    return (T)result;                                                      \
   }
 
 // -1 is set apart: the smallest integer divided by -1 would trap. a^b with b < 0 is 1/a^|b| truncated.
-#define TD_SIGNED_INTEGER(T, U, s)                                                         \
-  TD_INTEGER(T, U, s)                                                                      \
-  TD_FN T td_abs_##s(T x) { return x < 0 ? (T)((U)0 - (U)x) : x; }                         \
-  TD_FN T td_sign_##s(T x) { return (T)((x > 0) - (x < 0)); }                              \
-  TD_FN T td_remainder_##s(T a, T b) {                                                     \
-    if (b == 0 || b == -1) return 0;                                                       \
-    T r = a % b;                                                                           \
-    return r != 0 && (r < 0) != (b < 0) ? r + b : r;                                       \
-  }                                                                                        \
-  TD_FN T td_floor_divide_##s(T a, T b) {                                                  \
-    if (b == 0) return 0;                                                                  \
-    if (b == -1) return (T)((U)0 - (U)a);                                                  \
-    T q = a / b;                                                                           \
-    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;                                   \
-  }                                                                                        \
-  TD_FN T td_pow_##s(T a, T b) {                                                           \
-    if (b >= 0) return td_integer_power_##s(a, b);                                         \
-    return a == 1 ? 1 : a == -1 ? ((b & 1) ? -1 : 1) : 0;                                  \
+#define TD_SIGNED_INTEGER(T, U, s)                                 \
+  TD_INTEGER(T, U, s)                                              \
+  TD_FN T td_abs_##s(T x) { return x < 0 ? (T)((U)0 - (U)x) : x; } \
+  TD_FN T td_sign_##s(T x) { return (T)((x > 0) - (x < 0)); }      \
+  TD_FN T td_remainder_##s(T a, T b) {                             \
+    if (b == 0 || b == -1) return 0;                               \
+    T r = a % b;                                                   \
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;               \
+  }                                                                \
+  TD_FN T td_floor_divide_##s(T a, T b) {                          \
+    if (b == 0) return 0;                                          \
+    if (b == -1) return (T)((U)0 - (U)a);                          \
+    T q = a / b;                                                   \
+    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;           \
+  }                                                                \
+  TD_FN T td_pow_##s(T a, T b) {                                   \
+    if (b >= 0) return td_integer_power_##s(a, b);                 \
+    return a == 1 ? 1 : a == -1 ? ((b & 1) ? -1 : 1) : 0;          \
   }
 
 TD_SIGNED_INTEGER(td_i32, td_u32, i32)
@@ -507,20 +503,20 @@ TD_FN td_u8 td_pow_u8(td_u8 a, td_u8 b) { return td_integer_power_u8(a, b); }
   TD_FN R td_##name(T x) { return td_##name##_##s(x); }
 #define TD_NAME_2(T, s, name) \
   TD_FN T td_##name(T a, T b) { return td_##name##_##s(a, b); }
-#define TD_FLOAT_1(name)               \
+#define TD_FLOAT_1(name)             \
   TD_NAME_1(float, float, f32, name) \
   TD_NAME_1(double, double, f64, name)
-#define TD_TEST_1(name)                 \
-  TD_NAME_1(bool, float, f32, name)     \
-  TD_NAME_1(bool, double, f64, name)    \
-  TD_NAME_1(bool, td_i32, i32, name)    \
-  TD_NAME_1(bool, td_i64, i64, name)    \
+#define TD_TEST_1(name)              \
+  TD_NAME_1(bool, float, f32, name)  \
+  TD_NAME_1(bool, double, f64, name) \
+  TD_NAME_1(bool, td_i32, i32, name) \
+  TD_NAME_1(bool, td_i64, i64, name) \
   TD_NAME_1(bool, td_u8, u8, name)
 #define TD_FLOAT_2(name)      \
   TD_NAME_2(float, f32, name) \
   TD_NAME_2(double, f64, name)
-#define TD_ANY_1(name)                   \
-  TD_FLOAT_1(name)                       \
+#define TD_ANY_1(name)                 \
+  TD_FLOAT_1(name)                     \
   TD_NAME_1(td_i32, td_i32, i32, name) \
   TD_NAME_1(td_i64, td_i64, i64, name) \
   TD_NAME_1(td_u8, td_u8, u8, name)
@@ -580,9 +576,9 @@ TD_ANY_2(pow)
 #else
 
 // The type of the first operand decides; write b in the same type (1.0f beside a float).
-#define TD_FLOAT_OF(name, x) _Generic((x), float: name##_f32, double: name##_f64)
+#define TD_FLOAT_OF(name, x) _Generic((x), float : name##_f32, double : name##_f64)
 #define TD_ANY_OF(name, x) \
-  _Generic((x), float: name##_f32, double: name##_f64, td_i32: name##_i32, td_i64: name##_i64, td_u8: name##_u8)
+  _Generic((x), float : name##_f32, double : name##_f64, td_i32 : name##_i32, td_i64 : name##_i64, td_u8 : name##_u8)
 
 #define td_exp(x) TD_FLOAT_OF(td_exp, x)(x)
 #define td_expm1(x) TD_FLOAT_OF(td_expm1, x)(x)

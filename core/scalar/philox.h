@@ -26,29 +26,27 @@ TD_FN td_philox_block td_philox(td_u64 key, td_u64 counter_low, td_u64 counter_h
   td_u32 c0 = (td_u32)counter_low, c1 = (td_u32)(counter_low >> 32);
   td_u32 c2 = (td_u32)counter_high, c3 = (td_u32)(counter_high >> 32);
   td_u32 k0 = (td_u32)key, k1 = (td_u32)(key >> 32);
-#define TD_PHILOX_ROUND                                        \
-  {                                                            \
+#define TD_PHILOX_ROUND                                                \
+  {                                                                    \
     td_u64 a = (td_u64)0xD2511F53u * c0, b = (td_u64)0xCD9E8D57u * c2; \
-    c0 = (td_u32)(b >> 32) ^ c1 ^ k0;                          \
-    c1 = (td_u32)b;                                            \
-    c2 = (td_u32)(a >> 32) ^ c3 ^ k1;                          \
-    c3 = (td_u32)a;                                            \
-    k0 += 0x9E3779B9u; /* the golden ratio */                  \
-    k1 += 0xBB67AE85u; /* sqrt(3) - 1 */                       \
+    c0 = (td_u32)(b >> 32) ^ c1 ^ k0;                                  \
+    c1 = (td_u32)b;                                                    \
+    c2 = (td_u32)(a >> 32) ^ c3 ^ k1;                                  \
+    c3 = (td_u32)a;                                                    \
+    k0 += 0x9E3779B9u; /* the golden ratio */                          \
+    k1 += 0xBB67AE85u; /* sqrt(3) - 1 */                               \
   }
   // clang-format off
   TD_PHILOX_ROUND TD_PHILOX_ROUND TD_PHILOX_ROUND TD_PHILOX_ROUND TD_PHILOX_ROUND
   TD_PHILOX_ROUND TD_PHILOX_ROUND TD_PHILOX_ROUND TD_PHILOX_ROUND TD_PHILOX_ROUND
-      // clang-format on
+  // clang-format on
 #undef TD_PHILOX_ROUND
-  td_philox_block block = {{c0, c1, c2, c3}};
+          td_philox_block block = {{c0, c1, c2, c3}};
   return block;
 }
 
 // The block of the elements 4 block … 4 block + 3: for kernels that write four at a time.
-TD_FN td_philox_block td_philox_words(td_u64 seed, td_u64 draw, td_u64 block) {
-  return td_philox(seed, block, draw);
-}
+TD_FN td_philox_block td_philox_words(td_u64 seed, td_u64 draw, td_u64 block) { return td_philox(seed, block, draw); }
 
 // Written as selects: an index that varies would send the words through memory and stop vectorisation.
 TD_FN td_u32 td_philox_pick(td_philox_block b, td_u32 i) {

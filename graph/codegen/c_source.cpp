@@ -11,8 +11,8 @@
 #include <set>
 #include <sstream>
 
-#include "graph/codegen/embedded.h"
 #include "core/expression.h"
+#include "graph/codegen/embedded.h"
 
 namespace tandem::graph {
 
@@ -52,7 +52,9 @@ std::string to_memory(DType type, const std::string& value) {
   if (type == DType::bfloat16) return "td_f32_to_bf16(" + value + ")";
   return value;
 }
-std::string rounded(DType type, const std::string& value) { return is_half(type) ? from_memory(type, to_memory(type, value)) : value; }
+std::string rounded(DType type, const std::string& value) {
+  return is_half(type) ? from_memory(type, to_memory(type, value)) : value;
+}
 
 std::string literal(double number, DType type) {
   char text[64];
@@ -62,7 +64,8 @@ std::string literal(double number, DType type) {
   }
   if (std::isnan(number)) return std::string("((") + compute_type(type) + ")__builtin_nan(\"\"))";
   if (std::isinf(number)) return std::string(number < 0 ? "(-(" : "((") + compute_type(type) + ")__builtin_inf())";
-  std::snprintf(text, sizeof text, "((%s)%a)", compute_type(type), type == DType::float64 ? number : static_cast<double>(static_cast<float>(number)));
+  std::snprintf(text, sizeof text, "((%s)%a)", compute_type(type),
+                type == DType::float64 ? number : static_cast<double>(static_cast<float>(number)));
   return text;
 }
 
@@ -70,8 +73,16 @@ std::string fold_start(Fold fold, DType type) {
   switch (fold) {
     case Fold::sum: return "0";
     case Fold::prod: return "1";
-    case Fold::max: return is_floating(type) ? literal(-INFINITY, type) : type == DType::int64 ? "(-0x7fffffffffffffffLL-1)" : type == DType::int32 ? "(-0x7fffffff-1)" : "0";
-    default: return is_floating(type) ? literal(INFINITY, type) : type == DType::int64 ? "0x7fffffffffffffffLL" : type == DType::int32 ? "0x7fffffff" : "255";
+    case Fold::max:
+      return is_floating(type)      ? literal(-INFINITY, type)
+             : type == DType::int64 ? "(-0x7fffffffffffffffLL-1)"
+             : type == DType::int32 ? "(-0x7fffffff-1)"
+                                    : "0";
+    default:
+      return is_floating(type)      ? literal(INFINITY, type)
+             : type == DType::int64 ? "0x7fffffffffffffffLL"
+             : type == DType::int32 ? "0x7fffffff"
+                                    : "255";
   }
 }
 
@@ -85,8 +96,8 @@ bool is_costly(const Statement& s) {
   if (s.kind == LoopOp::uniform) return true;
   if (s.kind != LoopOp::pointwise) return false;
   const std::string expression = s.op->pointwise.expression;
-  return expression.find("td_") != std::string::npos && expression.find("td_maximum") == std::string::npos && expression.find("td_relu") == std::string::npos &&
-         expression.find("td_abs") == std::string::npos;
+  return expression.find("td_") != std::string::npos && expression.find("td_maximum") == std::string::npos &&
+         expression.find("td_relu") == std::string::npos && expression.find("td_abs") == std::string::npos;
 }
 
 /// Spells one segment.
@@ -133,7 +144,8 @@ class SegmentWriter {
     for (int d = 0; d < position.strides.size(); ++d) {
       const int64_t stride = position.strides[d];
       if (stride == 0) continue;
-      text += (text.empty() ? "" : " + ") + std::string("i") + std::to_string(d) + (stride == 1 ? "" : " * " + std::to_string(stride) + "L");
+      text += (text.empty() ? "" : " + ") + std::string("i") + std::to_string(d) +
+              (stride == 1 ? "" : " * " + std::to_string(stride) + "L");
     }
     if (position.offset || text.empty()) text += (text.empty() ? "" : " + ") + std::to_string(position.offset);
     return text;
@@ -147,9 +159,12 @@ class SegmentWriter {
     const char* type = compute_type(computed);
     std::string text = "TD_FN " + std::string(s.op->pointwise.returns_bool ? "td_u8" : type) + " " + helper + "(";
     for (size_t i = 0; i < s.operands.size(); ++i)
-      text += std::string(i ? ", " : "") + (s.op->pointwise.selects && i == 0 ? "td_u8" : type) + " " + parameter_name(i);
+      text +=
+          std::string(i ? ", " : "") + (s.op->pointwise.selects && i == 0 ? "td_u8" : type) + " " + parameter_name(i);
     text += std::string(") { typedef ") + type + " T; (void)(T)0; return ";
-    text += computed == DType::bool_ && !s.op->pointwise.returns_bool ? "(" + std::string(s.op->pointwise.expression) + ") != 0" : s.op->pointwise.expression;
+    text += computed == DType::bool_ && !s.op->pointwise.returns_bool
+                ? "(" + std::string(s.op->pointwise.expression) + ") != 0"
+                : s.op->pointwise.expression;
     helpers_.insert(text + "; }\n");
     return rounded(s.dtype, helper + "(" + operands + ")");
   }
@@ -163,11 +178,15 @@ class SegmentWriter {
         return from_memory(type, "b" + std::to_string(buffer(s.buffer)) + "[" + place(s.position) + "]");
       }
       case LoopOp::index:
-        if (!is_floating(s.dtype)) return detail::str("(", compute_type(s.dtype), ")(", static_cast<int64_t>(s.begin), " + ", static_cast<int64_t>(s.step), " * (", place(s.position), "))");
-        return rounded(s.dtype, detail::str("(", compute_type(s.dtype), ")(", literal(s.begin, float64), " + ", literal(s.step, float64), " * (double)(", place(s.position), "))"));
+        if (!is_floating(s.dtype))
+          return detail::str("(", compute_type(s.dtype), ")(", static_cast<int64_t>(s.begin), " + ",
+                             static_cast<int64_t>(s.step), " * (", place(s.position), "))");
+        return rounded(s.dtype, detail::str("(", compute_type(s.dtype), ")(", literal(s.begin, float64), " + ",
+                                            literal(s.step, float64), " * (double)(", place(s.position), "))"));
       case LoopOp::uniform: {
         const std::string key = "b" + std::to_string(buffer(s.buffer));
-        return detail::str("td_uniform_f32((td_u64)", key, "[0], (td_u64)(", key, "[1] + ", s.integer, "), (td_u64)(", place(s.position), "))");
+        return detail::str("td_uniform_f32((td_u64)", key, "[0], (td_u64)(", key, "[1] + ", s.integer, "), (td_u64)(",
+                           place(s.position), "))");
       }
       case LoopOp::cast:
         if (s.dtype == DType::bool_) return "(" + name(s.operands[0]) + " != 0)";
@@ -198,7 +217,9 @@ class SegmentWriter {
     for (int o : at(i).operands) need(o, level, needed);
   }
 
-  static bool folds_elements(const Statement& s) { return s.kind == LoopOp::fold && (s.partial < 0 || s.level == Level::element); }
+  static bool folds_elements(const Statement& s) {
+    return s.kind == LoopOp::fold && (s.partial < 0 || s.level == Level::element);
+  }
 
   void accumulate(std::ostringstream& out, int i, const char* indent) {
     const Statement& s = at(i);
@@ -206,12 +227,18 @@ class SegmentWriter {
     switch (s.fold) {
       case Fold::sum: out << indent << a << " += " << value << ";\n"; break;
       case Fold::prod: out << indent << a << " *= " << value << ";\n"; break;
-      case Fold::max: out << indent << a << " = " << value << " > " << a << " ? " << value << " : " << a << ";\n"; break;
-      case Fold::min: out << indent << a << " = " << value << " < " << a << " ? " << value << " : " << a << ";\n"; break;
+      case Fold::max:
+        out << indent << a << " = " << value << " > " << a << " ? " << value << " : " << a << ";\n";
+        break;
+      case Fold::min:
+        out << indent << a << " = " << value << " < " << a << " ? " << value << " : " << a << ";\n";
+        break;
     }
     if (tracks_nan(s)) out << indent << "n" << i << " |= " << value << " != " << value << ";\n";
   }
-  static bool tracks_nan(const Statement& s) { return (s.fold == Fold::max || s.fold == Fold::min) && is_floating(s.dtype); }
+  static bool tracks_nan(const Statement& s) {
+    return (s.fold == Fold::max || s.fold == Fold::min) && is_floating(s.dtype);
+  }
   /// Sums of floats run in double and are rounded once, as in the eager kernels: whatever the order, the
   /// result is all but always the same.
   std::string fold_type(const Statement& s) const { return fold_c_type(s.fold, s.dtype); }
@@ -230,7 +257,10 @@ class SegmentWriter {
   std::string pragma(const std::vector<int>& folds) const {
     std::string text = "#pragma omp simd";
     for (int i : folds) {
-      const char* symbol = at(i).fold == Fold::sum ? "+" : at(i).fold == Fold::prod ? "*" : at(i).fold == Fold::max ? "max" : "min";
+      const char* symbol = at(i).fold == Fold::sum    ? "+"
+                           : at(i).fold == Fold::prod ? "*"
+                           : at(i).fold == Fold::max  ? "max"
+                                                      : "min";
       text += " reduction(" + std::string(symbol) + ":a" + std::to_string(i) + ")";
       if (tracks_nan(at(i))) text += " reduction(|:n" + std::to_string(i) + ")";
     }
@@ -242,7 +272,8 @@ class SegmentWriter {
   }
   void store(std::ostringstream& out, const Store& store, const char* indent) {
     const DType type = kernel_.buffers[static_cast<size_t>(store.buffer)];
-    out << indent << "b" << buffer(store.buffer) << "[" << place(store.position) << "] = " << to_memory(type, name(store.statement)) << ";\n";
+    out << indent << "b" << buffer(store.buffer) << "[" << place(store.position)
+        << "] = " << to_memory(type, name(store.statement)) << ";\n";
   }
   void scalars(std::ostringstream& out) {
     for (int i = 0; i < static_cast<int>(s_.statements.size()); ++i)
@@ -251,7 +282,8 @@ class SegmentWriter {
   void write_partials(std::ostringstream& out) {
     for (int i = 0; i < static_cast<int>(s_.statements.size()); ++i)
       if (at(i).kind == LoopOp::fold && at(i).partial >= 0)
-        out << "  *(" << fold_type(at(i)) << "*)(part + " << at(i).partial * 8 << ") = " << (tracks_nan(at(i)) ? folded(i) : "a" + std::to_string(i)) << ";\n";
+        out << "  *(" << fold_type(at(i)) << "*)(part + " << at(i).partial * 8
+            << ") = " << (tracks_nan(at(i)) ? folded(i) : "a" + std::to_string(i)) << ";\n";
   }
 
   // ---- A domain without rows.
@@ -270,13 +302,15 @@ class SegmentWriter {
         declare_fold(out, i, "  ");
       }
     for (const Store& st : s_.stores) need(st.statement, Level::element, needed);
-    const auto walk = [&](const std::string& index, const std::string& from, const std::string& to, const std::string& indent) {
+    const auto walk = [&](const std::string& index, const std::string& from, const std::string& to,
+                          const std::string& indent) {
       if (folds.empty() && stage_count(needed) > 1) {
         staged(out, needed, index, from, to, indent);
         return;
       }
       const std::string inner = indent + "  ";
-      out << pragma(folds) << indent << "for (long " << index << " = " << from << "; " << index << " < " << to << "; ++" << index << ") {\n";
+      out << pragma(folds) << indent << "for (long " << index << " = " << from << "; " << index << " < " << to << "; ++"
+          << index << ") {\n";
       for (int i : needed) define(out, i, inner.c_str());
       for (int i : folds) accumulate(out, i, inner.c_str());
       for (const Store& st : s_.stores) store(out, st, inner.c_str());
@@ -351,7 +385,8 @@ class SegmentWriter {
           for (int o : at(i).operands) reads(o);
       if (now == count)
         for (const Store& st : s_.stores) reads(st.statement);
-      out << pragma({}) << inner << "for (long k = 0; k < n; ++k) {\n" << body << "const long " << index << " = w + k;\n";
+      out << pragma({}) << inner << "for (long k = 0; k < n; ++k) {\n"
+          << body << "const long " << index << " = w + k;\n";
       for (int i : read) {
         if (is_free(at(i))) define(out, i, body.c_str());
         else out << body << "const " << compute_type(at(i).dtype) << " " << name(i) << " = k" << i << "[k];\n";
@@ -420,12 +455,14 @@ class SegmentWriter {
       int depth = row_rank;
       for (int c = 0; c < columns.size(); ++c, ++depth) {
         if (c + 1 == columns.size()) loops << pragma(folds);
-        loops << "    for (long i" << depth << " = 0; i" << depth << " < " << columns[c] << "L; ++i" << depth << ") {\n";
+        loops << "    for (long i" << depth << " = 0; i" << depth << " < " << columns[c] << "L; ++i" << depth
+              << ") {\n";
       }
       const std::string column = "i" + std::to_string(row_rank);
       for (int i : needed) {
         if (cached_.count(i)) {
-          loops << "      const " << compute_type(at(i).dtype) << " " << name(i) << " = c" << i << "[" << column << "];\n";
+          loops << "      const " << compute_type(at(i).dtype) << " " << name(i) << " = c" << i << "[" << column
+                << "];\n";
           continue;
         }
         define(loops, i, "      ");
@@ -437,7 +474,8 @@ class SegmentWriter {
       for (const Store* st : stores) store(loops, *st, "      ");
       for (int c = 0; c < columns.size(); ++c) loops << "    }\n";
       for (int i : folds)
-        if (at(i).partial < 0) loops << "    const " << compute_type(at(i).dtype) << " " << name(i) << " = " << folded(i) << ";\n";
+        if (at(i).partial < 0)
+          loops << "    const " << compute_type(at(i).dtype) << " " << name(i) << " = " << folded(i) << ";\n";
     }
     row_statements(loops, phases_);
     for (int i = 0; i < static_cast<int>(s_.statements.size()); ++i)
@@ -451,7 +489,9 @@ class SegmentWriter {
 
   void row_statements(std::ostringstream& out, int phase) {
     for (int i = 0; i < static_cast<int>(s_.statements.size()); ++i)
-      if (at(i).level == Level::row && at(i).kind != LoopOp::fold && at(i).phase <= phase && written_rows_.insert(i).second) define(out, i, "    ");
+      if (at(i).level == Level::row && at(i).kind != LoopOp::fold && at(i).phase <= phase &&
+          written_rows_.insert(i).second)
+        define(out, i, "    ");
   }
 
   /// Costly element statements of a phase that a later phase reads again.
@@ -463,7 +503,8 @@ class SegmentWriter {
       for (const Statement& s : s_.statements)
         if (folds_elements(s) && s.phase == phase) need(s.operands[0], Level::element, needed);
       for (const Store& st : s_.stores)
-        if (at(st.statement).level == Level::element && at(st.statement).phase == phase) need(st.statement, Level::element, needed);
+        if (at(st.statement).level == Level::element && at(st.statement).phase == phase)
+          need(st.statement, Level::element, needed);
       for (const std::set<int>& before : by_phase)
         for (int i : needed)
           if (before.count(i) && is_costly(at(i))) result.insert(i);
@@ -505,8 +546,9 @@ std::string finish_body(const LoopKernel& kernel, std::set<std::string>& helpers
     if (s.kind != LoopOp::partial) continue;
     const char* type = fold_c_type(s.fold, s.dtype);
     const int64_t stride = kernel.segments[static_cast<size_t>(s.buffer)].partials * 8;
-    combine << "  " << type << " t" << i << " = " << fold_start(s.fold, s.dtype) << ";\n  for (long c = 0; c < chunks[" << s.buffer << "]; ++c) {\n    const "
-            << type << " t = *(const " << type << "*)(parts[" << s.buffer << "] + c * " << stride << " + " << s.integer * 8 << ");\n    t" << i;
+    combine << "  " << type << " t" << i << " = " << fold_start(s.fold, s.dtype) << ";\n  for (long c = 0; c < chunks["
+            << s.buffer << "]; ++c) {\n    const " << type << " t = *(const " << type << "*)(parts[" << s.buffer
+            << "] + c * " << stride << " + " << s.integer * 8 << ");\n    t" << i;
     switch (s.fold) {
       case Fold::sum: combine << " += t;\n"; break;
       case Fold::prod: combine << " *= t;\n"; break;
@@ -520,7 +562,9 @@ std::string finish_body(const LoopKernel& kernel, std::set<std::string>& helpers
   SegmentWriter writer(kernel, as_segment, helpers);
   buffers = writer.write(body).buffers;
   // Its loop runs once; partial statements were left out of it.
-  std::string head = "(char* const* p, char* const* parts, const long* chunks) {\n  const long begin = 0, end = 1; char* part = 0;\n  (void)parts; (void)chunks;\n";
+  std::string head =
+      "(char* const* p, char* const* parts, const long* chunks) {\n  const long begin = 0, end = 1; char* part = 0;\n  "
+      "(void)parts; (void)chunks;\n";
   const size_t brace = body.find("{\n");
   return head + combine.str() + body.substr(brace + 2);
 }

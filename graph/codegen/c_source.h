@@ -14,10 +14,10 @@ namespace tandem::graph {
 /// `buffers` are those named by `reads`, in that order.
 struct SegmentCall {
   std::string name;
-  std::vector<int> buffers;   ///< indices in LoopKernel::buffers
-  int64_t units = 1;          ///< rows, outer indices or elements
+  std::vector<int> buffers;  ///< indices in LoopKernel::buffers
+  int64_t units = 1;         ///< rows, outer indices or elements
   int64_t elements_per_unit = 1;
-  double cost = 1;            ///< rough work of an element, in simple operations
+  double cost = 1;  ///< rough work of an element, in simple operations
   int partials = 0;
 };
 struct KernelCall {

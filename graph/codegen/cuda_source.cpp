@@ -13,8 +13,8 @@
 #include <set>
 #include <sstream>
 
-#include "graph/codegen/embedded.h"
 #include "core/expression.h"
+#include "graph/codegen/embedded.h"
 #include "kernels/cuda/module.h"
 
 namespace tandem::graph {
@@ -22,10 +22,10 @@ namespace tandem::graph {
 namespace {
 
 constexpr int64_t block_threads = 256;
-constexpr int64_t most_blocks = 1024;          // of a segment: fills any device several times over
-constexpr int64_t most_items = 32;             // elements of a row that a thread holds at most
-constexpr int64_t most_held_registers = 96;    // for all values that are held
-constexpr size_t most_arguments = 480;         // 4 KB of them
+constexpr int64_t most_blocks = 1024;        // of a segment: fills any device several times over
+constexpr int64_t most_items = 32;           // elements of a row that a thread holds at most
+constexpr int64_t most_held_registers = 96;  // for all values that are held
+constexpr size_t most_arguments = 480;       // 4 KB of them
 
 bool is_half(DType type) { return type == DType::float16 || type == DType::bfloat16; }
 
@@ -60,7 +60,9 @@ std::string to_memory(DType type, const std::string& value) {
   if (type == DType::bfloat16) return "td_f32_to_bf16(" + value + ")";
   return value;
 }
-std::string rounded(DType type, const std::string& value) { return is_half(type) ? from_memory(type, to_memory(type, value)) : value; }
+std::string rounded(DType type, const std::string& value) {
+  return is_half(type) ? from_memory(type, to_memory(type, value)) : value;
+}
 
 std::string literal(double number, DType type) {
   char text[64];
@@ -80,8 +82,16 @@ std::string fold_start(Fold fold, DType type) {
   switch (fold) {
     case Fold::sum: return literal(0, type);
     case Fold::prod: return literal(1, type);
-    case Fold::max: return is_floating(type) ? literal(-INFINITY, type) : type == DType::int64 ? "(-0x7fffffffffffffffLL-1)" : type == DType::int32 ? "(-0x7fffffff-1)" : "0";
-    default: return is_floating(type) ? literal(INFINITY, type) : type == DType::int64 ? "0x7fffffffffffffffLL" : type == DType::int32 ? "0x7fffffff" : "255";
+    case Fold::max:
+      return is_floating(type)      ? literal(-INFINITY, type)
+             : type == DType::int64 ? "(-0x7fffffffffffffffLL-1)"
+             : type == DType::int32 ? "(-0x7fffffff-1)"
+                                    : "0";
+    default:
+      return is_floating(type)      ? literal(INFINITY, type)
+             : type == DType::int64 ? "0x7fffffffffffffffLL"
+             : type == DType::int32 ? "0x7fffffff"
+                                    : "255";
   }
 }
 const char* fold_name(Fold fold) {
@@ -137,12 +147,16 @@ class SegmentWriter {
     for (const Store& store : s_.stores) buffer(store.buffer);
     if (s_.by_row) rows(out);
     else flat(out);
-    return parameters() + "char* part, td_u32 block, td_u32 blocks, double* scratch) {\n  (void)part; (void)block; (void)blocks; (void)scratch;\n" + out.str() + "}\n";
+    return parameters() +
+           "char* part, td_u32 block, td_u32 blocks, double* scratch) {\n  (void)part; (void)block; (void)blocks; "
+           "(void)scratch;\n" +
+           out.str() + "}\n";
   }
   std::string parameters() const {
     std::string text = "(";
     for (size_t i = 0; i < buffers.size(); ++i) {
-      text += std::string(memory_type(kernel_.buffers[static_cast<size_t>(buffers[i])])) + "* b" + std::to_string(i) + ", ";
+      text +=
+          std::string(memory_type(kernel_.buffers[static_cast<size_t>(buffers[i])])) + "* b" + std::to_string(i) + ", ";
     }
     return text;
   }
@@ -158,9 +172,12 @@ class SegmentWriter {
       }
       const char* type = compute_type(s.dtype);
       const int64_t stride = kernel_.segments[static_cast<size_t>(s.buffer)].partials * 8;
-      body << "  " << type << " a" << i << " = " << fold_start(s.fold, s.dtype) << ";\n  for (td_u32 c = threadIdx.x; c < " << chunks[static_cast<size_t>(s.buffer)]
-           << "u; c += 256) a" << i << " = " << fold_name(s.fold) << "::join(a" << i << ", *(const volatile " << type << "*)(parts[" << s.buffer << "] + c * " << stride
-           << "u + " << s.integer * 8 << "));\n  const " << type << " " << name(i) << " = " << rounded(s.dtype, std::string("fold_block<") + fold_name(s.fold) + ">(a" + std::to_string(i) + ", scratch)")
+      body << "  " << type << " a" << i << " = " << fold_start(s.fold, s.dtype)
+           << ";\n  for (td_u32 c = threadIdx.x; c < " << chunks[static_cast<size_t>(s.buffer)] << "u; c += 256) a" << i
+           << " = " << fold_name(s.fold) << "::join(a" << i << ", *(const volatile " << type << "*)(parts[" << s.buffer
+           << "] + c * " << stride << "u + " << s.integer * 8 << "));\n  const " << type << " " << name(i) << " = "
+           << rounded(s.dtype,
+                      std::string("fold_block<") + fold_name(s.fold) + ">(a" + std::to_string(i) + ", scratch)")
            << ";\n";
     }
     body << "  if (threadIdx.x == 0) {\n";
@@ -185,7 +202,8 @@ class SegmentWriter {
     for (int d = 0; d < position.strides.size(); ++d) {
       const int64_t stride = position.strides[d];
       if (stride == 0) continue;
-      text += (text.empty() ? "" : " + ") + std::string("i") + std::to_string(d) + (stride == 1 ? "" : " * " + std::to_string(stride) + "LL");
+      text += (text.empty() ? "" : " + ") + std::string("i") + std::to_string(d) +
+              (stride == 1 ? "" : " * " + std::to_string(stride) + "LL");
     }
     if (position.offset || text.empty()) text += (text.empty() ? "" : " + ") + std::to_string(position.offset);
     return text;
@@ -202,7 +220,8 @@ class SegmentWriter {
     for (size_t i = 0; i < s.operands.size(); ++i)
       text += std::string(i ? ", " : "") + (pointwise.selects && i == 0 ? "td_u8" : type) + " " + parameter_name(i);
     text += std::string(") { typedef ") + type + " T; (void)(T)0; return ";
-    text += computed == DType::bool_ && !pointwise.returns_bool ? "(" + std::string(pointwise.expression) + ") != 0" : pointwise.expression;
+    text += computed == DType::bool_ && !pointwise.returns_bool ? "(" + std::string(pointwise.expression) + ") != 0"
+                                                                : pointwise.expression;
     helpers_.insert(text + "; }\n");
     return rounded(s.dtype, helper + "(" + operands + ")");
   }
@@ -216,11 +235,15 @@ class SegmentWriter {
         return from_memory(type, "b" + std::to_string(buffer(s.buffer)) + "[" + place(s.position) + "]");
       }
       case LoopOp::index:
-        if (!is_floating(s.dtype)) return detail::str("(", compute_type(s.dtype), ")(", static_cast<int64_t>(s.begin), " + ", static_cast<int64_t>(s.step), " * (", place(s.position), "))");
-        return rounded(s.dtype, detail::str("(", compute_type(s.dtype), ")(", literal(s.begin, float64), " + ", literal(s.step, float64), " * (double)(", place(s.position), "))"));
+        if (!is_floating(s.dtype))
+          return detail::str("(", compute_type(s.dtype), ")(", static_cast<int64_t>(s.begin), " + ",
+                             static_cast<int64_t>(s.step), " * (", place(s.position), "))");
+        return rounded(s.dtype, detail::str("(", compute_type(s.dtype), ")(", literal(s.begin, float64), " + ",
+                                            literal(s.step, float64), " * (double)(", place(s.position), "))"));
       case LoopOp::uniform: {
         const std::string key = "b" + std::to_string(buffer(s.buffer));
-        return detail::str("td_uniform_f32((td_u64)", key, "[0], (td_u64)(", key, "[1] + ", s.integer, "), (td_u64)(", place(s.position), "))");
+        return detail::str("td_uniform_f32((td_u64)", key, "[0], (td_u64)(", key, "[1] + ", s.integer, "), (td_u64)(",
+                           place(s.position), "))");
       }
       case LoopOp::cast:
         if (s.dtype == DType::bool_) return "(" + name(s.operands[0]) + " != 0)";
@@ -235,7 +258,8 @@ class SegmentWriter {
   }
   void store(std::ostringstream& out, const Store& store, const char* indent) {
     const DType type = kernel_.buffers[static_cast<size_t>(store.buffer)];
-    out << indent << "b" << buffer(store.buffer) << "[" << place(store.position) << "] = " << to_memory(type, name(store.statement)) << ";\n";
+    out << indent << "b" << buffer(store.buffer) << "[" << place(store.position)
+        << "] = " << to_memory(type, name(store.statement)) << ";\n";
   }
   void scalars(std::ostringstream& out) {
     for (int i = 0; i < count(); ++i)
@@ -245,14 +269,16 @@ class SegmentWriter {
     out << indent << compute_type(at(i).dtype) << " a" << i << " = " << fold_start(at(i).fold, at(i).dtype) << ";\n";
   }
   void accumulate(std::ostringstream& out, int i, const char* indent) {
-    out << indent << "a" << i << " = " << fold_name(at(i).fold) << "::join(a" << i << ", (" << compute_type(at(i).dtype) << ")" << name(at(i).operands[0]) << ");\n";
+    out << indent << "a" << i << " = " << fold_name(at(i).fold) << "::join(a" << i << ", (" << compute_type(at(i).dtype)
+        << ")" << name(at(i).operands[0]) << ");\n";
   }
   void write_partial(std::ostringstream& out, int i) {
-    out << "  if (threadIdx.x == 0) *(" << compute_type(at(i).dtype) << "*)(part + block * " << s_.partials * 8 << "u + " << at(i).partial * 8 << ") = "
-        << rounded(at(i).dtype, "a" + std::to_string(i)) << ";\n";
+    out << "  if (threadIdx.x == 0) *(" << compute_type(at(i).dtype) << "*)(part + block * " << s_.partials * 8
+        << "u + " << at(i).partial * 8 << ") = " << rounded(at(i).dtype, "a" + std::to_string(i)) << ";\n";
   }
   /// i0 … of the dims from a linear index.
-  static void indices(std::ostringstream& out, const Shape& extents, int first, const std::string& linear, const char* indent) {
+  static void indices(std::ostringstream& out, const Shape& extents, int first, const std::string& linear,
+                      const char* indent) {
     int64_t below = extents.numel();
     for (int d = 0; d < extents.size(); ++d) {
       below /= std::max<int64_t>(extents[d], 1);
@@ -302,7 +328,9 @@ class SegmentWriter {
 
   // ---- Rows: the columns are walked once a phase.
 
-  static bool folds_elements(const Statement& s) { return s.kind == LoopOp::fold && (s.partial < 0 || s.level == Level::element); }
+  static bool folds_elements(const Statement& s) {
+    return s.kind == LoopOp::fold && (s.partial < 0 || s.level == Level::element);
+  }
 
   std::set<int> needed_in(int phase) const {
     std::set<int> needed;
@@ -315,7 +343,8 @@ class SegmentWriter {
 
   void rows(std::ostringstream& out) {
     for (const Statement& s : s_.statements)
-      if (s.kind == LoopOp::fold && (s.level == Level::element || s.partial < 0)) phases_ = std::max(phases_, s.phase + 1);
+      if (s.kind == LoopOp::fold && (s.level == Level::element || s.partial < 0))
+        phases_ = std::max(phases_, s.phase + 1);
     for (const Store& st : s_.stores)
       if (at(st.statement).level == Level::element) phases_ = std::max(phases_, at(st.statement).phase + 1);
 
@@ -329,10 +358,13 @@ class SegmentWriter {
     scalars(out);
     for (int i = 0; i < count(); ++i)
       if (at(i).kind == LoopOp::fold && at(i).partial >= 0) declare_fold(out, i, "  ");
-    out << "  const td_u32 lane = threadIdx.x % " << lanes << "u, group = threadIdx.x / " << lanes << "u; (void)group;\n";
+    out << "  const td_u32 lane = threadIdx.x % " << lanes << "u, group = threadIdx.x / " << lanes
+        << "u; (void)group;\n";
     // All lanes of a block make the same number of turns: folds are collectives.
-    out << "  for (td_u32 first = block * " << groups << "u; first < " << row_count << "u; first += blocks * " << groups << "u) {\n"
-        << "    const td_u32 r = first + group < " << row_count << "u ? first + group : " << std::max<int64_t>(row_count - 1, 0) << "u;\n"
+    out << "  for (td_u32 first = block * " << groups << "u; first < " << row_count << "u; first += blocks * " << groups
+        << "u) {\n"
+        << "    const td_u32 r = first + group < " << row_count
+        << "u ? first + group : " << std::max<int64_t>(row_count - 1, 0) << "u;\n"
         << "    const bool live = first + group < " << row_count << "u; (void)live;\n";
     indices(out, s_.rows, 0, "r", "    ");
 
@@ -346,8 +378,12 @@ class SegmentWriter {
           int uses = 0;
           for (const auto& needed : by_phase) uses += needed.count(i) ? 1 : 0;
           const bool load = at(i).kind == LoopOp::load && at(i).level == Level::element;
-          const bool dear = at(i).kind == LoopOp::uniform || (at(i).kind == LoopOp::pointwise && std::string(at(i).op->pointwise.expression).find("td_") != std::string::npos);
-          if (uses > 1 && (pass == 0 ? dear : load) && static_cast<int64_t>(hold.size() + 1) * items <= most_held_registers) hold.insert(i);
+          const bool dear = at(i).kind == LoopOp::uniform ||
+                            (at(i).kind == LoopOp::pointwise &&
+                             std::string(at(i).op->pointwise.expression).find("td_") != std::string::npos);
+          if (uses > 1 && (pass == 0 ? dear : load) &&
+              static_cast<int64_t>(hold.size() + 1) * items <= most_held_registers)
+            hold.insert(i);
         }
     }
     for (int i : hold) out << "    " << compute_type(at(i).dtype) << " c" << i << "[" << items << "];\n";
@@ -366,7 +402,8 @@ class SegmentWriter {
       if (folds.empty() && stores.empty()) continue;
       const std::set<int> needed = needed_in(phase);
       if (holding) out << "#pragma unroll\n";
-      out << "    for (td_u32 t = 0; t < " << items << "u; ++t) {\n      const td_u32 column = t * " << lanes << "u + lane;\n      if (column >= " << width << "u || !live) continue;\n";
+      out << "    for (td_u32 t = 0; t < " << items << "u; ++t) {\n      const td_u32 column = t * " << lanes
+          << "u + lane;\n      if (column >= " << width << "u || !live) continue;\n";
       indices(out, s_.columns, row_rank, "column", "      ");
       for (int i : needed) {
         if (held_.count(i)) {
@@ -383,8 +420,11 @@ class SegmentWriter {
         if (hold.count(i)) held_.insert(i);
       for (int i : folds) {
         if (at(i).partial >= 0) continue;
-        const std::string folded = lanes == 32 ? detail::str("fold_warp<", fold_name(at(i).fold), ">(a", i, ")") : detail::str("fold_block<", fold_name(at(i).fold), ">(a", i, ", scratch)");
-        out << "    const " << compute_type(at(i).dtype) << " " << name(i) << " = " << rounded(at(i).dtype, folded) << ";\n";
+        const std::string folded = lanes == 32
+                                       ? detail::str("fold_warp<", fold_name(at(i).fold), ">(a", i, ")")
+                                       : detail::str("fold_block<", fold_name(at(i).fold), ">(a", i, ", scratch)");
+        out << "    const " << compute_type(at(i).dtype) << " " << name(i) << " = " << rounded(at(i).dtype, folded)
+            << ";\n";
       }
     }
     row_statements(out, phases_);
@@ -412,7 +452,9 @@ class SegmentWriter {
 
   void row_statements(std::ostringstream& out, int phase) {
     for (int i = 0; i < count(); ++i)
-      if (at(i).level == Level::row && at(i).kind != LoopOp::fold && at(i).phase <= phase && written_rows_.insert(i).second) define(out, i, "    ");
+      if (at(i).level == Level::row && at(i).kind != LoopOp::fold && at(i).phase <= phase &&
+          written_rows_.insert(i).second)
+        define(out, i, "    ");
   }
 
   const LoopKernel& kernel_;
@@ -470,7 +512,9 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
     int64_t blocks = 0;
     size_t last = first;
     // With a finish everything is one launch: its partial results meet there.
-    for (; last < parts.size() && (has_finish || last == first || call.buffers.size() + parts[last].buffers.size() <= most_arguments); ++last) {
+    for (; last < parts.size() &&
+           (has_finish || last == first || call.buffers.size() + parts[last].buffers.size() <= most_arguments);
+         ++last) {
       const Part& part = parts[last];
       part_offsets.push_back(call.partial_bytes);
       body << "  if (";
@@ -492,8 +536,10 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
       body << "nullptr, scratch);\n";
     } else if (has_finish) {
       body << "  // The block that ends last folds what all of them left.\n"
-           << "  TANDEM_SHARED(td_u32, turn, [1]);\n  td_u32* const ended = (td_u32*)(partial + " << call.partial_bytes << ");\n"
-           << "  __threadfence();\n  __syncthreads();\n  if (threadIdx.x == 0) turn[0] = atomicAdd(ended, 1u);\n  __syncthreads();\n"
+           << "  TANDEM_SHARED(td_u32, turn, [1]);\n  td_u32* const ended = (td_u32*)(partial + " << call.partial_bytes
+           << ");\n"
+           << "  __threadfence();\n  __syncthreads();\n  if (threadIdx.x == 0) turn[0] = atomicAdd(ended, 1u);\n  "
+              "__syncthreads();\n"
            << "  if (turn[0] == gridDim.x - 1) {\n    __threadfence();\n    char* const parts[] = {";
       for (size_t offset : part_offsets) body << "partial + " << offset << ", ";
       body << "};\n    " << finish.function << "(";

@@ -37,23 +37,29 @@ std::string source_of(const std::string& c_text, size_t inputs, size_t attribute
     flat += detail::str(k ? ", " : "", loaded(detail::str("((const M*)p[", k + 1, "])[i]")));
     strided += detail::str(k ? ", " : "", loaded(detail::str("*(const M*)(p[", k + 1, "] + i * s[", k + 1, "])")));
   }
-  text += "  if (" + dense + ") {\n#pragma omp simd\n    for (long i = 0; i < n; ++i) ((M*)p[0])[i] = " + stored("value(" + flat + numbers + ")") + ";\n    return;\n  }\n";
-  text += "  for (long i = 0; i < n; ++i) *(M*)(p[0] + i * s[0]) = " + stored("value(" + strided + numbers + ")") + ";\n}\n";
+  text += "  if (" + dense + ") {\n#pragma omp simd\n    for (long i = 0; i < n; ++i) ((M*)p[0])[i] = " +
+          stored("value(" + flat + numbers + ")") + ";\n    return;\n  }\n";
+  text += "  for (long i = 0; i < n; ++i) *(M*)(p[0] + i * s[0]) = " + stored("value(" + strided + numbers + ")") +
+          ";\n}\n";
   return text;
 }
 
 /// The loop, or null where there is no compiler, or none that takes the source.
-ExpressionLoop compile_expression(const std::string& c_text, size_t inputs, size_t attributes, DType dtype, Where where) {
+ExpressionLoop compile_expression(const std::string& c_text, size_t inputs, size_t attributes, DType dtype,
+                                  Where where) {
   static std::mutex mutex;
-  static auto* const loaded = new std::vector<std::shared_ptr<graph::KernelLibrary>>;  // as long as the program, as ops live
+  static auto* const loaded =
+      new std::vector<std::shared_ptr<graph::KernelLibrary>>;  // as long as the program, as ops live
   try {
-    std::shared_ptr<graph::KernelLibrary> library = graph::load_c_source(source_of(c_text, inputs, attributes, dtype), where);
+    std::shared_ptr<graph::KernelLibrary> library =
+        graph::load_c_source(source_of(c_text, inputs, attributes, dtype), where);
     if (!library) return nullptr;
     auto* loop = reinterpret_cast<ExpressionLoop>(library->symbol("tandem_pointwise"));
     const std::lock_guard lock(mutex);
     loaded->push_back(std::move(library));
     return loop;
-  } catch (const CompileError&) {  // it took too long, or the compiler is not sound: the interpreter gives the same numbers
+  } catch (
+      const CompileError&) {  // it took too long, or the compiler is not sound: the interpreter gives the same numbers
     return nullptr;
   }
 }

@@ -33,7 +33,9 @@ Tensor graph::header_of(const ValueType& type, bool is_scalar) {
   return Tensor::adopt(impl);
 }
 
-ValueType graph::type_of(const Tensor& tensor) { return {tensor.dtype(), tensor.device(), tensor.shape(), tensor.strides()}; }
+ValueType graph::type_of(const Tensor& tensor) {
+  return {tensor.dtype(), tensor.device(), tensor.shape(), tensor.strides()};
+}
 
 std::vector<std::vector<int>> graph::users(const Graph& graph) {
   std::vector<std::vector<int>> result(graph.values.size());
@@ -69,12 +71,18 @@ int Graph::add_node(const Op& op, std::vector<int> inputs, Attributes attributes
   for (int input : inputs) {
     const int leaf = leaf_of(input);
     const bool scalar = leaf >= 0 && (leaves[static_cast<size_t>(leaf)].kind == LeafKind::scalar ||
-                                      (leaves[static_cast<size_t>(leaf)].tensor.defined() && leaves[static_cast<size_t>(leaf)].tensor.impl()->is_scalar));
+                                      (leaves[static_cast<size_t>(leaf)].tensor.defined() &&
+                                       leaves[static_cast<size_t>(leaf)].tensor.impl()->is_scalar));
     headers.push_back(graph::header_of(values[static_cast<size_t>(input)].type, scalar));
   }
   Infer infer(op, headers, attributes, results, where);
   op.infer(infer);
-  Node node{.op = &op, .inputs = std::move(inputs), .outputs = {}, .attributes = std::move(attributes), .where = where, .fused = nullptr};
+  Node node{.op = &op,
+            .inputs = std::move(inputs),
+            .outputs = {},
+            .attributes = std::move(attributes),
+            .where = where,
+            .fused = nullptr};
   const int index = static_cast<int>(nodes.size());
   for (int i = 0; i < op.outputs; ++i) {
     node.outputs.push_back(static_cast<int>(values.size()));
@@ -111,7 +119,9 @@ struct Names {
     for (const Node& node : graph.nodes)
       for (int output : node.outputs) number[static_cast<size_t>(output)] = next++;
   }
-  std::string operator()(int value) const { return value < 0 ? "none" : "%" + std::to_string(number[static_cast<size_t>(value)]); }
+  std::string operator()(int value) const {
+    return value < 0 ? "none" : "%" + std::to_string(number[static_cast<size_t>(value)]);
+  }
   std::vector<int> number;
 };
 
@@ -144,7 +154,8 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph) {
   for (const Node& node : graph.nodes) {
     out << "  ";
     for (size_t i = 0; i < node.outputs.size(); ++i)
-      out << (i ? ", " : "") << value_text(node.outputs[i]) << ": " << graph.values[static_cast<size_t>(node.outputs[i])].type;
+      out << (i ? ", " : "") << value_text(node.outputs[i]) << ": "
+          << graph.values[static_cast<size_t>(node.outputs[i])].type;
     out << " = " << node.op->name << '(';
     for (size_t i = 0; i < node.inputs.size(); ++i) out << (i ? ", " : "") << value_text(node.inputs[i]);
     out << ')';
@@ -161,11 +172,13 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph) {
     out << '\n';
   }
   for (const StateWrite& write : graph.writes)
-    out << "  assign " << value_text(graph.leaves[static_cast<size_t>(write.leaf)].value) << " = " << value_text(write.value) << '\n';
+    out << "  assign " << value_text(graph.leaves[static_cast<size_t>(write.leaf)].value) << " = "
+        << value_text(write.value) << '\n';
   for (size_t i = 0; i < graph.gradients.size(); ++i) {
     const GradientWrite& gradient = graph.gradients[i];
-    out << "  gradient " << (gradient.argument >= 0 ? "argument " + std::to_string(gradient.argument) : "state " + std::to_string(i)) << " = "
-        << value_text(gradient.value) << '\n';
+    out << "  gradient "
+        << (gradient.argument >= 0 ? "argument " + std::to_string(gradient.argument) : "state " + std::to_string(i))
+        << " = " << value_text(gradient.value) << '\n';
   }
   if (graph.draws) out << "  draws " << graph.draws << '\n';
   out << "  return";
@@ -183,7 +196,8 @@ std::string Graph::to_dot() const {
   std::ostringstream out;
   out << "digraph {\n  node [shape=box, fontname=\"sans-serif\"];\n";
   for (const Leaf& leaf : leaves)
-    out << "  v" << leaf.value << " [shape=ellipse, label=\"" << name_of(leaf.kind) << "\\n" << values[static_cast<size_t>(leaf.value)].type << "\"];\n";
+    out << "  v" << leaf.value << " [shape=ellipse, label=\"" << name_of(leaf.kind) << "\\n"
+        << values[static_cast<size_t>(leaf.value)].type << "\"];\n";
   const auto source = [&](int value) {
     const int node = values[static_cast<size_t>(value)].node;
     return node < 0 ? "v" + std::to_string(value) : "n" + std::to_string(node);
@@ -194,14 +208,17 @@ std::string Graph::to_dot() const {
     out << "\"];\n";
     for (int input : nodes[n].inputs) out << "  " << source(input) << " -> n" << n << ";\n";
   }
-  for (size_t i = 0; i < outputs.size(); ++i) out << "  out" << i << " [shape=ellipse];\n  " << source(outputs[i]) << " -> out" << i << ";\n";
+  for (size_t i = 0; i < outputs.size(); ++i)
+    out << "  out" << i << " [shape=ellipse];\n  " << source(outputs[i]) << " -> out" << i << ";\n";
   out << "}\n";
   return out.str();
 }
 
 void verify(const Graph& graph, const char* after_pass) {
   const auto fail = [&](const Node& node, const auto&... parts) {
-    throw GraphError(detail::str("verify", *after_pass ? detail::str(" after ", after_pass) : "", ": ", node.op->name, ": ", parts...), node.where);
+    throw GraphError(detail::str("verify", *after_pass ? detail::str(" after ", after_pass) : "", ": ", node.op->name,
+                                 ": ", parts...),
+                     node.where);
   };
   std::vector<bool> made(graph.values.size(), false);
   for (const Leaf& leaf : graph.leaves) made[static_cast<size_t>(leaf.value)] = true;
@@ -210,16 +227,20 @@ void verify(const Graph& graph, const char* after_pass) {
     const Node& node = graph.nodes[n];
     Tensors headers, results(static_cast<size_t>(node.op->outputs));
     for (int input : node.inputs) {
-      if (input < 0 || static_cast<size_t>(input) >= graph.values.size()) fail(node, "operand ", input, " doesn't exist");
+      if (input < 0 || static_cast<size_t>(input) >= graph.values.size())
+        fail(node, "operand ", input, " doesn't exist");
       if (!made[static_cast<size_t>(input)]) fail(node, "operand %", input, " is used before it is made");
       const int leaf = graph.leaf_of(input);
-      headers.push_back(graph::header_of(graph.values[static_cast<size_t>(input)].type,
-                                         leaf >= 0 && (graph.leaves[static_cast<size_t>(leaf)].kind == LeafKind::scalar || graph.values[static_cast<size_t>(input)].type.dtype == int64)));
+      headers.push_back(
+          graph::header_of(graph.values[static_cast<size_t>(input)].type,
+                           leaf >= 0 && (graph.leaves[static_cast<size_t>(leaf)].kind == LeafKind::scalar ||
+                                         graph.values[static_cast<size_t>(input)].type.dtype == int64)));
     }
     for (int output : node.outputs) {
       if (made[static_cast<size_t>(output)]) fail(node, "%", output, " is made twice");
       made[static_cast<size_t>(output)] = true;
-      if (graph.values[static_cast<size_t>(output)].node != static_cast<int>(n)) fail(node, "%", output, " names another node as its maker");
+      if (graph.values[static_cast<size_t>(output)].node != static_cast<int>(n))
+        fail(node, "%", output, " names another node as its maker");
     }
     if (node.fused) continue;
     Infer infer(*node.op, headers, node.attributes, results, node.where);
@@ -232,16 +253,19 @@ void verify(const Graph& graph, const char* after_pass) {
   }
   const auto exists = [&](int value) {
     if (value < 0 || static_cast<size_t>(value) >= graph.values.size())
-      throw GraphError(detail::str("verify: a returned, assigned or gradient value %", value, " doesn't exist"), Where());
+      throw GraphError(detail::str("verify: a returned, assigned or gradient value %", value, " doesn't exist"),
+                       Where());
   };
   for (int output : graph.outputs) exists(output);
   for (const StateWrite& write : graph.writes) exists(write.value);
   for (const GradientWrite& write : graph.gradients)
     if (write.value != -1) exists(write.value);
   for (int output : graph.outputs)
-    if (!made[static_cast<size_t>(output)]) throw GraphError(detail::str("verify: the returned value %", output, " is never made"), Where());
+    if (!made[static_cast<size_t>(output)])
+      throw GraphError(detail::str("verify: the returned value %", output, " is never made"), Where());
   for (const StateWrite& write : graph.writes)
-    if (!made[static_cast<size_t>(write.value)]) throw GraphError(detail::str("verify: the assigned value %", write.value, " is never made"), write.where);
+    if (!made[static_cast<size_t>(write.value)])
+      throw GraphError(detail::str("verify: the assigned value %", write.value, " is never made"), write.where);
 }
 
 }  // namespace tandem

@@ -25,14 +25,14 @@ enum class Level : uint8_t { scalar, row, element, finish };
 enum class Fold : uint8_t { sum, prod, max, min };
 
 enum class LoopOp : uint8_t {
-  load,      ///< a buffer at an affine position
-  index,     ///< the affine position itself, times `step` plus `begin` (arange)
-  uniform,   ///< a random number in [0, 1) for element `position` of a draw; operand 0 is the key buffer
-  literal,   ///< a number
-  pointwise, ///< an op's scalar expression over the operands
-  cast,      ///< to the statement's dtype
-  fold,      ///< a reduction of operand 0
-  partial,   ///< finish only: what fold `reduction` gave, over all chunks of its segment
+  load,       ///< a buffer at an affine position
+  index,      ///< the affine position itself, times `step` plus `begin` (arange)
+  uniform,    ///< a random number in [0, 1) for element `position` of a draw; operand 0 is the key buffer
+  literal,    ///< a number
+  pointwise,  ///< an op's scalar expression over the operands
+  cast,       ///< to the statement's dtype
+  fold,       ///< a reduction of operand 0
+  partial,    ///< finish only: what fold `reduction` gave, over all chunks of its segment
 };
 
 /// offset + sum of strides[d] * index[d] over the domain's dims (rows then columns), in elements.
@@ -45,17 +45,17 @@ struct Statement {
   LoopOp kind = LoopOp::literal;
   Level level = Level::element;
   DType dtype = DType::float32;
-  const Op* op = nullptr;         ///< pointwise
-  std::vector<int> operands = {}; ///< statements of the same segment
-  int buffer = -1;                ///< load, uniform: index in LoopKernel::buffers; partial: the segment
-  Position position = {};         ///< load, index, uniform
-  double number = 0;              ///< literal
-  int64_t integer = 0;            ///< uniform: the site added to the key's draw; partial: the slot
-  double begin = 0, step = 1;     ///< index
+  const Op* op = nullptr;          ///< pointwise
+  std::vector<int> operands = {};  ///< statements of the same segment
+  int buffer = -1;                 ///< load, uniform: index in LoopKernel::buffers; partial: the segment
+  Position position = {};          ///< load, index, uniform
+  double number = 0;               ///< literal
+  int64_t integer = 0;             ///< uniform: the site added to the key's draw; partial: the slot
+  double begin = 0, step = 1;      ///< index
   Fold fold = Fold::sum;
-  int phase = 0;                  ///< rows are walked once a phase; a fold of phase p is known from p + 1 on
-  int partial = -1;               ///< fold to the chunk: slot of the partial result
-  int value = -1;                 ///< graph value it computes, for the report
+  int phase = 0;     ///< rows are walked once a phase; a fold of phase p is known from p + 1 on
+  int partial = -1;  ///< fold to the chunk: slot of the partial result
+  int value = -1;    ///< graph value it computes, for the report
 };
 
 /// A result put in memory.
@@ -69,8 +69,8 @@ struct Segment {
   Shape rows, columns;                ///< extents; no rows and columns: one element
   std::vector<Statement> statements;  ///< operands come before their users
   std::vector<Store> stores;
-  int partials = 0;                   ///< partial results of each chunk
-  bool by_row = false;                ///< has row statements: columns are walked once a phase
+  int partials = 0;     ///< partial results of each chunk
+  bool by_row = false;  ///< has row statements: columns are walked once a phase
 };
 
 struct LoopKernel {

@@ -32,7 +32,8 @@ class Parser {
   [[noreturn]] void fail(const std::string& why) const {
     const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n');
     const size_t begin = at_ == 0 ? 0 : text_.rfind('\n', at_ - 1) + 1, end = text_.find('\n', at_);
-    throw GraphError(detail::str("parse_graph: line ", line, ": ", why, ", in: ", text_.substr(begin, end - begin)), where_);
+    throw GraphError(detail::str("parse_graph: line ", line, ": ", why, ", in: ", text_.substr(begin, end - begin)),
+                     where_);
   }
   void space() {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
@@ -41,7 +42,9 @@ class Parser {
     space();
     if (text_.compare(at_, token.size(), token) != 0) return false;
     const char next = at_ + token.size() < text_.size() ? text_[at_ + token.size()] : ' ';
-    if (std::isalpha(static_cast<unsigned char>(token.back())) && (std::isalnum(static_cast<unsigned char>(next)) || next == '_')) return false;
+    if (std::isalpha(static_cast<unsigned char>(token.back())) &&
+        (std::isalnum(static_cast<unsigned char>(next)) || next == '_'))
+      return false;
     at_ += token.size();
     return true;
   }
@@ -98,9 +101,7 @@ class Parser {
     const std::string name = word();
     try {
       result.dtype = parse_dtype(name);
-    } catch (const ValueError& error) {
-      fail(error.message());
-    }
+    } catch (const ValueError& error) { fail(error.message()); }
     result.shape = shape();
     for (int64_t extent : result.shape)
       if (extent < 0) fail(detail::str("negative extent in ", result.shape));
@@ -108,7 +109,9 @@ class Parser {
     if (accept("on")) {
       std::string device = word();
       if (accept(":")) device += ":" + std::to_string(integer());
-      result.device = device == "cpu" ? Device{} : Device{DeviceKind::cuda, static_cast<uint8_t>(std::atoi(device.c_str() + device.find(':') + 1))};
+      result.device = device == "cpu" ? Device{}
+                                      : Device{DeviceKind::cuda,
+                                               static_cast<uint8_t>(std::atoi(device.c_str() + device.find(':') + 1))};
     }
     return result;
   }
@@ -121,7 +124,8 @@ class Parser {
     at_ = end;
     const size_t colon = comment.rfind(':');
     if (colon == std::string::npos) return {};
-    return Where::current(graph::intern(comment.substr(0, colon)), static_cast<uint32_t>(std::atoi(comment.c_str() + colon + 1)));
+    return Where::current(graph::intern(comment.substr(0, colon)),
+                          static_cast<uint32_t>(std::atoi(comment.c_str() + colon + 1)));
   }
   AttributeValue attribute_value() {
     space();
@@ -134,11 +138,14 @@ class Parser {
       at_ = end + 1;
       return result;
     }
-    if (std::isalpha(static_cast<unsigned char>(text_[at_])) && text_.compare(at_, 3, "inf") != 0 && text_.compare(at_, 3, "nan") != 0) return parse_dtype(word());
+    if (std::isalpha(static_cast<unsigned char>(text_[at_])) && text_.compare(at_, 3, "inf") != 0 &&
+        text_.compare(at_, 3, "nan") != 0)
+      return parse_dtype(word());
     const size_t begin = at_;
     const double value = number();
     const std::string text = text_.substr(begin, at_ - begin);
-    if (text.find_first_of(".en") == std::string::npos) return static_cast<int64_t>(std::strtoll(text.c_str(), nullptr, 10));
+    if (text.find_first_of(".en") == std::string::npos)
+      return static_cast<int64_t>(std::strtoll(text.c_str(), nullptr, 10));
     return value;
   }
 
@@ -151,7 +158,8 @@ class Parser {
       results.emplace_back(name, type());
     } while (accept(","));
     expect("=");
-    for (const LeafKind kind : {LeafKind::argument, LeafKind::state, LeafKind::gradient, LeafKind::constant, LeafKind::scalar})
+    for (const LeafKind kind :
+         {LeafKind::argument, LeafKind::state, LeafKind::gradient, LeafKind::constant, LeafKind::scalar})
       if (accept(std::string(name_of(kind)))) return parse_leaf(kind, results[0].first, results[0].second);
     const std::string name = word();
     const Op* op = op_table().find(name);
@@ -174,8 +182,11 @@ class Parser {
       } while (accept(","));
       expect("}");
     }
-    if (static_cast<size_t>(op->outputs) != results.size()) fail(detail::str(name, " gives ", op->outputs, " values, not ", results.size()));
-    const Node& node = graph_.nodes[static_cast<size_t>(graph_.add_node(*op, std::move(inputs), std::move(attributes), line_comment()))];
+    if (static_cast<size_t>(op->outputs) != results.size())
+      fail(detail::str(name, " gives ", op->outputs, " values, not ", results.size()));
+    const Node& node =
+        graph_
+            .nodes[static_cast<size_t>(graph_.add_node(*op, std::move(inputs), std::move(attributes), line_comment()))];
     for (size_t i = 0; i < results.size(); ++i) {
       Value& made = graph_.values[static_cast<size_t>(node.outputs[i])];
       if (made.type.shape != results[i].second.shape || made.type.dtype != results[i].second.dtype)
@@ -211,7 +222,8 @@ class Parser {
       else leaf.number = number();
     }
     if (kind == LeafKind::constant && accept("{")) {
-      leaf.tensor = type.dtype == int64 ? elements<int64_t>(type, [this] { return integer(); }) : elements<double>(type, [this] { return number(); }).to(type.dtype);
+      leaf.tensor = type.dtype == int64 ? elements<int64_t>(type, [this] { return integer(); })
+                                        : elements<double>(type, [this] { return number(); }).to(type.dtype);
     }
     leaf.where = line_comment();
     names_[name] = graph_.add_leaf(std::move(leaf), type);
@@ -221,7 +233,8 @@ class Parser {
     const int target = value();
     expect("=");
     const int leaf = target < 0 ? -1 : graph_.leaf_of(target), assigned = value();
-    if (leaf < 0 || graph_.leaves[static_cast<size_t>(leaf)].kind != LeafKind::state) fail("only state can be assigned to");
+    if (leaf < 0 || graph_.leaves[static_cast<size_t>(leaf)].kind != LeafKind::state)
+      fail("only state can be assigned to");
     if (assigned < 0) fail("the assigned value is none");
     graph_.writes.push_back({leaf, assigned, {}});
   }

@@ -23,12 +23,10 @@ std::vector<std::string> flags_for(Isa isa) {
   const auto add = [&](std::initializer_list<const char*> more) {
     flags.insert(flags.end(), more.begin(), more.end());
   };
-  add({"-O3", "-std=gnu11", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno",
-       "-fno-trapping-math"});
+  add({"-O3", "-std=gnu11", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"});
   add({"-fopenmp-simd", "-w", "-pipe"});
   if (isa >= Isa::avx2) add({"-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"});
-  if (isa >= Isa::avx512)
-    add({"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"});
+  if (isa >= Isa::avx512) add({"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"});
   return flags;
 }
 

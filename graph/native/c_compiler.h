@@ -11,8 +11,7 @@
 
 namespace tandem::graph {
 
-constexpr const char* kInstallCompiler =
-    "install a C compiler (Debian: apt-get install gcc libc6-dev) or set CC";
+constexpr const char* kInstallCompiler = "install a C compiler (Debian: apt-get install gcc libc6-dev) or set CC";
 
 struct FoundCompiler {
   SystemCompilerStatus status;

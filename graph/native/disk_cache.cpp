@@ -38,8 +38,7 @@ std::string refusal(const std::string& path) {
   if (stat(path.c_str(), &info) != 0) return because(path, errno);
   if (!S_ISDIR(info.st_mode)) return path + " is not a directory";
   if (info.st_uid != geteuid())
-    return path + " belongs to another user (" + std::to_string(info.st_uid) +
-           "), who could put code of his own there";
+    return path + " belongs to another user (" + std::to_string(info.st_uid) + "), who could put code of his own there";
   if (info.st_mode & (S_IWGRP | S_IWOTH)) {
     char mode[16];
     std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(info.st_mode & 07777));

@@ -43,8 +43,7 @@ std::string store_sealed(const std::string& temporary, const std::string& path, 
 enum class Entry { absent, whole, damaged };
 /// Checks the seal of `path` against its contents and `key`; a whole entry counts as used now. `problem` says
 /// what is wrong with a damaged one. `contents`, if not null, gets what was sealed.
-Entry check_sealed(const std::string& path, const Digest& key, std::string& problem,
-                   std::string* contents = nullptr);
+Entry check_sealed(const std::string& path, const Digest& key, std::string& problem, std::string* contents = nullptr);
 
 /// Removes the entries used longest ago until all together are within the limit; never that of `newest`.
 /// Touches no file that isn't named like an entry.

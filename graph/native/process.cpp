@@ -55,13 +55,11 @@ struct SpawnSettings {
     sigset_t none, defaults;
     sigemptyset(&none);
     sigemptyset(&defaults);
-    for (const int signal : {SIGPIPE, SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGALRM})
-      sigaddset(&defaults, signal);
+    for (const int signal : {SIGPIPE, SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGALRM}) sigaddset(&defaults, signal);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes,
-                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
   }
   ~SpawnSettings() {
     posix_spawn_file_actions_destroy(&files);
@@ -98,8 +96,7 @@ Waited look(pid_t child, int& status) {
 }  // namespace
 
 ProcessResult run_process(const std::vector<std::string>& arguments,
-                          const std::vector<std::pair<std::string, std::string>>& environment,
-                          double seconds_limit) {
+                          const std::vector<std::pair<std::string, std::string>>& environment, double seconds_limit) {
   ProcessResult result;
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) {
@@ -141,8 +138,7 @@ ProcessResult run_process(const std::vector<std::string>& arguments,
 
   if (state == Waited::running) {
     kill(-child, SIGKILL);
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
     char text[64];
     std::snprintf(text, sizeof text, "stopped after %g s", seconds_limit);
     result.outcome = text;
@@ -165,8 +161,8 @@ std::string command_line(const std::vector<std::string>& arguments) {
     if (!line.empty()) line += ' ';
     const bool plain =
         !argument.empty() &&
-        argument.find_first_not_of(
-            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%") == std::string::npos;
+        argument.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%") ==
+            std::string::npos;
     if (plain) {
       line += argument;
       continue;

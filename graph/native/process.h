@@ -17,8 +17,7 @@ struct ProcessResult {
 /// `arguments[0]` is the program's path. Each of `environment` (name, value) replaces or joins this process's
 /// own.
 ProcessResult run_process(const std::vector<std::string>& arguments,
-                          const std::vector<std::pair<std::string, std::string>>& environment,
-                          double seconds_limit);
+                          const std::vector<std::pair<std::string, std::string>>& environment, double seconds_limit);
 
 /// Arguments as one would type them into a shell.
 std::string command_line(const std::vector<std::string>& arguments);

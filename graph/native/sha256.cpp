@@ -44,8 +44,7 @@ void add_block(uint32_t (&state)[8], const uint8_t* block) {
 }  // namespace
 
 Digest sha256(std::string_view bytes) {
-  uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
   const size_t whole = bytes.size() / 64 * 64, rest = bytes.size() - whole;
   for (size_t i = 0; i < whole; i += 64) add_block(state, data + i);

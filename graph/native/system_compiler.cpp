@@ -54,9 +54,8 @@ std::deque<std::shared_ptr<KernelLibrary>> held;  // the last ones loaded
 
 std::shared_ptr<Slot> slot_of(const Digest& key) {
   const std::lock_guard lock(table_mutex);
-  std::erase_if(table, [](const auto& entry) {
-    return entry.second.use_count() == 1 && entry.second->library.expired();
-  });
+  std::erase_if(table,
+                [](const auto& entry) { return entry.second.use_count() == 1 && entry.second->library.expired(); });
   std::shared_ptr<Slot>& slot = table[key];
   if (!slot) slot = std::make_shared<Slot>();
   return slot;
@@ -92,9 +91,8 @@ struct LibraryLoader {
   std::string problem = {};  // why nothing could be built anywhere
 
   static Digest key_for(const std::string& source, const FoundCompiler& compiler, Isa isa) {
-    std::string text =
-        str("tandem ", TANDEM_VERSION, "\n", name_of(isa), "\n", compiler.status.version, "\n",
-            compiler.stamp, "\n", command_line(command_for(compiler.status, isa, "in", "out")), "\n");
+    std::string text = str("tandem ", TANDEM_VERSION, "\n", name_of(isa), "\n", compiler.status.version, "\n",
+                           compiler.stamp, "\n", command_line(command_for(compiler.status, isa, "in", "out")), "\n");
     return sha256(text + source);
   }
 
@@ -165,8 +163,8 @@ struct LibraryLoader {
       }
       // Is it the source, or can nothing be built here?
       if (!late && !can_build_anything(compiler.status, isa, directory)) {
-        wrong = str("the C compiler can't build a library in ", directory, " (", outcome,
-                    "): ", command_line(command), quoted(result.output));
+        wrong = str("the C compiler can't build a library in ", directory, " (", outcome, "): ", command_line(command),
+                    quoted(result.output));
         problem = wrong;
         return nullptr;
       }
@@ -278,9 +276,7 @@ std::shared_ptr<KernelLibrary> load_c_sources(const std::vector<std::string>& so
     for (size_t i; (i = next++) < sources.size();) {
       try {
         parts[i] = load_c_source(sources[i], where, &reasons[i]);
-      } catch (...) {
-        errors[i] = std::current_exception();
-      }
+      } catch (...) { errors[i] = std::current_exception(); }
     }
   };
   std::thread second;

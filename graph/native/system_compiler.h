@@ -24,7 +24,7 @@ class KernelLibrary {
   double compile_seconds = 0;  ///< what the compiler took; 0 if it wasn't needed
   bool from_cache = false;     ///< found on disk rather than built, when it was loaded
   std::string source_path;     ///< the C source, to be read
-  std::string note;  ///< why the cache on disk wasn't used, or what was wrong with it; empty if all is well
+  std::string note;            ///< why the cache on disk wasn't used, or what was wrong with it; empty if all is well
 
  private:
   friend struct LibraryLoader;
@@ -48,8 +48,7 @@ SystemCompilerStatus system_compiler();
 /// can be used, or no place to build: then `reason`, if given, says why, and the caller runs on eager
 /// kernels. Throws CompileError if the compiler refuses the source or takes longer than a minute. Safe from
 /// several threads.
-std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where,
-                                             std::string* reason = nullptr);
+std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason = nullptr);
 
 /// The same for sources that don't use one another, two compilers at a time. symbol() looks in each in turn;
 /// compile_seconds is the wall time, from_cache whether none had to be built.

@@ -17,11 +17,13 @@ Graph common_subexpressions(const Graph& graph) {
     for (const Node* candidate : candidates) {
       bool equal = candidate->attributes == node.attributes;
       for (size_t i = 0; equal && i < node.outputs.size(); ++i)
-        equal = graph.values[static_cast<size_t>(candidate->outputs[i])].type == graph.values[static_cast<size_t>(node.outputs[i])].type;
+        equal = graph.values[static_cast<size_t>(candidate->outputs[i])].type ==
+                graph.values[static_cast<size_t>(node.outputs[i])].type;
       if (equal) same = candidate;
     }
     if (same && node.op->kind != OpKind::effect && node.op->kind != OpKind::state) {
-      for (size_t i = 0; i < node.outputs.size(); ++i) rewriter.replace(node.outputs[i], rewriter.mapped(same->outputs[i]));
+      for (size_t i = 0; i < node.outputs.size(); ++i)
+        rewriter.replace(node.outputs[i], rewriter.mapped(same->outputs[i]));
       continue;
     }
     candidates.push_back(&node);

@@ -11,7 +11,8 @@ namespace {
 /// A 0-d host tensor of that number.
 Tensor materialise(double number, DType dtype) {
   const Interceptor* self = set_interceptor(nullptr);
-  Tensor result = dtype == int64 || dtype == int32 || dtype == uint8 ? Arg(static_cast<int64_t>(number)).scalar(dtype) : Arg(number).scalar(dtype);
+  Tensor result = dtype == int64 || dtype == int32 || dtype == uint8 ? Arg(static_cast<int64_t>(number)).scalar(dtype)
+                                                                     : Arg(number).scalar(dtype);
   set_interceptor(const_cast<Interceptor*>(self));
   return result;
 }
@@ -44,7 +45,8 @@ Graph fold(const Graph& graph) {
     }
     Tensors inputs;
     for (int input : node.inputs)
-      inputs.push_back(materialise(*constant_number(rewriter.to(), rewriter.mapped(input)), graph.values[static_cast<size_t>(input)].type.dtype));
+      inputs.push_back(materialise(*constant_number(rewriter.to(), rewriter.mapped(input)),
+                                   graph.values[static_cast<size_t>(input)].type.dtype));
     Tensor result = materialise(0, type.dtype);
     run_kernel(*node.op, inputs, node.attributes, {&result, 1}, node.where);
     Interceptor* self = set_interceptor(nullptr);

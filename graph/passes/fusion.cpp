@@ -19,9 +19,9 @@ namespace tandem::graph {
 
 namespace {
 
-constexpr size_t kMostMembers = 96;   // of a segment: compile time and registers
+constexpr size_t kMostMembers = 96;        // of a segment: compile time and registers
 constexpr int64_t kLongestOnlyRow = 4096;  ///< a fold of everything up to here is a row; beyond, it is worth splitting
-constexpr size_t kMostSegments = 512; // of a kernel
+constexpr size_t kMostSegments = 512;      // of a kernel
 
 bool is_fold(const Op& op) {
   const std::string_view name = op.name;
@@ -31,7 +31,8 @@ bool is_fold(const Op& op) {
 class Fuser {
  public:
   Fuser(const Graph& graph, FusionOptions options, FusionReport& report)
-      : context_(graph), graph_(graph), options_(options), report_(report), unit_(graph.nodes.size(), -1), place_(graph.nodes.size()) {}
+      : context_(graph), graph_(graph), options_(options), report_(report), unit_(graph.nodes.size(), -1),
+        place_(graph.nodes.size()) {}
 
   Graph run() {
     for (int n = 0; n < static_cast<int>(graph_.nodes.size()); ++n) visit(n);
@@ -58,7 +59,8 @@ class Fuser {
       const Reference r = context_.reference(input);
       const int maker = context_.maker(r.base);
       if (maker < 0) continue;
-      if (unit_[static_cast<size_t>(maker)] >= 0 && !computed_again(maker, unit_[static_cast<size_t>(n)])) visit_unit(unit_[static_cast<size_t>(maker)]);
+      if (unit_[static_cast<size_t>(maker)] >= 0 && !computed_again(maker, unit_[static_cast<size_t>(n)]))
+        visit_unit(unit_[static_cast<size_t>(maker)]);
       else each_source(maker, visit_unit);
     }
   }
@@ -97,9 +99,7 @@ class Fuser {
     return !reaches(a, b, seen_a) && !reaches(b, a, seen_b);
   }
   /// Two units may become one if every path between them is a direct edge.
-  bool mergeable(int a, int b) const {
-    return !reaches_indirectly(a, b) && !reaches_indirectly(b, a);
-  }
+  bool mergeable(int a, int b) const { return !reaches_indirectly(a, b) && !reaches_indirectly(b, a); }
   bool reaches_indirectly(int from, int to) const {
     bool indirect = false;
     each_member(units_[static_cast<size_t>(from)], [&](int n) {
@@ -119,19 +119,23 @@ class Fuser {
     if (context_.is_scalar_node(n) && now.outputs.size() == 1) {
       bool inside = false;  // reads the only row of a kernel: a row statement of that kernel
       for (int input : now.inputs)
-        if (const int maker = context_.maker(context_.reference(input).base); maker >= 0 && unit_[static_cast<size_t>(maker)] >= 0)
-          inside = inside || (units_[static_cast<size_t>(unit_[static_cast<size_t>(maker)])].fused && !is_finished(maker));
+        if (const int maker = context_.maker(context_.reference(input).base);
+            maker >= 0 && unit_[static_cast<size_t>(maker)] >= 0)
+          inside =
+              inside || (units_[static_cast<size_t>(unit_[static_cast<size_t>(maker)])].fused && !is_finished(maker));
       if (!inside) return visit_scalar(n);
       context_.in_memory.insert(n);
     }
     const bool elementwise = is_elementwise(*now.op), folds = is_fold(*now.op);
-    if ((elementwise || folds) && context_.type(now.outputs[0]).shape.numel() > 0 && context_.type(now.inputs[0]).shape.numel() > 0) {
+    if ((elementwise || folds) && context_.type(now.outputs[0]).shape.numel() > 0 &&
+        context_.type(now.inputs[0]).shape.numel() > 0) {
       // The operands' kernels, the one with the most members first.
       std::vector<int> candidates;
       for (int input : now.inputs) {
         const int maker = context_.maker(context_.reference(input).base);
         const int unit = maker < 0 ? -1 : unit_[static_cast<size_t>(maker)];
-        if (unit >= 0 && units_[static_cast<size_t>(unit)].fused && std::find(candidates.begin(), candidates.end(), unit) == candidates.end())
+        if (unit >= 0 && units_[static_cast<size_t>(unit)].fused &&
+            std::find(candidates.begin(), candidates.end(), unit) == candidates.end())
           candidates.push_back(unit);
       }
       for (int unit : candidates)
@@ -170,7 +174,8 @@ class Fuser {
       if (independent(finishing[0], finishing[i])) absorb(finishing[i], finishing[0]);
     int unit = -1;  // the kernel that waits for the others, if one does
     for (int candidate : finishing)
-      if (units_[static_cast<size_t>(candidate)].alive && !makes_cycle(n, candidate) && !reads_unfinished(n, candidate)) unit = candidate;
+      if (units_[static_cast<size_t>(candidate)].alive && !makes_cycle(n, candidate) && !reads_unfinished(n, candidate))
+        unit = candidate;
     if (unit < 0) return;  // computed wherever it is read
     units_[static_cast<size_t>(unit)].kernel.finish.push_back(n);
     unit_[static_cast<size_t>(n)] = unit;
@@ -181,7 +186,9 @@ class Fuser {
   /// Reads an element of the kernel that only its loop knows.
   bool reads_unfinished(int n, int unit) const {
     for (int input : node(n).inputs)
-      if (const int maker = context_.maker(context_.reference(input).base); maker >= 0 && unit_[static_cast<size_t>(maker)] == unit && !is_finished(maker)) return true;
+      if (const int maker = context_.maker(context_.reference(input).base);
+          maker >= 0 && unit_[static_cast<size_t>(maker)] == unit && !is_finished(maker))
+        return true;
     return false;
   }
 
@@ -189,7 +196,8 @@ class Fuser {
   bool is_finished(int maker) const {
     const Place place = place_[static_cast<size_t>(maker)];
     if (place.segment < 0) return true;
-    const GroupSegment& segment = units_[static_cast<size_t>(unit_[static_cast<size_t>(maker)])].kernel.segments[static_cast<size_t>(place.segment)];
+    const GroupSegment& segment = units_[static_cast<size_t>(unit_[static_cast<size_t>(maker)])]
+                                      .kernel.segments[static_cast<size_t>(place.segment)];
     return segment.members[static_cast<size_t>(place.member)].level == Level::finish;
   }
 
@@ -325,8 +333,10 @@ class Fuser {
       const ValueType& type = context_.type(now.inputs[0]);
       int innermost = -1;
       for (int i = 0; i < space.size(); ++i)
-        if (space[i] > 1 && type.strides[i] != 0 && (innermost < 0 || type.strides[i] < type.strides[innermost])) innermost = i;
-      if (innermost >= 0 && !folded.contains(innermost)) return why = "folds columns: dims that don't lie innermost in memory", false;
+        if (space[i] > 1 && type.strides[i] != 0 && (innermost < 0 || type.strides[i] < type.strides[innermost]))
+          innermost = i;
+      if (innermost >= 0 && !folded.contains(innermost))
+        return why = "folds columns: dims that don't lie innermost in memory", false;
       for (const Member& other : group.members)
         if (other.level == Level::row) return why = "folds other dims than the kernel", false;
       group.reduced = reduced;
@@ -375,9 +385,11 @@ class Fuser {
     GroupSegment &to = a.kernel.segments[0], &from = b.kernel.segments[0];
     const bool rows_agree = to.reduced == from.reduced || !from.has_rows() || !to.has_rows();
     if (to.domain != from.domain || !rows_agree) return refuse(n, "operands are made over different domains");
-    if (to.members.size() + from.members.size() > kMostMembers) return refuse(n, "together the operands' kernels have too many ops");
+    if (to.members.size() + from.members.size() > kMostMembers)
+      return refuse(n, "together the operands' kernels have too many ops");
     if (!mergeable(other, into)) return refuse(n, "joining the operands' kernels would make a cycle");
-    if (!walks_agree(into, other) || !walks_agree(other, into)) return refuse(n, "operands are sliced, folded or walked in another order on the way");
+    if (!walks_agree(into, other) || !walks_agree(other, into))
+      return refuse(n, "operands are sliced, folded or walked in another order on the way");
     // Row members of one need the other's reduced dims to be theirs.
     if (!to.has_rows()) to.reduced = from.reduced;
     std::vector<Member> members = to.members;
@@ -393,17 +405,21 @@ class Fuser {
 
   /// Whether everything that `user` reads of `source` is there when the same element or row is computed.
   bool walks_agree(int user, int source) const {
-    const GroupKernel &reading = units_[static_cast<size_t>(user)].kernel, &made = units_[static_cast<size_t>(source)].kernel;
+    const GroupKernel &reading = units_[static_cast<size_t>(user)].kernel,
+                      &made = units_[static_cast<size_t>(source)].kernel;
     for (int n : reading.finish)
       for (int input : node(n).inputs)
-        if (const int maker = context_.maker(context_.reference(input).base); maker >= 0 && unit_[static_cast<size_t>(maker)] == source && !is_finished(maker)) return false;
+        if (const int maker = context_.maker(context_.reference(input).base);
+            maker >= 0 && unit_[static_cast<size_t>(maker)] == source && !is_finished(maker))
+          return false;
     for (const Member& member : reading.segments[0].members)
       for (int input : node(member.node).inputs) {
         const Reference r = context_.reference(input);
         const int maker = context_.maker(r.base);
         if (maker < 0 || unit_[static_cast<size_t>(maker)] != source) continue;
         if (is_finished(maker) || !r.dims) return false;
-        const Member& operand = made.segments[0].members[static_cast<size_t>(place_[static_cast<size_t>(maker)].member)];
+        const Member& operand =
+            made.segments[0].members[static_cast<size_t>(place_[static_cast<size_t>(maker)].member)];
         const int shift = static_cast<int>(member.dims.size()) - r.shape.size();
         for (int i = 0; i < r.shape.size(); ++i) {
           const int base_dim = (*r.dims)[static_cast<size_t>(i)];
@@ -481,12 +497,14 @@ class Fuser {
   /// Kernels that assign to state, and whose results no other kernel reads, become one, which then runs last.
   void merge_state_kernels() {
     std::vector<bool> state(graph_.values.size(), false), other(graph_.values.size(), false);
-    for (const StateWrite& write : graph_.writes) state[static_cast<size_t>(context_.reference(write.value).base)] = true;
+    for (const StateWrite& write : graph_.writes)
+      state[static_cast<size_t>(context_.reference(write.value).base)] = true;
     for (size_t n = 0; n < graph_.nodes.size(); ++n) {
       if (context_.is_view(static_cast<int>(n))) continue;
       for (int input : graph_.nodes[n].inputs) {
         const int maker = context_.maker(context_.reference(input).base);
-        if (maker >= 0 && unit_[static_cast<size_t>(maker)] != unit_[n] && !computed_again(maker, unit_[n])) other[static_cast<size_t>(context_.reference(input).base)] = true;
+        if (maker >= 0 && unit_[static_cast<size_t>(maker)] != unit_[n] && !computed_again(maker, unit_[n]))
+          other[static_cast<size_t>(context_.reference(input).base)] = true;
       }
     }
     int target = -1;
@@ -503,7 +521,10 @@ class Fuser {
       for (const GroupSegment& segment : unit.kernel.segments) mixed = mixed || segment.has_rows();
       if (!only_state || mixed) continue;
       if (target < 0) target = u;
-      else if (units_[static_cast<size_t>(target)].kernel.segments.size() + unit.kernel.segments.size() <= kMostSegments && independent(u, target)) absorb(u, target);
+      else if (units_[static_cast<size_t>(target)].kernel.segments.size() + unit.kernel.segments.size() <=
+                   kMostSegments &&
+               independent(u, target))
+        absorb(u, target);
     }
   }
 
@@ -548,8 +569,8 @@ class Fuser {
   int view_of(Rewriter& rewriter, int value) {
     if (rewriter.mapped(value) >= 0) return rewriter.mapped(value);
     const int maker = context_.maker(value);
-    TANDEM_ASSERT(maker >= 0 && (context_.is_view(maker) || context_.is_generator(maker)), "a value of a kernel is read but not stored: ",
-                  node(maker).op->name);
+    TANDEM_ASSERT(maker >= 0 && (context_.is_view(maker) || context_.is_generator(maker)),
+                  "a value of a kernel is read but not stored: ", node(maker).op->name);
     for (int input : node(maker).inputs) view_of(rewriter, input);
     rewriter.copy(node(maker));
     return rewriter.mapped(value);
@@ -570,7 +591,8 @@ class Fuser {
       else if (names.back() != '.') names += " ...";
     });
     auto kernel = std::make_shared<LoopKernel>(lower(context_, unit.kernel, stored, inputs));
-    Node made{.op = &fused_op(), .inputs = {}, .outputs = {}, .attributes = {{"ops", names}}, .where = {}, .fused = kernel};
+    Node made{
+        .op = &fused_op(), .inputs = {}, .outputs = {}, .attributes = {{"ops", names}}, .where = {}, .fused = kernel};
     each_member(unit, [&](int n) {
       if (!made.where.line()) made.where = node(n).where;
     });
@@ -583,7 +605,8 @@ class Fuser {
       rewriter.replace(stored[i], made.outputs.back());
     }
     to.nodes.push_back(std::move(made));
-    report_.kernels.push_back(detail::str(to_string(to.nodes.back().where), ": ", unit.kernel.segments.size(), " segment(s): ", names));
+    report_.kernels.push_back(
+        detail::str(to_string(to.nodes.back().where), ": ", unit.kernel.segments.size(), " segment(s): ", names));
   }
 
   GroupContext context_;
@@ -602,6 +625,8 @@ const Op& fused_op() {
   return op;
 }
 
-Graph fuse(const Graph& graph, FusionOptions options, FusionReport& report) { return Fuser(graph, options, report).run(); }
+Graph fuse(const Graph& graph, FusionOptions options, FusionReport& report) {
+  return Fuser(graph, options, report).run();
+}
 
 }  // namespace tandem::graph

@@ -13,9 +13,9 @@ namespace tandem::graph {
 
 /// An operand seen through the views between it and the value that is made or comes from outside.
 struct Reference {
-  int base = -1;        ///< value without views
-  Shape shape;          ///< as the user sees it
-  Shape strides;        ///< of the base's memory, as seen through the views
+  int base = -1;  ///< value without views
+  Shape shape;    ///< as the user sees it
+  Shape strides;  ///< of the base's memory, as seen through the views
   int64_t offset = 0;
   /// For each dim: the dim of the base that it walks, or -1 (extent 1, or repeated). Not set if the
   /// views slice or reorder elements in a way that the base's own loop can't follow.
@@ -33,8 +33,8 @@ struct Member {
 
 struct GroupSegment {
   std::vector<int64_t> domain;
-  std::vector<bool> reduced;     ///< which domain dims row reductions fold; all false without any
-  std::vector<Member> members;   ///< in topological order
+  std::vector<bool> reduced;    ///< which domain dims row reductions fold; all false without any
+  std::vector<Member> members;  ///< in topological order
   bool has_rows() const {
     for (bool r : reduced)
       if (r) return true;
@@ -73,6 +73,7 @@ class GroupContext {
 
 /// Spells a kernel as loops. `stored` are the values to put in memory; the node's inputs are appended to
 /// `inputs` in the order of the buffers.
-LoopKernel lower(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored, std::vector<int>& inputs);
+LoopKernel lower(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored,
+                 std::vector<int>& inputs);
 
 }  // namespace tandem::graph

@@ -13,7 +13,8 @@ GroupContext::GroupContext(const Graph& graph) : graph(graph) {}
 
 bool GroupContext::is_generator(int node) const {
   const std::string_view name = graph.nodes[static_cast<size_t>(node)].op->name;
-  return name == "arange" || (name == "random_uniform" && type(graph.nodes[static_cast<size_t>(node)].outputs[0]).dtype == DType::float32);
+  return name == "arange" ||
+         (name == "random_uniform" && type(graph.nodes[static_cast<size_t>(node)].outputs[0]).dtype == DType::float32);
 }
 
 bool GroupContext::is_scalar_node(int node) const {
@@ -72,7 +73,8 @@ Reference GroupContext::reference(int value) const {
       std::vector<int> next;
       if (name == "expand") {
         const int shift = shape.size() - r.shape.size();
-        for (int i = 0; i < shape.size(); ++i) next.push_back(i < shift || r.shape[i - shift] != shape[i] ? -1 : (*r.dims)[static_cast<size_t>(i - shift)]);
+        for (int i = 0; i < shape.size(); ++i)
+          next.push_back(i < shift || r.shape[i - shift] != shape[i] ? -1 : (*r.dims)[static_cast<size_t>(i - shift)]);
         r.dims = next;
       } else if (name == "permute") {
         for (int64_t d : view.attributes.integers("dims")) next.push_back((*r.dims)[static_cast<size_t>(d)]);
@@ -94,7 +96,8 @@ namespace {
 
 class Lowerer {
  public:
-  Lowerer(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored, std::vector<int>& inputs)
+  Lowerer(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored,
+          std::vector<int>& inputs)
       : context_(context), kernel_(kernel), stored_(stored), inputs_(inputs) {}
 
   LoopKernel run() {
@@ -140,7 +143,11 @@ class Lowerer {
     const Reference r = context_.reference(input);
     if (const auto made = now.statement_of.find(r.base); made != now.statement_of.end()) return made->second;
     if (const double* number = constant_number(context_.graph, r.base)) {
-      Statement literal{.kind = LoopOp::literal, .level = Level::scalar, .dtype = context_.type(r.base).dtype, .number = *number, .value = r.base};
+      Statement literal{.kind = LoopOp::literal,
+                        .level = Level::scalar,
+                        .dtype = context_.type(r.base).dtype,
+                        .number = *number,
+                        .value = r.base};
       return now.statement_of[r.base] = add(now, literal);
     }
     const int maker = context_.maker(r.base);
@@ -150,7 +157,10 @@ class Lowerer {
       return now.statement_of[r.base] = statement;
     }
     // From memory.
-    Statement load{.kind = LoopOp::load, .dtype = context_.type(r.base).dtype, .position = position(now, r, dims), .value = r.base};
+    Statement load{.kind = LoopOp::load,
+                   .dtype = context_.type(r.base).dtype,
+                   .position = position(now, r, dims),
+                   .value = r.base};
     load.level = level_of(now, load.position);
     load.buffer = buffer(r.base);
     std::vector<int64_t> key(load.position.strides.begin(), load.position.strides.end());
@@ -166,7 +176,6 @@ class Lowerer {
     return context_.is_scalar_node(maker) && !context_.in_memory.count(maker);
   }
 
-
   int scalar_call(Current& now, const Node& n) {
     Statement call = call_statement(now, n, {});
     call.level = now.group ? Level::scalar : Level::finish;
@@ -174,7 +183,8 @@ class Lowerer {
   }
 
   int generator(Current& now, const Node& n, const Reference& r, const std::vector<int>& dims) {
-    Statement statement{.dtype = context_.type(n.outputs[0]).dtype, .position = position(now, r, dims), .value = n.outputs[0]};
+    Statement statement{
+        .dtype = context_.type(n.outputs[0]).dtype, .position = position(now, r, dims), .value = n.outputs[0]};
     statement.level = level_of(now, statement.position);
     if (std::string_view(n.op->name) == "arange") {
       statement.kind = LoopOp::index;
@@ -218,12 +228,16 @@ class Lowerer {
   }
 
   Statement call_statement(Current& now, const Node& n, const std::vector<int>& dims) {
-    Statement call{.kind = LoopOp::pointwise, .dtype = context_.type(n.outputs[0]).dtype, .op = n.op, .value = n.outputs[0]};
+    Statement call{
+        .kind = LoopOp::pointwise, .dtype = context_.type(n.outputs[0]).dtype, .op = n.op, .value = n.outputs[0]};
     if (n.op->pointwise.expression == nullptr) call.kind = LoopOp::cast, call.op = nullptr;
     for (int input : n.inputs) call.operands.push_back(operand(now, input, dims));
     if (n.op->user)  // a user's expression: its attributes are numbers after the operands
       for (const std::string& name : n.op->user->attributes)
-        call.operands.push_back(add(now, {.kind = LoopOp::literal, .level = now.group ? Level::scalar : Level::finish, .dtype = call.dtype, .number = n.attributes.number(name)}));
+        call.operands.push_back(add(now, {.kind = LoopOp::literal,
+                                          .level = now.group ? Level::scalar : Level::finish,
+                                          .dtype = call.dtype,
+                                          .number = n.attributes.number(name)}));
     for (int o : call.operands) call.phase = std::max(call.phase, known_from(now, o));
     return call;
   }
@@ -272,11 +286,13 @@ class Lowerer {
       const int value = node(member.node).outputs[0];
       const auto found = std::find(stored_.begin(), stored_.end(), value);
       if (found == stored_.end() || member.level == Level::finish) continue;
-      Store store{.statement = now.statement_of[value], .buffer = static_cast<int>(found - stored_.begin()), .position = {}};
+      Store store{
+          .statement = now.statement_of[value], .buffer = static_cast<int>(found - stored_.begin()), .position = {}};
       std::vector<int64_t> strides(now.rank, 0);
       const ValueType& type = context_.type(value);
       for (int i = 0; i < type.shape.size(); ++i)
-        if (const int d = member.output_dims[static_cast<size_t>(i)]; d >= 0) strides[static_cast<size_t>(d)] = type.strides[i];
+        if (const int d = member.output_dims[static_cast<size_t>(i)]; d >= 0)
+          strides[static_cast<size_t>(d)] = type.strides[i];
       store.position.strides = Shape(strides);
       segment.stores.push_back(store);
     }
@@ -289,7 +305,8 @@ class Lowerer {
   void order_dims(Segment& segment, const GroupSegment& group) {
     std::vector<Position*> positions;
     for (Statement& s : segment.statements)
-      if (s.kind == LoopOp::load || s.kind == LoopOp::index || s.kind == LoopOp::uniform) positions.push_back(&s.position);
+      if (s.kind == LoopOp::load || s.kind == LoopOp::index || s.kind == LoopOp::uniform)
+        positions.push_back(&s.position);
     for (Store& s : segment.stores) positions.push_back(&s.position);
     // The position that walks the most dims, stores before loads, leads.
     const Position* leader = nullptr;
@@ -303,7 +320,8 @@ class Lowerer {
     std::iota(order.begin(), order.end(), 0);
     const Shape lead = leader ? leader->strides : Shape();
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      if (group.reduced[static_cast<size_t>(a)] != group.reduced[static_cast<size_t>(b)]) return !group.reduced[static_cast<size_t>(a)];
+      if (group.reduced[static_cast<size_t>(a)] != group.reduced[static_cast<size_t>(b)])
+        return !group.reduced[static_cast<size_t>(a)];
       return leader && lead[a] > lead[b];
     });
     std::vector<int64_t> extents;
@@ -312,7 +330,8 @@ class Lowerer {
     for (int d : order) {
       bool joins = !extents.empty() && reduced.back() == group.reduced[static_cast<size_t>(d)];
       for (size_t p = 0; joins && p < positions.size(); ++p)
-        joins = positions[p]->strides[from.back().back()] == positions[p]->strides[d] * group.domain[static_cast<size_t>(d)];
+        joins = positions[p]->strides[from.back().back()] ==
+                positions[p]->strides[d] * group.domain[static_cast<size_t>(d)];
       if (joins) {
         extents.back() *= group.domain[static_cast<size_t>(d)];
         from.back().push_back(d);
@@ -327,7 +346,8 @@ class Lowerer {
       for (const std::vector<int>& joined : from) strides.push_back(position->strides[joined.back()]);
       position->strides = strides;
     }
-    for (size_t i = 0; i < extents.size(); ++i) (segment.by_row && reduced[i] ? segment.columns : segment.rows).push_back(extents[i]);
+    for (size_t i = 0; i < extents.size(); ++i)
+      (segment.by_row && reduced[i] ? segment.columns : segment.rows).push_back(extents[i]);
   }
 
   struct Folded {
@@ -340,8 +360,13 @@ class Lowerer {
     Current now;
     now.segment = &out_.finish;
     for (const auto& [value, folded] : folded_) {
-      Statement partial{.kind = LoopOp::partial, .level = Level::finish, .dtype = folded.dtype, .buffer = folded.segment, .integer = folded.slot,
-                        .fold = folded.fold, .value = value};
+      Statement partial{.kind = LoopOp::partial,
+                        .level = Level::finish,
+                        .dtype = folded.dtype,
+                        .buffer = folded.segment,
+                        .integer = folded.slot,
+                        .fold = folded.fold,
+                        .value = value};
       now.statement_of[value] = add(now, partial);
     }
     for (int n : kernel_.finish) {
@@ -351,7 +376,8 @@ class Lowerer {
     }
     for (Statement& s : out_.finish.statements) s.level = Level::finish;
     for (size_t i = 0; i < stored_.size(); ++i)
-      if (const auto made = now.statement_of.find(stored_[i]); made != now.statement_of.end() && !stored_by_segment(stored_[i]))
+      if (const auto made = now.statement_of.find(stored_[i]);
+          made != now.statement_of.end() && !stored_by_segment(stored_[i]))
         out_.finish.stores.push_back({.statement = made->second, .buffer = static_cast<int>(i), .position = {}});
   }
 
@@ -372,7 +398,8 @@ class Lowerer {
 
 }  // namespace
 
-LoopKernel lower(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored, std::vector<int>& inputs) {
+LoopKernel lower(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored,
+                 std::vector<int>& inputs) {
   return Lowerer(context, kernel, stored, inputs).run();
 }
 

@@ -35,7 +35,8 @@ class Rewriter final : public Interceptor {
   /// Ops with a decomposition are replaced by it as they are appended.
   bool decompose = false;
 
-  void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs, Where where) override;
+  void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
+           Where where) override;
   void assign(const Tensor& target, const Tensor& value, Where where) override;
   void value_needed(const Tensor& tensor, const char* wanted_by, Where where) override;
   void gradient_read(TensorImpl&) override {}

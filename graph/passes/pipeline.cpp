@@ -9,7 +9,8 @@
 namespace tandem {
 
 std::vector<std::string> pass_names() {
-  return {"decompose", "fold", "simplify", "common_subexpressions", "dead_code", "fusion", "horizontal", "memory_plan", "emit"};
+  return {"decompose",  "fold",        "simplify", "common_subexpressions", "dead_code", "fusion",
+          "horizontal", "memory_plan", "emit"};
 }
 
 namespace graph {
@@ -42,15 +43,15 @@ Optimised optimise(const Graph& traced, const std::vector<std::string>& without,
   };
 
   const bool fusing = !off("fusion") && !off("emit");
-  if (fusing) run("decompose", decompose);           // softmax, adamw, …: into ops that fuse
-  run("fold", fold);                                 // numbers that are known now
-  run("simplify", simplify);                         // calls that change nothing
+  if (fusing) run("decompose", decompose);  // softmax, adamw, …: into ops that fuse
+  run("fold", fold);                        // numbers that are known now
+  run("simplify", simplify);                // calls that change nothing
   run("common_subexpressions", common_subexpressions);
   run("dead_code", dead_code);
   if (fusing) {
     const FusionOptions options{.horizontal = !off("horizontal")};
     run("fusion", [&](const Graph& graph) { return fuse(graph, options, result.fusion); });
-    run("dead_code", dead_code);                     // views that now live inside kernels
+    run("dead_code", dead_code);  // views that now live inside kernels
   }
   return result;
 }

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "graph/trace/compile.h"
 #include "graph/passes/fusion.h"
+#include "graph/trace/compile.h"
 
 namespace tandem::graph {
 

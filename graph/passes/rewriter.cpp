@@ -11,10 +11,13 @@ namespace {
 std::atomic<uint64_t> next_id{uint64_t{1} << 62};  // never the id of a user's trace
 }
 
-Rewriter::Rewriter(const Graph& from) : from_(from), map_(from.values.size(), -1), id_(next_id.fetch_add(1)), previous_(set_interceptor(this)), grad_was_enabled_(grad_enabled()) {
+Rewriter::Rewriter(const Graph& from)
+    : from_(from), map_(from.values.size(), -1), id_(next_id.fetch_add(1)), previous_(set_interceptor(this)),
+      grad_was_enabled_(grad_enabled()) {
   set_grad_enabled(false);
   to_.draws = from.draws;
-  for (const Leaf& leaf : from.leaves) replace(leaf.value, to_.add_leaf(leaf, from.values[static_cast<size_t>(leaf.value)].type));
+  for (const Leaf& leaf : from.leaves)
+    replace(leaf.value, to_.add_leaf(leaf, from.values[static_cast<size_t>(leaf.value)].type));
 }
 
 Rewriter::~Rewriter() {
@@ -37,7 +40,8 @@ void Rewriter::copy(const Node& node) {
 
 Tensor Rewriter::symbol(int value) {
   const int leaf = to_.leaf_of(value);
-  Tensor result = header_of(to_.values[static_cast<size_t>(value)].type, leaf >= 0 && to_.leaves[static_cast<size_t>(leaf)].kind == LeafKind::scalar);
+  Tensor result = header_of(to_.values[static_cast<size_t>(value)].type,
+                            leaf >= 0 && to_.leaves[static_cast<size_t>(leaf)].kind == LeafKind::scalar);
   result.impl()->trace = id_;
   result.impl()->value = value;
   return result;
@@ -45,13 +49,16 @@ Tensor Rewriter::symbol(int value) {
 
 int Rewriter::scalar(double number, DType dtype) {
   for (const Leaf& leaf : to_.leaves)
-    if (leaf.kind == LeafKind::scalar && !leaf.run_time && leaf.number == number && std::signbit(leaf.number) == std::signbit(number) &&
-        to_.values[static_cast<size_t>(leaf.value)].type.dtype == dtype && to_.values[static_cast<size_t>(leaf.value)].type.shape.empty())
+    if (leaf.kind == LeafKind::scalar && !leaf.run_time && leaf.number == number &&
+        std::signbit(leaf.number) == std::signbit(number) &&
+        to_.values[static_cast<size_t>(leaf.value)].type.dtype == dtype &&
+        to_.values[static_cast<size_t>(leaf.value)].type.shape.empty())
       return leaf.value;
   return to_.add_leaf({.kind = LeafKind::scalar, .number = number}, {dtype, Device{}, {}, {}});
 }
 
-void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs, Where where) {
+void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
+                   std::span<Tensor> outputs, Where where) {
   std::vector<int> operands;
   for (const Tensor& input : inputs) {
     if (input.impl()->trace == id_) {
@@ -74,8 +81,9 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
   }
   if (!results.empty()) {
     for (size_t i = 0; i < outputs.size(); ++i) {
-      TANDEM_ASSERT(results[i].shape() == outputs[i].shape() && results[i].dtype() == outputs[i].dtype(), op.name, ": its decomposition gives ",
-                    results[i].dtype(), results[i].shape(), " for output ", i, ", infer ", outputs[i].dtype(), outputs[i].shape());
+      TANDEM_ASSERT(results[i].shape() == outputs[i].shape() && results[i].dtype() == outputs[i].dtype(), op.name,
+                    ": its decomposition gives ", results[i].dtype(), results[i].shape(), " for output ", i, ", infer ",
+                    outputs[i].dtype(), outputs[i].shape());
       int value = static_cast<int>(results[i].impl()->value);
       ValueType& type = to_.values[static_cast<size_t>(value)].type;
       const ValueType wanted = type_of(outputs[i]);
@@ -94,7 +102,12 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
     }
     return;
   }
-  Node node{.op = &op, .inputs = std::move(operands), .outputs = {}, .attributes = attributes, .where = where, .fused = nullptr};
+  Node node{.op = &op,
+            .inputs = std::move(operands),
+            .outputs = {},
+            .attributes = attributes,
+            .where = where,
+            .fused = nullptr};
   const int index = static_cast<int>(to_.nodes.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     outputs[i].impl()->offset = 0;

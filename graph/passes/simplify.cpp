@@ -46,7 +46,8 @@ Graph simplify(const Graph& graph) {
         const int maker = to.values[static_cast<size_t>(inputs[i])].node;
         if (maker < 0 || std::string_view(to.nodes[static_cast<size_t>(maker)].op->name) != "expand") continue;
         bool full_elsewhere = false;
-        for (size_t j = 0; j < inputs.size(); ++j) full_elsewhere |= j != i && to.values[static_cast<size_t>(inputs[j])].type.shape == type.shape;
+        for (size_t j = 0; j < inputs.size(); ++j)
+          full_elsewhere |= j != i && to.values[static_cast<size_t>(inputs[j])].type.shape == type.shape;
         if (full_elsewhere) inputs[i] = to.nodes[static_cast<size_t>(maker)].inputs[0];
       }
     }

@@ -78,7 +78,8 @@ CudaKernels load_cuda_source(const std::string& source, const std::vector<std::s
 }
 
 CudaLaunch::CudaLaunch(const CudaKernelCall& call, const gpu::Module& module, Device device)
-    : table(call.buffers.size() + 1, nullptr), kernel_(module.kernel(call.name)), blocks_(call.blocks), threads_(call.threads), device_(device) {
+    : table(call.buffers.size() + 1, nullptr), kernel_(module.kernel(call.name)), blocks_(call.blocks),
+      threads_(call.threads), device_(device) {
   if (call.partial_bytes) {
     partials_ = device_bytes(call.partial_bytes, device);
     const std::vector<char> zeros(call.partial_bytes, 0);

@@ -57,7 +57,9 @@ class HostNumbers {
   int add(size_t bytes);
   /// To be called once all are added.
   void allocate(Device device);
-  void* on_device(int index) const { return static_cast<char*>(device_.impl()->data) + offsets_[static_cast<size_t>(index)]; }
+  void* on_device(int index) const {
+    return static_cast<char*>(device_.impl()->data) + offsets_[static_cast<size_t>(index)];
+  }
   void set(int index, const void* from);
   /// Copies them to the device, if any has changed.
   void upload();

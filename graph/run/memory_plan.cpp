@@ -31,8 +31,10 @@ int64_t plan_slots(std::vector<Lifetime>& values) {
     Lifetime& value = values[i];
     Slot* best = nullptr;
     for (Slot& slot : slots) {
-      if (slot.busy_until >= value.first || slot.bytes < value.bytes || slot.bytes > value.bytes + value.bytes / 4) continue;
-      if (!best || slot.bytes < best->bytes || (slot.bytes == best->bytes && slot.busy_until > best->busy_until)) best = &slot;
+      if (slot.busy_until >= value.first || slot.bytes < value.bytes || slot.bytes > value.bytes + value.bytes / 4)
+        continue;
+      if (!best || slot.bytes < best->bytes || (slot.bytes == best->bytes && slot.busy_until > best->busy_until))
+        best = &slot;
     }
     if (!best) {
       slots.push_back({end, value.bytes, 0});
@@ -57,7 +59,8 @@ int64_t plan_packed(std::vector<Lifetime>& values) {
     Lifetime& value = values[i];
     std::vector<std::pair<int64_t, int64_t>> taken;  // begin, end of what is alive meanwhile
     for (const Lifetime* other : placed)
-      if (other->first <= value.last && value.first <= other->last) taken.emplace_back(other->offset, other->offset + other->bytes);
+      if (other->first <= value.last && value.first <= other->last)
+        taken.emplace_back(other->offset, other->offset + other->bytes);
     std::sort(taken.begin(), taken.end());
     int64_t end = 0, best = -1, best_gap = 0;
     for (const auto& [from, to] : taken) {

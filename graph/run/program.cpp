@@ -16,14 +16,16 @@ void Program::Impl::refuse_aliases(const Tensors& arguments) const {
     const TensorImpl* argument = arguments[a].impl();
     const auto fail = [&](const char* what, Where where) {
       throw TraceError(detail::str("compiled function: argument ", a, ", ", type_of(arguments[a]), ", ", what,
-                                   ". Use it either as an argument or from outside, or pass clone() of it"), where);
+                                   ". Use it either as an argument or from outside, or pass clone() of it"),
+                       where);
     };
     for (const StateWrite& write : graph.writes)
       if (argument->storage && bound[static_cast<size_t>(write.leaf)].impl()->storage == argument->storage)
         fail("shares its memory with a tensor from outside that the function assigns to", write.where);
     if (argument->requires_grad)
       for (const GradientWrite& write : graph.gradients)
-        if (write.tensor.impl() == argument) fail("is also a tensor from outside that the function computes the gradient of", called_at);
+        if (write.tensor.impl() == argument)
+          fail("is also a tensor from outside that the function computes the gradient of", called_at);
   }
 }
 
@@ -33,10 +35,18 @@ Tensors Program::Impl::run(const Tensors& arguments) {
     const Leaf& leaf = graph.leaves[i];
     switch (leaf.kind) {
       case LeafKind::argument: bind_argument(leaf, arguments[static_cast<size_t>(leaf.argument)]); break;
-      case LeafKind::gradient: base_at(leaf.value).bind((leaf.argument >= 0 ? arguments[static_cast<size_t>(leaf.argument)] : bound[i]).impl()->grad.impl()->data); break;
+      case LeafKind::gradient:
+        base_at(leaf.value)
+            .bind((leaf.argument >= 0 ? arguments[static_cast<size_t>(leaf.argument)] : bound[i])
+                      .impl()
+                      ->grad.impl()
+                      ->data);
+        break;
       case LeafKind::state:
       case LeafKind::constant:
-        if (!bound[i].defined()) throw GraphError("run: this graph was read from text, so its state leaves have no tensors; bind them first", Where::current());
+        if (!bound[i].defined())
+          throw GraphError("run: this graph was read from text, so its state leaves have no tensors; bind them first",
+                           Where::current());
         base_at(leaf.value).bind(bound[i].impl()->data);
         break;
       case LeafKind::scalar: break;
@@ -60,25 +70,29 @@ Tensors Program::Impl::run(const Tensors& arguments) {
       continue;
     }
     // The gradient of the last call is written over if nobody else holds it.
-    const Tensor& target = gradient.write->argument >= 0 ? arguments[static_cast<size_t>(gradient.write->argument)] : gradient.write->tensor;
+    const Tensor& target = gradient.write->argument >= 0 ? arguments[static_cast<size_t>(gradient.write->argument)]
+                                                         : gradient.write->tensor;
     Tensor& old = target.impl()->grad;
     const ValueType& t = type(gradient.value);
-    if (gradient.recycle && old.defined() && old.impl()->references.load() == 1 && old.impl()->storage && old.impl()->storage->references() == 1 && !old.requires_grad() &&
-        type_of(old) == t && old.impl()->offset == 0 && static_cast<int64_t>(old.impl()->storage->bytes) == bytes_of(t)) {
+    if (gradient.recycle && old.defined() && old.impl()->references.load() == 1 && old.impl()->storage &&
+        old.impl()->storage->references() == 1 && !old.requires_grad() && type_of(old) == t &&
+        old.impl()->offset == 0 && static_cast<int64_t>(old.impl()->storage->bytes) == bytes_of(t)) {
       base_at(gradient.value).bind(old.impl()->data);
       new_gradients.push_back(std::move(old));
     } else {
       new_gradients.push_back(fresh(gradient.value, gradient.base));
     }
   }
-  for (const auto& [leaf, index] : number_leaves) host_numbers.set(index, base_at(graph.leaves[static_cast<size_t>(leaf)].value).data);
+  for (const auto& [leaf, index] : number_leaves)
+    host_numbers.set(index, base_at(graph.leaves[static_cast<size_t>(leaf)].value).data);
   host_numbers.upload();
   if (capturable) run_captured();
   else run_steps();
   if (capturable)
     for (size_t i = 0; i < outputs.size(); ++i)
-      backend(device.kind).copy(results[i].impl()->data, device, fixed[static_cast<size_t>(outputs[i].base)].impl()->data, device,
-                                static_cast<size_t>(bytes_of(type(outputs[i].value))));
+      backend(device.kind)
+          .copy(results[i].impl()->data, device, fixed[static_cast<size_t>(outputs[i].base)].impl()->data, device,
+                static_cast<size_t>(bytes_of(type(outputs[i].value))));
   for (int base : released_last) release(base);
   for (const StateWrite& write : graph.writes) {
     Storage* storage = bound[static_cast<size_t>(write.leaf)].impl()->storage;
@@ -87,7 +101,8 @@ Tensors Program::Impl::run(const Tensors& arguments) {
   }
   for (size_t i = 0; i < gradients.size(); ++i) {
     const Gradient& gradient = gradients[i];
-    const Tensor& target = gradient.write->argument >= 0 ? arguments[static_cast<size_t>(gradient.write->argument)] : gradient.write->tensor;
+    const Tensor& target = gradient.write->argument >= 0 ? arguments[static_cast<size_t>(gradient.write->argument)]
+                                                         : gradient.write->tensor;
     target.impl()->grad = std::move(new_gradients[i]);
   }
   if (graph.draws) default_generator().set_draws(default_generator().draws() + static_cast<uint64_t>(graph.draws));
@@ -97,7 +112,8 @@ Tensors Program::Impl::run(const Tensors& arguments) {
 void Program::Impl::run_steps() {
   for (Step& step : steps) run_step(step);
   for (LateWrite& write : late_writes) {
-    KernelContext context(*write.copy.op, write.copy.inputs, write.copy.attributes, write.copy.outputs, write.copy.where);
+    KernelContext context(*write.copy.op, write.copy.inputs, write.copy.attributes, write.copy.outputs,
+                          write.copy.where);
     (write.copy.outputs[0].device().is_cpu() ? write.copy.op->cpu : write.copy.op->cuda)(context);
   }
 }
@@ -146,14 +162,16 @@ void Program::Impl::run_step(Step& step) {
   for (int value : step.allocate) {
     const int base = base_of[static_cast<size_t>(value)];
     release(base);  // left over where the last run threw
-    base_storage[static_cast<size_t>(base)] = Storage::allocate(static_cast<size_t>(bytes_of(type(value))), type(value).device);
+    base_storage[static_cast<size_t>(base)] =
+        Storage::allocate(static_cast<size_t>(bytes_of(type(value))), type(value).device);
     bases[static_cast<size_t>(base)].bind(base_storage[static_cast<size_t>(base)]->data);
   }
   if (step.kernel) {
     const KernelStep& k = *step.kernel;
     const KernelFn kernel = k.outputs[0].device().is_cpu() ? k.op->cpu : k.op->cuda;
     if (!kernel) [[unlikely]]
-      throw KernelError(detail::str(k.op->name, ": no kernel for this device yet; move the operands to another"), k.where);
+      throw KernelError(detail::str(k.op->name, ": no kernel for this device yet; move the operands to another"),
+                        k.where);
     KernelContext context(*k.op, k.inputs, k.attributes, k.outputs, k.where);
     kernel(context);
   } else if (!step.fused) {
@@ -163,15 +181,19 @@ void Program::Impl::run_step(Step& step) {
     const int64_t count = static_cast<int64_t>(f.chunks.size());
     const Chunk* chunks = f.chunks.data();
     const auto run_chunks = [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) chunks[c].function(chunks[c].buffers, chunks[c].partials, chunks[c].begin, chunks[c].end);
+      for (int64_t c = begin; c < end; ++c)
+        chunks[c].function(chunks[c].buffers, chunks[c].partials, chunks[c].begin, chunks[c].end);
     };
     if (f.parallel) {
       const int64_t threads = std::min<int64_t>(count, num_threads());
-      parallel_for(threads, 1, [&](int64_t begin, int64_t end) { run_chunks(f.share(begin, threads), f.share(end, threads)); });
+      parallel_for(threads, 1,
+                   [&](int64_t begin, int64_t end) { run_chunks(f.share(begin, threads), f.share(end, threads)); });
     } else {
       run_chunks(0, count);
     }
-    if (f.finish) f.finish(reinterpret_cast<char* const*>(f.finish_buffers.data()), f.partial_pointers.data(), f.chunk_counts.data());
+    if (f.finish)
+      f.finish(reinterpret_cast<char* const*>(f.finish_buffers.data()), f.partial_pointers.data(),
+               f.chunk_counts.data());
   }
   for (int base : step.release) release(base);
 }
@@ -206,7 +228,8 @@ void Program::bind(int leaf, const Tensor& tensor) { impl_->bound[static_cast<si
 
 void Program::set_number(int leaf, double number) {
   Tensor& scalar = impl_->owned[static_cast<size_t>(leaf)];
-  const Tensor next = is_floating(scalar.dtype()) ? Arg(number).scalar(scalar.dtype()) : Arg(static_cast<int64_t>(number)).scalar(scalar.dtype());
+  const Tensor next = is_floating(scalar.dtype()) ? Arg(number).scalar(scalar.dtype())
+                                                  : Arg(static_cast<int64_t>(number)).scalar(scalar.dtype());
   std::memcpy(scalar.impl()->data, next.impl()->data, static_cast<size_t>(size_of(scalar.dtype())));
 }
 

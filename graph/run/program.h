@@ -9,8 +9,8 @@
 namespace tandem::graph {
 
 struct ProgramOptions {
-  bool planned = true;    ///< one arena; otherwise values come from the allocator and go when they are last used
-  bool in_place = true;   ///< updates write straight into the state they are assigned to, where that is safe
+  bool planned = true;   ///< one arena; otherwise values come from the allocator and go when they are last used
+  bool in_place = true;  ///< updates write straight into the state they are assigned to, where that is safe
 };
 
 struct ProgramStats {

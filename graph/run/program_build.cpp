@@ -3,8 +3,8 @@
 #include <chrono>
 
 #include "core/ops/ops.h"
-#include "graph/run/memory_plan.h"
 #include "graph/passes/pass.h"
+#include "graph/run/memory_plan.h"
 #include "graph/run/program_impl.h"
 
 namespace tandem::graph {
@@ -55,7 +55,8 @@ bool Program::Impl::build(Where where, std::string* reason) {
   std::vector<int> made_at(graph.values.size(), -1);
   for (int s = 0; s < static_cast<int>(order.size()); ++s) {
     const Node& node = graph.nodes[static_cast<size_t>(order[static_cast<size_t>(s)])];
-    for (int input : node.inputs) readers[static_cast<size_t>(references[static_cast<size_t>(input)].base)].push_back(s);
+    for (int input : node.inputs)
+      readers[static_cast<size_t>(references[static_cast<size_t>(input)].base)].push_back(s);
     for (int output : node.outputs) made_at[static_cast<size_t>(output)] = s;
   }
 
@@ -75,12 +76,13 @@ bool Program::Impl::build(Where where, std::string* reason) {
   for (const StateWrite& write : graph.writes) {
     const Leaf& leaf = graph.leaves[static_cast<size_t>(write.leaf)];
     const int made = made_at[static_cast<size_t>(write.value)];
-    bool direct = options.in_place && made >= 0 && !special[static_cast<size_t>(write.value)] && base_of[static_cast<size_t>(write.value)] < 0 &&
-                  type(write.value) == type(leaf.value) && alone(leaf);
+    bool direct = options.in_place && made >= 0 && !special[static_cast<size_t>(write.value)] &&
+                  base_of[static_cast<size_t>(write.value)] < 0 && type(write.value) == type(leaf.value) && alone(leaf);
     for (int reader : readers[static_cast<size_t>(leaf.value)]) direct = direct && reader <= made;
     const auto& read_by = readers[static_cast<size_t>(leaf.value)];
     if (direct && std::find(read_by.begin(), read_by.end(), made) != read_by.end())
-      direct = safe_in_place(graph.nodes[static_cast<size_t>(order[static_cast<size_t>(made)])], leaf.value, write.value, references);
+      direct = safe_in_place(graph.nodes[static_cast<size_t>(order[static_cast<size_t>(made)])], leaf.value,
+                             write.value, references);
     if (direct) base_of[static_cast<size_t>(write.value)] = base_of[static_cast<size_t>(leaf.value)];
     else late.push_back(write);
   }
@@ -102,9 +104,11 @@ bool Program::Impl::build(Where where, std::string* reason) {
   if (!make_steps(order, where, reason)) return false;
   for (const StateWrite& write : late) {
     const Leaf& leaf = graph.leaves[static_cast<size_t>(write.leaf)];
-    late_writes.push_back({write.leaf, {&find_op("copy"), {header(write.value)}, {header(leaf.value)}, {}, write.where}});
+    late_writes.push_back(
+        {write.leaf, {&find_op("copy"), {header(write.value)}, {header(leaf.value)}, {}, write.where}});
     // A late value lives until the end.
-    readers[static_cast<size_t>(references[static_cast<size_t>(write.value)].base)].push_back(static_cast<int>(order.size()));
+    readers[static_cast<size_t>(references[static_cast<size_t>(write.value)].base)].push_back(
+        static_cast<int>(order.size()));
     ++stats.kernels;
   }
 
@@ -127,20 +131,26 @@ bool Program::Impl::build(Where where, std::string* reason) {
     arena = empty({std::max<int64_t>(plan.bytes, 1)}, {.dtype = uint8, .device = device});
     set_interceptor(const_cast<Interceptor*>(tracer));
     for (size_t i = 0; i < intermediate.size(); ++i)
-      bases[static_cast<size_t>(base_of[static_cast<size_t>(intermediate[i])])].bind(static_cast<char*>(arena.impl()->data) + planned[i].offset);
+      bases[static_cast<size_t>(base_of[static_cast<size_t>(intermediate[i])])].bind(
+          static_cast<char*>(arena.impl()->data) + planned[i].offset);
   } else {
     for (size_t i = 0; i < intermediate.size(); ++i) {
       const int base = base_of[static_cast<size_t>(intermediate[i])];
       steps[static_cast<size_t>(lifetimes[i].first)].allocate.push_back(intermediate[i]);
-      (lifetimes[i].last < static_cast<int>(steps.size()) ? steps[static_cast<size_t>(lifetimes[i].last)].release : released_last).push_back(base);
+      (lifetimes[i].last < static_cast<int>(steps.size()) ? steps[static_cast<size_t>(lifetimes[i].last)].release
+                                                          : released_last)
+          .push_back(base);
     }
   }
   bind_leaves();
   for (int output : graph.outputs) outputs.push_back({output, base_of[static_cast<size_t>(output)]});
   for (const GradientWrite& write : graph.gradients) {
     bool recycle = true;  // unless the old gradient is read
-    for (const Leaf& leaf : graph.leaves) recycle = recycle && !(leaf.kind == LeafKind::gradient && leaf.argument == write.argument && leaf.tensor.impl() == write.tensor.impl());
-    gradients.push_back({&write, write.value, write.value >= 0 ? base_of[static_cast<size_t>(write.value)] : -1, recycle});
+    for (const Leaf& leaf : graph.leaves)
+      recycle = recycle && !(leaf.kind == LeafKind::gradient && leaf.argument == write.argument &&
+                             leaf.tensor.impl() == write.tensor.impl());
+    gradients.push_back(
+        {&write, write.value, write.value >= 0 ? base_of[static_cast<size_t>(write.value)] : -1, recycle});
   }
   return true;
 }
@@ -148,11 +158,14 @@ bool Program::Impl::build(Where where, std::string* reason) {
 bool Program::Impl::alone(const Leaf& leaf) const {
   if (!leaf.tensor.defined() || leaf.kind != LeafKind::state) return false;
   for (const Leaf& other : graph.leaves)
-    if (&other != &leaf && other.tensor.defined() && other.kind != LeafKind::gradient && other.tensor.shares_storage(leaf.tensor)) return false;
+    if (&other != &leaf && other.tensor.defined() && other.kind != LeafKind::gradient &&
+        other.tensor.shares_storage(leaf.tensor))
+      return false;
   return true;
 }
 
-bool Program::Impl::safe_in_place(const Node& node, int state, int value, const std::vector<Reference>& references) const {
+bool Program::Impl::safe_in_place(const Node& node, int state, int value,
+                                  const std::vector<Reference>& references) const {
   if (!node.fused) {
     for (int input : node.inputs)
       if (references[static_cast<size_t>(input)].base == state && input != state) return false;
@@ -170,14 +183,19 @@ bool Program::Impl::safe_in_place(const Node& node, int state, int value, const 
     for (const Store& store : segment.stores)
       if (store.buffer == stored) mine = &store;
     for (const Statement& statement : segment.statements) {
-      if (statement.buffer < 0 || static_cast<size_t>(statement.buffer) >= node.inputs.size() || statement.kind == LoopOp::literal) continue;
+      if (statement.buffer < 0 || static_cast<size_t>(statement.buffer) >= node.inputs.size() ||
+          statement.kind == LoopOp::literal)
+        continue;
       if (references[static_cast<size_t>(node.inputs[static_cast<size_t>(statement.buffer)])].base != state) continue;
       if (!mine || segment.by_row || statement.kind != LoopOp::load) return false;
-      if (statement.position.offset != mine->position.offset || statement.position.strides != mine->position.strides) return false;
+      if (statement.position.offset != mine->position.offset || statement.position.strides != mine->position.strides)
+        return false;
     }
   }
   for (const Statement& statement : kernel.finish.statements)
-    if (statement.kind == LoopOp::load && references[static_cast<size_t>(node.inputs[static_cast<size_t>(statement.buffer)])].base == state) return false;
+    if (statement.kind == LoopOp::load &&
+        references[static_cast<size_t>(node.inputs[static_cast<size_t>(statement.buffer)])].base == state)
+      return false;
   return true;
 }
 
@@ -186,7 +204,8 @@ Tensor Program::Impl::header(int value) {
   if (!made.defined()) {
     const int leaf = graph.leaf_of(value);
     const bool scalar = leaf >= 0 && (graph.leaves[static_cast<size_t>(leaf)].kind == LeafKind::scalar ||
-                                      (graph.leaves[static_cast<size_t>(leaf)].tensor.defined() && graph.leaves[static_cast<size_t>(leaf)].tensor.impl()->is_scalar));
+                                      (graph.leaves[static_cast<size_t>(leaf)].tensor.defined() &&
+                                       graph.leaves[static_cast<size_t>(leaf)].tensor.impl()->is_scalar));
     made = header_of(type(value), scalar);
     Base& base = bases[static_cast<size_t>(base_of[static_cast<size_t>(value)])];
     base.uses.push_back({&made.impl()->data, offset_of[static_cast<size_t>(value)]});
@@ -221,7 +240,8 @@ void Program::Impl::find_device(const std::vector<int>& order) {
     }
   }
   for (const Leaf& leaf : graph.leaves)
-    if (leaf.kind == LeafKind::argument && !is_dense(type(leaf.value).shape, type(leaf.value).strides)) capturable = false;
+    if (leaf.kind == LeafKind::argument && !is_dense(type(leaf.value).shape, type(leaf.value).strides))
+      capturable = false;
   if (host_numbers.empty()) return;
   host_numbers.allocate(device);
   for (const auto& [leaf, index] : number_leaves)
@@ -235,7 +255,8 @@ Tensor Program::Impl::input_of(const Node& node, int value) {
 }
 
 void Program::Impl::use(int value, void** pointer) {
-  bases[static_cast<size_t>(base_of[static_cast<size_t>(value)])].uses.push_back({pointer, offset_of[static_cast<size_t>(value)]});
+  bases[static_cast<size_t>(base_of[static_cast<size_t>(value)])].uses.push_back(
+      {pointer, offset_of[static_cast<size_t>(value)]});
 }
 
 bool Program::Impl::make_steps(const std::vector<int>& order, Where where, std::string* reason) {
@@ -294,7 +315,8 @@ std::unique_ptr<CudaLaunch> Program::Impl::make_launch(const Node& node, const C
   for (size_t b = 0; b < call.buffers.size(); ++b) {
     const auto buffer = static_cast<size_t>(call.buffers[b]);
     const int value = buffer < node.inputs.size() ? node.inputs[buffer] : node.outputs[buffer - node.inputs.size()];
-    if (const auto number = number_headers.find(value); number != number_headers.end()) launch->table[b] = number->second.impl()->data;
+    if (const auto number = number_headers.find(value); number != number_headers.end())
+      launch->table[b] = number->second.impl()->data;
     else use(value, &launch->table[b]);
   }
   return launch;
@@ -303,7 +325,9 @@ std::unique_ptr<CudaLaunch> Program::Impl::make_launch(const Node& node, const C
 std::unique_ptr<FusedStep> Program::Impl::make_fused(const Node& node, const KernelCall& call) {
   auto step = std::make_unique<FusedStep>();
   const auto value_of = [&](int buffer) {
-    return static_cast<size_t>(buffer) < node.inputs.size() ? node.inputs[static_cast<size_t>(buffer)] : node.outputs[static_cast<size_t>(buffer) - node.inputs.size()];
+    return static_cast<size_t>(buffer) < node.inputs.size()
+               ? node.inputs[static_cast<size_t>(buffer)]
+               : node.outputs[static_cast<size_t>(buffer) - node.inputs.size()];
   };
   step->buffers.resize(call.segments.size());
   step->partials.resize(call.segments.size());
@@ -312,8 +336,10 @@ std::unique_ptr<FusedStep> Program::Impl::make_fused(const Node& node, const Ker
     std::vector<void*>& table = step->buffers[s];
     table.assign(segment.buffers.size() + 1, nullptr);
     for (size_t b = 0; b < segment.buffers.size(); ++b) use(value_of(segment.buffers[b]), &table[b]);
-    const double cost = static_cast<double>(segment.units) * static_cast<double>(segment.elements_per_unit) * segment.cost;
-    const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(cost / kChunkCost), 1, std::min(kMostChunks, std::max<int64_t>(segment.units, 1)));
+    const double cost =
+        static_cast<double>(segment.units) * static_cast<double>(segment.elements_per_unit) * segment.cost;
+    const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(cost / kChunkCost), 1,
+                                              std::min(kMostChunks, std::max<int64_t>(segment.units, 1)));
     step->partials[s].assign(static_cast<size_t>(count * segment.partials * 8 + 8), 0);
     auto* function = reinterpret_cast<SegmentFn>(library->symbol(segment.name.c_str()));
     TANDEM_ASSERT(function, "no symbol ", segment.name);
@@ -322,23 +348,27 @@ std::unique_ptr<FusedStep> Program::Impl::make_fused(const Node& node, const Ker
     if (segment.elements_per_unit == 1) size = (size + 15) / 16 * 16;
     int64_t made = 0;
     for (int64_t begin = 0; begin < segment.units; begin += size, ++made) {
-      step->chunks.push_back({function, reinterpret_cast<char* const*>(table.data()), step->partials[s].data() + made * segment.partials * 8,
-                              static_cast<long>(begin), static_cast<long>(std::min(segment.units, begin + size))});
+      step->chunks.push_back({function, reinterpret_cast<char* const*>(table.data()),
+                              step->partials[s].data() + made * segment.partials * 8, static_cast<long>(begin),
+                              static_cast<long>(std::min(segment.units, begin + size))});
       step->costs.push_back((step->costs.empty() ? 0 : step->costs.back()) +
-                            static_cast<double>(std::min(segment.units, begin + size) - begin) * static_cast<double>(segment.elements_per_unit) * segment.cost);
+                            static_cast<double>(std::min(segment.units, begin + size) - begin) *
+                                static_cast<double>(segment.elements_per_unit) * segment.cost);
     }
     step->chunk_counts.push_back(static_cast<long>(made));
   }
   for (std::vector<char>& partials : step->partials) step->partial_pointers.push_back(partials.data());
   step->parallel = step->chunks.size() > 1;
   double total = 0;
-  for (const SegmentCall& segment : call.segments) total += static_cast<double>(segment.units) * static_cast<double>(segment.elements_per_unit) * segment.cost;
+  for (const SegmentCall& segment : call.segments)
+    total += static_cast<double>(segment.units) * static_cast<double>(segment.elements_per_unit) * segment.cost;
   step->parallel = step->parallel && total > 2 * kChunkCost;
   if (!call.finish.empty()) {
     step->finish = reinterpret_cast<FinishFn>(library->symbol(call.finish.c_str()));
     TANDEM_ASSERT(step->finish, "no symbol ", call.finish);
     step->finish_buffers.assign(call.finish_buffers.size() + 1, nullptr);
-    for (size_t b = 0; b < call.finish_buffers.size(); ++b) use(value_of(call.finish_buffers[b]), &step->finish_buffers[b]);
+    for (size_t b = 0; b < call.finish_buffers.size(); ++b)
+      use(value_of(call.finish_buffers[b]), &step->finish_buffers[b]);
   }
   return step;
 }
@@ -350,7 +380,8 @@ void Program::Impl::bind_leaves() {
     const Leaf& leaf = graph.leaves[i];
     if (leaf.kind == LeafKind::scalar) {
       const ValueType& t = type(leaf.value);
-      owned[i] = is_floating(t.dtype) ? Arg(leaf.number).scalar(t.dtype) : Arg(static_cast<int64_t>(leaf.number)).scalar(t.dtype);
+      owned[i] = is_floating(t.dtype) ? Arg(leaf.number).scalar(t.dtype)
+                                      : Arg(static_cast<int64_t>(leaf.number)).scalar(t.dtype);
       base_at(leaf.value).bind(owned[i].impl()->data);
     } else if (leaf.kind != LeafKind::argument) {
       bound[i] = leaf.tensor;

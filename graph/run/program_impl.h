@@ -12,8 +12,8 @@
 
 #include "graph/codegen/c_source.h"
 #include "graph/native/system_compiler.h"
-#include "graph/run/cuda_step.h"
 #include "graph/passes/fusion_groups.h"
+#include "graph/run/cuda_step.h"
 #include "graph/run/program.h"
 #include "kernels/cuda/capture.h"
 #include "kernels/cuda/module.h"
@@ -82,7 +82,7 @@ struct Step {
   std::unique_ptr<KernelStep> kernel;
   std::unique_ptr<FusedStep> fused;
   std::vector<std::unique_ptr<CudaLaunch>> launches;  ///< a fused kernel on a CUDA device
-  std::vector<int> allocate, release;  ///< bases, where memory is not planned
+  std::vector<int> allocate, release;                 ///< bases, where memory is not planned
 };
 
 inline int64_t bytes_of(const ValueType& type) { return type.shape.numel() * size_of(type.dtype); }
@@ -96,9 +96,9 @@ struct Program::Impl {
   std::shared_ptr<KernelLibrary> library;
 
   std::vector<Base> bases;
-  std::vector<int> base_of;            ///< of each value
-  std::vector<int64_t> offset_of;      ///< bytes into the base, of each value
-  std::vector<Tensor> header_of_value; ///< tensors that steps hold, one for each value in use
+  std::vector<int> base_of;             ///< of each value
+  std::vector<int64_t> offset_of;       ///< bytes into the base, of each value
+  std::vector<Tensor> header_of_value;  ///< tensors that steps hold, one for each value in use
   std::vector<Step> steps;
   Tensor arena;
   std::vector<Tensor> owned;           ///< scalars, by leaf
@@ -119,10 +119,10 @@ struct Program::Impl {
     KernelStep copy;
   };
   std::vector<LateWrite> late_writes;
-  std::vector<int> released_last;      ///< bases that late writes read
+  std::vector<int> released_last;  ///< bases that late writes read
 
   // On a CUDA device.
-  Device device;                       ///< the CUDA device that nodes run on, if any does
+  Device device;  ///< the CUDA device that nodes run on, if any does
   std::shared_ptr<gpu::Module> cuda_module;
   HostNumbers host_numbers;
   std::vector<std::pair<int, int>> number_leaves;  ///< leaf, index in host_numbers
@@ -130,7 +130,7 @@ struct Program::Impl {
   bool capturable = false;                         ///< the whole run is launches on one device
   std::unique_ptr<gpu::Capture> capture;
   std::vector<void*> captured_bases, last_bases;
-  std::vector<Tensor> fixed;                       ///< by base: where a captured run finds arguments and puts results
+  std::vector<Tensor> fixed;  ///< by base: where a captured run finds arguments and puts results
 
   const ValueType& type(int value) const { return graph.values[static_cast<size_t>(value)].type; }
   Base& base_at(int value) { return bases[static_cast<size_t>(base_of[static_cast<size_t>(value)])]; }

@@ -39,7 +39,7 @@ struct ArgumentKey {
   ValueType type;
   bool requires_grad = false;
   bool has_gradient = false;  ///< grad() was defined, of one that requires a gradient
-  int same_as = -1;  ///< an earlier argument that is the same tensor
+  int same_as = -1;           ///< an earlier argument that is the same tensor
 };
 
 ArgumentKey key_of(const Tensors& arguments, size_t i) {
@@ -52,8 +52,8 @@ ArgumentKey key_of(const Tensors& arguments, size_t i) {
 
 bool matches(const ArgumentKey& key, const Tensors& arguments, size_t i) {
   const TensorImpl& impl = *arguments[i].impl();
-  if (impl.dtype != key.type.dtype || impl.device != key.type.device || impl.requires_grad != key.requires_grad || !(impl.shape == key.type.shape) ||
-      !(impl.strides == key.type.strides))
+  if (impl.dtype != key.type.dtype || impl.device != key.type.device || impl.requires_grad != key.requires_grad ||
+      !(impl.shape == key.type.shape) || !(impl.strides == key.type.strides))
     return false;
   if (impl.requires_grad && impl.grad.defined() != key.has_gradient) return false;
   if (i == 0) return true;
@@ -75,7 +75,9 @@ struct Specialisation {
   bool reads_numbers = false;  ///< some constant has changed between traces: trace at each call
 
   bool fits(const Tensors& given, const std::string& key) const {
-    if (given.size() != arguments.size() || key != static_key || grad_enabled != tandem::grad_enabled() || !(autocast == autocast_state())) return false;
+    if (given.size() != arguments.size() || key != static_key || grad_enabled != tandem::grad_enabled() ||
+        !(autocast == autocast_state()))
+      return false;
     for (size_t i = 0; i < given.size(); ++i)
       if (!matches(arguments[i], given, i)) return false;
     for (const FlagGuard& guard : traced.flags)
@@ -104,14 +106,17 @@ struct Specialisation {
       else if (was.dtype != now.dtype) out << "dtype " << was.dtype << " -> " << now.dtype;
       else if (was.device != now.device) out << "device " << was.device << " -> " << now.device;
       else if (was.strides != now.strides) out << "strides " << was.strides << " -> " << now.strides;
-      else if (arguments[i].requires_grad != given[i].requires_grad()) out << "requires_grad " << arguments[i].requires_grad << " -> " << given[i].requires_grad();
+      else if (arguments[i].requires_grad != given[i].requires_grad())
+        out << "requires_grad " << arguments[i].requires_grad << " -> " << given[i].requires_grad();
       else if (given[i].requires_grad() && arguments[i].has_gradient != given[i].impl()->grad.defined())
         out << "grad() " << (arguments[i].has_gradient ? "defined -> undefined" : "undefined -> defined");
       else out << "is the same tensor as another argument, or no longer";
     }
     if (out.str().empty() && key != static_key) out << "static arguments " << static_key << " -> " << key;
-    if (out.str().empty() && grad_enabled != tandem::grad_enabled()) out << "gradients " << (grad_enabled ? "on -> off" : "off -> on");
-    if (out.str().empty() && !(autocast == autocast_state())) out << "autocast " << spell(autocast) << " -> " << spell(autocast_state());
+    if (out.str().empty() && grad_enabled != tandem::grad_enabled())
+      out << "gradients " << (grad_enabled ? "on -> off" : "off -> on");
+    if (out.str().empty() && !(autocast == autocast_state()))
+      out << "autocast " << spell(autocast) << " -> " << spell(autocast_state());
     if (out.str().empty())
       for (const FlagGuard& guard : traced.flags)
         if (*guard.flag != guard.value) {
@@ -121,7 +126,8 @@ struct Specialisation {
     if (out.str().empty())
       for (const GradientGuard& guard : traced.gradients)
         if (guard.tensor.impl()->grad.defined() != guard.defined) {
-          out << "grad() of a tensor " << guard.tensor.shape() << ": " << (guard.defined ? "defined -> undefined" : "undefined -> defined");
+          out << "grad() of a tensor " << guard.tensor.shape() << ": "
+              << (guard.defined ? "defined -> undefined" : "undefined -> defined");
           break;
         }
     return out.str();
@@ -136,23 +142,30 @@ std::string describe_node(const Graph& graph, size_t n) {
 /// The first place where two traces differ in more than numbers and in which tensors they read; empty if none.
 std::string structural_difference(const Graph& a, const Graph& b) {
   for (size_t n = 0; n < std::max(a.nodes.size(), b.nodes.size()); ++n) {
-    const bool same = n < a.nodes.size() && n < b.nodes.size() && a.nodes[n].op == b.nodes[n].op && a.nodes[n].inputs == b.nodes[n].inputs &&
-                      a.nodes[n].outputs == b.nodes[n].outputs && a.nodes[n].attributes == b.nodes[n].attributes;
+    const bool same = n < a.nodes.size() && n < b.nodes.size() && a.nodes[n].op == b.nodes[n].op &&
+                      a.nodes[n].inputs == b.nodes[n].inputs && a.nodes[n].outputs == b.nodes[n].outputs &&
+                      a.nodes[n].attributes == b.nodes[n].attributes;
     if (!same) return detail::str("then: ", describe_node(a, n), "; now: ", describe_node(b, n));
   }
-  if (a.leaves.size() != b.leaves.size()) return detail::str("it read ", a.leaves.size(), " tensors and numbers from outside, now ", b.leaves.size());
+  if (a.leaves.size() != b.leaves.size())
+    return detail::str("it read ", a.leaves.size(), " tensors and numbers from outside, now ", b.leaves.size());
   for (size_t i = 0; i < a.leaves.size(); ++i) {
     const Leaf &x = a.leaves[i], &y = b.leaves[i];
-    const ValueType &tx = a.values[static_cast<size_t>(x.value)].type, &ty = b.values[static_cast<size_t>(y.value)].type;
+    const ValueType &tx = a.values[static_cast<size_t>(x.value)].type,
+                    &ty = b.values[static_cast<size_t>(y.value)].type;
     if (x.kind != y.kind || !(tx == ty))
-      return detail::str("then: ", name_of(x.kind), " ", tx, " read at ", to_string(x.where), "; now: ", name_of(y.kind), " ", ty, " read at ", to_string(y.where));
+      return detail::str("then: ", name_of(x.kind), " ", tx, " read at ", to_string(x.where),
+                         "; now: ", name_of(y.kind), " ", ty, " read at ", to_string(y.where));
   }
-  if (a.outputs != b.outputs || a.draws != b.draws || a.writes.size() != b.writes.size() || a.gradients.size() != b.gradients.size())
+  if (a.outputs != b.outputs || a.draws != b.draws || a.writes.size() != b.writes.size() ||
+      a.gradients.size() != b.gradients.size())
     return "its results, assigns or gradients are others";
   for (size_t i = 0; i < a.writes.size(); ++i)
-    if (a.writes[i].leaf != b.writes[i].leaf || a.writes[i].value != b.writes[i].value) return detail::str("another assign at ", to_string(b.writes[i].where));
+    if (a.writes[i].leaf != b.writes[i].leaf || a.writes[i].value != b.writes[i].value)
+      return detail::str("another assign at ", to_string(b.writes[i].where));
   for (size_t i = 0; i < a.gradients.size(); ++i)
-    if (a.gradients[i].value != b.gradients[i].value || a.gradients[i].argument != b.gradients[i].argument) return "a gradient is another value";
+    if (a.gradients[i].value != b.gradients[i].value || a.gradients[i].argument != b.gradients[i].argument)
+      return "a gradient is another value";
   return {};
 }
 
@@ -172,7 +185,9 @@ struct CompiledFunction::State {
   Specialisation* newest = nullptr;
   uint64_t clock = 0;
 
-  bool off(const char* pass) const { return std::find(options.without.begin(), options.without.end(), pass) != options.without.end(); }
+  bool off(const char* pass) const {
+    return std::find(options.without.begin(), options.without.end(), pass) != options.without.end();
+  }
 
   /// The program for a trace: optimised, planned and emitted as far as the mode and the machine allow.
   std::unique_ptr<Program> make_program(const Graph& traced) {
@@ -191,9 +206,7 @@ struct CompiledFunction::State {
       std::string reason;
       try {
         program = Program::build(optimised.graph, {.planned = planned}, where, &reason);
-      } catch (const CompileError& error) {
-        reason = error.message();
-      }
+      } catch (const CompileError& error) { reason = error.message(); }
       if (!program) {  // the tier below: the planned graph on eager kernels
         std::vector<std::string> without = options.without;
         without.push_back("emit");
@@ -234,11 +247,14 @@ struct CompiledFunction::State {
     if (static_cast<int>(specialisations.size()) >= options.max_specialisations) {
       if (options.on_limit == OnLimit::eager) return nullptr;
       if (options.on_limit == OnLimit::error)
-        throw RetraceError(detail::str("compiled function: this call needs specialisation ", specialisations.size() + 1, ", the limit is ", options.max_specialisations,
-                                       ". The newest differs in ", retrace.reason,
-                                       ". Pad or bucket that argument, raise max_specialisations, or set on_limit to OnLimit::evict or OnLimit::eager"),
-                           where);
-      const auto oldest = std::min_element(specialisations.begin(), specialisations.end(), [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
+        throw RetraceError(
+            detail::str("compiled function: this call needs specialisation ", specialisations.size() + 1,
+                        ", the limit is ", options.max_specialisations, ". The newest differs in ", retrace.reason,
+                        ". Pad or bucket that argument, raise max_specialisations, or set on_limit to OnLimit::evict "
+                        "or OnLimit::eager"),
+            where);
+      const auto oldest = std::min_element(specialisations.begin(), specialisations.end(),
+                                           [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
       specialisations.erase(oldest);
     }
     const auto begin = std::chrono::steady_clock::now();
@@ -247,11 +263,14 @@ struct CompiledFunction::State {
     made->static_key = static_key;
     made->grad_enabled = tandem::grad_enabled();
     made->autocast = autocast_state();
-    made->traced = run_trace(arguments, [&](const Tensors& in) {
-      Tensors results = function(in);
-      for (const Tensor& result : results) made->differentiable.push_back(result.requires_grad());
-      return results;
-    }, where);
+    made->traced = run_trace(
+        arguments,
+        [&](const Tensors& in) {
+          Tensors results = function(in);
+          for (const Tensor& result : results) made->differentiable.push_back(result.requires_grad());
+          return results;
+        },
+        where);
     stats.trace_seconds += seconds_since(begin);
     made->program = make_program(made->traced.graph);
     ++stats.traces;
@@ -269,14 +288,19 @@ struct CompiledFunction::State {
     const Traced now = run_trace(arguments, function, where);
     Graph& then = specialisation.traced.graph;
     if (const std::string difference = structural_difference(then, now.graph); !difference.empty())
-      throw TraceError(detail::str("compiled function: it does something else than when it was traced, though its arguments are alike: ", difference,
-                                   ". A C++ condition or loop has changed under the graph: pass what it depends on as an argument, write it with where(), or use {.mode = Mode::eager}"),
-                       where);
+      throw TraceError(
+          detail::str(
+              "compiled function: it does something else than when it was traced, though its arguments are alike: ",
+              difference,
+              ". A C++ condition or loop has changed under the graph: pass what it depends on as an argument, write it "
+              "with where(), or use {.mode = Mode::eager}"),
+          where);
     bool promoted = false, rebuild = false;
     for (size_t i = 0; i < then.leaves.size(); ++i) {
       Leaf& leaf = then.leaves[i];
       const Leaf& fresh = now.graph.leaves[i];
-      if (leaf.kind == LeafKind::scalar && !leaf.run_time && std::memcmp(&leaf.number, &fresh.number, sizeof(double)) != 0) {
+      if (leaf.kind == LeafKind::scalar && !leaf.run_time &&
+          std::memcmp(&leaf.number, &fresh.number, sizeof(double)) != 0) {
         leaf.run_time = true;
         promoted = true;
         ++stats.promoted;
@@ -297,7 +321,8 @@ struct CompiledFunction::State {
     for (size_t i = 0; i < then.leaves.size(); ++i) {
       Leaf& leaf = then.leaves[i];
       const Leaf& fresh = now.graph.leaves[i];
-      if (leaf.kind == LeafKind::scalar && leaf.run_time) specialisation.program->set_number(static_cast<int>(i), fresh.number);
+      if (leaf.kind == LeafKind::scalar && leaf.run_time)
+        specialisation.program->set_number(static_cast<int>(i), fresh.number);
       else if (leaf.tensor.impl() != fresh.tensor.impl() && leaf.kind != LeafKind::scalar) {
         leaf.tensor = fresh.tensor;
         specialisation.program->bind(static_cast<int>(i), fresh.tensor);
@@ -313,13 +338,17 @@ void describe_number(std::string& key, double value) {
   std::snprintf(text, sizeof text, "%.17g;", value);
   key += text;
 }
-void describe_string(std::string& key, const std::string& value) { key += detail::str('"', value, "\" (", value.size(), ");"); }
+void describe_string(std::string& key, const std::string& value) {
+  key += detail::str('"', value, "\" (", value.size(), ");");
+}
 
 CompiledFunction::CompiledFunction(CompileOptions options, Where where) : state_(std::make_unique<State>()) {
   state_->options = std::move(options);
   state_->where = user_line(where);
   if (state_->options.max_specialisations < 1)
-    throw ValueError(detail::str("compile: max_specialisations is ", state_->options.max_specialisations, ", must be at least 1"), state_->where);
+    throw ValueError(
+        detail::str("compile: max_specialisations is ", state_->options.max_specialisations, ", must be at least 1"),
+        state_->where);
   const std::vector<std::string> names = pass_names();
   for (const std::string& pass : state_->options.without)
     if (std::find(names.begin(), names.end(), pass) == names.end()) {
@@ -338,10 +367,11 @@ const std::vector<Stage>& CompiledFunction::stages() const { return state_->stag
 
 Tensors CompiledFunction::call(const Tensors& arguments, const std::string& static_key, const Function& function) {
   State& state = *state_;
-  if (interceptor()) return function(arguments);  // inside another trace it is part of that graph
+  if (interceptor()) return function(arguments);          // inside another trace it is part of that graph
   if (AnomalyMode::active()) return function(arguments);  // which needs values at each op
   for (size_t i = 0; i < arguments.size(); ++i)
-    if (!arguments[i].defined()) throw UndefinedError(detail::str("compiled function: argument ", i, " is an undefined Tensor"), state.where);
+    if (!arguments[i].defined())
+      throw UndefinedError(detail::str("compiled function: argument ", i, " is an undefined Tensor"), state.where);
   ++state.stats.calls;
   Specialisation* specialisation = state.find(arguments, static_key);
   if (!specialisation) {
@@ -353,7 +383,8 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
   }
   specialisation->last_used = ++state.clock;
   const int64_t calls = ++specialisation->calls;
-  const bool due = state.options.verify == Verify::every || (state.options.verify == Verify::powers_of_two && (calls & (calls - 1)) == 0);
+  const bool due = state.options.verify == Verify::every ||
+                   (state.options.verify == Verify::powers_of_two && (calls & (calls - 1)) == 0);
   if (specialisation->reads_numbers || due) {
     if (due) ++state.stats.verifications;
     state.check(*specialisation, arguments, function);
@@ -361,23 +392,29 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
   return specialisation->run(arguments);
 }
 
-std::string CompiledFunction::source() const { return state_->newest ? state_->newest->program->source() : std::string(); }
+std::string CompiledFunction::source() const {
+  return state_->newest ? state_->newest->program->source() : std::string();
+}
 
 std::string CompiledFunction::explain() const {
   const State& state = *state_;
   const Stats& s = state.stats;
   std::ostringstream out;
-  out << "compiled at " << to_string(state.where) << ", mode " << name_of(state.options.mode) << ": " << s.calls << " calls, " << s.traces << " traces, "
-      << s.verifications << " verifications, " << s.promoted << " constants promoted\n";
+  out << "compiled at " << to_string(state.where) << ", mode " << name_of(state.options.mode) << ": " << s.calls
+      << " calls, " << s.traces << " traces, " << s.verifications << " verifications, " << s.promoted
+      << " constants promoted\n";
   if (!state.newest) return out.str() + "not called yet\n";
   out << "runs as " << s.tier << ": " << s.kernels << " kernels, " << s.fused_kernels << " of them generated\n";
   if (!s.note.empty()) out << "note: " << s.note << "\n";
-  out << "seconds: trace " << s.trace_seconds << ", passes " << s.pass_seconds << ", emit " << s.emit_seconds << ", compiler " << s.compiler_seconds
-      << (s.compiler_cached ? " (found in the cache)" : "") << "\n";
-  out << "memory: arena " << s.peak_bytes << " bytes, " << (s.lower_bound_bytes ? static_cast<double>(s.peak_bytes) / static_cast<double>(s.lower_bound_bytes) : 1.0)
+  out << "seconds: trace " << s.trace_seconds << ", passes " << s.pass_seconds << ", emit " << s.emit_seconds
+      << ", compiler " << s.compiler_seconds << (s.compiler_cached ? " (found in the cache)" : "") << "\n";
+  out << "memory: arena " << s.peak_bytes << " bytes, "
+      << (s.lower_bound_bytes ? static_cast<double>(s.peak_bytes) / static_cast<double>(s.lower_bound_bytes) : 1.0)
       << " of the lower bound " << s.lower_bound_bytes << "\n";
   out << "passes:\n";
-  for (const PassTime& pass : s.passes) out << "  " << pass.name << ": " << pass.nodes_before << " -> " << pass.nodes_after << " nodes, " << pass.seconds * 1e3 << " ms\n";
+  for (const PassTime& pass : s.passes)
+    out << "  " << pass.name << ": " << pass.nodes_before << " -> " << pass.nodes_after << " nodes, "
+        << pass.seconds * 1e3 << " ms\n";
   out << "steps:\n";
   std::istringstream steps(state.newest->program->describe());
   for (std::string line; std::getline(steps, line);) out << "  " << line << "\n";

@@ -39,8 +39,8 @@ struct CompileOptions {
 std::vector<std::string> pass_names();
 
 struct Retrace {
-  std::string reason;   ///< "argument 0: shape [8, 64] -> [16, 64]"
-  double seconds = 0;   ///< what it cost
+  std::string reason;  ///< "argument 0: shape [8, 64] -> [16, 64]"
+  double seconds = 0;  ///< what it cost
 };
 struct PassTime {
   std::string name;
@@ -50,17 +50,17 @@ struct PassTime {
 /// What graph mode did. Bytes and kernels are of the newest specialisation.
 struct Stats {
   int64_t calls = 0;
-  int64_t traces = 0;         ///< specialisations made
-  int64_t verifications = 0;  ///< traces made only to compare
-  int64_t promoted = 0;       ///< constants that became run-time scalars
-  int64_t kernels = 0;        ///< launches of one call
-  int64_t fused_kernels = 0;  ///< of these, generated ones
-  int64_t peak_bytes = 0;     ///< the planned arena
+  int64_t traces = 0;             ///< specialisations made
+  int64_t verifications = 0;      ///< traces made only to compare
+  int64_t promoted = 0;           ///< constants that became run-time scalars
+  int64_t kernels = 0;            ///< launches of one call
+  int64_t fused_kernels = 0;      ///< of these, generated ones
+  int64_t peak_bytes = 0;         ///< the planned arena
   int64_t lower_bound_bytes = 0;  ///< most bytes alive at one time: no plan is smaller
   double trace_seconds = 0, pass_seconds = 0, emit_seconds = 0, compiler_seconds = 0;
-  bool compiler_cached = false;   ///< the generated kernels were found on disk
-  std::string tier;               ///< "eager kernels", "generated C", "generated CUDA"
-  std::string note;               ///< why the tier is lower than asked for, if it is
+  bool compiler_cached = false;  ///< the generated kernels were found on disk
+  std::string tier;              ///< "eager kernels", "generated C", "generated CUDA"
+  std::string note;              ///< why the tier is lower than asked for, if it is
   std::vector<PassTime> passes;
   std::vector<Retrace> retraces;
 };
@@ -124,7 +124,9 @@ template <> struct Unflatten<Tensors> {
   }
 };
 template <class... T> struct Unflatten<std::tuple<T...>> {
-  static std::tuple<T...> from(const Tensors& in, size_t& at) { return std::tuple<T...>{Unflatten<T>::from(in, at)...}; }
+  static std::tuple<T...> from(const Tensors& in, size_t& at) {
+    return std::tuple<T...>{Unflatten<T>::from(in, at)...};
+  }
 };
 template <class A, class B> struct Unflatten<std::pair<A, B>> {
   static std::pair<A, B> from(const Tensors& in, size_t& at) {
@@ -159,7 +161,8 @@ template <class T> void describe_static(std::string& key, const T& value) {
 /// A function that runs in one of the three modes. Made by compile().
 template <class F> class Compiled {
  public:
-  Compiled(F function, CompileOptions options, Where where) : function_(std::move(function)), core_(std::move(options), where) {}
+  Compiled(F function, CompileOptions options, Where where)
+      : function_(std::move(function)), core_(std::move(options), where) {}
 
   /// Calls the function with these arguments: Tensors, or numbers, enums and strings (which are static:
   /// another value is another specialisation). Results are detached from the tape: put backward() inside.
@@ -211,18 +214,24 @@ template <class F> Compiled<F> compile(F function, CompileOptions options = {}, 
 
 /// The graph of one call of `function` with these arguments, without compiling or running it.
 template <class F> Graph trace(const F& function, const Tensor& a, Where where = Where::current()) {
-  return graph::trace({a}, [&](const Tensors& in) {
-    Tensors out;
-    graph::flatten(out, function(in[0]));
-    return out;
-  }, where);
+  return graph::trace(
+      {a},
+      [&](const Tensors& in) {
+        Tensors out;
+        graph::flatten(out, function(in[0]));
+        return out;
+      },
+      where);
 }
 template <class F> Graph trace(const F& function, const Tensor& a, const Tensor& b, Where where = Where::current()) {
-  return graph::trace({a, b}, [&](const Tensors& in) {
-    Tensors out;
-    graph::flatten(out, function(in[0], in[1]));
-    return out;
-  }, where);
+  return graph::trace(
+      {a, b},
+      [&](const Tensors& in) {
+        Tensors out;
+        graph::flatten(out, function(in[0], in[1]));
+        return out;
+      },
+      where);
 }
 
 }  // namespace tandem

@@ -23,16 +23,19 @@ class Tracer final : public Interceptor {
     const int value = graph_.add_leaf({.kind = LeafKind::argument, .argument = position, .where = {}}, type_of(given));
     Tensor symbolic = symbol(header_of(type_of(given)), value);
     symbolic.impl()->requires_grad = given.requires_grad();
-    if (const LeafExtra* extra = extra_of(*given.impl()); extra && given.is_leaf()) make_extra(*symbolic.impl()).hooks = extra->hooks;
+    if (const LeafExtra* extra = extra_of(*given.impl()); extra && given.is_leaf())
+      make_extra(*symbolic.impl()).hooks = extra->hooks;
     argument_of_[symbolic.impl()] = position;
     if (given.requires_grad() && given.impl()->grad.defined()) {  // backward adds to it
       const ValueType type = type_of(given.impl()->grad);
-      symbolic.impl()->grad = symbol(header_of(type), graph_.add_leaf({.kind = LeafKind::gradient, .argument = position, .where = {}}, type));
+      symbolic.impl()->grad = symbol(
+          header_of(type), graph_.add_leaf({.kind = LeafKind::gradient, .argument = position, .where = {}}, type));
     }
     return symbolic;
   }
 
-  void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs, Where where) override {
+  void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
+           Where where) override {
     Node node{.op = &op, .inputs = {}, .outputs = {}, .attributes = attributes, .where = where, .fused = nullptr};
     for (const Tensor& input : inputs) node.inputs.push_back(value_of(input, op, where));
     const int index = static_cast<int>(graph_.nodes.size());
@@ -51,15 +54,20 @@ class Tracer final : public Interceptor {
     if (target.is_symbolic()) {
       const int maker = graph_.values[static_cast<size_t>(target.impl()->value)].node;
       if (maker >= 0 && graph_.nodes[static_cast<size_t>(maker)].op->kind == OpKind::view)
-        throw TraceError("assign: this tensor is a view of another value of the trace, which graph mode can't write through; "
-                         "assign to the whole tensor, or build the result with where or concat", where);
+        throw TraceError(
+            "assign: this tensor is a view of another value of the trace, which graph mode can't write through; "
+            "assign to the whole tensor, or build the result with where or concat",
+            where);
       target.impl()->value = id;
       return;
     }
     const int leaf = graph_.leaf_of(leaf_value(target, where));
     for (const auto& [impl, other] : current_)
       if (impl != target.impl() && impl->storage == target.impl()->storage)
-        throw TraceError("assign: another view of the same storage was already assigned to in this trace; assign to the whole tensor once", where);
+        throw TraceError(
+            "assign: another view of the same storage was already assigned to in this trace; assign to the whole "
+            "tensor once",
+            where);
     for (StateWrite& write : graph_.writes)
       if (write.leaf == leaf) {
         write = {leaf, id, where};
@@ -80,12 +88,15 @@ class Tracer final : public Interceptor {
         origin = detail::str(" It is the result of ", node.op->name, " at ", to_string(node.where), ".");
       } else {
         const Leaf& leaf = graph_.leaves[static_cast<size_t>(graph_.leaf_of(value))];
-        origin = detail::str(" It is ", name_of(leaf.kind), leaf.kind == LeafKind::argument ? " " + std::to_string(leaf.argument) : "", ".");
+        origin = detail::str(" It is ", name_of(leaf.kind),
+                             leaf.kind == LeafKind::argument ? " " + std::to_string(leaf.argument) : "", ".");
       }
     }
-    throw TraceError(detail::str(wanted_by, ": the value of ", type_of(tensor), " is not known while the function is traced (compiled at ",
-                                 to_string(where_), "): a graph is made once and serves every input.", origin,
-                                 " Choose between values with where(), return the value and look at it outside, or run this function with {.mode = Mode::eager}"),
+    throw TraceError(detail::str(wanted_by, ": the value of ", type_of(tensor),
+                                 " is not known while the function is traced (compiled at ", to_string(where_),
+                                 "): a graph is made once and serves every input.", origin,
+                                 " Choose between values with where(), return the value and look at it outside, or run "
+                                 "this function with {.mode = Mode::eager}"),
                      where);
   }
 
@@ -124,7 +135,8 @@ class Tracer final : public Interceptor {
       GradientWrite write;
       const Tensor& now = tensor.impl()->grad;
       if (now.defined() && now.impl() == before.impl()) continue;
-      if (const auto argument = argument_of_.find(tensor.impl()); argument != argument_of_.end()) write.argument = argument->second;
+      if (const auto argument = argument_of_.find(tensor.impl()); argument != argument_of_.end())
+        write.argument = argument->second;
       else if (tensor.is_symbolic()) continue;
       else write.tensor = tensor;
       if (now.defined()) write.value = value_of(now, copy, where_);
@@ -145,13 +157,20 @@ class Tracer final : public Interceptor {
     const TensorImpl& impl = *tensor.impl();
     if (impl.trace == id_) return impl.value;
     if (impl.trace)
-      throw TraceError(detail::str(op.name, ": an operand belongs to another trace, which has ended; return it from the traced function instead of "
-                                   "keeping it in a variable outside"), where);
+      throw TraceError(
+          detail::str(
+              op.name,
+              ": an operand belongs to another trace, which has ended; return it from the traced function instead of "
+              "keeping it in a variable outside"),
+          where);
     if (const auto assigned = current_.find(&impl); assigned != current_.end()) return assigned->second;
     for (const auto& [written, value] : current_)
       if (written->storage == impl.storage)
-        throw TraceError(detail::str(op.name, ": reads a view made outside the trace of a tensor that the trace has assigned to; make the view inside "
-                                     "the function, after the assign"), where);
+        throw TraceError(detail::str(op.name,
+                                     ": reads a view made outside the trace of a tensor that the trace has assigned "
+                                     "to; make the view inside "
+                                     "the function, after the assign"),
+                         where);
     return leaf_value(tensor, where);
   }
 
@@ -164,7 +183,8 @@ class Tracer final : public Interceptor {
       const Interceptor* self = set_interceptor(nullptr);
       leaf.number = tensor.item<double>();
       // An integer that a double can't hold exactly stays a tensor.
-      if (impl.dtype == DType::int64 && static_cast<int64_t>(leaf.number) != *static_cast<const int64_t*>(impl.data)) leaf.kind = LeafKind::constant;
+      if (impl.dtype == DType::int64 && static_cast<int64_t>(leaf.number) != *static_cast<const int64_t*>(impl.data))
+        leaf.kind = LeafKind::constant;
       set_interceptor(const_cast<Interceptor*>(self));
     } else if (made_here_.count(&impl)) {
       leaf.kind = LeafKind::constant;
@@ -190,8 +210,8 @@ class Tracer final : public Interceptor {
   Where where_;
   uint64_t id_;
   Graph graph_;
-  std::unordered_map<const TensorImpl*, int> leaves_;    ///< outside tensors that have become leaves
-  std::unordered_map<const TensorImpl*, int> current_;   ///< state that was assigned to: its value now
+  std::unordered_map<const TensorImpl*, int> leaves_;   ///< outside tensors that have become leaves
+  std::unordered_map<const TensorImpl*, int> current_;  ///< state that was assigned to: its value now
   std::unordered_map<const TensorImpl*, bool> made_here_;
   std::unordered_map<const TensorImpl*, Tensor> gradient_of_;
   std::unordered_map<const TensorImpl*, int> argument_of_;
@@ -216,7 +236,8 @@ Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Ten
   const Installed installed(&tracer);
   Tensors symbolic;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    if (!arguments[i].defined()) throw UndefinedError(detail::str("compiled function: argument ", i, " is undefined"), where);
+    if (!arguments[i].defined())
+      throw UndefinedError(detail::str("compiled function: argument ", i, " is undefined"), where);
     bool repeated = false;  // an argument given twice is one value
     for (size_t j = 0; j < i && !repeated; ++j)
       if (arguments[j].impl() == arguments[i].impl()) symbolic.push_back(symbolic[j]), repeated = true;
@@ -225,6 +246,8 @@ Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Ten
   return tracer.finish(function(symbolic));
 }
 
-Graph trace(const Tensors& arguments, const Function& function, Where where) { return run_trace(arguments, function, where).graph; }
+Graph trace(const Tensors& arguments, const Function& function, Where where) {
+  return run_trace(arguments, function, where).graph;
+}
 
 }  // namespace tandem::graph

@@ -35,14 +35,16 @@ template <class T> struct Problem {
   const AttentionLoops<T>& loops;
 
   Problem(const KernelContext& c, int first, bool packed, int others)
-      : q(packed ? Operand(c.in(first), 0) : Operand(c.in(first))), k(packed ? Operand(c.in(first), 1) : Operand(c.in(first + 1))),
+      : q(packed ? Operand(c.in(first), 0) : Operand(c.in(first))),
+        k(packed ? Operand(c.in(first), 1) : Operand(c.in(first + 1))),
         v(packed ? Operand(c.in(first), 2) : Operand(c.in(first + 2))), heads(q.heads()), time(q.rows), source(k.rows),
         depth(q.columns), width(v.columns), scale(static_cast<T>(c.attributes.number("scale"))),
         causal(c.attributes.flag("causal")), dropout(c.attributes.number("p")), loops(attention_loops<T>()) {
     if (c.attributes.flag("masked")) mask.emplace(c.in(others++), q.batch, time, source);
     if (dropout > 0) {
       const int64_t* words = static_cast<const int64_t*>(c.in(others).data);
-      key = {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1]) + static_cast<uint64_t>(c.attributes.integer("site"))};
+      key = {static_cast<uint64_t>(words[0]),
+             static_cast<uint64_t>(words[1]) + static_cast<uint64_t>(c.attributes.integer("site"))};
     }
   }
 
@@ -62,7 +64,8 @@ template <class T> struct Problem {
       T* to = memory + r * kColumns;
       if (r > 0 && mask->row == 0) std::copy(memory, memory + columns, to);
       else if (mask->dtype == DType::bool_)
-        for (int64_t j = 0; j < columns; ++j) to[j] = from[j * mask->column] ? T{0} : -std::numeric_limits<T>::infinity();
+        for (int64_t j = 0; j < columns; ++j)
+          to[j] = from[j * mask->column] ? T{0} : -std::numeric_limits<T>::infinity();
       else mask->load(from, columns, to);
     }
     return memory;
@@ -84,15 +87,19 @@ template <class T> void pad(T* row, int64_t count, int64_t columns) {
 
 /// Calls f(begin, end, memory) on ranges of tasks, each with `elements` of T of its own.
 template <class T, class F> void with_memory(int64_t tasks, int64_t work, int64_t elements, F&& f) {
-  const int64_t grain = std::max<int64_t>(1, 300000 / std::max<int64_t>(work, 1)), bytes = (elements * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  const int64_t grain = std::max<int64_t>(1, 300000 / std::max<int64_t>(work, 1)),
+                bytes = (elements * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
   const Scratch scratch(threads_for(tasks, grain) * bytes);
   std::atomic<int> next{0};
-  parallel_for(tasks, grain, [&](int64_t begin, int64_t end) { f(begin, end, reinterpret_cast<T*>(scratch.as<char>() + next++ * bytes)); });
+  parallel_for(tasks, grain, [&](int64_t begin, int64_t end) {
+    f(begin, end, reinterpret_cast<T*>(scratch.as<char>() + next++ * bytes));
+  });
 }
 
 template <class T> class Forward {
  public:
-  Forward(const Problem<T>& problem, const Operand& out, T* log_sum_exp) : p_(problem), out_(out), log_sum_exp_(log_sum_exp) {}
+  Forward(const Problem<T>& problem, const Operand& out, T* log_sum_exp)
+      : p_(problem), out_(out), log_sum_exp_(log_sum_exp) {}
 
   int64_t memory() const {
     return kRows * (padded(p_.width) + (p_.mask ? 2 : 1) * kColumns) + p_.source_blocks() * p_.depth * kColumns +
@@ -100,33 +107,35 @@ template <class T> class Forward {
   }
 
   void run() const {
-    with_memory<T>(p_.heads * p_.blocks(), 2 * kRows * p_.source * (p_.depth + p_.width), memory(), [&](int64_t begin, int64_t end, T* memory) {
-      T* sums = memory;
-      T* scores = sums + kRows * padded(p_.width);
-      T* bias = scores + kRows * kColumns;
-      T* keys = bias + (p_.mask ? kRows * kColumns : 0);
-      T* values = keys + p_.source_blocks() * p_.depth * kColumns;
-      T* queries = values + rows_memory<T>(p_.v);
-      T* spare = queries + rows_memory<T>(p_.q);
-      int64_t current = -1;
-      HeadRows<T> q{}, v{};
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t head = task / p_.blocks(), at = task % p_.blocks();
-        if (head != current) {
-          turned_blocks<T>(rows_of<T>(p_.k, head, spare), p_.source, p_.depth, kColumns, keys);
-          v = rows_of<T>(p_.v, head, values);
-          q = rows_of<T>(p_.q, head, queries);
-          current = head;
-        }
-        // A causal head's last blocks are the longest: taken in turn from both ends, so that threads get equal shares.
-        const int64_t block = !p_.causal ? at : at % 2 ? p_.blocks() - 1 - at / 2 : at / 2;
-        one_block(head, block * kRows, q, keys, v, sums, scores, bias);
-      }
-    });
+    with_memory<T>(p_.heads * p_.blocks(), 2 * kRows * p_.source * (p_.depth + p_.width), memory(),
+                   [&](int64_t begin, int64_t end, T* memory) {
+                     T* sums = memory;
+                     T* scores = sums + kRows * padded(p_.width);
+                     T* bias = scores + kRows * kColumns;
+                     T* keys = bias + (p_.mask ? kRows * kColumns : 0);
+                     T* values = keys + p_.source_blocks() * p_.depth * kColumns;
+                     T* queries = values + rows_memory<T>(p_.v);
+                     T* spare = queries + rows_memory<T>(p_.q);
+                     int64_t current = -1;
+                     HeadRows<T> q{}, v{};
+                     for (int64_t task = begin; task < end; ++task) {
+                       const int64_t head = task / p_.blocks(), at = task % p_.blocks();
+                       if (head != current) {
+                         turned_blocks<T>(rows_of<T>(p_.k, head, spare), p_.source, p_.depth, kColumns, keys);
+                         v = rows_of<T>(p_.v, head, values);
+                         q = rows_of<T>(p_.q, head, queries);
+                         current = head;
+                       }
+                       // A causal head's last blocks are the longest: taken in turn from both ends, so that threads get equal shares.
+                       const int64_t block = !p_.causal ? at : at % 2 ? p_.blocks() - 1 - at / 2 : at / 2;
+                       one_block(head, block * kRows, q, keys, v, sums, scores, bias);
+                     }
+                   });
   }
 
  private:
-  void one_block(int64_t head, int64_t i0, const HeadRows<T>& q, const T* keys, const HeadRows<T>& v, T* sums, T* scores, T* bias_memory) const {
+  void one_block(int64_t head, int64_t i0, const HeadRows<T>& q, const T* keys, const HeadRows<T>& v, T* sums,
+                 T* scores, T* bias_memory) const {
     const int64_t rows = std::min(kRows, p_.time - i0), limit = p_.causal ? std::min(p_.source, i0 + rows) : p_.source;
     const int64_t wide = padded(p_.width);
     T greatest[kRows], total[kRows] = {};
@@ -134,7 +143,8 @@ template <class T> class Forward {
     if (limit == 0) std::fill(sums, sums + rows * wide, T{0});
     for (int64_t j0 = 0; j0 < limit; j0 += kColumns) {
       const int64_t columns = std::min(kColumns, limit - j0);
-      p_.loops.product(rows, padded(columns), p_.depth, q.data + i0 * q.stride, q.stride, 1, keys + j0 * p_.depth, kColumns, scores, kColumns, false);
+      p_.loops.product(rows, padded(columns), p_.depth, q.data + i0 * q.stride, q.stride, 1, keys + j0 * p_.depth,
+                       kColumns, scores, kColumns, false);
       const T* bias = p_.bias(head, i0, rows, j0, columns, bias_memory);
       for (int64_t r = 0; r < rows; ++r) {
         T* row = scores + r * kColumns;
@@ -158,7 +168,8 @@ template <class T> class Forward {
       // A row that may look nowhere, or whose scores are all -inf, has a sum of 0.
       p_.loops.multiply(wide, total[r] == 0 ? T{0} : 1 / total[r], sums + r * wide);
       out_.store(sums + r * wide, head, i0 + r);
-      log_sum_exp_[head * p_.time + i0 + r] = total[r] == 0 ? -std::numeric_limits<T>::infinity() : greatest[r] + std::log(total[r]);
+      log_sum_exp_[head * p_.time + i0 + r] =
+          total[r] == 0 ? -std::numeric_limits<T>::infinity() : greatest[r] + std::log(total[r]);
     }
   }
 
@@ -185,19 +196,22 @@ template <class T> struct GradRows {
 
 template <class T> class Backward {
  public:
-  Backward(const Problem<T>& problem, const Operand& g, const Operand& out, const T* log_sum_exp, const Operand& dq, const Operand& dk, const Operand& dv)
+  Backward(const Problem<T>& problem, const Operand& g, const Operand& out, const T* log_sum_exp, const Operand& dq,
+           const Operand& dk, const Operand& dv)
       : p_(problem), g_(g), out_(out), log_sum_exp_(log_sum_exp), dq_(dq), dk_(dk), dv_(dv) {}
 
   int64_t memory() const {
-    return kRows * kColumns * (2 + (p_.mask ? 1 : 0) + (p_.dropout > 0 ? 1 : 0)) + p_.source_blocks() * kColumns * (p_.depth + p_.width) + p_.time + kPad +
-           rows_memory<T>(p_.q) + rows_memory<T>(p_.k) + rows_memory<T>(p_.v) + rows_memory<T>(g_) + rows_memory<T>(out_) + rows_memory<T>(dq_) +
-           rows_memory<T>(dk_) + rows_memory<T>(dv_);
+    return kRows * kColumns * (2 + (p_.mask ? 1 : 0) + (p_.dropout > 0 ? 1 : 0)) +
+           p_.source_blocks() * kColumns * (p_.depth + p_.width) + p_.time + kPad + rows_memory<T>(p_.q) +
+           rows_memory<T>(p_.k) + rows_memory<T>(p_.v) + rows_memory<T>(g_) + rows_memory<T>(out_) +
+           rows_memory<T>(dq_) + rows_memory<T>(dk_) + rows_memory<T>(dv_);
   }
 
   void run() const {
-    with_memory<T>(p_.heads, 5 * p_.time * p_.source * (p_.depth + p_.width), memory(), [&](int64_t begin, int64_t end, T* memory) {
-      for (int64_t head = begin; head < end; ++head) one_head(head, memory);
-    });
+    with_memory<T>(p_.heads, 5 * p_.time * p_.source * (p_.depth + p_.width), memory(),
+                   [&](int64_t begin, int64_t end, T* memory) {
+                     for (int64_t head = begin; head < end; ++head) one_head(head, memory);
+                   });
   }
 
  private:
@@ -211,16 +225,20 @@ template <class T> class Backward {
     T* const grads = take(kRows * kColumns);
     T* const bias_memory = take(p_.mask ? kRows * kColumns : 0);
     T* const dropped = p_.dropout > 0 ? take(kRows * kColumns) : weights;
-    const HeadRows<T> k = rows_of<T>(p_.k, head, take(rows_memory<T>(p_.k))), v = rows_of<T>(p_.v, head, take(rows_memory<T>(p_.v)));
-    const HeadRows<T> q = rows_of<T>(p_.q, head, take(rows_memory<T>(p_.q))), g = rows_of<T>(g_, head, take(rows_memory<T>(g_)));
+    const HeadRows<T> k = rows_of<T>(p_.k, head, take(rows_memory<T>(p_.k))),
+                      v = rows_of<T>(p_.v, head, take(rows_memory<T>(p_.v)));
+    const HeadRows<T> q = rows_of<T>(p_.q, head, take(rows_memory<T>(p_.q))),
+                      g = rows_of<T>(g_, head, take(rows_memory<T>(g_)));
     const HeadRows<T> out = rows_of<T>(out_, head, take(rows_memory<T>(out_)));
-    const GradRows<T> dq(dq_, head, take(rows_memory<T>(dq_))), dk(dk_, head, take(rows_memory<T>(dk_))), dv(dv_, head, take(rows_memory<T>(dv_)));
+    const GradRows<T> dq(dq_, head, take(rows_memory<T>(dq_))), dk(dk_, head, take(rows_memory<T>(dk_))),
+        dv(dv_, head, take(rows_memory<T>(dv_)));
     T* const keys = take(p_.source_blocks() * kColumns * p_.depth);
     T* const values = take(p_.source_blocks() * kColumns * p_.width);
     T* const delta = take(p_.time);
     turned_blocks<T>(k, p_.source, p_.depth, kColumns, keys);
     turned_blocks<T>(v, p_.source, p_.width, kColumns, values);
-    for (int64_t i = 0; i < p_.time; ++i) delta[i] = p_.loops.dot(p_.width, g.data + i * g.stride, out.data + i * out.stride);
+    for (int64_t i = 0; i < p_.time; ++i)
+      delta[i] = p_.loops.dot(p_.width, g.data + i * g.stride, out.data + i * out.stride);
 
     const int64_t deep = padded(p_.depth), wide = padded(p_.width);
     if (p_.source == 0)
@@ -236,13 +254,17 @@ template <class T> class Backward {
         const int64_t rows = std::min(kRows, p_.time - i0), columns = p_.visible(i0 + rows - 1, j0, all);
         if (columns == 0) continue;
         const T *qs = q.data + i0 * q.stride, *gs = g.data + i0 * g.stride;
-        p_.loops.product(rows, padded(columns), p_.depth, qs, q.stride, 1, keys + j0 * p_.depth, kColumns, weights, kColumns, false);
-        p_.loops.product(rows, padded(columns), p_.width, gs, g.stride, 1, values + j0 * p_.width, kColumns, grads, kColumns, false);
+        p_.loops.product(rows, padded(columns), p_.depth, qs, q.stride, 1, keys + j0 * p_.depth, kColumns, weights,
+                         kColumns, false);
+        p_.loops.product(rows, padded(columns), p_.width, gs, g.stride, 1, values + j0 * p_.width, kColumns, grads,
+                         kColumns, false);
         const T* bias = p_.bias(head, i0, rows, j0, columns, bias_memory);
         for (int64_t r = 0; r < rows; ++r) {
-          T *const row = weights + r * kColumns, *const grad = grads + r * kColumns, *const kept = dropped + r * kColumns;
+          T *const row = weights + r * kColumns, *const grad = grads + r * kColumns,
+                   *const kept = dropped + r * kColumns;
           const int64_t count = p_.visible(i0 + r, j0, columns);
-          p_.loops.probabilities(count, row, p_.scale, bias ? bias + r * kColumns : nullptr, log_sum_exp_[head * p_.time + i0 + r]);
+          p_.loops.probabilities(count, row, p_.scale, bias ? bias + r * kColumns : nullptr,
+                                 log_sum_exp_[head * p_.time + i0 + r]);
           if (p_.dropout > 0) {
             p_.drop(head, i0 + r, j0, count, row, kept);
             p_.drop(head, i0 + r, j0, count, grad, grad);
@@ -254,7 +276,8 @@ template <class T> class Backward {
         }
         p_.loops.product(columns, wide, rows, dropped, 1, kColumns, gs, g.stride, dv.at(j0), dv.stride, true);
         p_.loops.product(columns, deep, rows, grads, 1, kColumns, qs, q.stride, dk.at(j0), dk.stride, true);
-        p_.loops.product(rows, deep, columns, grads, kColumns, 1, k.data + j0 * k.stride, k.stride, dq.at(i0), dq.stride, j0 > 0);
+        p_.loops.product(rows, deep, columns, grads, kColumns, 1, k.data + j0 * k.stride, k.stride, dq.at(i0),
+                         dq.stride, j0 > 0);
       }
     }
     dq.finish(dq_, head);
@@ -281,7 +304,8 @@ template <class T, bool packed> void attention_grad(KernelContext& c) {
   if (problem.heads == 0) return;
   const Operand g(c.in(0)), out(c.in(inputs + 1));
   const WideInput<T> log_sum_exp(c.in(inputs + 2));
-  const Operand dq = packed ? Operand(c.out(0), 0) : Operand(c.out(0)), dk = packed ? Operand(c.out(0), 1) : Operand(c.out(1)),
+  const Operand dq = packed ? Operand(c.out(0), 0) : Operand(c.out(0)),
+                dk = packed ? Operand(c.out(0), 1) : Operand(c.out(1)),
                 dv = packed ? Operand(c.out(0), 2) : Operand(c.out(2));
   Backward<T>(problem, g, out, log_sum_exp.data(), dq, dk, dv).run();
 }

@@ -31,7 +31,8 @@ struct Operand {
   }
   /// Broadcast to [batch.., rows, columns].
   Operand(const TensorImpl& x, const Shape& to_batch, int64_t to_rows, int64_t to_columns)
-      : data(static_cast<char*>(x.data)), dtype(x.dtype), batch(to_batch), strides(Shape::filled(to_batch.size(), 0)), rows(to_rows), columns(to_columns) {
+      : data(static_cast<char*>(x.data)), dtype(x.dtype), batch(to_batch), strides(Shape::filled(to_batch.size(), 0)),
+        rows(to_rows), columns(to_columns) {
     const int rank = x.shape.size();
     const auto stride = [&](int from_end) {
       const int d = rank - from_end;
@@ -59,7 +60,8 @@ struct Operand {
   }
   /// A row from T.
   template <class T> void store(const T* from, int64_t head_index, int64_t at) const {
-    char* const pointers[] = {head(head_index) + at * row * size(), const_cast<char*>(reinterpret_cast<const char*>(from))};
+    char* const pointers[] = {head(head_index) + at * row * size(),
+                              const_cast<char*>(reinterpret_cast<const char*>(from))};
     const int64_t steps[] = {column * size(), sizeof(T)};
     loops().cast[static_cast<int>(dtype_of<T>)][static_cast<int>(dtype)](columns, pointers, steps);
   }
@@ -78,7 +80,9 @@ struct Operand {
 };
 
 /// Whether rows of T lie together, in a number that needs no padding.
-template <class T> bool lies_as(const Operand& x) { return x.dtype == dtype_of<T> && x.column == 1 && x.columns % kPad == 0; }
+template <class T> bool lies_as(const Operand& x) {
+  return x.dtype == dtype_of<T> && x.column == 1 && x.columns % kPad == 0;
+}
 /// Elements of memory that a head's rows need to be copied to, if they must be.
 template <class T> int64_t rows_memory(const Operand& x) { return lies_as<T>(x) ? 0 : x.rows * padded(x.columns); }
 

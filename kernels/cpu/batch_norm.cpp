@@ -4,8 +4,8 @@
 // whatever the number of threads.
 #include <algorithm>
 
-#include "kernels/cpu/support/channels.h"
 #include "core/scalar/math.h"
+#include "kernels/cpu/support/channels.h"
 
 namespace tandem {
 
@@ -30,7 +30,9 @@ struct Channels {
   template <class Rows, class Planes> void each(Rows&& rows, Planes&& planes) const {
     if (count == 0) return;
     if (in_rows) {
-      parallel_for(count, std::max<int64_t>(1, kPointwiseGrain / std::max<int64_t>(channels, 1)), [&](int64_t begin, int64_t end) { rows(begin, end - begin); }, 16);
+      parallel_for(
+          count, std::max<int64_t>(1, kPointwiseGrain / std::max<int64_t>(channels, 1)),
+          [&](int64_t begin, int64_t end) { rows(begin, end - begin); }, 16);
       return;
     }
     parallel_for(batch * channels, std::max<int64_t>(1, kPointwiseGrain / plane), [&](int64_t begin, int64_t end) {
@@ -42,9 +44,11 @@ struct Channels {
     if (count == 0) return;
     if (in_rows) {
       const int64_t piece = rows_in_piece();
-      parallel_for(pieces(), std::max<int64_t>(1, kPiece / std::max<int64_t>(piece * channels, 1)), [&](int64_t begin, int64_t end) {
-        for (int64_t p = begin; p < end; ++p) rows(p * piece, std::min(piece, count - p * piece), totals + p * 2 * channels);
-      });
+      parallel_for(pieces(), std::max<int64_t>(1, kPiece / std::max<int64_t>(piece * channels, 1)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t p = begin; p < end; ++p)
+                       rows(p * piece, std::min(piece, count - p * piece), totals + p * 2 * channels);
+                   });
       return;
     }
     parallel_for(batch * channels, std::max<int64_t>(1, kPointwiseGrain / plane), [&](int64_t begin, int64_t end) {
@@ -65,12 +69,17 @@ template <class T> void find_statistics(const Channels& c, const T* x, T* mean, 
   double* const totals = scratch.as<double>();
   c.each_piece(
       totals,
-      [&](int64_t first, int64_t rows, double* out) { loop.statistics_rows(rows, c.channels, x + first * c.channels, out, out + c.channels); },
-      [&](int64_t begin, int64_t channel, double* out) { loop.statistics_plane(c.plane, x + begin, out + channel, out + c.channels + channel); });
+      [&](int64_t first, int64_t rows, double* out) {
+        loop.statistics_rows(rows, c.channels, x + first * c.channels, out, out + c.channels);
+      },
+      [&](int64_t begin, int64_t channel, double* out) {
+        loop.statistics_plane(c.plane, x + begin, out + channel, out + c.channels + channel);
+      });
   for (int64_t j = 0; j < c.channels; ++j) {
     double m = 0, squares = 0, before = 0;
     for (int64_t p = 0; p < pieces; ++p) {
-      const double n = static_cast<double>(c.in_rows ? std::min(c.rows_in_piece(), c.count - p * c.rows_in_piece()) : c.plane);
+      const double n =
+          static_cast<double>(c.in_rows ? std::min(c.rows_in_piece(), c.count - p * c.rows_in_piece()) : c.plane);
       const double* const of = totals + p * 2 * c.channels;
       const double delta = of[j] - m, share = n / (before + n);
       squares += of[c.channels + j] + delta * delta * before * share;
@@ -89,8 +98,13 @@ template <class T> void find_scale(int64_t channels, const T* variance, const T*
 
 template <class T> void apply(const Channels& c, const T* x, const T* mean, const T* scale, const T* bias, T* y) {
   const auto& loop = channel_loops<T>();
-  c.each([&](int64_t first, int64_t rows) { loop.apply_rows(rows, c.channels, x + first * c.channels, mean, scale, bias, y + first * c.channels); },
-         [&](int64_t begin, int64_t channel) { loop.apply_plane(c.plane, x + begin, mean[channel], scale[channel], bias[channel], y + begin); });
+  c.each(
+      [&](int64_t first, int64_t rows) {
+        loop.apply_rows(rows, c.channels, x + first * c.channels, mean, scale, bias, y + first * c.channels);
+      },
+      [&](int64_t begin, int64_t channel) {
+        loop.apply_plane(c.plane, x + begin, mean[channel], scale[channel], bias[channel], y + begin);
+      });
 }
 
 template <class T> void batch_norm(KernelContext& op) {
@@ -139,10 +153,12 @@ template <class T> void batch_norm_grad(KernelContext& op) {
   c.each_piece(
       totals,
       [&](int64_t first, int64_t rows, double* out) {
-        loop.grad_sums_rows(rows, c.channels, gs + first * c.channels, xs + first * c.channels, means, out, out + c.channels);
+        loop.grad_sums_rows(rows, c.channels, gs + first * c.channels, xs + first * c.channels, means, out,
+                            out + c.channels);
       },
       [&](int64_t begin, int64_t channel, double* out) {
-        loop.grad_sums_plane(c.plane, gs + begin, xs + begin, means[channel], out + channel, out + c.channels + channel);
+        loop.grad_sums_plane(c.plane, gs + begin, xs + begin, means[channel], out + channel,
+                             out + c.channels + channel);
       });
   const ChannelNumbers<T> scale(c.channels), shift(c.channels), slope(c.channels);
   const double n = static_cast<double>(std::max<int64_t>(c.count, 1));
@@ -163,10 +179,12 @@ template <class T> void batch_norm_grad(KernelContext& op) {
   c.each(
       [&](int64_t first, int64_t rows) {
         const int64_t at = first * c.channels;
-        loop.grad_rows(rows, c.channels, gs + at, xs + at, means, scale.data(), shift.data(), slope.data(), dx.data() + at);
+        loop.grad_rows(rows, c.channels, gs + at, xs + at, means, scale.data(), shift.data(), slope.data(),
+                       dx.data() + at);
       },
       [&](int64_t at, int64_t channel) {
-        loop.grad_plane(c.plane, gs + at, xs + at, means[channel], scale[channel], shift[channel], slope[channel], dx.data() + at);
+        loop.grad_plane(c.plane, gs + at, xs + at, means[channel], scale[channel], shift[channel], slope[channel],
+                        dx.data() + at);
       });
   dx.write_back(op.out(0)), dw.finish(), db.finish();
 }

@@ -81,10 +81,10 @@ template <class T> void conv2d_weight_grad(KernelContext& c) {
   result.finish();
 }
 
-#define TANDEM_CONV_KERNEL(kernel)                            \
-  [](KernelContext& c) {                                      \
-    if (c.out().dtype == DType::float64) kernel<double>(c);   \
-    else kernel<float>(c);                                    \
+#define TANDEM_CONV_KERNEL(kernel)                          \
+  [](KernelContext& c) {                                    \
+    if (c.out().dtype == DType::float64) kernel<double>(c); \
+    else kernel<float>(c);                                  \
   }
 
 }  // namespace

@@ -12,8 +12,8 @@ namespace tandem {
 
 namespace {
 
-constexpr int64_t kStripElements = 16 * 1024;          // of padded input: they stay in the second-level cache
-constexpr int64_t kMostPartialElements = 8'000'000;    // of the threads' sums of a weight's gradient
+constexpr int64_t kStripElements = 16 * 1024;        // of padded input: they stay in the second-level cache
+constexpr int64_t kMostPartialElements = 8'000'000;  // of the threads' sums of a weight's gradient
 
 /// A convolution x -> y, forward: that of the problem, or the one which makes the gradient of its input from that of its
 /// output, for stride 1: over g, with the kernel turned round and its channels exchanged (Dumoulin & Visin, "A guide to
@@ -60,10 +60,19 @@ struct Direct {
 
   ConvStrip strip(int64_t unit) const {
     const int64_t first = unit % strips * lines;
-    return {std::min(lines, out_height - first), out_width, kernel[0], segment, stride[0] * image_line, stride[1] * in,
-            dilation[0] * image_line, out_width * out, out};
+    return {std::min(lines, out_height - first),
+            out_width,
+            kernel[0],
+            segment,
+            stride[0] * image_line,
+            stride[1] * in,
+            dilation[0] * image_line,
+            out_width * out,
+            out};
   }
-  int64_t y_offset(int64_t unit) const { return (unit / strips * out_height + unit % strips * lines) * out_width * out; }
+  int64_t y_offset(int64_t unit) const {
+    return (unit / strips * out_height + unit % strips * lines) * out_width * out;
+  }
 
   /// The input rows of a strip: in place, or laid out in `room` with zeros around them.
   const float* input(const float* x, int64_t unit, float* room) const {
@@ -72,7 +81,8 @@ struct Direct {
     if (!padded) return image + first * image_line;
     const int64_t rows = (strip(unit).lines - 1) * stride[0] + dilation[0] * (kernel[0] - 1) + 1;
     const int64_t left = std::clamp<int64_t>(padding[1], 0, padded_width), begin = std::max<int64_t>(-padding[1], 0);
-    const int64_t count = std::clamp<int64_t>(in_width - begin, 0, padded_width - left), right = padded_width - left - count;
+    const int64_t count = std::clamp<int64_t>(in_width - begin, 0, padded_width - left),
+                  right = padded_width - left - count;
     float* to = room;
     for (int64_t row = first; row < first + rows; ++row, to += image_line) {
       if (row < 0 || row >= in_height) {
@@ -80,7 +90,8 @@ struct Direct {
         continue;
       }
       std::fill_n(to, left * in, 0.0f);
-      std::memcpy(to + left * in, image + (row * in_width + begin) * in, static_cast<size_t>(count * in) * sizeof(float));
+      std::memcpy(to + left * in, image + (row * in_width + begin) * in,
+                  static_cast<size_t>(count * in) * sizeof(float));
       std::fill_n(to + (left + count) * in, right * in, 0.0f);
     }
     return room;
@@ -115,8 +126,9 @@ struct Direct {
         const ConvStrip s = strip(unit);
         const float* from = input(x, unit, room);
         for (int64_t block = 0; block < blocks; ++block)
-          loops().conv->forward(s, from, packed.as<float>() + block * block_elements, biases.as<float>() + block * width,
-                                std::min(width, out - block * width), y + y_offset(unit) + block * width);
+          loops().conv->forward(s, from, packed.as<float>() + block * block_elements,
+                                biases.as<float>() + block * width, std::min(width, out - block * width),
+                                y + y_offset(unit) + block * width);
       }
     });
   }
@@ -124,7 +136,8 @@ struct Direct {
   void weight_grad(const float* g, const float* x, float* dweight) const {
     const int64_t elements = blocks * block_elements, count = pieces();
     const Scratch sums(count * elements * 4);
-    const int64_t tail = out % width, tail_pixels = tail ? lines * out_width * width : 0;  // g's last channels, with room behind
+    const int64_t tail = out % width,
+                  tail_pixels = tail ? lines * out_width * width : 0;  // g's last channels, with room behind
     const Scratch tails(count * tail_pixels * 4);
     in_pieces([&](int64_t begin, int64_t end, float* room, int64_t piece) {
       float *own = sums.as<float>() + piece * elements, *last = tails.as<float>() + piece * tail_pixels;
@@ -136,7 +149,8 @@ struct Direct {
         for (int64_t block = 0; block < blocks; ++block) {
           const float* g_block = grad + block * width;
           if (tail && block + 1 == blocks) {
-            for (int64_t pixel = 0; pixel < s.lines * s.pixels; ++pixel) std::copy_n(g_block + pixel * out, tail, last + pixel * width);
+            for (int64_t pixel = 0; pixel < s.lines * s.pixels; ++pixel)
+              std::copy_n(g_block + pixel * out, tail, last + pixel * width);
             g_block = last;
             s.y_pixel = width;
             s.y_line = s.pixels * width;
@@ -182,7 +196,8 @@ bool direct_convolve(ConvPart part, const ConvProblem& p, const ConvOperands& op
   if (p.groups != 1 || p.dilation[1] != 1 || (part == ConvPart::input_grad && strided)) return false;
   const Direct direct(part, p);
   if (!direct.fills_blocks()) return false;
-  if (part == ConvPart::weight_grad && direct.pieces() * direct.blocks * direct.block_elements > kMostPartialElements) return false;
+  if (part == ConvPart::weight_grad && direct.pieces() * direct.blocks * direct.block_elements > kMostPartialElements)
+    return false;
   const auto *a = static_cast<const float*>(operands.a), *b = static_cast<const float*>(operands.b);
   auto* result = static_cast<float*>(operands.result);
   if (part == ConvPart::weight_grad) direct.weight_grad(a, b, result);

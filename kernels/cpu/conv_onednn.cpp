@@ -58,15 +58,17 @@ Convolution create(const Key& key) {
   const auto images = memory::format_tag::nhwc;
   const memory::dims x_dims{p.batch, p.in, p.in_height, p.in_width}, y_dims{p.batch, p.out, p.out_height, p.out_width};
   const bool grouped = p.groups > 1;
-  const memory::dims w_dims = grouped ? memory::dims{p.groups, p.out / p.groups, p.in / p.groups, p.kernel[0], p.kernel[1]}
-                                      : memory::dims{p.out, p.in, p.kernel[0], p.kernel[1]};
+  const memory::dims w_dims = grouped
+                                  ? memory::dims{p.groups, p.out / p.groups, p.in / p.groups, p.kernel[0], p.kernel[1]}
+                                  : memory::dims{p.out, p.in, p.kernel[0], p.kernel[1]};
   const memory::dims strides{p.stride[0], p.stride[1]}, padding{p.padding[0], p.padding[1]},
       dilation{p.dilation[0] - 1, p.dilation[1] - 1};
   // What the windows leave over at the far edges counts as (less) padding there.
   memory::dims far_padding(2);
   const int64_t in_extent[] = {p.in_height, p.in_width}, out_extent[] = {p.out_height, p.out_width};
   for (size_t i = 0; i < 2; ++i)
-    far_padding[i] = (out_extent[i] - 1) * p.stride[i] + p.dilation[i] * (p.kernel[i] - 1) + 1 - in_extent[i] - p.padding[i];
+    far_padding[i] =
+        (out_extent[i] - 1) * p.stride[i] + p.dilation[i] * (p.kernel[i] - 1) + 1 - in_extent[i] - p.padding[i];
 
   Convolution c;
   c.image = memory::desc(x_dims, f32, images);
@@ -81,11 +83,12 @@ Convolution create(const Key& key) {
 
 #if DNNL_VERSION_MAJOR >= 3
   const dnnl::convolution_forward::primitive_desc forward(engine(), training, algorithm, c.image, free_weight, c.bias,
-                                                          c.image_out, strides, dilation, padding, far_padding, attributes);
+                                                          c.image_out, strides, dilation, padding, far_padding,
+                                                          attributes);
 #else
   const dnnl::convolution_forward::desc forward_desc =
-      key.biased ? dnnl::convolution_forward::desc(training, algorithm, c.image, free_weight, c.bias, c.image_out, strides,
-                                                   dilation, padding, far_padding)
+      key.biased ? dnnl::convolution_forward::desc(training, algorithm, c.image, free_weight, c.bias, c.image_out,
+                                                   strides, dilation, padding, far_padding)
                  : dnnl::convolution_forward::desc(training, algorithm, c.image, free_weight, c.image_out, strides,
                                                    dilation, padding, far_padding);
   const dnnl::convolution_forward::primitive_desc forward(forward_desc, attributes, engine());
@@ -101,22 +104,26 @@ Convolution create(const Key& key) {
       break;
     case ConvPart::input_grad: {
 #if DNNL_VERSION_MAJOR >= 3
-      const dnnl::convolution_backward_data::primitive_desc d(engine(), algorithm, c.image, free_weight, c.image_out, strides,
-                                                              dilation, padding, far_padding, forward, attributes);
+      const dnnl::convolution_backward_data::primitive_desc d(engine(), algorithm, c.image, free_weight, c.image_out,
+                                                              strides, dilation, padding, far_padding, forward,
+                                                              attributes);
 #else
       const dnnl::convolution_backward_data::primitive_desc d(
-          {algorithm, c.image, free_weight, c.image_out, strides, dilation, padding, far_padding}, attributes, engine(), forward);
+          {algorithm, c.image, free_weight, c.image_out, strides, dilation, padding, far_padding}, attributes, engine(),
+          forward);
 #endif
       keep(d, d.weights_desc(), [](const auto& d) { return dnnl::convolution_backward_data(d); });
       break;
     }
     case ConvPart::weight_grad: {
 #if DNNL_VERSION_MAJOR >= 3
-      const dnnl::convolution_backward_weights::primitive_desc d(engine(), algorithm, c.image, free_weight, c.image_out, strides,
-                                                                 dilation, padding, far_padding, forward, attributes);
+      const dnnl::convolution_backward_weights::primitive_desc d(engine(), algorithm, c.image, free_weight, c.image_out,
+                                                                 strides, dilation, padding, far_padding, forward,
+                                                                 attributes);
 #else
       const dnnl::convolution_backward_weights::primitive_desc d(
-          {algorithm, c.image, free_weight, c.image_out, strides, dilation, padding, far_padding}, attributes, engine(), forward);
+          {algorithm, c.image, free_weight, c.image_out, strides, dilation, padding, far_padding}, attributes, engine(),
+          forward);
 #endif
       keep(d, d.diff_weights_desc(), [](const auto& d) { return dnnl::convolution_backward_weights(d); });
       break;

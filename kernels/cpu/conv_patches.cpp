@@ -94,29 +94,30 @@ template <class T> class Patches {
     const int64_t image = p_.in_height * p_.in_width * p_.in;
     // One channel, neighbouring taps: a kernel row is one copy where it lies inside.
     const bool runs = p_.in == 1 && p_.dilation[1] == 1;
-    parallel_for(count * p_.out_height, std::max<int64_t>(1, kPointwiseGrain / (p_.out_width * width_)), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const T* from = x + (first + i / p_.out_height) * image + group * in_;
-        const int64_t row = i % p_.out_height;
-        T* to = patches() + i * p_.out_width * width_;
-        for (int64_t column = 0; column < p_.out_width; ++column, to += width_) {
-          const int64_t left = column * p_.stride[1] - p_.padding[1];
-          if (runs && left >= 0 && left + p_.kernel[1] <= p_.in_width) {
-            for (int64_t k = 0; k < p_.kernel[0]; ++k) {
-              const int64_t r = row * p_.stride[0] - p_.padding[0] + k * p_.dilation[0];
-              T* line = to + k * p_.kernel[1];
-              if (r < 0 || r >= p_.in_height) std::fill_n(line, p_.kernel[1], T(0));
-              else std::copy_n(from + r * p_.in_width + left, p_.kernel[1], line);
-            }
-            continue;
-          }
-          for_pixel(row, column, [&](int64_t at, int64_t place) {
-            if (place < 0) std::fill_n(to + at, in_, T(0));
-            else std::copy_n(from + place, in_, to + at);
-          });
-        }
-      }
-    });
+    parallel_for(count * p_.out_height, std::max<int64_t>(1, kPointwiseGrain / (p_.out_width * width_)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     const T* from = x + (first + i / p_.out_height) * image + group * in_;
+                     const int64_t row = i % p_.out_height;
+                     T* to = patches() + i * p_.out_width * width_;
+                     for (int64_t column = 0; column < p_.out_width; ++column, to += width_) {
+                       const int64_t left = column * p_.stride[1] - p_.padding[1];
+                       if (runs && left >= 0 && left + p_.kernel[1] <= p_.in_width) {
+                         for (int64_t k = 0; k < p_.kernel[0]; ++k) {
+                           const int64_t r = row * p_.stride[0] - p_.padding[0] + k * p_.dilation[0];
+                           T* line = to + k * p_.kernel[1];
+                           if (r < 0 || r >= p_.in_height) std::fill_n(line, p_.kernel[1], T(0));
+                           else std::copy_n(from + r * p_.in_width + left, p_.kernel[1], line);
+                         }
+                         continue;
+                       }
+                       for_pixel(row, column, [&](int64_t at, int64_t place) {
+                         if (place < 0) std::fill_n(to + at, in_, T(0));
+                         else std::copy_n(from + place, in_, to + at);
+                       });
+                     }
+                   }
+                 });
   }
 
   /// dx += the patches' gradients; an image belongs to one thread.

@@ -82,8 +82,8 @@ void arange_kernel(KernelContext& c) {
   const double begin = c.attributes.number("begin"), step = c.attributes.number("step");
   const int64_t size = size_of(out.dtype);
   parallel_for(out.shape.numel(), kPointwiseGrain, [&](int64_t first, int64_t end) {
-    loops().arange(static_cast<int>(out.dtype), end - first, static_cast<char*>(out.data) + first * size, first,
-                   begin, step);
+    loops().arange(static_cast<int>(out.dtype), end - first, static_cast<char*>(out.data) + first * size, first, begin,
+                   step);
   });
 }
 
@@ -116,7 +116,8 @@ void copy_elements(const TensorImpl& from, const TensorImpl& to) {
   const Iteration it(to, inputs, 1);
   if (same_type && copy_transposed(it, to.dtype)) return;
   const Loop loop = loops().cast[static_cast<int>(from.dtype)][static_cast<int>(to.dtype)];
-  parallel_for(n, kPointwiseGrain, [&](int64_t begin, int64_t end) { it.rows(begin, end, loop); }, 64);
+  parallel_for(
+      n, kPointwiseGrain, [&](int64_t begin, int64_t end) { it.rows(begin, end, loop); }, 64);
 }
 
 void add_cpu_create(OpTable& table) {

@@ -2,8 +2,8 @@
 // used while it is in the cache; the images go to the threads.
 #include <algorithm>
 
-#include "kernels/cpu/support/channels.h"
 #include "core/scalar/math.h"
+#include "kernels/cpu/support/channels.h"
 
 namespace tandem {
 
@@ -13,7 +13,8 @@ struct Groups {
   int64_t batch, channels, plane, groups, members;  ///< members: channels of a group
   bool in_rows;
 
-  Groups(const TensorImpl& x, const Attributes& attributes) : batch(x.shape[0]), channels(x.shape[1]), plane(1), groups(attributes.integer("groups")) {
+  Groups(const TensorImpl& x, const Attributes& attributes)
+      : batch(x.shape[0]), channels(x.shape[1]), plane(1), groups(attributes.integer("groups")) {
     for (int d = 2; d < x.shape.size(); ++d) plane *= x.shape[d];
     members = channels / groups;
     in_rows = plane == 1 || is_channels_last(x);
@@ -21,9 +22,10 @@ struct Groups {
   int64_t image() const { return channels * plane; }
   double elements() const { return static_cast<double>(members * plane); }
   template <class F> void each_image(F&& f) const {
-    parallel_for(batch, std::max<int64_t>(1, kPointwiseGrain / std::max<int64_t>(image(), 1)), [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) f(n);
-    });
+    parallel_for(batch, std::max<int64_t>(1, kPointwiseGrain / std::max<int64_t>(image(), 1)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t n = begin; n < end; ++n) f(n);
+                 });
   }
 };
 
@@ -50,20 +52,24 @@ template <class T> void group_norm(KernelContext& op) {
     T *const centre = numbers.data() + n * 2 * c.channels, *const scale = centre + c.channels;
     if (c.in_rows) loop.statistics_rows(c.plane, c.channels, from, means, squares);
     else
-      for (int64_t j = 0; j < c.channels; ++j) loop.statistics_plane(c.plane, from + j * c.plane, means + j, squares + j);
+      for (int64_t j = 0; j < c.channels; ++j)
+        loop.statistics_plane(c.plane, from + j * c.plane, means + j, squares + j);
     for (int64_t group = 0; group < c.groups; ++group) {
       const int64_t first = group * c.members, end = first + c.members;
       double m = 0, total = 0;
       for (int64_t j = first; j < end; ++j) m += means[j];
       m /= static_cast<double>(c.members);
-      for (int64_t j = first; j < end; ++j) total += squares[j] + (means[j] - m) * (means[j] - m) * static_cast<double>(c.plane);
+      for (int64_t j = first; j < end; ++j)
+        total += squares[j] + (means[j] - m) * (means[j] - m) * static_cast<double>(c.plane);
       mean.data()[n * c.groups + group] = static_cast<T>(m);
       const T v = variance.data()[n * c.groups + group] = static_cast<T>(total / c.elements());
-      for (int64_t j = first; j < end; ++j) centre[j] = static_cast<T>(m), scale[j] = td_rsqrt(v + epsilon) * weight.data()[j];
+      for (int64_t j = first; j < end; ++j)
+        centre[j] = static_cast<T>(m), scale[j] = td_rsqrt(v + epsilon) * weight.data()[j];
     }
     if (c.in_rows) loop.apply_rows(c.plane, c.channels, from, centre, scale, bias.data(), to);
     else
-      for (int64_t j = 0; j < c.channels; ++j) loop.apply_plane(c.plane, from + j * c.plane, centre[j], scale[j], bias.data()[j], to + j * c.plane);
+      for (int64_t j = 0; j < c.channels; ++j)
+        loop.apply_plane(c.plane, from + j * c.plane, centre[j], scale[j], bias.data()[j], to + j * c.plane);
   });
   y.write_back(out);
 }
@@ -89,12 +95,13 @@ template <class T> void group_norm_grad(KernelContext& op) {
     const T *const gs = g.data() + n * c.image(), *const xs = x.data() + n * c.image();
     T* const to = dx.data() + n * c.image();
     double *const g_sum = totals.data() + n * 2 * c.channels, *const gx_sum = g_sum + c.channels;
-    T *const centre = numbers.data() + n * 4 * c.channels, *const scale = centre + c.channels, *const shift = scale + c.channels,
-             *const slope = shift + c.channels;
+    T *const centre = numbers.data() + n * 4 * c.channels, *const scale = centre + c.channels,
+             *const shift = scale + c.channels, *const slope = shift + c.channels;
     for (int64_t j = 0; j < c.channels; ++j) centre[j] = mean.data()[n * c.groups + j / c.members];
     if (c.in_rows) loop.grad_sums_rows(c.plane, c.channels, gs, xs, centre, g_sum, gx_sum);
     else
-      for (int64_t j = 0; j < c.channels; ++j) loop.grad_sums_plane(c.plane, gs + j * c.plane, xs + j * c.plane, centre[j], g_sum + j, gx_sum + j);
+      for (int64_t j = 0; j < c.channels; ++j)
+        loop.grad_sums_plane(c.plane, gs + j * c.plane, xs + j * c.plane, centre[j], g_sum + j, gx_sum + j);
     for (int64_t group = 0; group < c.groups; ++group) {
       const int64_t first = group * c.members, end = first + c.members;
       const T rstd = td_rsqrt(variance.data()[n * c.groups + group] + epsilon);
@@ -110,7 +117,8 @@ template <class T> void group_norm_grad(KernelContext& op) {
     if (c.in_rows) loop.grad_rows(c.plane, c.channels, gs, xs, centre, scale, shift, slope, to);
     else
       for (int64_t j = 0; j < c.channels; ++j)
-        loop.grad_plane(c.plane, gs + j * c.plane, xs + j * c.plane, centre[j], scale[j], shift[j], slope[j], to + j * c.plane);
+        loop.grad_plane(c.plane, gs + j * c.plane, xs + j * c.plane, centre[j], scale[j], shift[j], slope[j],
+                        to + j * c.plane);
   });
   for (int64_t j = 0; j < c.channels; ++j) {
     double g_sum = 0, gn_sum = 0;

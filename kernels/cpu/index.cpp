@@ -26,7 +26,8 @@ void check_indices(const KernelContext& c, const int64_t* values, const Shape& s
     position[static_cast<int>(d)] = rest % shape[static_cast<int>(d)];
     rest /= shape[static_cast<int>(d)];
   }
-  c.fail<DimensionError>(what, " ", values[at], " at ", position, " is out of range for ", bound, " (0 to ", bound - 1, ")");
+  c.fail<DimensionError>(what, " ", values[at], " at ", position, " is out of range for ", bound, " (0 to ", bound - 1,
+                         ")");
 }
 
 const int64_t* checked_indices(const KernelContext& c, int input, int64_t bound, const char* what) {
@@ -44,7 +45,8 @@ void embedding_kernel(KernelContext& c) {
   const char* from = static_cast<const char*>(weight.data);
   char* to = static_cast<char*>(out.data);
   parallel_for(count, std::max<int64_t>(1, 128 * 1024 / bytes), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) std::memcpy(to + i * bytes, from + ids[i] * bytes, static_cast<size_t>(bytes));
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(to + i * bytes, from + ids[i] * bytes, static_cast<size_t>(bytes));
   });
 }
 
@@ -57,7 +59,8 @@ template <class T> void embedding_grad(KernelContext& c) {
   parallel_for(
       width, std::max<int64_t>(16, 64 * 1024 / std::max<int64_t>(n + count, 1)),
       [&](int64_t begin, int64_t end) {
-        for (int64_t r = 0; r < count; ++r) std::fill(out.data() + r * width + begin, out.data() + r * width + end, T(0));
+        for (int64_t r = 0; r < count; ++r)
+          std::fill(out.data() + r * width + begin, out.data() + r * width + end, T(0));
         for (int64_t i = 0; i < n; ++i) {
           T* to = out.data() + ids[i] * width;
           const T* from = g.data() + i * width;
@@ -75,7 +78,8 @@ struct Run {
 };
 
 /// Walks rows [begin, end) of an index of `shape` into a contiguous tensor of `table_shape` along `dim`: f(run).
-template <class F> void for_runs(const Shape& shape, const Shape& table_shape, int dim, int64_t begin, int64_t end, F&& f) {
+template <class F>
+void for_runs(const Shape& shape, const Shape& table_shape, int dim, int64_t begin, int64_t end, F&& f) {
   const Shape strides = contiguous_strides(table_shape);
   const int last = shape.size() - 1;
   if (last == 0) return f(Run{begin, end - begin, dim == 0 ? 0 : begin, dim == 0 ? 0 : 1});
@@ -159,7 +163,8 @@ template <class T> void scatter_elements(const KernelContext& c, const int64_t* 
   const T* from = static_cast<const T*>(src.data);
   T* to = static_cast<T*>(out.data);
   for_all_runs(c.in(1).shape, out.shape, dim, true, [&](const Run& r) {
-    for (int64_t i = 0; i < r.count; ++i) to[r.place + i * r.step + index[r.first + i] * step] = from[(r.first + i) * src_step];
+    for (int64_t i = 0; i < r.count; ++i)
+      to[r.place + i * r.step + index[r.first + i] * step] = from[(r.first + i) * src_step];
   });
 }
 
@@ -173,7 +178,8 @@ template <class T> void scatter_and_add(KernelContext& c) {
   const int64_t step = contiguous_strides(out.shape)[dim], src_step = c.in(2).shape.empty() ? 0 : 1;
   for_all_runs(c.in(1).shape, out.shape, dim, true, [&](const Run& r) {
     T* const to = result.data() + r.place;
-    for (int64_t i = 0; i < r.count; ++i) to[i * r.step + index[r.first + i] * step] += src.data()[(r.first + i) * src_step];
+    for (int64_t i = 0; i < r.count; ++i)
+      to[i * r.step + index[r.first + i] * step] += src.data()[(r.first + i) * src_step];
   });
   result.finish();
 }
@@ -203,13 +209,15 @@ struct Slices {
   }
 };
 
-template <class T> void select_elements(const Slices& from, const int64_t* index, int64_t count, const void* x, void* out) {
+template <class T>
+void select_elements(const Slices& from, const int64_t* index, int64_t count, const void* x, void* out) {
   const T* in = static_cast<const T*>(x);
   T* to = static_cast<T*>(out);
-  parallel_for(from.outer, std::max<int64_t>(1, kPointwiseGrain / 4 / std::max<int64_t>(count, 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o)
-      for (int64_t i = 0; i < count; ++i) to[o * count + i] = in[o * from.extent + index[i]];
-  });
+  parallel_for(from.outer, std::max<int64_t>(1, kPointwiseGrain / 4 / std::max<int64_t>(count, 1)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t o = begin; o < end; ++o)
+                   for (int64_t i = 0; i < count; ++i) to[o * count + i] = in[o * from.extent + index[i]];
+               });
 }
 
 void index_select_kernel(KernelContext& c) {
@@ -231,7 +239,8 @@ void index_select_kernel(KernelContext& c) {
   char* to = static_cast<char*>(out.data);
   parallel_for(from.outer * count, std::max<int64_t>(1, 128 * 1024 / bytes), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
-      std::memcpy(to + r * bytes, in + (r / count * from.extent + index[r % count]) * bytes, static_cast<size_t>(bytes));
+      std::memcpy(to + r * bytes, in + (r / count * from.extent + index[r % count]) * bytes,
+                  static_cast<size_t>(bytes));
   });
 }
 
@@ -256,7 +265,8 @@ template <class T> void index_add(KernelContext& c) {
     }
   };
   if (to.outer >= num_threads())
-    parallel_for(to.outer, std::max<int64_t>(1, kPointwiseGrain / 2 / slice_work), [&](int64_t begin, int64_t end) { add(begin, end, 0, to.inner); });
+    parallel_for(to.outer, std::max<int64_t>(1, kPointwiseGrain / 2 / slice_work),
+                 [&](int64_t begin, int64_t end) { add(begin, end, 0, to.inner); });
   else
     parallel_for(
         to.inner, std::max<int64_t>(16, kPointwiseGrain / 2 / std::max<int64_t>(to.outer * count, 1)),
@@ -273,11 +283,11 @@ void one_hot_kernel(KernelContext& c) {
 }
 
 /// kernel<T> in the type that sums are kept in.
-#define TANDEM_SUMMING_KERNEL(kernel)                                          \
-  [](KernelContext& c) {                                                       \
-    if (c.out().dtype == DType::float64) kernel<double>(c);                    \
-    else if (is_floating(c.out().dtype)) kernel<float>(c);                     \
-    else kernel<int64_t>(c);                                                   \
+#define TANDEM_SUMMING_KERNEL(kernel)                       \
+  [](KernelContext& c) {                                    \
+    if (c.out().dtype == DType::float64) kernel<double>(c); \
+    else if (is_floating(c.out().dtype)) kernel<float>(c);  \
+    else kernel<int64_t>(c);                                \
   }
 
 }  // namespace

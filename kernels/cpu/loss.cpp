@@ -14,12 +14,15 @@ struct Labels {
   const AttributeValue* ignored;
 
   Labels(const KernelContext& c, int input, int64_t batch, int64_t classes)
-      : values(static_cast<const int64_t*>(c.in(input).data)), count(batch), ignored(c.attributes.find("ignore_index")) {
+      : values(static_cast<const int64_t*>(c.in(input).data)), count(batch),
+        ignored(c.attributes.find("ignore_index")) {
     for (int64_t i = 0; i < batch; ++i) {
-      if (values[i] >= 0 && values[i] < classes && !ignored) [[likely]] continue;
+      if (values[i] >= 0 && values[i] < classes && !ignored) [[likely]]
+        continue;
       if (ignores(i)) --count;
       else if (values[i] < 0 || values[i] >= classes)
-        c.fail<DimensionError>("label ", values[i], " at row ", i, " is out of range for ", classes, " classes (0 to ", classes - 1, ")",
+        c.fail<DimensionError>("label ", values[i], " at row ", i, " is out of range for ", classes, " classes (0 to ",
+                               classes - 1, ")",
                                ignored ? "" : "; .ignore_index leaves out rows with a label of your choice");
     }
   }

@@ -105,7 +105,8 @@ void matmul_kernel(KernelContext& c) {
   const int64_t count = batch.numel();
   const Shape a_strides = batch_strides(a, batch), b_strides = batch_strides(b, batch);
   // One b for all: the batch is more rows of a, if these follow each other.
-  if (count == 1 || (uniform_stride(b_strides, batch) == 0 && (m == 1 || uniform_stride(a_strides, batch) == m * left.row))) {
+  if (count == 1 ||
+      (uniform_stride(b_strides, batch) == 0 && (m == 1 || uniform_stride(a_strides, batch) == m * left.row))) {
     const int64_t row = m == 1 && count > 1 ? uniform_stride(a_strides, batch) : left.row;
     if (count == 1 || row >= 0) {
       gemm(type, count * m, n, k, {left.data, row, left.column}, right, result.data(), n, false);

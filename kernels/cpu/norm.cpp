@@ -36,8 +36,8 @@ template <class T> void layer_norm_grad(KernelContext& c) {
       T *dw_block = partial + b * 2 * width, *db_block = dw_block + width;
       std::fill_n(dw_block, 2 * width, T(0));
       const int64_t r = b * block;
-      several(std::min(block, rows - r), width, g.data() + r * width, x.data() + r * width, weight.data(), mean.data() + r,
-              rstd.data() + r, dx.data() + r * width, dw_block, db_block);
+      several(std::min(block, rows - r), width, g.data() + r * width, x.data() + r * width, weight.data(),
+              mean.data() + r, rstd.data() + r, dx.data() + r * width, dw_block, db_block);
     });
     for (int64_t b = 0; b < blocks; ++b) {
       const T *dw_block = partial + b * 2 * width, *db_block = dw_block + width;
@@ -57,7 +57,9 @@ template <class T> void rms_norm(KernelContext& c) {
   const WideOutput<T> y(c.out(0)), rstd(c.out(1));
   const double epsilon = c.attributes.number("epsilon");
   const auto row = row_loops<T>().rms_norm;
-  for_rows(n / width, width, [&](int64_t r) { row(width, x.data() + r * width, weight.data(), epsilon, y.data() + r * width, rstd.data() + r); });
+  for_rows(n / width, width, [&](int64_t r) {
+    row(width, x.data() + r * width, weight.data(), epsilon, y.data() + r * width, rstd.data() + r);
+  });
   y.finish(), rstd.finish();
 }
 
@@ -76,7 +78,8 @@ template <class T> void rms_norm_grad(KernelContext& c) {
       T* const dw_block = partial + b * width;
       std::fill_n(dw_block, width, T(0));
       for (int64_t r = b * block; r < std::min(rows, (b + 1) * block); ++r)
-        row(width, g.data() + r * width, x.data() + r * width, weight.data(), rstd.data()[r], dx.data() + r * width, dw_block);
+        row(width, g.data() + r * width, x.data() + r * width, weight.data(), rstd.data()[r], dx.data() + r * width,
+            dw_block);
     });
     for (int64_t b = 0; b < blocks; ++b)
       for (int64_t j = 0; j < width; ++j) dw.data()[j] += partial[b * width + j];

@@ -77,10 +77,10 @@ template <class T> void adamw(KernelContext& c) {
   new_param.finish(), new_m.finish(), new_v.finish();
 }
 
-#define TANDEM_OPTIM_KERNEL(kernel)                           \
-  [](KernelContext& c) {                                      \
-    if (c.out().dtype == DType::float64) kernel<double>(c);   \
-    else kernel<float>(c);                                    \
+#define TANDEM_OPTIM_KERNEL(kernel)                         \
+  [](KernelContext& c) {                                    \
+    if (c.out().dtype == DType::float64) kernel<double>(c); \
+    else kernel<float>(c);                                  \
   }
 
 }  // namespace

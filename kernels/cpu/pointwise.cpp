@@ -23,7 +23,8 @@ struct Row {
     loop = loops().pointwise[half ? 0 : static_cast<int>(type)][op.id];
   }
   void operator()(int64_t n, char* const* pointers, const int64_t* strides) const {
-    if (!half) [[likely]] loop(n, pointers, strides);
+    if (!half) [[likely]]
+      loop(n, pointers, strides);
     else loops().through_float(loop, operands, returns_bool, selects, n, pointers, strides);
   }
 };
@@ -120,7 +121,8 @@ void pointwise_kernel(KernelContext& c) {
 
   const Iteration it(out, inputs, operands);
   if (n < 2 * grain && run_small_rows(it, row)) return;
-  parallel_for(n, grain, [&](int64_t begin, int64_t end) { it.rows(begin, end, row); }, 64);
+  parallel_for(
+      n, grain, [&](int64_t begin, int64_t end) { it.rows(begin, end, row); }, 64);
 }
 
 }  // namespace

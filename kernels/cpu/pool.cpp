@@ -24,9 +24,7 @@ struct Geometry {
     }
   }
   /// Windows that neither overlap nor reach over the edge.
-  bool tiles() const {
-    return padding[0] == 0 && padding[1] == 0 && stride[0] >= kernel[0] && stride[1] >= kernel[1];
-  }
+  bool tiles() const { return padding[0] == 0 && padding[1] == 0 && stride[0] >= kernel[0] && stride[1] >= kernel[1]; }
 };
 
 /// The places of one window after another, clipped at the edges.
@@ -74,17 +72,18 @@ template <class F> void for_windows(const Geometry& g, bool channels_last, F&& f
   };
   const int32_t stride = static_cast<int32_t>(g.stride[1]);
   if (channels_last) {  // lanes are channels
-    parallel_for(g.batch * g.out_height, std::max<int64_t>(1, 4096 / (g.out_width * g.channels)), [&](int64_t begin, int64_t end) {
-      Taps taps(g, g.in_width * g.channels, g.channels);
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / g.out_height, row = i % g.out_height;
-        for_row(taps, row, [&](PoolWindow w, int64_t column, int64_t count) {
-          w.pixels = count, w.pixel = g.stride[1] * g.channels, w.pixel_position = stride;
-          w.lanes = g.channels;
-          f(w, n * in_plane * g.channels, (n * out_plane + row * g.out_width + column) * g.channels);
-        });
-      }
-    });
+    parallel_for(g.batch * g.out_height, std::max<int64_t>(1, 4096 / (g.out_width * g.channels)),
+                 [&](int64_t begin, int64_t end) {
+                   Taps taps(g, g.in_width * g.channels, g.channels);
+                   for (int64_t i = begin; i < end; ++i) {
+                     const int64_t n = i / g.out_height, row = i % g.out_height;
+                     for_row(taps, row, [&](PoolWindow w, int64_t column, int64_t count) {
+                       w.pixels = count, w.pixel = g.stride[1] * g.channels, w.pixel_position = stride;
+                       w.lanes = g.channels;
+                       f(w, n * in_plane * g.channels, (n * out_plane + row * g.out_width + column) * g.channels);
+                     });
+                   }
+                 });
     return;
   }
   parallel_for(g.batch * g.channels, std::max<int64_t>(1, 4096 / out_plane), [&](int64_t begin, int64_t end) {
@@ -180,10 +179,10 @@ template <class T> void max_pool2d_select(KernelContext& c) {
   result.write_back(out);
 }
 
-#define TANDEM_POOL_KERNEL(kernel)                            \
-  [](KernelContext& c) {                                      \
-    if (c.out().dtype == DType::float64) kernel<double>(c);   \
-    else kernel<float>(c);                                    \
+#define TANDEM_POOL_KERNEL(kernel)                          \
+  [](KernelContext& c) {                                    \
+    if (c.out().dtype == DType::float64) kernel<double>(c); \
+    else kernel<float>(c);                                  \
   }
 
 }  // namespace

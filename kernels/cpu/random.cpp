@@ -95,7 +95,8 @@ template <class T> void dropout(KernelContext& c) {
         const RandomLoops& random = *loops().random;
         const T* from = x.data() + begin;
         T* to = result.data() + begin;
-        if constexpr (sizeof(T) == 4) random.dropout_f32(key, begin, end - begin, from, static_cast<float>(p), scale, to);
+        if constexpr (sizeof(T) == 4)
+          random.dropout_f32(key, begin, end - begin, from, static_cast<float>(p), scale, to);
         else random.dropout_f64(key, begin, end - begin, from, static_cast<float>(p), scale, to);
       },
       512);
@@ -105,7 +106,9 @@ template <class T> void dropout(KernelContext& c) {
 }  // namespace
 
 void add_cpu_random(OpTable& table) {
-  table.at("random_uniform").cpu = [](KernelContext& c) { draw(c, &RandomLoops::uniform_f32, &RandomLoops::uniform_f64); };
+  table.at("random_uniform").cpu = [](KernelContext& c) {
+    draw(c, &RandomLoops::uniform_f32, &RandomLoops::uniform_f64);
+  };
   table.at("random_normal").cpu = [](KernelContext& c) { draw(c, &RandomLoops::normal_f32, &RandomLoops::normal_f64); };
   table.at("random_int").cpu = random_int_kernel;
   table.at("dropout").cpu = [](KernelContext& c) {

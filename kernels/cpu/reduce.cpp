@@ -47,8 +47,7 @@ struct Layout {
       if (outer.x == inner.x * inner.extent && outer.out == inner.out * inner.extent &&
           (outer.out == 0) == (inner.out == 0))
         inner.extent *= outer.extent;
-      else
-        dims[++last] = outer;
+      else dims[++last] = outer;
     }
     rank = last + 1;
   }
@@ -179,9 +178,9 @@ template <class T> class Reduction {
   void rows() {
     const int64_t width = layout_.inner().extent;
     const int64_t rows = folded_.count;
-    const int64_t cuts = std::max<int64_t>(1, width / kPiece);           // pieces of a row
+    const int64_t cuts = std::max<int64_t>(1, width / kPiece);  // pieces of a row
     const int64_t row_piece = (width + cuts - 1) / cuts;
-    const int64_t bundle = std::max<int64_t>(1, kPiece / row_piece);     // rows in a piece of work
+    const int64_t bundle = std::max<int64_t>(1, kPiece / row_piece);  // rows in a piece of work
     const int64_t pieces = cuts > 1 ? rows * cuts : (rows + bundle - 1) / bundle;
     const auto fold_piece = [&](int64_t base, int64_t piece) {
       if (cuts > 1) {

@@ -31,10 +31,12 @@ template <class T> struct Lines {
   int64_t count(int64_t i) const { return first(i + 1) - first(i); }
   /// The element that its result i is a plain copy of; -1 if there is no such.
   int64_t copied(int64_t i) const {
-    return count(i) == 1 && weight[static_cast<size_t>(first(i))] == T(1) ? taps.source[static_cast<size_t>(first(i))] : -1;
+    return count(i) == 1 && weight[static_cast<size_t>(first(i))] == T(1) ? taps.source[static_cast<size_t>(first(i))]
+                                                                          : -1;
   }
   void combine(int64_t i, int64_t width, const T* from, int64_t step, std::vector<const T*>& lines, T* out) const {
-    for (int64_t t = 0; t < count(i); ++t) lines[static_cast<size_t>(t)] = from + taps.source[static_cast<size_t>(first(i) + t)] * step;
+    for (int64_t t = 0; t < count(i); ++t)
+      lines[static_cast<size_t>(t)] = from + taps.source[static_cast<size_t>(first(i) + t)] * step;
     combine_loop<T>()(count(i), width, lines.data(), weight.data() + first(i), out);
   }
 };

@@ -15,7 +15,8 @@ Taps Taps::transposed(int64_t extent) const {
   std::vector<int64_t> next = result.begin;
   result.source.resize(source.size()), result.weight.resize(source.size());
   for (int64_t i = 0; i < size(); ++i)
-    for (auto t = static_cast<size_t>(begin[static_cast<size_t>(i)]); t < static_cast<size_t>(begin[static_cast<size_t>(i) + 1]); ++t) {
+    for (auto t = static_cast<size_t>(begin[static_cast<size_t>(i)]);
+         t < static_cast<size_t>(begin[static_cast<size_t>(i) + 1]); ++t) {
       const auto at = static_cast<size_t>(next[static_cast<size_t>(source[t])]++);
       result.source[at] = i, result.weight[at] = weight[t];
     }
@@ -23,7 +24,8 @@ Taps Taps::transposed(int64_t extent) const {
 }
 
 Taps average_taps(const Attributes& attributes, int dim, int64_t in, int64_t out) {
-  const int64_t kernel = attributes.integers("kernel")[dim], stride = attributes.integers("stride")[dim], padding = attributes.integers("padding")[dim];
+  const int64_t kernel = attributes.integers("kernel")[dim], stride = attributes.integers("stride")[dim],
+                padding = attributes.integers("padding")[dim];
   const bool counts_padding = attributes.flag("count_include_pad");
   Taps taps;
   for (int64_t i = 0; i < out; ++i) {
@@ -49,7 +51,8 @@ double cubic(double distance) {
 
 Taps interpolation_taps(const Attributes& attributes, int dim, int64_t in, int64_t out) {
   const std::string& mode = attributes.text("mode");
-  const double step = attributes.number(dim == 0 ? "row_step" : "column_step");  // from element to element of the result
+  const double step =
+      attributes.number(dim == 0 ? "row_step" : "column_step");  // from element to element of the result
   const bool corners = attributes.flag("align_corners");
   Taps taps;
   for (int64_t i = 0; i < out; ++i) {
@@ -69,7 +72,8 @@ Taps interpolation_taps(const Attributes& attributes, int dim, int64_t in, int64
         taps.add(left, 1 - off);
         if (off > 0) taps.add(left + 1, off);
       } else {
-        for (int64_t k = -1; k <= 2; ++k) taps.add(std::clamp<int64_t>(left + k, 0, in - 1), cubic(off - static_cast<double>(k)));
+        for (int64_t k = -1; k <= 2; ++k)
+          taps.add(std::clamp<int64_t>(left + k, 0, in - 1), cubic(off - static_cast<double>(k)));
       }
     }
     taps.finish_element();

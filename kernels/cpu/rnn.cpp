@@ -16,18 +16,14 @@ namespace {
 
 /// Of the instruction set in use.
 template <class T> const RecurrentLoops<T>& recurrent() {
-#define TANDEM_CHOOSE(isa)                                              \
-  if constexpr (std::is_same_v<T, float>) return isa::recurrent_f32;    \
+#define TANDEM_CHOOSE(isa)                                           \
+  if constexpr (std::is_same_v<T, float>) return isa::recurrent_f32; \
   else return isa::recurrent_f64
 #ifdef TANDEM_WITH_AVX512
-  if (current_isa() == Isa::avx512) {
-    TANDEM_CHOOSE(avx512);
-  }
+  if (current_isa() == Isa::avx512) { TANDEM_CHOOSE(avx512); }
 #endif
 #ifdef TANDEM_WITH_AVX2
-  if (current_isa() == Isa::avx2) {
-    TANDEM_CHOOSE(avx2);
-  }
+  if (current_isa() == Isa::avx2) { TANDEM_CHOOSE(avx2); }
 #endif
   TANDEM_CHOOSE(portable);
 #undef TANDEM_CHOOSE
@@ -37,7 +33,8 @@ template <class T> const RecurrentLoops<T>& recurrent() {
 template <class T> class Packed {
  public:
   Packed(int64_t n, int64_t k, const T* b, int64_t b_row, int64_t b_column)
-      : n_(n), k_(k), scratch_((n + kRecurrentStrip<T> - 1) / kRecurrentStrip<T> * kRecurrentStrip<T> * k * static_cast<int64_t>(sizeof(T))) {
+      : n_(n), k_(k), scratch_((n + kRecurrentStrip<T> - 1) / kRecurrentStrip<T> * kRecurrentStrip<T> * k *
+                               static_cast<int64_t>(sizeof(T))) {
     T* to = scratch_.template as<T>();
     const int64_t strips = (n + kRecurrentStrip<T> - 1) / kRecurrentStrip<T>;
     parallel_for(strips, std::max<int64_t>(1, 16 * 1024 / std::max<int64_t>(k * kRecurrentStrip<T>, 1)),
@@ -57,7 +54,8 @@ template <class T> class Packed {
 struct Layer {
   int64_t time, batch, width;
   bool reverse;
-  Layer(const KernelContext& c, const Shape& steps) : time(steps[0]), batch(steps[1]), width(steps[2]), reverse(c.attributes.flag("reverse")) {}
+  Layer(const KernelContext& c, const Shape& steps)
+      : time(steps[0]), batch(steps[1]), width(steps[2]), reverse(c.attributes.flag("reverse")) {}
   int64_t place(int64_t step) const { return reverse ? time - 1 - step : step; }
   /// Calls f(begin, end) for rows of the batch, in parallel where the products of all steps are worth it.
   template <class F> void for_rows(int64_t gates, F&& f) const {
@@ -74,7 +72,8 @@ template <class T> void lstm_cell(KernelContext& c) {
   T* activated = scratch.as<T>();
   for_rows(n / width, 8 * width, [&](int64_t r) {
     std::copy_n(gates.data() + r * 4 * width, 4 * width, activated + r * 4 * width);
-    recurrent<T>().lstm(width, activated + r * 4 * width, cell.data() + r * width, hidden.data() + r * width, next.data() + r * width);
+    recurrent<T>().lstm(width, activated + r * 4 * width, cell.data() + r * width, hidden.data() + r * width,
+                        next.data() + r * width);
   });
   hidden.finish(), next.finish();
 }
@@ -86,12 +85,13 @@ template <class T> void lstm_cell_grad(KernelContext& c) {
   if (n == 0) return;
   const Scratch scratch(6 * n * static_cast<int64_t>(sizeof(T)));
   for_rows(n / width, 16 * width, [&](int64_t r) {
-    T *activated = scratch.as<T>() + r * 6 * width, *made_cell = activated + 4 * width, *made_hidden = activated + 5 * width;
+    T *activated = scratch.as<T>() + r * 6 * width, *made_cell = activated + 4 * width,
+      *made_hidden = activated + 5 * width;
     std::copy_n(gates.data() + r * 4 * width, 4 * width, activated);
     std::copy_n(d_next.data() + r * width, width, d_cell.data() + r * width);
     recurrent<T>().lstm(width, activated, cell.data() + r * width, made_hidden, made_cell);
-    recurrent<T>().lstm_grad(width, activated, cell.data() + r * width, next.data() + r * width, d_hidden.data() + r * width, d_cell.data() + r * width,
-                             d_gates.data() + r * 4 * width);
+    recurrent<T>().lstm_grad(width, activated, cell.data() + r * width, next.data() + r * width,
+                             d_hidden.data() + r * width, d_cell.data() + r * width, d_gates.data() + r * 4 * width);
   });
   d_gates.finish(), d_cell.finish();
 }
@@ -102,7 +102,8 @@ template <class T> void gru_cell(KernelContext& c) {
   const int64_t n = c.out().shape.numel(), width = c.out().shape.back();
   if (n == 0) return;
   for_rows(n / width, 8 * width, [&](int64_t r) {
-    recurrent<T>().gru(width, x.data() + r * 3 * width, h.data() + r * 3 * width, hidden.data() + r * width, next.data() + r * width, nullptr);
+    recurrent<T>().gru(width, x.data() + r * 3 * width, h.data() + r * 3 * width, hidden.data() + r * width,
+                       next.data() + r * width, nullptr);
   });
   next.finish();
 }
@@ -116,8 +117,10 @@ template <class T> void gru_cell_grad(KernelContext& c) {
   for_rows(n / width, 16 * width, [&](int64_t r) {
     T *kept = scratch.as<T>() + r * 5 * width, *made = kept + 4 * width;
     std::copy_n(d_next.data() + r * width, width, d_hidden.data() + r * width);
-    recurrent<T>().gru(width, x.data() + r * 3 * width, h.data() + r * 3 * width, hidden.data() + r * width, made, kept);
-    recurrent<T>().gru_grad(width, kept, hidden.data() + r * width, d_hidden.data() + r * width, d_x.data() + r * 3 * width, d_h.data() + r * 3 * width);
+    recurrent<T>().gru(width, x.data() + r * 3 * width, h.data() + r * 3 * width, hidden.data() + r * width, made,
+                       kept);
+    recurrent<T>().gru_grad(width, kept, hidden.data() + r * width, d_hidden.data() + r * width,
+                            d_x.data() + r * 3 * width, d_h.data() + r * 3 * width);
   });
   d_x.finish(), d_h.finish(), d_hidden.finish();
 }
@@ -138,7 +141,8 @@ template <class T> void lstm(KernelContext& c) {
       const int64_t at = (layer.place(step) * layer.batch + begin) * n;
       T *all = gates.data() + at * 4, *next = hiddens.data() + at, *next_cell = cells.data() + at;
       packed.multiply(rows, h, x.data() + at * 4, 4 * n, all, bias ? bias->data() : nullptr);
-      for (int64_t r = 0; r < rows; ++r) recurrent<T>().lstm(n, all + r * 4 * n, cell + r * n, next + r * n, next_cell + r * n);
+      for (int64_t r = 0; r < rows; ++r)
+        recurrent<T>().lstm(n, all + r * 4 * n, cell + r * n, next + r * n, next_cell + r * n);
       h = next, cell = next_cell;
     }
   });
@@ -162,14 +166,16 @@ template <class T> void lstm_grad(KernelContext& c) {
     for (int64_t step = layer.time - 1; step >= 0; --step) {
       const int64_t t = layer.place(step), at = (t * layer.batch + begin) * n;
       const T* given = d_hiddens.data() + at;
-      if (step < layer.time - 1) packed.multiply(rows, d_gates.data() + (layer.place(step + 1) * layer.batch + begin) * 4 * n, given, n, dh);
+      if (step < layer.time - 1)
+        packed.multiply(rows, d_gates.data() + (layer.place(step + 1) * layer.batch + begin) * 4 * n, given, n, dh);
       else std::copy_n(given, rows * n, dh);
       if (d_cells)
         for (int64_t i = 0; i < rows * n; ++i) dc[i] += d_cells->data()[at + i];
-      const T* before = step > 0 ? cells.data() + (layer.place(step - 1) * layer.batch + begin) * n : first_cell.data() + begin * n;
+      const T* before =
+          step > 0 ? cells.data() + (layer.place(step - 1) * layer.batch + begin) * n : first_cell.data() + begin * n;
       for (int64_t r = 0; r < rows; ++r)
-        recurrent<T>().lstm_grad(n, gates.data() + (at + r * n) * 4, before + r * n, cells.data() + at + r * n, dh + r * n, dc + r * n,
-                                 d_gates.data() + (at + r * n) * 4);
+        recurrent<T>().lstm_grad(n, gates.data() + (at + r * n) * 4, before + r * n, cells.data() + at + r * n,
+                                 dh + r * n, dc + r * n, d_gates.data() + (at + r * n) * 4);
     }
     T* first = d_hidden.data() + begin * n;
     std::fill_n(first, rows * n, T(0));
@@ -194,7 +200,8 @@ template <class T> void gru(KernelContext& c) {
       const int64_t at = (layer.place(step) * layer.batch + begin) * n;
       packed.multiply(rows, h, bias.data(), 0, products);
       for (int64_t r = 0; r < rows; ++r)
-        recurrent<T>().gru(n, x.data() + (at + r * n) * 3, products + r * 3 * n, h + r * n, hiddens.data() + at + r * n, kept.data() + (at + r * n) * 4);
+        recurrent<T>().gru(n, x.data() + (at + r * n) * 3, products + r * 3 * n, h + r * n, hiddens.data() + at + r * n,
+                           kept.data() + (at + r * n) * 4);
       h = hiddens.data() + at;
     }
   });
@@ -215,9 +222,11 @@ template <class T> void gru_grad(KernelContext& c) {
     for (int64_t step = layer.time - 1; step >= 0; --step) {
       const int64_t at = (layer.place(step) * layer.batch + begin) * n;
       for (int64_t i = 0; i < rows * n; ++i) dh[i] += d_hiddens.data()[at + i];
-      const T* before = step > 0 ? hiddens.data() + (layer.place(step - 1) * layer.batch + begin) * n : first.data() + begin * n;
+      const T* before =
+          step > 0 ? hiddens.data() + (layer.place(step - 1) * layer.batch + begin) * n : first.data() + begin * n;
       for (int64_t r = 0; r < rows; ++r)
-        recurrent<T>().gru_grad(n, kept.data() + (at + r * n) * 4, before + r * n, dh + r * n, d_x.data() + (at + r * n) * 3, d_h.data() + (at + r * n) * 3);
+        recurrent<T>().gru_grad(n, kept.data() + (at + r * n) * 4, before + r * n, dh + r * n,
+                                d_x.data() + (at + r * n) * 3, d_h.data() + (at + r * n) * 3);
       packed.multiply(rows, d_h.data() + at * 3, dh, n, dh);
     }
   });

@@ -58,16 +58,21 @@ void walk_rows(const Rows& rows, int64_t first, A start, T* y, const Step& step)
 template <class T, class A, class Step> void scan(const Rows& rows, A start, T* y, const Step& step) {
   if (rows.outer * rows.n * rows.inner == 0) return;
   if (rows.inner == 1) {
-    parallel_for((rows.outer + kSide - 1) / kSide, std::max<int64_t>(1, kPointwiseGrain / (kSide * rows.n)), [&](int64_t begin, int64_t end) {
-      int64_t row = begin * kSide;
-      for (; row + kSide <= std::min(end * kSide, rows.outer); row += kSide) walk_rows<kSide>(rows, row * rows.n, start, y, step);
-      for (; row < std::min(end * kSide, rows.outer); ++row) walk_rows<1>(rows, row * rows.n, start, y, step);
-    });
+    parallel_for((rows.outer + kSide - 1) / kSide, std::max<int64_t>(1, kPointwiseGrain / (kSide * rows.n)),
+                 [&](int64_t begin, int64_t end) {
+                   int64_t row = begin * kSide;
+                   for (; row + kSide <= std::min(end * kSide, rows.outer); row += kSide)
+                     walk_rows<kSide>(rows, row * rows.n, start, y, step);
+                   for (; row < std::min(end * kSide, rows.outer); ++row)
+                     walk_rows<1>(rows, row * rows.n, start, y, step);
+                 });
     return;
   }
-  parallel_for(rows.outer, std::max<int64_t>(1, kPointwiseGrain / (rows.n * rows.inner)), [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o) walk(rows, o * rows.n * rows.inner, 1, rows.inner, start, y, step);
-  });
+  parallel_for(rows.outer, std::max<int64_t>(1, kPointwiseGrain / (rows.n * rows.inner)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t o = begin; o < end; ++o)
+                   walk(rows, o * rows.n * rows.inner, 1, rows.inner, start, y, step);
+               });
 }
 
 /// Integers wrap: their totals are unsigned.
@@ -94,8 +99,9 @@ template <class T> void linear_recurrence(KernelContext& c) {
   const WideInput<T> a(c.in(0)), b(c.in(1));
   const WideOutput<T> y(c.out());
   const T *factor = a.data(), *term = b.data();
-  scan(Rows(c), 0.0, y.data(),
-       [=](double total, int64_t at) { return total * static_cast<double>(factor[at]) + static_cast<double>(term[at]); });
+  scan(Rows(c), 0.0, y.data(), [=](double total, int64_t at) {
+    return total * static_cast<double>(factor[at]) + static_cast<double>(term[at]);
+  });
   y.finish();
 }
 

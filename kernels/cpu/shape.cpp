@@ -49,7 +49,8 @@ void diagonal_grad_kernel(KernelContext& c) {
   const TensorImpl &x = c.in(0), &out = c.out();
   fill_elements(out.data, out.shape.numel(), out.dtype, 0);
   if (x.shape.numel() == 0) return;
-  const int dim1 = static_cast<int>(c.attributes.integer("dim1")), dim2 = static_cast<int>(c.attributes.integer("dim2"));
+  const int dim1 = static_cast<int>(c.attributes.integer("dim1")),
+            dim2 = static_cast<int>(c.attributes.integer("dim2"));
   const int64_t offset = c.attributes.integer("offset");
   TensorImpl part;
   Shape strides;
@@ -57,7 +58,8 @@ void diagonal_grad_kernel(KernelContext& c) {
     if (d != dim1 && d != dim2) strides.push_back(out.strides[d]);
   strides.push_back(out.strides[dim1] + out.strides[dim2]);
   part.dtype = out.dtype;
-  part.data = static_cast<char*>(out.data) + (offset < 0 ? -offset * out.strides[dim1] : offset * out.strides[dim2]) * size_of(out.dtype);
+  part.data = static_cast<char*>(out.data) +
+              (offset < 0 ? -offset * out.strides[dim1] : offset * out.strides[dim2]) * size_of(out.dtype);
   part.set_layout(x.shape, strides);
   copy_elements(x, part);
 }
@@ -98,18 +100,22 @@ void flip_kernel(KernelContext& c) {
 template <bool lower> void triangle_kernel(KernelContext& c) {
   const TensorImpl &x = c.in(0), &out = c.out();
   const int rank = x.shape.size();
-  const int64_t rows = x.shape[rank - 2], columns = x.shape[rank - 1], diagonal = c.attributes.integer("diagonal"), size = size_of(x.dtype);
+  const int64_t rows = x.shape[rank - 2], columns = x.shape[rank - 1], diagonal = c.attributes.integer("diagonal"),
+                size = size_of(x.dtype);
   if (x.shape.numel() == 0) return;
-  parallel_for(x.shape.numel() / columns, std::max<int64_t>(1, kPointwiseGrain / columns), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      // Columns below `cut` are on one side, the others on the other.
-      const int64_t cut = std::clamp<int64_t>(r % rows + diagonal + (lower ? 1 : 0), 0, columns), from = lower ? 0 : cut, to = lower ? cut : columns;
-      char* row = static_cast<char*>(out.data) + r * columns * size;
-      std::memset(row, 0, static_cast<size_t>(from * size));
-      std::memcpy(row + from * size, static_cast<const char*>(x.data) + (r * columns + from) * size, static_cast<size_t>((to - from) * size));
-      std::memset(row + to * size, 0, static_cast<size_t>((columns - to) * size));
-    }
-  });
+  parallel_for(x.shape.numel() / columns, std::max<int64_t>(1, kPointwiseGrain / columns),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t r = begin; r < end; ++r) {
+                   // Columns below `cut` are on one side, the others on the other.
+                   const int64_t cut = std::clamp<int64_t>(r % rows + diagonal + (lower ? 1 : 0), 0, columns),
+                                 from = lower ? 0 : cut, to = lower ? cut : columns;
+                   char* row = static_cast<char*>(out.data) + r * columns * size;
+                   std::memset(row, 0, static_cast<size_t>(from * size));
+                   std::memcpy(row + from * size, static_cast<const char*>(x.data) + (r * columns + from) * size,
+                               static_cast<size_t>((to - from) * size));
+                   std::memset(row + to * size, 0, static_cast<size_t>((columns - to) * size));
+                 }
+               });
 }
 
 }  // namespace

@@ -48,7 +48,9 @@ struct Wide {
   bool operator<(const Wide& other) const { return key != other.key ? key < other.key : position < other.position; }
 };
 
-template <class Item> void sort_items(std::vector<Item>& items, std::vector<Item>&) { std::sort(items.begin(), items.end()); }
+template <class Item> void sort_items(std::vector<Item>& items, std::vector<Item>&) {
+  std::sort(items.begin(), items.end());
+}
 
 /// Long rows by their keys, 11 bits at a time from the lowest; equal digits keep their order.
 void sort_items(std::vector<Packed>& items, std::vector<Packed>& spare) {
@@ -84,33 +86,35 @@ template <class T, class Item> void order_rows(KernelContext& c, int64_t kept) {
   const char* from = static_cast<const char*>(x.data);
   char* values = static_cast<char*>(c.out(0).data);
   int64_t* indices = static_cast<int64_t*>(c.out(1).data);
-  parallel_for(outer * inner, std::max<int64_t>(1, kPointwiseGrain / (8 * std::max<int64_t>(n, 1))), [&](int64_t begin, int64_t end) {
-    std::vector<Item> items, spare;
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t first = row / inner * n * inner + row % inner, to = row / inner * kept * inner + row % inner;
-      items.resize(static_cast<size_t>(n));
-      for (int64_t i = 0; i < n; ++i) {
-        const auto key = key_of(wide.data()[first + i * inner]);
-        items[static_cast<size_t>(i)] = Item(descending ? static_cast<decltype(key)>(~key) : key, i);
-      }
-      if (kept < n) {
-        std::nth_element(items.begin(), items.begin() + kept, items.end());
-        items.resize(static_cast<size_t>(kept));
-        std::sort(items.begin(), items.end());  // no longer by position, as sorting by digits needs them
-      } else {
-        sort_items(items, spare);
-      }
-      for (int64_t i = 0; i < kept; ++i) indices[to + i * inner] = items[static_cast<size_t>(i)].at();
-      const char* row_from = from + first * size;
-      char* row_to = values + to * size;
-      switch (size) {
-        case 1: take<uint8_t>(row_from, row_to, indices + to, kept, inner); break;
-        case 2: take<uint16_t>(row_from, row_to, indices + to, kept, inner); break;
-        case 4: take<uint32_t>(row_from, row_to, indices + to, kept, inner); break;
-        default: take<uint64_t>(row_from, row_to, indices + to, kept, inner); break;
-      }
-    }
-  });
+  parallel_for(outer * inner, std::max<int64_t>(1, kPointwiseGrain / (8 * std::max<int64_t>(n, 1))),
+               [&](int64_t begin, int64_t end) {
+                 std::vector<Item> items, spare;
+                 for (int64_t row = begin; row < end; ++row) {
+                   const int64_t first = row / inner * n * inner + row % inner,
+                                 to = row / inner * kept * inner + row % inner;
+                   items.resize(static_cast<size_t>(n));
+                   for (int64_t i = 0; i < n; ++i) {
+                     const auto key = key_of(wide.data()[first + i * inner]);
+                     items[static_cast<size_t>(i)] = Item(descending ? static_cast<decltype(key)>(~key) : key, i);
+                   }
+                   if (kept < n) {
+                     std::nth_element(items.begin(), items.begin() + kept, items.end());
+                     items.resize(static_cast<size_t>(kept));
+                     std::sort(items.begin(), items.end());  // no longer by position, as sorting by digits needs them
+                   } else {
+                     sort_items(items, spare);
+                   }
+                   for (int64_t i = 0; i < kept; ++i) indices[to + i * inner] = items[static_cast<size_t>(i)].at();
+                   const char* row_from = from + first * size;
+                   char* row_to = values + to * size;
+                   switch (size) {
+                     case 1: take<uint8_t>(row_from, row_to, indices + to, kept, inner); break;
+                     case 2: take<uint16_t>(row_from, row_to, indices + to, kept, inner); break;
+                     case 4: take<uint32_t>(row_from, row_to, indices + to, kept, inner); break;
+                     default: take<uint64_t>(row_from, row_to, indices + to, kept, inner); break;
+                   }
+                 }
+               });
 }
 
 void order_kernel(KernelContext& c, int64_t kept) {
@@ -156,7 +160,9 @@ void searchsorted_kernel(KernelContext& c) {
 }  // namespace
 
 void add_cpu_sort(OpTable& table) {
-  table.at("sort").cpu = [](KernelContext& c) { order_kernel(c, c.in(0).shape[static_cast<int>(c.attributes.integer("dim"))]); };
+  table.at("sort").cpu = [](KernelContext& c) {
+    order_kernel(c, c.in(0).shape[static_cast<int>(c.attributes.integer("dim"))]);
+  };
   table.at("topk").cpu = [](KernelContext& c) { order_kernel(c, c.attributes.integer("k")); };
   table.at("searchsorted").cpu = searchsorted_kernel;
 }

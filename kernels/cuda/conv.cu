@@ -56,7 +56,8 @@ __device__ __forceinline__ Place place_of(const Divider& pixels, const Divider& 
 }
 
 // The pixel of x that y's pixel sees through a tap; zero in the padding.
-template <class T> __device__ __forceinline__ Compute<T> seen(const Geometry& g, const Image<const T>& x, Place y, Tap tap) {
+template <class T>
+__device__ __forceinline__ Compute<T> seen(const Geometry& g, const Image<const T>& x, Place y, Tap tap) {
   const int row = y.row * g.stride[0] - g.padding[0] + tap.row * g.dilation[0];
   const int column = y.column * g.stride[1] - g.padding[1] + tap.column * g.dilation[1];
   if (row < 0 || row >= g.x_size[0] || column < 0 || column >= g.x_size[1]) return 0;
@@ -83,7 +84,8 @@ template <class T> struct BackwardImage : Image<const T> {
     if (line >= lines) return 0;
     const Place x = place_of(g.x_pixels, g.x_width, line);
     const Tap tap = tap_of(g, g.filters, k);
-    const int row = x.row + g.padding[0] - tap.row * g.dilation[0], column = x.column + g.padding[1] - tap.column * g.dilation[1];
+    const int row = x.row + g.padding[0] - tap.row * g.dilation[0],
+              column = x.column + g.padding[1] - tap.column * g.dilation[1];
     if (row < 0 || column < 0 || row % g.stride[0] != 0 || column % g.stride[1] != 0) return 0;
     const int y_row = row / g.stride[0], y_column = column / g.stride[1];
     if (y_row >= g.y_size[0] || y_column >= g.y_size[1]) return 0;
@@ -164,7 +166,8 @@ template <class Tile, class T> void launch_conv(const ConvProblem& p) {
   using W = Compute<T>;
   const int64_t filters = p.y_shape[1] / p.groups, channels = p.x_shape[1] / p.groups;
   const int64_t taps = p.w_shape[2] * p.w_shape[3];
-  const int64_t y_pixels = p.y_shape[0] * p.y_shape[2] * p.y_shape[3], x_pixels = p.x_shape[0] * p.x_shape[2] * p.x_shape[3];
+  const int64_t y_pixels = p.y_shape[0] * p.y_shape[2] * p.y_shape[3],
+                x_pixels = p.x_shape[0] * p.x_shape[2] * p.x_shape[3];
   TANDEM_ASSERT(y_pixels < (int64_t(1) << 31) && x_pixels < (int64_t(1) << 31), "conv2d of ", p.x_shape);
   Geometry g;
   for (int d = 0; d < 2; ++d) {
@@ -179,22 +182,31 @@ template <class Tile, class T> void launch_conv(const ConvProblem& p) {
 
   if (p.pass == ConvPass::forward) {
     const ForwardImage<T> a{image<const T>(p.x, p.x_shape, p.x_strides, p.groups), g, unsigned(y_pixels), x_channels};
-    const Filters<T, false> b{static_cast<const T*>(p.w), {p.w_strides[0], p.w_strides[1], p.w_strides[2], p.w_strides[3]},
-                              filters, g, unsigned(filters), true};
+    const Filters<T, false> b{static_cast<const T*>(p.w),
+                              {p.w_strides[0], p.w_strides[1], p.w_strides[2], p.w_strides[3]},
+                              filters,
+                              g,
+                              unsigned(filters),
+                              true};
     const PixelResult<T> result{image<T>(p.y, p.y_shape, p.y_strides, p.groups), g.y_pixels, g.y_width,
                                 static_cast<const T*>(p.bias), p.bias_stride};
     launch_multiply<Tile, W>(a, b, result, p.groups, y_pixels, filters, taps * channels, p.device, p.stream);
   } else if (p.pass == ConvPass::input_grad) {
     const BackwardImage<T> a{image<const T>(p.y, p.y_shape, p.y_strides, p.groups), g, unsigned(x_pixels), y_channels};
-    const Filters<T, true> b{static_cast<const T*>(p.w), {p.w_strides[0], p.w_strides[1], p.w_strides[2], p.w_strides[3]},
-                             filters, g, unsigned(channels), false};
+    const Filters<T, true> b{static_cast<const T*>(p.w),
+                             {p.w_strides[0], p.w_strides[1], p.w_strides[2], p.w_strides[3]},
+                             filters,
+                             g,
+                             unsigned(channels),
+                             false};
     const PixelResult<T> result{image<T>(p.x, p.x_shape, p.x_strides, p.groups), g.x_pixels, g.x_width, nullptr, 0};
     launch_multiply<Tile, W>(a, b, result, p.groups, x_pixels, channels, taps * filters, p.device, p.stream);
   } else {
     const GradLines<T> a{image<const T>(p.y, p.y_shape, p.y_strides, p.groups), g, unsigned(filters), !y_channels};
-    const TapLines<T> b{image<const T>(p.x, p.x_shape, p.x_strides, p.groups), g, unsigned(taps * channels), !x_channels};
-    const FilterResult<T> result{static_cast<T*>(p.w), {p.w_strides[0], p.w_strides[1], p.w_strides[2], p.w_strides[3]},
-                                 filters, g};
+    const TapLines<T> b{image<const T>(p.x, p.x_shape, p.x_strides, p.groups), g, unsigned(taps * channels),
+                        !x_channels};
+    const FilterResult<T> result{
+        static_cast<T*>(p.w), {p.w_strides[0], p.w_strides[1], p.w_strides[2], p.w_strides[3]}, filters, g};
     launch_multiply<Tile, W>(a, b, result, p.groups, filters, taps * channels, y_pixels, p.device, p.stream);
   }
 }
@@ -227,7 +239,8 @@ void own_conv(const ConvProblem& problem) {
   visit_floating(problem.type, [&]<class T>() {
     const int64_t rows = problem.pass == ConvPass::weight_grad ? problem.y_shape[1] / problem.groups : 64;
     const int64_t columns = problem.pass == ConvPass::input_grad ? problem.x_shape[1] / problem.groups
-                            : problem.pass == ConvPass::forward ? problem.y_shape[1] / problem.groups : 64;
+                            : problem.pass == ConvPass::forward  ? problem.y_shape[1] / problem.groups
+                                                                 : 64;
     if (std::is_same_v<T, float> && rows > 32 && columns > 32) return launch_conv<Tile64, T>(problem);
     launch_conv<Tile32, T>(problem);
   });

@@ -52,8 +52,9 @@ bool fits_int(const Shape& s) {
 cudnnTensorDescriptor_t tensor(cudnnDataType_t type, const Shape& shape, const Shape& strides) {
   cudnnTensorDescriptor_t result = nullptr;
   check_dnn(cudnnCreateTensorDescriptor(&result), "making a description");
-  check_dnn(cudnnSetTensor4dDescriptorEx(result, type, int(shape[0]), int(shape[1]), int(shape[2]), int(shape[3]), int(strides[0]),
-                                         int(strides[1]), int(strides[2]), int(strides[3])), "describing a tensor");
+  check_dnn(cudnnSetTensor4dDescriptorEx(result, type, int(shape[0]), int(shape[1]), int(shape[2]), int(shape[3]),
+                                         int(strides[0]), int(strides[1]), int(strides[2]), int(strides[3])),
+            "describing a tensor");
   return result;
 }
 
@@ -75,29 +76,36 @@ Plan make_plan(cudnnHandle_t handle, const ConvProblem& p, bool filters_last) {
   plan.x = tensor(type, p.x_shape, p.x_strides);
   plan.y = tensor(type, p.y_shape, p.y_strides);
   check_dnn(cudnnCreateFilterDescriptor(&plan.w), "making a description");
-  check_dnn(cudnnSetFilter4dDescriptor(plan.w, type, filters_last ? CUDNN_TENSOR_NHWC : CUDNN_TENSOR_NCHW, int(p.w_shape[0]),
-                                       int(p.w_shape[1]), int(p.w_shape[2]), int(p.w_shape[3])), "describing the filters");
+  check_dnn(cudnnSetFilter4dDescriptor(plan.w, type, filters_last ? CUDNN_TENSOR_NHWC : CUDNN_TENSOR_NCHW,
+                                       int(p.w_shape[0]), int(p.w_shape[1]), int(p.w_shape[2]), int(p.w_shape[3])),
+            "describing the filters");
   if (p.bias) plan.bias = tensor(type, {1, p.y_shape[1], 1, 1}, {p.y_shape[1], 1, 1, 1});
   check_dnn(cudnnCreateConvolutionDescriptor(&plan.conv), "making a description");
-  check_dnn(cudnnSetConvolution2dDescriptor(plan.conv, int(p.padding[0]), int(p.padding[1]), int(p.stride[0]), int(p.stride[1]),
-                                            int(p.dilation[0]), int(p.dilation[1]), CUDNN_CROSS_CORRELATION,
-                                            p.type == DType::float64 ? CUDNN_DATA_DOUBLE : CUDNN_DATA_FLOAT), "describing a convolution");
+  check_dnn(
+      cudnnSetConvolution2dDescriptor(plan.conv, int(p.padding[0]), int(p.padding[1]), int(p.stride[0]),
+                                      int(p.stride[1]), int(p.dilation[0]), int(p.dilation[1]), CUDNN_CROSS_CORRELATION,
+                                      p.type == DType::float64 ? CUDNN_DATA_DOUBLE : CUDNN_DATA_FLOAT),
+      "describing a convolution");
   check_dnn(cudnnSetConvolutionGroupCount(plan.conv, int(p.groups)), "setting groups");
   // Float32 stays float32: FMA is asked for instead of TF32.
-  check_dnn(cudnnSetConvolutionMathType(plan.conv, p.type == DType::float32 ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH), "setting the mathematics");
+  check_dnn(cudnnSetConvolutionMathType(plan.conv, p.type == DType::float32 ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH),
+            "setting the mathematics");
   int count = 0;
   cudnnStatus_t status;
   if (p.pass == ConvPass::forward) {
     std::array<cudnnConvolutionFwdAlgoPerf_t, CUDNN_CONVOLUTION_FWD_ALGO_COUNT> candidates;
-    status = cudnnGetConvolutionForwardAlgorithm_v7(handle, plan.x, plan.w, plan.conv, plan.y, int(candidates.size()), &count, candidates.data());
+    status = cudnnGetConvolutionForwardAlgorithm_v7(handle, plan.x, plan.w, plan.conv, plan.y, int(candidates.size()),
+                                                    &count, candidates.data());
     if (status == CUDNN_STATUS_SUCCESS) take(plan, candidates, count);
   } else if (p.pass == ConvPass::input_grad) {
     std::array<cudnnConvolutionBwdDataAlgoPerf_t, CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT> candidates;
-    status = cudnnGetConvolutionBackwardDataAlgorithm_v7(handle, plan.w, plan.y, plan.conv, plan.x, int(candidates.size()), &count, candidates.data());
+    status = cudnnGetConvolutionBackwardDataAlgorithm_v7(handle, plan.w, plan.y, plan.conv, plan.x,
+                                                         int(candidates.size()), &count, candidates.data());
     if (status == CUDNN_STATUS_SUCCESS) take(plan, candidates, count);
   } else {
     std::array<cudnnConvolutionBwdFilterAlgoPerf_t, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT> candidates;
-    status = cudnnGetConvolutionBackwardFilterAlgorithm_v7(handle, plan.x, plan.y, plan.conv, plan.w, int(candidates.size()), &count, candidates.data());
+    status = cudnnGetConvolutionBackwardFilterAlgorithm_v7(handle, plan.x, plan.y, plan.conv, plan.w,
+                                                           int(candidates.size()), &count, candidates.data());
     if (status == CUDNN_STATUS_SUCCESS) take(plan, candidates, count);
   }
   return plan;
@@ -113,7 +121,8 @@ cudnnHandle_t handle_of(Device device) {
 }  // namespace
 
 bool library_conv(const ConvProblem& p) {
-  const bool filters_first = is_contiguous(p.w_shape, p.w_strides), filters_last = !filters_first && p.w_strides == channels_last_strides(p.w_shape);
+  const bool filters_first = is_contiguous(p.w_shape, p.w_strides),
+             filters_last = !filters_first && p.w_strides == channels_last_strides(p.w_shape);
   if (!filters_first && !filters_last) return false;
   if (p.bias && p.bias_stride != 1) return false;
   for (const Shape* s : {&p.x_shape, &p.x_strides, &p.y_shape, &p.y_strides, &p.w_shape})
@@ -123,7 +132,8 @@ bool library_conv(const ConvProblem& p) {
     if (s->contains(0)) return false;
 
   std::vector<int64_t> key{p.device.index, int64_t(p.pass), int64_t(p.type), p.bias != nullptr, p.groups, filters_last};
-  for (const Shape* s : {&p.x_shape, &p.x_strides, &p.w_shape, &p.y_shape, &p.y_strides}) key.insert(key.end(), s->begin(), s->end());
+  for (const Shape* s : {&p.x_shape, &p.x_strides, &p.w_shape, &p.y_shape, &p.y_strides})
+    key.insert(key.end(), s->begin(), s->end());
   for (const int64_t* pair : {p.stride, p.padding, p.dilation}) key.insert(key.end(), pair, pair + 2);
 
   static std::mutex mutex;
@@ -144,17 +154,23 @@ bool library_conv(const ConvProblem& p) {
   const void* beta = wide ? static_cast<const void*>(&wide_zero) : &zero;
   switch (p.pass) {
     case ConvPass::forward:
-      check_dnn(cudnnConvolutionForward(handle, alpha, plan.x, p.x, plan.w, p.w, plan.conv, cudnnConvolutionFwdAlgo_t(plan.algorithm), room,
-                                        plan.workspace, beta, plan.y, p.y), "convolving");
+      check_dnn(
+          cudnnConvolutionForward(handle, alpha, plan.x, p.x, plan.w, p.w, plan.conv,
+                                  cudnnConvolutionFwdAlgo_t(plan.algorithm), room, plan.workspace, beta, plan.y, p.y),
+          "convolving");
       if (p.bias) check_dnn(cudnnAddTensor(handle, alpha, plan.bias, p.bias, alpha, plan.y, p.y), "adding the bias");
       break;
     case ConvPass::input_grad:
-      check_dnn(cudnnConvolutionBackwardData(handle, alpha, plan.w, p.w, plan.y, p.y, plan.conv, cudnnConvolutionBwdDataAlgo_t(plan.algorithm),
-                                             room, plan.workspace, beta, plan.x, p.x), "differentiating a convolution");
+      check_dnn(cudnnConvolutionBackwardData(handle, alpha, plan.w, p.w, plan.y, p.y, plan.conv,
+                                             cudnnConvolutionBwdDataAlgo_t(plan.algorithm), room, plan.workspace, beta,
+                                             plan.x, p.x),
+                "differentiating a convolution");
       break;
     case ConvPass::weight_grad:
-      check_dnn(cudnnConvolutionBackwardFilter(handle, alpha, plan.x, p.x, plan.y, p.y, plan.conv, cudnnConvolutionBwdFilterAlgo_t(plan.algorithm),
-                                               room, plan.workspace, beta, plan.w, p.w), "differentiating a convolution");
+      check_dnn(cudnnConvolutionBackwardFilter(handle, alpha, plan.x, p.x, plan.y, p.y, plan.conv,
+                                               cudnnConvolutionBwdFilterAlgo_t(plan.algorithm), room, plan.workspace,
+                                               beta, plan.w, p.w),
+                "differentiating a convolution");
       break;
   }
   return true;

@@ -7,8 +7,7 @@ namespace tandem {
 namespace gpu {
 namespace {
 
-template <class T>
-__global__ void __launch_bounds__(threads_per_block) fill(T* out, T value, Layout<1> layout) {
+template <class T> __global__ void __launch_bounds__(threads_per_block) fill(T* out, T value, Layout<1> layout) {
   const unsigned step = gridDim.x * blockDim.x;
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
     int64_t offset[1];
@@ -52,12 +51,14 @@ __global__ void __launch_bounds__(256)
     batch.offsets(which, offset);
     for (unsigned i = first; i < 32; i += 8) {
       const unsigned row = tile_row * 32 + lane, column = tile_column * 32 + i;
-      if (row < shape.rows && column < shape.columns) tile[i][lane] = from[offset[1] + row + column * shape.from_column_stride];
+      if (row < shape.rows && column < shape.columns)
+        tile[i][lane] = from[offset[1] + row + column * shape.from_column_stride];
     }
     __syncthreads();
     for (unsigned i = first; i < 32; i += 8) {
       const unsigned row = tile_row * 32 + i, column = tile_column * 32 + lane;
-      if (row < shape.rows && column < shape.columns) to[offset[0] + row * shape.to_row_stride + column] = tile[lane][i];
+      if (row < shape.rows && column < shape.columns)
+        to[offset[0] + row * shape.to_row_stride + column] = tile[lane][i];
     }
     __syncthreads();
   }
@@ -76,10 +77,15 @@ template <class W> void launch_transpose(W* to, const W* from, const Iteration& 
   }
   const unsigned across = unsigned(ceil_divide(whole.extent[column], int64_t(32)));
   const unsigned tiles = across * unsigned(ceil_divide(whole.extent[row], int64_t(32)));
-  const TransposeShape shape{unsigned(whole.extent[row]),  unsigned(whole.extent[column]), whole.stride[0][row],
-                             whole.stride[1][column], Divider(across), Divider(tiles)};
+  const TransposeShape shape{unsigned(whole.extent[row]),
+                             unsigned(whole.extent[column]),
+                             whole.stride[0][row],
+                             whole.stride[1][column],
+                             Divider(across),
+                             Divider(tiles)};
   const unsigned count = tiles * unsigned(batch.numel());
-  TANDEM_LAUNCH((transpose<W>), blocks_for(int64_t(count) * 256), 256, 0, stream, to, from, shape, Layout<2>(batch), count);
+  TANDEM_LAUNCH((transpose<W>), blocks_for(int64_t(count) * 256), 256, 0, stream, to, from, shape, Layout<2>(batch),
+                count);
 }
 
 template <class W> void copy_words(W* to, const W* from, const Iteration& whole, cudaStream_t stream) {
@@ -96,14 +102,15 @@ template <class W> void copy_words(W* to, const W* from, const Iteration& whole,
         return launch_transpose(to + offset[0], from + offset[1], piece, d, stream);
       }
     }
-    TANDEM_LAUNCH((cast<W, W>), blocks_for(piece.numel()), threads_per_block, 0, stream, to + offset[0], from + offset[1],
-                  Layout<2>(piece));
+    TANDEM_LAUNCH((cast<W, W>), blocks_for(piece.numel()), threads_per_block, 0, stream, to + offset[0],
+                  from + offset[1], Layout<2>(piece));
   });
 }
 
 template <class T> void fill_strided(T* to, T value, const Shape& shape, const Shape& strides, cudaStream_t stream) {
   in_pieces(Iteration(shape, {{&shape, &strides}}), [&](const Iteration& piece, const int64_t* offset) {
-    TANDEM_LAUNCH((fill<T>), blocks_for(piece.numel()), threads_per_block, 0, stream, to + offset[0], value, Layout<1>(piece));
+    TANDEM_LAUNCH((fill<T>), blocks_for(piece.numel()), threads_per_block, 0, stream, to + offset[0], value,
+                  Layout<1>(piece));
   });
 }
 

@@ -31,7 +31,8 @@ DeviceState& state_of(int index) {
     check(cudaSetDevice(index), "cudaSetDevice");
     auto* made = new DeviceState;
     check(cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking), "making a stream");
-    check(cudaDeviceGetAttribute(&made->multiprocessors, cudaDevAttrMultiProcessorCount, index), "reading device properties");
+    check(cudaDeviceGetAttribute(&made->multiprocessors, cudaDevAttrMultiProcessorCount, index),
+          "reading device properties");
     state = made;
   }
   if (index < 16) cached[index] = state;
@@ -54,9 +55,10 @@ int device_count() {
     const cudaError_t error = cudaGetDeviceCount(&devices);
     if (error == cudaSuccess && devices > 0) return devices;
     (void)cudaGetLastError();
-    no_device_reason = error == cudaErrorInsufficientDriver ? "the NVIDIA driver is missing, or older than this build's CUDA"
-                       : error == cudaErrorNoDevice || error == cudaSuccess ? "the driver finds no GPU"
-                                                                            : std::string("CUDA says: ") + cudaGetErrorString(error);
+    no_device_reason =
+        error == cudaErrorInsufficientDriver ? "the NVIDIA driver is missing, or older than this build's CUDA"
+        : error == cudaErrorNoDevice || error == cudaSuccess ? "the driver finds no GPU"
+                                                             : std::string("CUDA says: ") + cudaGetErrorString(error);
     backend(DeviceKind::cuda).unavailable = no_device_reason.c_str();
     return 0;
   }();
@@ -104,7 +106,8 @@ void* stream(Device device) { return stream_of(device); }
 }  // namespace
 
 void raise(cudaError_t error, const char* what) {
-  throw KernelError(detail::str("CUDA: ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")"), Where::current());
+  throw KernelError(detail::str("CUDA: ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")"),
+                    Where::current());
 }
 
 cudaStream_t stream_of(Device device) {

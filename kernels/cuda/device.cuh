@@ -42,9 +42,7 @@ template <class To, class From> __device__ __forceinline__ To convert(From x) {
 // --- memory ------------------------------------------------------------------------------------------------
 
 // N neighbours that are read and written by one instruction; sizeof is at most 16.
-template <class T, int N> struct alignas(sizeof(T) * N) Pack {
-  T at[N];
-};
+template <class T, int N> struct alignas(sizeof(T) * N) Pack { T at[N]; };
 template <class T> inline constexpr int pack_size = 16 / int(sizeof(T));
 
 template <int N, class T> __device__ __forceinline__ Pack<T, N> load_pack(const T* address) {
@@ -95,8 +93,7 @@ template <int width = 32, class T, class F> __device__ __forceinline__ T reduce_
 
 // Over all threads of a one-dimensional block whose size is a multiple of 32; `scratch` is shared, one element
 // per warp. All threads must call it, and all get the result.
-template <class T, class F>
-__device__ __forceinline__ T reduce_block(T value, F f, T identity, T* scratch) {
+template <class T, class F> __device__ __forceinline__ T reduce_block(T value, F f, T identity, T* scratch) {
   value = reduce_lanes(value, f);
   const unsigned lane = threadIdx.x % 32, warps = blockDim.x / 32;
   if (warps == 1) return value;
@@ -116,9 +113,7 @@ constexpr int threads_per_block = 256;
 unsigned blocks_for(std::int64_t items, int threads = threads_per_block);
 std::int64_t multiprocessors();
 
-__device__ __forceinline__ std::int64_t global_thread() {
-  return std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-}
+__device__ __forceinline__ std::int64_t global_thread() { return std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ std::int64_t global_threads() { return std::int64_t(gridDim.x) * blockDim.x; }
 
 // Division by a number that is only known at run time, as multiplication and shift: exact for all 32-bit

@@ -144,11 +144,14 @@ __global__ void __launch_bounds__(Tile::threads)
   result.select(which);
   if (partial) partial += size_t(blockIdx.z) * m * n;
   const unsigned begin = part * split.chunk, end = k - begin < split.chunk ? k : begin + split.chunk;
-  multiply_tile<Tile, Acc>(a, b, [&](unsigned row, unsigned column, Acc value) {
-    if (row >= m || column >= n) return;
-    if (partial) partial[size_t(row) * n + column] = value;
-    else result.store(row, column, value);
-  }, blockIdx.x * Tile::height, blockIdx.y * Tile::width, begin, end);
+  multiply_tile<Tile, Acc>(
+      a, b,
+      [&](unsigned row, unsigned column, Acc value) {
+        if (row >= m || column >= n) return;
+        if (partial) partial[size_t(row) * n + column] = value;
+        else result.store(row, column, value);
+      },
+      blockIdx.x * Tile::height, blockIdx.y * Tile::width, begin, end);
 }
 
 template <class Acc, class Result>
@@ -166,19 +169,20 @@ __global__ void __launch_bounds__(threads_per_block)
 }
 
 template <class Tile, class Acc, class A, class B, class Result>
-void launch_multiply(const A& a, const B& b, const Result& result, int64_t batch, int64_t m, int64_t n, int64_t k, Device device,
-                     cudaStream_t stream) {
+void launch_multiply(const A& a, const B& b, const Result& result, int64_t batch, int64_t m, int64_t n, int64_t k,
+                     Device device, cudaStream_t stream) {
   const int64_t down = ceil_divide(m, int64_t(Tile::height)), across = ceil_divide(n, int64_t(Tile::width));
   const SplitK split = split_k(down * across * batch, k, Tile::depth);
   const int64_t depth = batch * split.splits;
-  TANDEM_ASSERT(across <= 65535 && depth <= 65535 && k < (int64_t(1) << 31), "product of ", m, " x ", k, " x ", n, ", batch ", batch);
+  TANDEM_ASSERT(across <= 65535 && depth <= 65535 && k < (int64_t(1) << 31), "product of ", m, " x ", k, " x ", n,
+                ", batch ", batch);
   const Workspace workspace(split.splits > 1 ? size_t(depth * m * n) * sizeof(Acc) : 0, device);
   Acc* partial = workspace.template as<Acc>();
-  TANDEM_LAUNCH((multiply<Tile, Acc, A, B, Result>), dim3(unsigned(down), unsigned(across), unsigned(depth)), Tile::threads, 0,
-                stream, a, b, result, partial, unsigned(m), unsigned(n), unsigned(k), split);
+  TANDEM_LAUNCH((multiply<Tile, Acc, A, B, Result>), dim3(unsigned(down), unsigned(across), unsigned(depth)),
+                Tile::threads, 0, stream, a, b, result, partial, unsigned(m), unsigned(n), unsigned(k), split);
   if (partial) {
-    TANDEM_LAUNCH((add_parts<Acc, Result>), blocks_for(batch * m * n), threads_per_block, 0, stream, result, partial, unsigned(n),
-                  m * n, split.splits, batch * m * n);
+    TANDEM_LAUNCH((add_parts<Acc, Result>), blocks_for(batch * m * n), threads_per_block, 0, stream, result, partial,
+                  unsigned(n), m * n, split.splits, batch * m * n);
   }
 }
 

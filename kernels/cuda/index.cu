@@ -19,7 +19,8 @@ __global__ void __launch_bounds__(threads_per_block)
 
 // Wide rows: a warp copies one, 16 bytes a lane.
 __global__ void __launch_bounds__(threads_per_block)
-    embedding_packs(uint4* out, const uint4* weight, const int64_t* ids, int64_t positions, int64_t rows, int64_t width) {
+    embedding_packs(uint4* out, const uint4* weight, const int64_t* ids, int64_t positions, int64_t rows,
+                    int64_t width) {
   const int64_t warps = global_threads() / 32;
   for (int64_t position = global_thread() / 32; position < positions; position += warps) {
     const int64_t id = ids[position];
@@ -36,7 +37,8 @@ constexpr unsigned grad_tile = 512, grad_shared = 40 * 1024;
 
 template <class T>
 __global__ void __launch_bounds__(grad_threads)
-    embedding_grad(T* out, const T* grad, const int64_t* ids, int64_t positions, int64_t rows, int64_t width, unsigned own) {
+    embedding_grad(T* out, const T* grad, const int64_t* ids, int64_t positions, int64_t rows, int64_t width,
+                   unsigned own) {
   using Wide = Compute<T>;
   TANDEM_DYNAMIC_SHARED(Wide, sums);
   TANDEM_SHARED(unsigned, votes, [grad_threads / 32]);
@@ -59,7 +61,8 @@ __global__ void __launch_bounds__(grad_threads)
       total += unsigned(__popc(votes[w]));
     }
     // Where in these 256, and in which of the block's rows.
-    if (mine) matches[before + unsigned(__popc(vote & ((1u << lane) - 1)))] = int(threadIdx.x << 16 | unsigned(id - first_row));
+    if (mine)
+      matches[before + unsigned(__popc(vote & ((1u << lane) - 1)))] = int(threadIdx.x << 16 | unsigned(id - first_row));
     __syncthreads();
     for (unsigned m = 0; m < total; ++m) {
       const int64_t from = (base + (matches[m] >> 16)) * width + first_column;
@@ -111,8 +114,8 @@ void embedding_kernel(KernelContext& op) {
   if (positions * width == 0) return;
   const int64_t row_bytes = width * size_of(weight.dtype);
   if (row_bytes % 16 == 0 && row_bytes >= 128 && is_aligned(weight.data) && is_aligned(op.out().data)) {
-    TANDEM_LAUNCH(embedding_packs, blocks_for(positions * 32), threads_per_block, 0, stream_of(op), data<uint4>(op.out()),
-                  data<uint4>(weight), data<int64_t>(ids), positions, rows, row_bytes / 16);
+    TANDEM_LAUNCH(embedding_packs, blocks_for(positions * 32), threads_per_block, 0, stream_of(op),
+                  data<uint4>(op.out()), data<uint4>(weight), data<int64_t>(ids), positions, rows, row_bytes / 16);
     return;
   }
   visit_size(weight.dtype, [&]<class W>() {
@@ -144,8 +147,9 @@ void gather_kernel(KernelContext& op) {
   const Iteration iteration(index.shape, {{&index.shape, &index.strides}, {&index.shape, &strides}});
   visit_size(x.dtype, [&]<class W>() {
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
-      TANDEM_LAUNCH((gather<W>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op), data<W>(op.out()) + offset[0],
-                    data<W>(x) + offset[1], data<int64_t>(index) + offset[0], Layout<2>(piece), stride, extent);
+      TANDEM_LAUNCH((gather<W>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op),
+                    data<W>(op.out()) + offset[0], data<W>(x) + offset[1], data<int64_t>(index) + offset[0],
+                    Layout<2>(piece), stride, extent);
     });
   });
 }
@@ -167,8 +171,8 @@ void scatter_add_kernel(KernelContext& op) {
   visit_any(out.dtype, [&]<class T>() {
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
       TANDEM_LAUNCH((scatter_add<T>), blocks_for(piece.numel()), threads_per_block, 0, stream, data<T>(out) + offset[1],
-                    data<T>(x) + offset[0], data<int64_t>(index) + offset[0], Layout<2>(piece), length, in_stride, out_stride,
-                    extent);
+                    data<T>(x) + offset[0], data<int64_t>(index) + offset[0], Layout<2>(piece), length, in_stride,
+                    out_stride, extent);
     });
   });
 }

@@ -9,24 +9,24 @@
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
 // TANDEM_LAUNCH((kernel<float, 4>), grid, block, shared_bytes, stream, arguments...)
-#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                  \
-  do {                                                                                 \
-    auto* const tandem_kernel = kernel;                                                \
-    tandem_kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__);         \
-    ::tandem::gpu::check(cudaGetLastError(), "launch of " #kernel);                   \
+#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)          \
+  do {                                                                         \
+    auto* const tandem_kernel = kernel;                                        \
+    tandem_kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__); \
+    ::tandem::gpu::check(cudaGetLastError(), "launch of " #kernel);            \
   } while (false)
 
 // TANDEM_SHARED(float, tile, [32][33])
 #define TANDEM_SHARED(type, name, ...) __shared__ __align__(16) type name __VA_ARGS__
 
-#define TANDEM_DYNAMIC_SHARED(type, name)                                    \
-  extern __shared__ __align__(16) unsigned char tandem_dynamic_shared[];     \
+#define TANDEM_DYNAMIC_SHARED(type, name)                                \
+  extern __shared__ __align__(16) unsigned char tandem_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(tandem_dynamic_shared)
 
 #else  // the emulator has its own shared memory
 
-#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                \
-  ::tandem::gpu::check(                                                                                             \
+#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                  \
+  ::tandem::gpu::check(                                                                                                \
       ::tandem_emulator::launch_kernel((kernel), (grid), (block), (shared_bytes), (stream)__VA_OPT__(, ) __VA_ARGS__), \
       "launch of " #kernel)
 

@@ -1,10 +1,10 @@
 // cross_entropy with integer labels. Forward reads each row of logits once and keeps its log-sum-exp, so that
 // backward is one read and one write: (exp(x - lse) - [column = label]) g / batch. A label outside the classes
 // gives NaN: a kernel can't raise an error.
+#include "core/scalar/math.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/rows.cuh"
-#include "core/scalar/math.h"
 
 namespace tandem {
 namespace gpu {
@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(S::threads)
   RowTile<S> x;
   x.load(in + int64_t(row) * columns, columns, live, nothing);
   const Wide highest = reduce_row<S::lanes>(x.maximum(), Maximum(), nothing, scratch);
-  const Wide total = reduce_row<S::lanes>(x.sum([&](int i) { return td_exp(x.at[i] - highest); }), Add(), Wide(0), scratch);
+  const Wide total =
+      reduce_row<S::lanes>(x.sum([&](int i) { return td_exp(x.at[i] - highest); }), Add(), Wide(0), scratch);
   if (live && threadIdx.x % S::lanes == 0) {
     const Wide log_sum = td_log(total) + highest;
     log_sums[row] = log_sum;
@@ -37,8 +38,8 @@ __global__ void __launch_bounds__(S::threads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(256)
-    cross_entropy_long_rows(Compute<T>* losses, Compute<T>* log_sums, const T* in, const int64_t* labels, int64_t columns) {
+__global__ void __launch_bounds__(256) cross_entropy_long_rows(Compute<T>* losses, Compute<T>* log_sums, const T* in,
+                                                               const int64_t* labels, int64_t columns) {
   using Wide = Compute<T>;
   TANDEM_SHARED(Wide, scratch, [8]);
   const T* x = in + blockIdx.x * columns;
@@ -55,8 +56,7 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(256) mean_of(T* out, const Compute<T>* values, int64_t count) {
+template <class T> __global__ void __launch_bounds__(256) mean_of(T* out, const Compute<T>* values, int64_t count) {
   using Wide = Compute<T>;
   TANDEM_SHARED(Wide, scratch, [8]);
   Wide total = 0;
@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(256) mean_of(T* out, const Compute<T>* values,
 
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    cross_entropy_grad(T* out, Operand<T> grad, const T* in, const int64_t* labels, const Compute<T>* log_sums, int64_t count,
-                       int64_t rows, int64_t columns) {
+    cross_entropy_grad(T* out, Operand<T> grad, const T* in, const int64_t* labels, const Compute<T>* log_sums,
+                       int64_t count, int64_t rows, int64_t columns) {
   using Wide = Compute<T>;
   const Wide scale = widen(grad.at(0)) / Wide(rows);
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
@@ -89,11 +89,12 @@ void cross_entropy_kernel(KernelContext& op) {
     Wide* losses = workspace.template as<Wide>();
     if (rows > 0) {
       const bool fits = visit_row_shape<T>(columns, is_aligned(x), [&]<class S>() {
-        TANDEM_LAUNCH((cross_entropy_rows<S>), row_blocks<S>(rows), S::threads, 0, stream_of(op), losses, log_sums, x, labels,
-                      unsigned(rows), unsigned(columns));
+        TANDEM_LAUNCH((cross_entropy_rows<S>), row_blocks<S>(rows), S::threads, 0, stream_of(op), losses, log_sums, x,
+                      labels, unsigned(rows), unsigned(columns));
       });
       if (!fits) {
-        TANDEM_LAUNCH((cross_entropy_long_rows<T>), unsigned(rows), 256, 0, stream_of(op), losses, log_sums, x, labels, columns);
+        TANDEM_LAUNCH((cross_entropy_long_rows<T>), unsigned(rows), 256, 0, stream_of(op), losses, log_sums, x, labels,
+                      columns);
       }
     }
     TANDEM_LAUNCH((mean_of<T>), 1, 256, 0, stream_of(op), data<T>(op.out()), losses, rows);
@@ -105,8 +106,8 @@ void cross_entropy_grad_kernel(KernelContext& op) {
     const int64_t rows = op.in(1).shape[0], columns = op.in(1).shape[1], count = rows * columns;
     if (count == 0) return;
     TANDEM_LAUNCH((cross_entropy_grad<T>), blocks_for(count), threads_per_block, 0, stream_of(op), data<T>(op.out()),
-                  operand<T>(op.in(0)), data<T>(op.in(1)), data<int64_t>(op.in(2)), data<Compute<T>>(op.in(3)), count, rows,
-                  columns);
+                  operand<T>(op.in(0)), data<T>(op.in(1)), data<int64_t>(op.in(2)), data<Compute<T>>(op.in(3)), count,
+                  rows, columns);
   });
 }
 

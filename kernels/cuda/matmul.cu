@@ -64,7 +64,9 @@ Layout<1> batch_of(const MatmulProblem& p, int operand) {
   return Layout<1>(one);
 }
 
-template <class T> struct AccumulatorOf { using type = std::conditional_t<std::is_integral_v<T>, int64_t, Compute<T>>; };
+template <class T> struct AccumulatorOf {
+  using type = std::conditional_t<std::is_integral_v<T>, int64_t, Compute<T>>;
+};
 
 template <class T, class Acc> MatrixResult<T, Acc> result_of(const MatmulProblem& p) {
   return {{static_cast<T*>(p.c), static_cast<const T*>(p.bias), p.c_row}, batch_of(p, 0)};
@@ -72,8 +74,10 @@ template <class T, class Acc> MatrixResult<T, Acc> result_of(const MatmulProblem
 
 template <class Tile, class T> void launch_tiles(const MatmulProblem& p) {
   using Acc = typename AccumulatorOf<T>::type;
-  const MatrixOperand<T, Acc> a{static_cast<const T*>(p.a.data), p.a.row, p.a.column, unsigned(p.m), p.a.column == 1, batch_of(p, 1)};
-  const MatrixOperand<T, Acc> b{static_cast<const T*>(p.b.data), p.b.column, p.b.row, unsigned(p.n), p.b.row == 1, batch_of(p, 2)};
+  const MatrixOperand<T, Acc> a{
+      static_cast<const T*>(p.a.data), p.a.row, p.a.column, unsigned(p.m), p.a.column == 1, batch_of(p, 1)};
+  const MatrixOperand<T, Acc> b{
+      static_cast<const T*>(p.b.data), p.b.column, p.b.row, unsigned(p.n), p.b.row == 1, batch_of(p, 2)};
   launch_multiply<Tile, Acc>(a, b, result_of<T, Acc>(p), p.batch.numel(), p.m, p.n, p.k, p.device, p.stream);
 }
 
@@ -90,8 +94,8 @@ static_assert(core_depth * pitch_across <= slice_size);
 template <class T, bool along_k> struct CoreSlice {
   static constexpr int pitch = along_k ? pitch_along_k : pitch_across;
 
-  static __device__ __forceinline__ void fetch(T* slice, const T* data, int64_t stride, int64_t first_line, int64_t lines,
-                                               int64_t first_k, int64_t k) {
+  static __device__ __forceinline__ void fetch(T* slice, const T* data, int64_t stride, int64_t first_line,
+                                               int64_t lines, int64_t first_k, int64_t k) {
     constexpr int per_row = (along_k ? core_depth : core_tile) / 8, chunks = core_tile * core_depth / 8;
 #pragma unroll
     for (int i = 0; i < chunks / core_threads; ++i) {
@@ -150,17 +154,20 @@ __global__ void __launch_bounds__(core_threads)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {  // matrices in the order (rows, k): (low, low) (high, low) (low, high) (high, high)
         const int line = warp_row + i * 16 + matrix % 2 * 8, k_low = at + matrix / 2 * 8;
-        load_matrices<!a_along_k>(left[i], SliceA::row(slice_a, line + (a_along_k ? matrix_row : 0), k_low + (a_along_k ? 0 : matrix_row)));
+        load_matrices<!a_along_k>(
+            left[i], SliceA::row(slice_a, line + (a_along_k ? matrix_row : 0), k_low + (a_along_k ? 0 : matrix_row)));
       }
 #pragma unroll
       for (int j = 0; j < 2; ++j) {  // (columns, k): (low, low) (low, high) (high, low) (high, high)
         const int line = warp_column + j * 16 + matrix / 2 * 8, k_low = at + matrix % 2 * 8;
-        load_matrices<!b_along_k>(right[j], SliceB::row(slice_b, line + (b_along_k ? matrix_row : 0), k_low + (b_along_k ? 0 : matrix_row)));
+        load_matrices<!b_along_k>(
+            right[j], SliceB::row(slice_b, line + (b_along_k ? matrix_row : 0), k_low + (b_along_k ? 0 : matrix_row)));
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) multiply_16x8x16<T>(sum[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < 4; ++j)
+          multiply_16x8x16<T>(sum[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
       }
     }
   }
@@ -204,9 +211,10 @@ template <class T, bool a_along_k, bool b_along_k> void launch_tensor_cores(cons
                   unsigned(p.batch.numel()));
   bool pairs = p.n % 2 == 0 && p.c_row % 2 == 0 && is_aligned(p.c, 4);  // results can be written two at a time
   for (int d = 0; d < p.batch.rank; ++d) pairs = pairs && p.batch.stride[0][d] % 2 == 0;
-  TANDEM_LAUNCH(kernel, grid, core_threads, bytes, p.stream, static_cast<const T*>(p.a.data), a_along_k ? p.a.row : p.a.column,
-                static_cast<const T*>(p.b.data), b_along_k ? p.b.column : p.b.row, static_cast<T*>(p.c),
-                static_cast<const T*>(p.bias), p.c_row, Layout<3>(p.batch), unsigned(p.m), unsigned(p.n), p.k, pairs);
+  TANDEM_LAUNCH(kernel, grid, core_threads, bytes, p.stream, static_cast<const T*>(p.a.data),
+                a_along_k ? p.a.row : p.a.column, static_cast<const T*>(p.b.data), b_along_k ? p.b.column : p.b.row,
+                static_cast<T*>(p.c), static_cast<const T*>(p.bias), p.c_row, Layout<3>(p.batch), unsigned(p.m),
+                unsigned(p.n), p.k, pairs);
 }
 
 template <class T> void dispatch_tensor_cores(const MatmulProblem& p) {
@@ -244,7 +252,8 @@ template <class T> void choose(const MatmulProblem& p, MatmulKernel kernel) {
 void run(MatmulProblem& p, KernelContext& op) {
   if (p.m * p.n * p.batch.numel() == 0) return;
   // A batch that shares b is one taller matrix.
-  if (p.batch.rank == 1 && p.batch.stride[2][0] == 0 && p.batch.stride[1][0] == p.m * p.a.row && p.batch.stride[0][0] == p.m * p.c_row) {
+  if (p.batch.rank == 1 && p.batch.stride[2][0] == 0 && p.batch.stride[1][0] == p.m * p.a.row &&
+      p.batch.stride[0][0] == p.m * p.c_row) {
     p.m *= p.batch.extent[0];
     p.batch.rank = 0;
   }
@@ -269,8 +278,8 @@ void matmul_kernel(KernelContext& op) {
     result.resize(s.size() - 2);
     return result;
   };
-  const Shape shape = outer(c.shape), c_strides = outer(c.strides), a_shape = outer(a.shape), a_strides = outer(a.strides),
-              b_shape = outer(b.shape), b_strides = outer(b.strides);
+  const Shape shape = outer(c.shape), c_strides = outer(c.strides), a_shape = outer(a.shape),
+              a_strides = outer(a.strides), b_shape = outer(b.shape), b_strides = outer(b.strides);
   p.batch = Iteration(shape, {{&shape, &c_strides}, {&a_shape, &a_strides}, {&b_shape, &b_strides}});
   run(p, op);
 }

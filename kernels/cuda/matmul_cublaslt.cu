@@ -71,12 +71,16 @@ cudaDataType_t data_type(DType type) {
   }
 }
 
-cublasLtMatrixLayout_t layout(cudaDataType_t type, int64_t rows, int64_t columns, int64_t leading, int64_t batch, int64_t stride) {
+cublasLtMatrixLayout_t layout(cudaDataType_t type, int64_t rows, int64_t columns, int64_t leading, int64_t batch,
+                              int64_t stride) {
   cublasLtMatrixLayout_t result = nullptr;
   check_blas(cublasLtMatrixLayoutCreate(&result, type, uint64_t(rows), uint64_t(columns), leading), "making a layout");
   const int count = int(batch);
-  check_blas(cublasLtMatrixLayoutSetAttribute(result, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count), "setting a batch");
-  check_blas(cublasLtMatrixLayoutSetAttribute(result, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride), "setting a batch");
+  check_blas(cublasLtMatrixLayoutSetAttribute(result, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count),
+             "setting a batch");
+  check_blas(
+      cublasLtMatrixLayoutSetAttribute(result, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride),
+      "setting a batch");
   return result;
 }
 
@@ -85,15 +89,23 @@ Plan make_plan(const Key& key, const MatmulProblem& p) {
   const cudaDataType_t type = data_type(p.type);
   const bool wide = p.type == DType::float64;
   // Float32 stays float32: TF32 keeps ten bits.
-  check_blas(cublasLtMatmulDescCreate(&plan.operation, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, wide ? CUDA_R_64F : CUDA_R_32F),
+  check_blas(cublasLtMatmulDescCreate(&plan.operation, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+                                      wide ? CUDA_R_64F : CUDA_R_32F),
              "making a description");
-  const cublasOperation_t left = key.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N, right = key.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &left, sizeof left), "setting a transpose");
-  check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &right, sizeof right), "setting a transpose");
+  const cublasOperation_t left = key.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                          right = key.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+  check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &left, sizeof left),
+             "setting a transpose");
+  check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &right, sizeof right),
+             "setting a transpose");
   if (key.bias) {
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-    check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue), "setting the epilogue");
-    check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias), "setting the bias");
+    check_blas(
+        cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue),
+        "setting the epilogue");
+    check_blas(
+        cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias),
+        "setting the bias");
   }
   plan.left = key.b.transposed ? layout(type, p.k, p.n, key.b.leading, key.batch, key.stride_b)
                                : layout(type, p.n, p.k, key.b.leading, key.batch, key.stride_b);
@@ -103,7 +115,8 @@ Plan make_plan(const Key& key, const MatmulProblem& p) {
   cublasLtMatmulPreference_t preference = nullptr;
   check_blas(cublasLtMatmulPreferenceCreate(&preference), "making a preference");
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
-    check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "setting a preference");
+    check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+               "setting a preference");
   };
   set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t(most_workspace));
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, uint32_t(key.align_b));
@@ -113,8 +126,9 @@ Plan make_plan(const Key& key, const MatmulProblem& p) {
   // Sums that atomics add up in any order would differ from run to run.
   set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
   int found = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_of(p.device), plan.operation, plan.left, plan.right, plan.result,
-                                                               plan.result, preference, 1, &plan.best, &found);
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle_of(p.device), plan.operation, plan.left, plan.right, plan.result,
+                                     plan.result, preference, 1, &plan.best, &found);
   (void)cublasLtMatmulPreferenceDestroy(preference);
   plan.found = status == CUBLAS_STATUS_SUCCESS && found > 0;
   return plan;
@@ -129,7 +143,8 @@ bool library_matmul(const MatmulProblem& p) {
   key.device = p.device.index, key.type = int(p.type);
   key.m = p.m, key.n = p.n, key.k = p.k, key.c_row = p.c_row;
   key.batch = p.batch.numel();
-  if (key.batch > 1) key.stride_c = p.batch.stride[0][0], key.stride_a = p.batch.stride[1][0], key.stride_b = p.batch.stride[2][0];
+  if (key.batch > 1)
+    key.stride_c = p.batch.stride[0][0], key.stride_a = p.batch.stride[1][0], key.stride_b = p.batch.stride[2][0];
   if (!operand_of(p.a, p.m, p.k, key.a) || !operand_of(p.b, p.k, p.n, key.b)) return false;
   key.bias = p.bias != nullptr;
   key.align_a = alignment_of(p.a.data), key.align_b = alignment_of(p.b.data), key.align_c = alignment_of(p.c);
@@ -142,14 +157,17 @@ bool library_matmul(const MatmulProblem& p) {
   Plan& plan = entry->second;
   if (!plan.found) return false;
   if (key.bias) {
-    check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias), "setting the bias");
+    check_blas(
+        cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias),
+        "setting the bias");
   }
   const Workspace workspace(plan.best.workspaceSize, p.device);
   const float one = 1, zero = 0;
   const double wide_one = 1, wide_zero = 0;
   const bool wide = p.type == DType::float64;
-  check_blas(cublasLtMatmul(handle_of(p.device), plan.operation, wide ? static_cast<const void*>(&wide_one) : &one, p.b.data, plan.left,
-                            p.a.data, plan.right, wide ? static_cast<const void*>(&wide_zero) : &zero, p.c, plan.result, p.c, plan.result,
+  check_blas(cublasLtMatmul(handle_of(p.device), plan.operation, wide ? static_cast<const void*>(&wide_one) : &one,
+                            p.b.data, plan.left, p.a.data, plan.right,
+                            wide ? static_cast<const void*>(&wide_zero) : &zero, p.c, plan.result, p.c, plan.result,
                             &plan.best.algo, workspace.as<void>(), plan.best.workspaceSize, p.stream),
              "multiplying");
   return true;

@@ -52,7 +52,9 @@ std::string compile_source(const std::string& source, std::span<const std::strin
       (void)nvrtcGetProgramLog(program, log.data());
     }
     (void)nvrtcDestroyProgram(&program);
-    throw CompileError(detail::str("NVRTC refused generated CUDA source: ", nvrtcGetErrorString(result), "\n", log.c_str()), Where::current());
+    throw CompileError(
+        detail::str("NVRTC refused generated CUDA source: ", nvrtcGetErrorString(result), "\n", log.c_str()),
+        Where::current());
   }
   size_t size = 0;
   check_nvrtc(nvrtcGetCUBINSize(program, &size), "size of the binary");
@@ -68,7 +70,8 @@ struct Module::State {
 
 Module::Module(const std::string& binary, Device device) : state_(new State) {
   (void)stream_of(device);  // makes the device current
-  check(cudaLibraryLoadData(&state_->library, binary.data(), nullptr, nullptr, 0, nullptr, nullptr, 0), "loading compiled kernels");
+  check(cudaLibraryLoadData(&state_->library, binary.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
+        "loading compiled kernels");
 }
 Module::~Module() { (void)cudaLibraryUnload(state_->library); }
 
@@ -81,10 +84,12 @@ void* Module::kernel(const std::string& name) const {
 void launch(void* kernel, Extent grid, Extent block, size_t shared_bytes, void** arguments, Device device) {
   const cudaStream_t stream = stream_of(device);
   if (shared_bytes > 48 * 1024) {
-    check(cudaKernelSetAttributeForDevice(static_cast<cudaKernel_t>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          int(shared_bytes), device.index), "shared memory of a generated kernel");
+    check(cudaKernelSetAttributeForDevice(static_cast<cudaKernel_t>(kernel),
+                                          cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes), device.index),
+          "shared memory of a generated kernel");
   }
-  check(cudaLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(block.x, block.y, block.z), arguments, shared_bytes, stream),
+  check(cudaLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(block.x, block.y, block.z), arguments, shared_bytes,
+                         stream),
         "launch of a generated kernel");
 }
 

@@ -1,10 +1,10 @@
 // layer_norm and its gradient. Forward keeps the row in registers for mean, variance (two passes over the
 // registers: no cancellation) and the result. Backward does dx by rows the same way; dw and db are column
 // sums, in two stages without atomics, so that they are the same bits at every run.
+#include "core/scalar/math.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/rows.cuh"
-#include "core/scalar/math.h"
 
 namespace tandem {
 namespace gpu {
@@ -12,20 +12,22 @@ namespace {
 
 template <class S>
 __global__ void __launch_bounds__(S::threads)
-    layer_norm_rows(typename S::Element* out, typename S::Wide* means, typename S::Wide* rstds, const typename S::Element* in,
-                    const typename S::Element* weight, const typename S::Element* bias, double epsilon, unsigned rows,
-                    unsigned columns) {
+    layer_norm_rows(typename S::Element* out, typename S::Wide* means, typename S::Wide* rstds,
+                    const typename S::Element* in, const typename S::Element* weight, const typename S::Element* bias,
+                    double epsilon, unsigned rows, unsigned columns) {
   using Wide = typename S::Wide;
   TANDEM_SHARED(Wide, scratch, [S::threads / 32]);
   const unsigned row = this_row<S>();
   const bool live = row < rows;
   RowTile<S> x;
   x.load(in + int64_t(row) * columns, columns, live, Wide(0));
-  const Wide mean = reduce_row<S::lanes>(x.sum([&](int i) { return x.at[i]; }), Add(), Wide(0), scratch) / Wide(columns);
+  const Wide mean =
+      reduce_row<S::lanes>(x.sum([&](int i) { return x.at[i]; }), Add(), Wide(0), scratch) / Wide(columns);
   const Wide squares = reduce_row<S::lanes>(x.sum([&](int i) {
     const Wide centred = x.column(i) < columns ? x.at[i] - mean : Wide(0);
     return centred * centred;
-  }), Add(), Wide(0), scratch);
+  }),
+                                            Add(), Wide(0), scratch);
   const Wide rstd = td_rsqrt(squares / Wide(columns) + static_cast<Wide>(epsilon));
   x.store(out + int64_t(row) * columns, columns, live, [&](int i) {
     const unsigned column = x.column(i);
@@ -63,8 +65,8 @@ __global__ void __launch_bounds__(256)
 template <class S>
 __global__ void __launch_bounds__(S::threads)
     layer_norm_grad_rows(typename S::Element* out, const typename S::Element* grad, const typename S::Element* in,
-                         const typename S::Element* weight, const typename S::Wide* means, const typename S::Wide* rstds,
-                         unsigned rows, unsigned columns) {
+                         const typename S::Element* weight, const typename S::Wide* means,
+                         const typename S::Wide* rstds, unsigned rows, unsigned columns) {
   using Wide = typename S::Wide;
   TANDEM_SHARED(Wide, scratch, [S::threads / 32]);
   const unsigned row = this_row<S>();
@@ -80,8 +82,10 @@ __global__ void __launch_bounds__(S::threads)
     h.at[i] = column < columns ? h.at[i] * widen(weight[column]) : Wide(0);
     n.at[i] = (n.at[i] - mean) * rstd;
   }
-  const Wide mean_h = reduce_row<S::lanes>(h.sum([&](int i) { return h.at[i]; }), Add(), Wide(0), scratch) / Wide(columns);
-  const Wide mean_hn = reduce_row<S::lanes>(h.sum([&](int i) { return h.at[i] * n.at[i]; }), Add(), Wide(0), scratch) / Wide(columns);
+  const Wide mean_h =
+      reduce_row<S::lanes>(h.sum([&](int i) { return h.at[i]; }), Add(), Wide(0), scratch) / Wide(columns);
+  const Wide mean_hn =
+      reduce_row<S::lanes>(h.sum([&](int i) { return h.at[i] * n.at[i]; }), Add(), Wide(0), scratch) / Wide(columns);
   h.store(out + at, columns, live, [&](int i) { return rstd * (h.at[i] - mean_h - n.at[i] * mean_hn); });
 }
 
@@ -112,8 +116,9 @@ constexpr int tile_high = 8;
 
 template <class T>
 __global__ void __launch_bounds__(32 * tile_high)
-    layer_norm_grad_columns(Compute<T>* partial_w, Compute<T>* partial_b, const T* grad, const T* in, const Compute<T>* means,
-                            const Compute<T>* rstds, int64_t rows, int64_t columns, int64_t chunk) {
+    layer_norm_grad_columns(Compute<T>* partial_w, Compute<T>* partial_b, const T* grad, const T* in,
+                            const Compute<T>* means, const Compute<T>* rstds, int64_t rows, int64_t columns,
+                            int64_t chunk) {
   using Wide = Compute<T>;
   TANDEM_SHARED(Wide, scratch, [2][tile_high][32]);
   const unsigned x = threadIdx.x % 32, y = threadIdx.x / 32;
@@ -140,9 +145,8 @@ __global__ void __launch_bounds__(32 * tile_high)
 }
 
 template <class T>
-__global__ void __launch_bounds__(256)
-    layer_norm_grad_fold(T* grad_w, T* grad_b, const Compute<T>* partial_w, const Compute<T>* partial_b, int64_t columns,
-                         int splits) {
+__global__ void __launch_bounds__(256) layer_norm_grad_fold(T* grad_w, T* grad_b, const Compute<T>* partial_w,
+                                                            const Compute<T>* partial_b, int64_t columns, int splits) {
   const int64_t column = global_thread();
   if (column >= columns) return;
   Compute<T> w = 0, b = 0;
@@ -164,12 +168,12 @@ void layer_norm_kernel(KernelContext& op) {
     T* y = data<T>(op.out(0));
     auto *mean = data<Compute<T>>(op.out(1)), *rstd = data<Compute<T>>(op.out(2));
     const bool fits = visit_row_shape<T>(columns, is_aligned(x) && is_aligned(y), [&]<class S>() {
-      TANDEM_LAUNCH((layer_norm_rows<S>), row_blocks<S>(rows), S::threads, 0, stream_of(op), y, mean, rstd, x, weight, bias,
-                    epsilon, unsigned(rows), unsigned(columns));
+      TANDEM_LAUNCH((layer_norm_rows<S>), row_blocks<S>(rows), S::threads, 0, stream_of(op), y, mean, rstd, x, weight,
+                    bias, epsilon, unsigned(rows), unsigned(columns));
     });
     if (!fits) {
-      TANDEM_LAUNCH((layer_norm_long_rows<T>), unsigned(rows), 256, 0, stream_of(op), y, mean, rstd, x, weight, bias, epsilon,
-                    columns);
+      TANDEM_LAUNCH((layer_norm_long_rows<T>), unsigned(rows), 256, 0, stream_of(op), y, mean, rstd, x, weight, bias,
+                    epsilon, columns);
     }
   });
 }
@@ -185,11 +189,12 @@ void layer_norm_grad_kernel(KernelContext& op) {
     T* dx = data<T>(op.out(0));
     if (rows > 0) {
       const bool fits = visit_row_shape<T>(columns, is_aligned(g) && is_aligned(x) && is_aligned(dx), [&]<class S>() {
-        TANDEM_LAUNCH((layer_norm_grad_rows<S>), row_blocks<S>(rows), S::threads, 0, stream, dx, g, x, weight, mean, rstd,
-                      unsigned(rows), unsigned(columns));
+        TANDEM_LAUNCH((layer_norm_grad_rows<S>), row_blocks<S>(rows), S::threads, 0, stream, dx, g, x, weight, mean,
+                      rstd, unsigned(rows), unsigned(columns));
       });
       if (!fits) {
-        TANDEM_LAUNCH((layer_norm_grad_long_rows<T>), unsigned(rows), 256, 0, stream, dx, g, x, weight, mean, rstd, columns);
+        TANDEM_LAUNCH((layer_norm_grad_long_rows<T>), unsigned(rows), 256, 0, stream, dx, g, x, weight, mean, rstd,
+                      columns);
       }
     }
     const int64_t across = ceil_divide(columns, int64_t(32));
@@ -198,10 +203,10 @@ void layer_norm_grad_kernel(KernelContext& op) {
     const int64_t chunk = ceil_divide(std::max(rows, int64_t(1)), splits);
     const Workspace workspace(size_t(2 * splits * columns) * sizeof(Wide), op.out().device);
     Wide* partial = workspace.template as<Wide>();
-    TANDEM_LAUNCH((layer_norm_grad_columns<T>), dim3(unsigned(across), unsigned(splits)), 32 * tile_high, 0, stream, partial,
-                  partial + splits * columns, g, x, mean, rstd, rows, columns, chunk);
-    TANDEM_LAUNCH((layer_norm_grad_fold<T>), unsigned(ceil_divide(columns, int64_t(256))), 256, 0, stream, data<T>(op.out(1)),
-                  data<T>(op.out(2)), partial, partial + splits * columns, columns, int(splits));
+    TANDEM_LAUNCH((layer_norm_grad_columns<T>), dim3(unsigned(across), unsigned(splits)), 32 * tile_high, 0, stream,
+                  partial, partial + splits * columns, g, x, mean, rstd, rows, columns, chunk);
+    TANDEM_LAUNCH((layer_norm_grad_fold<T>), unsigned(ceil_divide(columns, int64_t(256))), 256, 0, stream,
+                  data<T>(op.out(1)), data<T>(op.out(2)), partial, partial + splits * columns, columns, int(splits));
   });
 }
 

@@ -1,9 +1,9 @@
 // SGD with momentum and AdamW, one element a thread: the updates are bound by memory, each value is read and
 // written once. Results may be the inputs themselves: every element is read before it is written. The rate
 // and the bias corrections are 0-d tensors on the device (so that a captured step never changes) or numbers.
+#include "core/scalar/math.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
-#include "core/scalar/math.h"
 
 namespace tandem {
 namespace gpu {
@@ -28,8 +28,10 @@ template <class W> Number<W> number(const TensorImpl& tensor) {
   if (!tensor.is_scalar && tensor.device.is_cuda()) return {tensor.data, tensor.dtype, 0};
   switch (tensor.dtype) {
     case DType::float64: return {nullptr, tensor.dtype, static_cast<W>(*static_cast<const double*>(tensor.data))};
-    case DType::float16: return {nullptr, tensor.dtype, static_cast<W>(static_cast<float>(*static_cast<const Float16*>(tensor.data)))};
-    case DType::bfloat16: return {nullptr, tensor.dtype, static_cast<W>(static_cast<float>(*static_cast<const BFloat16*>(tensor.data)))};
+    case DType::float16:
+      return {nullptr, tensor.dtype, static_cast<W>(static_cast<float>(*static_cast<const Float16*>(tensor.data)))};
+    case DType::bfloat16:
+      return {nullptr, tensor.dtype, static_cast<W>(static_cast<float>(*static_cast<const BFloat16*>(tensor.data)))};
     default: return {nullptr, tensor.dtype, static_cast<W>(*static_cast<const float*>(tensor.data))};
   }
 }
@@ -41,8 +43,8 @@ template <class W> struct Sgd {
 };
 
 template <class T>
-__global__ void __launch_bounds__(threads_per_block)
-    sgd(T* new_param, T* new_buffer, const T* param, const T* grad, const T* buffer, Sgd<Compute<T>> by, Layout<5> layout) {
+__global__ void __launch_bounds__(threads_per_block) sgd(T* new_param, T* new_buffer, const T* param, const T* grad,
+                                                         const T* buffer, Sgd<Compute<T>> by, Layout<5> layout) {
   using W = Compute<T>;
   const W rate = by.rate.get();
   const unsigned step = gridDim.x * blockDim.x;
@@ -67,7 +69,7 @@ template <class W> struct AdamW {
   Number<double> rate, correction1, correction2;  // 1 - beta1^t, sqrt(1 - beta2^t)
   bool double_rates;
   double exact_decay;
-  W beta2, rest1, rest2, epsilon, decay;     // rest: 1 - beta
+  W beta2, rest1, rest2, epsilon, decay;  // rest: 1 - beta
   bool decoupled;
 };
 
@@ -116,9 +118,9 @@ void sgd_kernel(KernelContext& op) {
     const Iteration iteration(op.out().shape, {layout_of(op.out(0)), layout_of(op.out(1)), layout_of(op.in(0)),
                                                layout_of(op.in(1)), layout_of(op.in(2))});
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* at) {
-      TANDEM_LAUNCH((sgd<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op), data<T>(op.out(0)) + at[0],
-                    data<T>(op.out(1)) + at[1], data<T>(op.in(0)) + at[2], data<T>(op.in(1)) + at[3],
-                    data<T>(op.in(2)) + at[4], by, Layout<5>(piece));
+      TANDEM_LAUNCH((sgd<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op),
+                    data<T>(op.out(0)) + at[0], data<T>(op.out(1)) + at[1], data<T>(op.in(0)) + at[2],
+                    data<T>(op.in(1)) + at[3], data<T>(op.in(2)) + at[4], by, Layout<5>(piece));
     });
   });
 }
@@ -128,15 +130,25 @@ void adamw_kernel(KernelContext& op) {
     using W = Compute<T>;
     const double beta1 = op.attributes.number("beta1"), beta2 = op.attributes.number("beta2");
     const double decay = op.attributes.number("weight_decay");
-    const AdamW<W> by{number<double>(op.in(4)), number<double>(op.in(5)), number<double>(op.in(6)), op.in(4).dtype == DType::float64, decay,
-                      static_cast<W>(beta2), static_cast<W>(1 - beta1), static_cast<W>(1 - beta2),
-                      static_cast<W>(op.attributes.number("epsilon")), static_cast<W>(decay), op.attributes.flag("decoupled")};
-    const Iteration iteration(op.out().shape, {layout_of(op.out(0)), layout_of(op.out(1)), layout_of(op.out(2)),
-                                               layout_of(op.in(0)), layout_of(op.in(1)), layout_of(op.in(2)), layout_of(op.in(3))});
+    const AdamW<W> by{number<double>(op.in(4)),
+                      number<double>(op.in(5)),
+                      number<double>(op.in(6)),
+                      op.in(4).dtype == DType::float64,
+                      decay,
+                      static_cast<W>(beta2),
+                      static_cast<W>(1 - beta1),
+                      static_cast<W>(1 - beta2),
+                      static_cast<W>(op.attributes.number("epsilon")),
+                      static_cast<W>(decay),
+                      op.attributes.flag("decoupled")};
+    const Iteration iteration(op.out().shape,
+                              {layout_of(op.out(0)), layout_of(op.out(1)), layout_of(op.out(2)), layout_of(op.in(0)),
+                               layout_of(op.in(1)), layout_of(op.in(2)), layout_of(op.in(3))});
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* at) {
-      TANDEM_LAUNCH((adamw<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op), data<T>(op.out(0)) + at[0],
-                    data<T>(op.out(1)) + at[1], data<T>(op.out(2)) + at[2], data<T>(op.in(0)) + at[3],
-                    data<T>(op.in(1)) + at[4], data<T>(op.in(2)) + at[5], data<T>(op.in(3)) + at[6], by, Layout<7>(piece));
+      TANDEM_LAUNCH((adamw<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op),
+                    data<T>(op.out(0)) + at[0], data<T>(op.out(1)) + at[1], data<T>(op.out(2)) + at[2],
+                    data<T>(op.in(0)) + at[3], data<T>(op.in(1)) + at[4], data<T>(op.in(2)) + at[5],
+                    data<T>(op.in(3)) + at[6], by, Layout<7>(piece));
     });
   });
 }

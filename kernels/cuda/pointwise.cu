@@ -10,14 +10,14 @@ void add_cuda_pointwise_binary(OpTable& table);  // pointwise_binary.cu: the two
 namespace gpu {
 namespace {
 
-#define TANDEM_UNARY(name, domain, ...)                                                                   \
-  struct name##_functor {                                                                                 \
-    TANDEM_POINTWISE_FUNCTOR(name, domain, 1, false, false)                                               \
+#define TANDEM_UNARY(name, domain, ...)                                                                       \
+  struct name##_functor {                                                                                     \
+    TANDEM_POINTWISE_FUNCTOR(name, domain, 1, false, false)                                                   \
     template <class T> __device__ static __forceinline__ T apply(T x) { return static_cast<T>(__VA_ARGS__); } \
   };
-#define TANDEM_TEST(name, domain, ...)                                                          \
-  struct name##_functor {                                                                       \
-    TANDEM_POINTWISE_FUNCTOR(name, domain, 1, true, false)                                      \
+#define TANDEM_TEST(name, domain, ...)                                                           \
+  struct name##_functor {                                                                        \
+    TANDEM_POINTWISE_FUNCTOR(name, domain, 1, true, false)                                       \
     template <class T> __device__ static __forceinline__ bool apply(T x) { return __VA_ARGS__; } \
   };
 #define TANDEM_BINARY(...)

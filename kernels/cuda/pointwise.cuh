@@ -2,10 +2,10 @@
 // (128-bit accesses), strided or broadcast (one division per dim and element), or C++ numbers (in registers).
 #pragma once
 
+#include "core/scalar/math.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/layout.h"
-#include "core/scalar/math.h"
 
 namespace tandem::gpu {
 
@@ -21,7 +21,8 @@ template <class F, class T> struct PointwiseTypes {
 };
 
 template <class F, class T>
-__device__ __forceinline__ typename PointwiseTypes<F, T>::Result evaluate(typename PointwiseTypes<F, T>::First x, T y, T z) {
+__device__ __forceinline__ typename PointwiseTypes<F, T>::Result evaluate(typename PointwiseTypes<F, T>::First x, T y,
+                                                                          T z) {
   using Types = PointwiseTypes<F, T>;
   using E = typename Types::Expression;
   const auto wide = [](T value) { return static_cast<E>(widen(value)); };
@@ -115,9 +116,9 @@ template <class F, class T> void launch_pointwise(KernelContext& op) {
       if (each.data) each.data += by;
       return each;
     };
-    TANDEM_LAUNCH((pointwise_strided<F, T>), blocks_for(piece.numel()), threads_per_block, 0, stream, result + offset[0],
-                  moved(x, offset[1]), moved(y, F::arity > 1 ? offset[2] : 0), moved(z, F::arity > 2 ? offset[3] : 0),
-                  Layout<F::arity + 1>(piece));
+    TANDEM_LAUNCH((pointwise_strided<F, T>), blocks_for(piece.numel()), threads_per_block, 0, stream,
+                  result + offset[0], moved(x, offset[1]), moved(y, F::arity > 1 ? offset[2] : 0),
+                  moved(z, F::arity > 2 ? offset[3] : 0), Layout<F::arity + 1>(piece));
   });
 }
 

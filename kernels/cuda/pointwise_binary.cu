@@ -9,25 +9,29 @@ namespace {
 
 #define TANDEM_UNARY(...)
 #define TANDEM_TEST(...)
-#define TANDEM_BINARY(name, domain, ...)                                                                       \
-  struct name##_functor {                                                                                      \
-    TANDEM_POINTWISE_FUNCTOR(name, domain, 2, false, false)                                                    \
+#define TANDEM_BINARY(name, domain, ...)                                                                           \
+  struct name##_functor {                                                                                          \
+    TANDEM_POINTWISE_FUNCTOR(name, domain, 2, false, false)                                                        \
     template <class T> __device__ static __forceinline__ T apply(T x, T y) { return static_cast<T>(__VA_ARGS__); } \
   };
-#define TANDEM_COMPARE(name, domain, ...)                                                           \
-  struct name##_functor {                                                                           \
-    TANDEM_POINTWISE_FUNCTOR(name, domain, 2, true, false)                                          \
+#define TANDEM_COMPARE(name, domain, ...)                                                             \
+  struct name##_functor {                                                                             \
+    TANDEM_POINTWISE_FUNCTOR(name, domain, 2, true, false)                                            \
     template <class T> __device__ static __forceinline__ bool apply(T x, T y) { return __VA_ARGS__; } \
   };
-#define TANDEM_TERNARY(name, domain, ...)                                                                           \
-  struct name##_functor {                                                                                           \
-    TANDEM_POINTWISE_FUNCTOR(name, domain, 3, false, false)                                                         \
-    template <class T> __device__ static __forceinline__ T apply(T x, T y, T z) { return static_cast<T>(__VA_ARGS__); } \
+#define TANDEM_TERNARY(name, domain, ...)                                         \
+  struct name##_functor {                                                         \
+    TANDEM_POINTWISE_FUNCTOR(name, domain, 3, false, false)                       \
+    template <class T> __device__ static __forceinline__ T apply(T x, T y, T z) { \
+      return static_cast<T>(__VA_ARGS__);                                         \
+    }                                                                             \
   };
-#define TANDEM_SELECT(name, domain, ...)                                                                               \
-  struct name##_functor {                                                                                              \
-    TANDEM_POINTWISE_FUNCTOR(name, domain, 3, false, true)                                                             \
-    template <class T> __device__ static __forceinline__ T apply(bool x, T y, T z) { return static_cast<T>(__VA_ARGS__); } \
+#define TANDEM_SELECT(name, domain, ...)                                             \
+  struct name##_functor {                                                            \
+    TANDEM_POINTWISE_FUNCTOR(name, domain, 3, false, true)                           \
+    template <class T> __device__ static __forceinline__ T apply(bool x, T y, T z) { \
+      return static_cast<T>(__VA_ARGS__);                                            \
+    }                                                                                \
   };
 #include "core/pointwise.def"
 #undef TANDEM_BINARY

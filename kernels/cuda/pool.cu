@@ -43,7 +43,8 @@ struct Order {
 
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    max_pool2d(T* out, int* where, const T* in, Strides4 s, Order order, Window w, int height, int width, int64_t count) {
+    max_pool2d(T* out, int* where, const T* in, Strides4 s, Order order, Window w, int height, int width,
+               int64_t count) {
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
     const Pixel p = order.at(i);
     const T* plane = in + p.batch * s.batch + p.channel * s.channel;
@@ -66,8 +67,8 @@ __global__ void __launch_bounds__(threads_per_block)
 
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    max_unpool2d(T* out, const T* grad, Strides4 gs, const int* where, Strides4 ws, Order order, Window w, int out_height,
-                 int out_width, int64_t count) {
+    max_unpool2d(T* out, const T* grad, Strides4 gs, const int* where, Strides4 ws, Order order, Window w,
+                 int out_height, int out_width, int64_t count) {
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
     const Pixel p = order.at(i);
     const int here = p.row * int(order.width) + p.column;
@@ -82,7 +83,8 @@ __global__ void __launch_bounds__(threads_per_block)
     for (int y = first[0]; y <= last[0]; ++y) {
       for (int x = first[1]; x <= last[1]; ++x) {
         const int64_t from = p.batch * ws.batch + p.channel * ws.channel + y * ws.row + x * ws.column;
-        if (where[from] == here) sum += widen(grad[p.batch * gs.batch + p.channel * gs.channel + y * gs.row + x * gs.column]);
+        if (where[from] == here)
+          sum += widen(grad[p.batch * gs.batch + p.channel * gs.channel + y * gs.row + x * gs.column]);
       }
     }
     out[i] = convert<T>(sum);
@@ -91,7 +93,8 @@ __global__ void __launch_bounds__(threads_per_block)
 
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    max_pool2d_select(T* out, const T* in, Strides4 s, const int* where, Strides4 ws, Order order, int width, int64_t count) {
+    max_pool2d_select(T* out, const T* in, Strides4 s, const int* where, Strides4 ws, Order order, int width,
+                      int64_t count) {
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
     const Pixel p = order.at(i);
     const int from = where[p.batch * ws.batch + p.channel * ws.channel + p.row * ws.row + p.column * ws.column];
@@ -115,8 +118,8 @@ void max_pool2d_kernel(KernelContext& op) {
   if (count == 0) return;
   visit_floating(x.dtype, [&]<class T>() {
     TANDEM_LAUNCH((max_pool2d<T>), blocks_for(count), threads_per_block, 0, stream_of(op), data<T>(op.out()),
-                  data<int>(op.out(1)), data<T>(x), Strides4(x.strides), Order(op.out()), window_of(op), int(x.shape[2]),
-                  int(x.shape[3]), count);
+                  data<int>(op.out(1)), data<T>(x), Strides4(x.strides), Order(op.out()), window_of(op),
+                  int(x.shape[2]), int(x.shape[3]), count);
   });
 }
 
@@ -125,9 +128,9 @@ void max_unpool2d_kernel(KernelContext& op) {
   const int64_t count = op.out().shape.numel();
   if (count == 0) return;
   visit_floating(g.dtype, [&]<class T>() {
-    TANDEM_LAUNCH((max_unpool2d<T>), blocks_for(count), threads_per_block, 0, stream_of(op), data<T>(op.out()), data<T>(g),
-                  Strides4(g.strides), data<int>(where), Strides4(where.strides), Order(op.out()), window_of(op),
-                  int(where.shape[2]), int(where.shape[3]), count);
+    TANDEM_LAUNCH((max_unpool2d<T>), blocks_for(count), threads_per_block, 0, stream_of(op), data<T>(op.out()),
+                  data<T>(g), Strides4(g.strides), data<int>(where), Strides4(where.strides), Order(op.out()),
+                  window_of(op), int(where.shape[2]), int(where.shape[3]), count);
   });
 }
 
@@ -136,8 +139,9 @@ void max_pool2d_select_kernel(KernelContext& op) {
   const int64_t count = op.out().shape.numel();
   if (count == 0) return;
   visit_size(x.dtype, [&]<class W>() {
-    TANDEM_LAUNCH((max_pool2d_select<W>), blocks_for(count), threads_per_block, 0, stream_of(op), data<W>(op.out()), data<W>(x),
-                  Strides4(x.strides), data<int>(where), Strides4(where.strides), Order(op.out()), int(x.shape[3]), count);
+    TANDEM_LAUNCH((max_pool2d_select<W>), blocks_for(count), threads_per_block, 0, stream_of(op), data<W>(op.out()),
+                  data<W>(x), Strides4(x.strides), data<int>(where), Strides4(where.strides), Order(op.out()),
+                  int(x.shape[3]), count);
   });
 }
 

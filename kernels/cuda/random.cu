@@ -1,9 +1,9 @@
 // Random draws and dropout. Element i depends on (seed, draw, i) alone, so any grid draws the same numbers as the
 // CPU; a block of Philox serves the four elements (two of float64) that a thread writes.
-#include "kernels/cuda/device.cuh"
-#include "kernels/cuda/kernels.h"
 #include "core/scalar/math.h"
 #include "core/scalar/philox.h"
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/kernels.h"
 
 namespace tandem {
 namespace gpu {
@@ -32,12 +32,20 @@ Key key_of(const TensorImpl& tensor, const Attributes& attributes) {
 }
 
 struct Uniform {
-  static __device__ __forceinline__ float of(td_philox_block block, td_u32 i, float) { return td_uniform_from_word(td_philox_pick(block, i)); }
-  static __device__ __forceinline__ double of(td_u64 seed, td_u64 draw, td_u64 index) { return td_uniform_f64(seed, draw, index); }
+  static __device__ __forceinline__ float of(td_philox_block block, td_u32 i, float) {
+    return td_uniform_from_word(td_philox_pick(block, i));
+  }
+  static __device__ __forceinline__ double of(td_u64 seed, td_u64 draw, td_u64 index) {
+    return td_uniform_f64(seed, draw, index);
+  }
 };
 struct Normal {
-  static __device__ __forceinline__ float of(td_philox_block block, td_u32 i, float) { return td_normal_from_block(block, i); }
-  static __device__ __forceinline__ double of(td_u64 seed, td_u64 draw, td_u64 index) { return td_normal_f64(seed, draw, index); }
+  static __device__ __forceinline__ float of(td_philox_block block, td_u32 i, float) {
+    return td_normal_from_block(block, i);
+  }
+  static __device__ __forceinline__ double of(td_u64 seed, td_u64 draw, td_u64 index) {
+    return td_normal_f64(seed, draw, index);
+  }
 };
 
 template <class T, class Distribution>
@@ -54,7 +62,8 @@ __global__ void __launch_bounds__(threads_per_block) draw(T* out, Key key, int64
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads_per_block) draw_integers(T* out, Key key, int64_t low, td_u64 range, int64_t count) {
+__global__ void __launch_bounds__(threads_per_block)
+    draw_integers(T* out, Key key, int64_t low, td_u64 range, int64_t count) {
   const td_u64 seed = key.get_seed(), number = key.get_draw();
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
     // The upper half of word * range, for ranges beyond 2^32 too: td_random_below, but for its width.
@@ -81,7 +90,8 @@ __global__ void __launch_bounds__(threads_per_block)
 // Operands: out, in, and the element's row-major index.
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    dropout_strided(T* out, const T* in, Key key, float probability, double exact_scale, int64_t first, Layout<3> layout) {
+    dropout_strided(T* out, const T* in, Key key, float probability, double exact_scale, int64_t first,
+                    Layout<3> layout) {
   const Compute<T> scale = widen(convert<T>(exact_scale));
   const td_u64 seed = key.get_seed(), number = key.get_draw();
   const unsigned step = gridDim.x * blockDim.x;
@@ -97,13 +107,14 @@ template <class Distribution> void draw_kernel(KernelContext& op) {
   const int64_t count = op.out().shape.numel();
   if (count == 0) return;
   visit_floating(op.out().dtype, [&]<class T>() {
-    TANDEM_LAUNCH((draw<T, Distribution>), blocks_for(ceil_divide(count, int64_t(4))), threads_per_block, 0, stream_of(op),
-                  data<T>(op.out()), key_of(op.in(0), op.attributes), count);
+    TANDEM_LAUNCH((draw<T, Distribution>), blocks_for(ceil_divide(count, int64_t(4))), threads_per_block, 0,
+                  stream_of(op), data<T>(op.out()), key_of(op.in(0), op.attributes), count);
   });
 }
 
 void draw_integers_kernel(KernelContext& op) {
-  const int64_t count = op.out().shape.numel(), low = op.attributes.integer("low"), high = op.attributes.integer("high");
+  const int64_t count = op.out().shape.numel(), low = op.attributes.integer("low"),
+                high = op.attributes.integer("high");
   if (count == 0) return;
   visit_any(op.out().dtype, [&]<class T>() {
     if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
@@ -129,8 +140,9 @@ void dropout_kernel(KernelContext& op) {
     const Shape index = contiguous_strides(out.shape);
     const Iteration iteration(out.shape, {{&out.shape, &out.strides}, {&x.shape, &x.strides}, {&out.shape, &index}});
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
-      TANDEM_LAUNCH((dropout_strided<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op), data<T>(out) + offset[0],
-                    data<T>(x) + offset[1], key, static_cast<float>(p), scale, offset[2], Layout<3>(piece));
+      TANDEM_LAUNCH((dropout_strided<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op),
+                    data<T>(out) + offset[0], data<T>(x) + offset[1], key, static_cast<float>(p), scale, offset[2],
+                    Layout<3>(piece));
     });
   });
 }

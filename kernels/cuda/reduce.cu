@@ -102,8 +102,8 @@ struct Range {
 };
 
 template <class F>
-__device__ __forceinline__ void deliver(typename F::Accumulator value, unsigned row, int64_t out_offset, const Range& range,
-                                        typename F::Output* out, typename F::Accumulator* partial) {
+__device__ __forceinline__ void deliver(typename F::Accumulator value, unsigned row, int64_t out_offset,
+                                        const Range& range, typename F::Output* out, typename F::Accumulator* partial) {
   if (gridDim.y > 1) partial[size_t(row) * gridDim.y + blockIdx.y] = value;
   else out[out_offset] = F::finish(value, range.columns);
 }
@@ -278,8 +278,8 @@ template <class F> void launch_reduce(KernelContext& op, const Shape& dims) {
                   Layout<1>(plan.folded));
   }
   if (splits > 1) {
-    TANDEM_LAUNCH((fold_partial<F>), ceil_divide(range.rows, unsigned(block_threads / 32)), block_threads, 0, stream, out,
-                  partial, range.rows, unsigned(splits), double(columns), Layout<2>(plan.kept));
+    TANDEM_LAUNCH((fold_partial<F>), ceil_divide(range.rows, unsigned(block_threads / 32)), block_threads, 0, stream,
+                  out, partial, range.rows, unsigned(splits), double(columns), Layout<2>(plan.kept));
   }
 }
 

@@ -22,7 +22,8 @@ __global__ void running(Out* out, const In* in, int64_t rows, int64_t n, int64_t
 }
 
 template <class T>
-__global__ void linear_recurrence(T* out, const T* a, const T* b, int64_t rows, int64_t n, int64_t inner, bool reverse) {
+__global__ void linear_recurrence(T* out, const T* a, const T* b, int64_t rows, int64_t n, int64_t inner,
+                                  bool reverse) {
   const int64_t row = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (row >= rows) return;
   const int64_t first = row / inner * n * inner + row % inner;
@@ -52,11 +53,11 @@ template <Step step> void running_kernel(KernelContext& op) {
   const unsigned blocks = unsigned(ceil_divide(rows.count(), int64_t(128)));
   visit_any(op.in(0).dtype, [&]<class T>() {
     if constexpr (std::is_integral_v<T>) {
-      TANDEM_LAUNCH((running<uint64_t, int64_t, T, step>), blocks, 128, 0, stream_of(op), data<int64_t>(op.out()), data<T>(op.in(0)),
-                    rows.count(), rows.n, rows.inner, rows.reverse);
+      TANDEM_LAUNCH((running<uint64_t, int64_t, T, step>), blocks, 128, 0, stream_of(op), data<int64_t>(op.out()),
+                    data<T>(op.in(0)), rows.count(), rows.n, rows.inner, rows.reverse);
     } else {
-      TANDEM_LAUNCH((running<Compute<T>, T, T, step>), blocks, 128, 0, stream_of(op), data<T>(op.out()), data<T>(op.in(0)),
-                    rows.count(), rows.n, rows.inner, rows.reverse);
+      TANDEM_LAUNCH((running<Compute<T>, T, T, step>), blocks, 128, 0, stream_of(op), data<T>(op.out()),
+                    data<T>(op.in(0)), rows.count(), rows.n, rows.inner, rows.reverse);
     }
   });
 }
@@ -65,8 +66,9 @@ void linear_recurrence_kernel(KernelContext& op) {
   const Rows rows(op);
   if (rows.count() == 0) return;
   visit_floating(op.out().dtype, [&]<class T>() {
-    TANDEM_LAUNCH((linear_recurrence<T>), unsigned(ceil_divide(rows.count(), int64_t(128))), 128, 0, stream_of(op), data<T>(op.out()),
-                  data<T>(op.in(0)), data<T>(op.in(1)), rows.count(), rows.n, rows.inner, rows.reverse);
+    TANDEM_LAUNCH((linear_recurrence<T>), unsigned(ceil_divide(rows.count(), int64_t(128))), 128, 0, stream_of(op),
+                  data<T>(op.out()), data<T>(op.in(0)), data<T>(op.in(1)), rows.count(), rows.n, rows.inner,
+                  rows.reverse);
   });
 }
 

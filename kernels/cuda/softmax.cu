@@ -1,10 +1,10 @@
 // softmax, log_softmax and their gradients, along contiguous rows: one read and one write of each row. Rows
 // too long for registers are read twice, the maximum and the sum being carried together (Milakov and
 // Gimelshein 2018, "Online normalizer calculation for softmax").
+#include "core/scalar/math.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/rows.cuh"
-#include "core/scalar/math.h"
 
 namespace tandem {
 namespace gpu {
@@ -23,14 +23,15 @@ __global__ void __launch_bounds__(S::threads)
   const Wide highest = reduce_row<S::lanes>(x.maximum(), Maximum(), nothing, scratch);
   // A lane's missing columns are -inf and add exp(-inf) = 0; a row that is all -inf gives NaN, as it should.
   if constexpr (logarithm) {
-    const Wide total = reduce_row<S::lanes>(x.sum([&](int i) { return td_exp(x.at[i] - highest); }), Add(), Wide(0), scratch);
+    const Wide total =
+        reduce_row<S::lanes>(x.sum([&](int i) { return td_exp(x.at[i] - highest); }), Add(), Wide(0), scratch);
     const Wide log_total = td_log(total);
     x.store(out + int64_t(row) * columns, columns, live, [&](int i) { return x.at[i] - highest - log_total; });
   } else {
 #pragma unroll
     for (int i = 0; i < S::items; ++i) x.at[i] = td_exp(x.at[i] - highest);
-    const Wide total = reduce_row<S::lanes>(x.sum([&](int i) { return x.column(i) < columns ? x.at[i] : Wide(0); }), Add(),
-                                            Wide(0), scratch);
+    const Wide total = reduce_row<S::lanes>(x.sum([&](int i) { return x.column(i) < columns ? x.at[i] : Wide(0); }),
+                                            Add(), Wide(0), scratch);
     x.store(out + int64_t(row) * columns, columns, live, [&](int i) { return x.at[i] / total; });
   }
 }
@@ -79,11 +80,10 @@ __global__ void __launch_bounds__(S::threads)
   RowTile<S> g, y;
   g.load(grad + at, columns, live, Wide(0));
   y.load(result + at, columns, live, Wide(0));
-  const Wide total = reduce_row<S::lanes>(g.sum([&](int i) { return logarithm ? g.at[i] : g.at[i] * y.at[i]; }), Add(), Wide(0),
-                                          scratch);
-  y.store(out + at, columns, live, [&](int i) {
-    return logarithm ? g.at[i] - td_exp(y.at[i]) * total : y.at[i] * (g.at[i] - total);
-  });
+  const Wide total = reduce_row<S::lanes>(g.sum([&](int i) { return logarithm ? g.at[i] : g.at[i] * y.at[i]; }), Add(),
+                                          Wide(0), scratch);
+  y.store(out + at, columns, live,
+          [&](int i) { return logarithm ? g.at[i] - td_exp(y.at[i]) * total : y.at[i] * (g.at[i] - total); });
 }
 
 template <class T, bool logarithm>
@@ -110,8 +110,8 @@ template <bool logarithm> void softmax_kernel(KernelContext& op) {
     const T* x = data<T>(op.in(0));
     T* y = data<T>(op.out());
     const bool fits = visit_row_shape<T>(columns, is_aligned(x) && is_aligned(y), [&]<class S>() {
-      TANDEM_LAUNCH((softmax_rows<S, logarithm>), row_blocks<S>(rows), S::threads, 0, stream_of(op), y, x, unsigned(rows),
-                    unsigned(columns));
+      TANDEM_LAUNCH((softmax_rows<S, logarithm>), row_blocks<S>(rows), S::threads, 0, stream_of(op), y, x,
+                    unsigned(rows), unsigned(columns));
     });
     if (!fits) TANDEM_LAUNCH((softmax_long_rows<T, logarithm>), unsigned(rows), 256, 0, stream_of(op), y, x, columns);
   });
@@ -128,7 +128,8 @@ template <bool logarithm> void softmax_grad_kernel(KernelContext& op) {
       TANDEM_LAUNCH((softmax_grad_rows<S, logarithm>), row_blocks<S>(rows), S::threads, 0, stream_of(op), out, g, y,
                     unsigned(rows), unsigned(columns));
     });
-    if (!fits) TANDEM_LAUNCH((softmax_grad_long_rows<T, logarithm>), unsigned(rows), 256, 0, stream_of(op), out, g, y, columns);
+    if (!fits)
+      TANDEM_LAUNCH((softmax_grad_long_rows<T, logarithm>), unsigned(rows), 256, 0, stream_of(op), out, g, y, columns);
   });
 }
 

@@ -30,9 +30,9 @@ void searchsorted_kernel(KernelContext& op) {
   const int64_t count = shape.numel();
   if (count == 0) return;
   visit_any(op.in(0).dtype, [&]<class T>() {
-    TANDEM_LAUNCH((searchsorted<T>), unsigned(ceil_divide(count, int64_t(128))), 128, 0, stream_of(op), data<int64_t>(op.out()),
-                  data<T>(op.in(0)), data<T>(op.in(1)), count, op.in(0).shape.back(), shape.empty() ? int64_t(1) : shape.back(),
-                  op.in(0).shape.size() == 1, op.attributes.flag("right"));
+    TANDEM_LAUNCH((searchsorted<T>), unsigned(ceil_divide(count, int64_t(128))), 128, 0, stream_of(op),
+                  data<int64_t>(op.out()), data<T>(op.in(0)), data<T>(op.in(1)), count, op.in(0).shape.back(),
+                  shape.empty() ? int64_t(1) : shape.back(), op.in(0).shape.size() == 1, op.attributes.flag("right"));
   });
 }
 

@@ -29,7 +29,8 @@ MultiheadAttention::MultiheadAttention(int64_t width, int64_t heads, MultiheadAt
 Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& mask, Where where) const {
   const int64_t width = output.weight.shape()[0];
   if (x.rank() < 2 || x.shape().back() != width)
-    throw ShapeError(tandem::detail::str("nn::MultiheadAttention: needs [batch.., time, ", width, "], got ", x.shape()), where);
+    throw ShapeError(tandem::detail::str("nn::MultiheadAttention: needs [batch.., time, ", width, "], got ", x.shape()),
+                     where);
   // [batch.., time, 3 width] seen as [3, batch.., heads, time, width / heads]: only strides change.
   Shape parts = x.shape();
   parts[parts.size() - 1] = 3;
@@ -40,7 +41,8 @@ Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& mask, Where
   for (int d = 0; d < rank - 4; ++d) order.push_back(d);
   for (const int d : {rank - 2, rank - 4, rank - 1}) order.push_back(d);
   const Tensor together = permute({reshape({qkv(x, where), where}, parts), where}, order);
-  const Tensor y = scaled_dot_product_attention(Arg(together, where), {.mask = mask, .dropout = training ? dropout : 0.0, .causal = causal});
+  const Tensor y = scaled_dot_product_attention(Arg(together, where),
+                                                {.mask = mask, .dropout = training ? dropout : 0.0, .causal = causal});
   // y lies as [batch.., time, heads, width / heads] in memory already.
   return output(reshape({transpose({y, where}, -3, -2), where}, x.shape()), where);
 }

@@ -7,8 +7,7 @@ namespace tandem::nn {
 
 BatchNorm::BatchNorm(const char* name, int64_t channels, BatchNormOptions options, Where where)
     : epsilon(options.epsilon), momentum(options.momentum) {
-  if (channels < 1)
-    throw ValueError(tandem::detail::str(name, ": need at least 1 channel, got ", channels), where);
+  if (channels < 1) throw ValueError(tandem::detail::str(name, ": need at least 1 channel, got ", channels), where);
   if (!(momentum >= 0 && momentum <= 1))
     throw ValueError(tandem::detail::str(name, ": the momentum is ", momentum, ", need 0 to 1"), where);
   TensorOptions tensor_options{.dtype = options.dtype, .device = options.device};
@@ -27,9 +26,10 @@ Tensor BatchNorm::normalise(const Tensor& x, Where where) const {
 
 Tensor BatchNorm1d::operator()(const Tensor& x, Where where) const {
   if (const int rank = Arg(x, where).tensor().rank(); rank != 2 && rank != 3)
-    throw ShapeError(tandem::detail::str("nn::BatchNorm1d: needs x [batch, channels] or [batch, channels, length], got ",
-                                         x.shape(), rank == 4 ? ": use nn::BatchNorm2d" : ""),
-                     where);
+    throw ShapeError(
+        tandem::detail::str("nn::BatchNorm1d: needs x [batch, channels] or [batch, channels, length], got ", x.shape(),
+                            rank == 4 ? ": use nn::BatchNorm2d" : ""),
+        where);
   return normalise(x, where);
 }
 

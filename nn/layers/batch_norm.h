@@ -20,8 +20,7 @@ struct BatchNormOptions {
 /// Weight starts at 1, bias at 0, running_mean at 0, running_var at 1.
 class BatchNorm {
  public:
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight", weight);
     v("bias", bias);
     v("running_mean", running_mean);

@@ -11,8 +11,8 @@ namespace tandem::nn {
 Conv1d::Conv1d(int64_t in, int64_t out, int64_t kernel, Conv1dOptions options, Where where)
     : stride(options.stride), padding(options.padding), dilation(options.dilation), groups(options.groups) {
   if (in < 1 || out < 1 || kernel < 1)
-    throw ValueError(tandem::detail::str("nn::Conv1d: need at least 1 input, 1 output and a kernel of 1, got ", in, ", ",
-                                         out, " and ", kernel),
+    throw ValueError(tandem::detail::str("nn::Conv1d: need at least 1 input, 1 output and a kernel of 1, got ", in,
+                                         ", ", out, " and ", kernel),
                      where);
   if (groups < 1 || in % groups != 0 || out % groups != 0)
     throw ValueError(tandem::detail::str("nn::Conv1d: ", in, " inputs and ", out, " outputs don't split into ", groups,
@@ -26,7 +26,8 @@ Conv1d::Conv1d(int64_t in, int64_t out, int64_t kernel, Conv1dOptions options, W
 }
 
 Tensor Conv1d::operator()(const Tensor& x, Where where) const {
-  return conv1d(Arg(x, where), weight, bias, {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
+  return conv1d(Arg(x, where), weight, bias,
+                {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
 }
 
 }  // namespace tandem::nn

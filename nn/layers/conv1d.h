@@ -19,8 +19,7 @@ class Conv1d {
   Conv1d(int64_t in, int64_t out, int64_t kernel, Conv1dOptions options = {}, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight", weight);
     v("bias", bias);
   }

@@ -20,8 +20,7 @@ class Conv2d {
   Conv2d(int64_t in, int64_t out, Pair kernel, Conv2dOptions options = {}, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight", weight);
     v("bias", bias);
   }

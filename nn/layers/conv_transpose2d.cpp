@@ -9,12 +9,13 @@
 namespace tandem::nn {
 
 ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, Pair kernel, ConvTranspose2dOptions options, Where where)
-    : stride(options.stride), padding(options.padding), output_padding(options.output_padding), dilation(options.dilation),
-      groups(options.groups) {
+    : stride(options.stride), padding(options.padding), output_padding(options.output_padding),
+      dilation(options.dilation), groups(options.groups) {
   if (in < 1 || out < 1 || kernel.height < 1 || kernel.width < 1)
-    throw ValueError(tandem::detail::str("nn::ConvTranspose2d: need at least 1 input, 1 output and a kernel of 1 x 1, got ",
-                                         in, ", ", out, " and ", kernel.height, " x ", kernel.width),
-                     where);
+    throw ValueError(
+        tandem::detail::str("nn::ConvTranspose2d: need at least 1 input, 1 output and a kernel of 1 x 1, got ", in,
+                            ", ", out, " and ", kernel.height, " x ", kernel.width),
+        where);
   if (groups < 1 || in % groups != 0 || out % groups != 0)
     throw ValueError(tandem::detail::str("nn::ConvTranspose2d: ", in, " inputs and ", out, " outputs don't split into ",
                                          groups, " groups: both must be multiples of it"),
@@ -27,9 +28,9 @@ ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, Pair kernel, ConvTrans
 }
 
 Tensor ConvTranspose2d::operator()(const Tensor& x, Where where) const {
-  return conv_transpose2d(Arg(x, where), weight, bias,
-                          {.stride = stride, .padding = padding, .output_padding = output_padding, .dilation = dilation,
-                           .groups = groups});
+  return conv_transpose2d(
+      Arg(x, where), weight, bias,
+      {.stride = stride, .padding = padding, .output_padding = output_padding, .dilation = dilation, .groups = groups});
 }
 
 }  // namespace tandem::nn

@@ -18,11 +18,11 @@ struct ConvTranspose2dOptions {
 /// in U(-b, b), b = 1 / sqrt(out / groups * kernel height * kernel width), as PyTorch's do.
 class ConvTranspose2d {
  public:
-  ConvTranspose2d(int64_t in, int64_t out, Pair kernel, ConvTranspose2dOptions options = {}, Where where = Where::current());
+  ConvTranspose2d(int64_t in, int64_t out, Pair kernel, ConvTranspose2dOptions options = {},
+                  Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight", weight);
     v("bias", bias);
   }

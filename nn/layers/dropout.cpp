@@ -7,7 +7,9 @@ namespace tandem::nn {
 
 static double checked(double probability, const char* layer, Where where) {
   if (!(probability >= 0 && probability < 1))
-    throw ValueError(tandem::detail::str("nn::", layer, ": the probability is ", probability, ", need at least 0 and below 1"), where);
+    throw ValueError(
+        tandem::detail::str("nn::", layer, ": the probability is ", probability, ", need at least 0 and below 1"),
+        where);
   return probability;
 }
 
@@ -21,7 +23,9 @@ Dropout2d::Dropout2d(double probability, Where where) : probability(checked(prob
 
 Tensor Dropout2d::operator()(const Tensor& x, Where where) const {
   if (x.rank(where) < 3)
-    throw ShapeError(tandem::detail::str("nn::Dropout2d: x is ", x.shape(), ", need [batch, channels, height, width]; for vectors use nn::Dropout"), where);
+    throw ShapeError(tandem::detail::str("nn::Dropout2d: x is ", x.shape(),
+                                         ", need [batch, channels, height, width]; for vectors use nn::Dropout"),
+                     where);
   if (!training || probability == 0) return x;
   WhereScope scope(where);
   Shape channels = Shape::filled(x.rank(), 1);

@@ -13,10 +13,7 @@ class Dropout {
   explicit Dropout(double probability = 0.5, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
-    v("training", training);
-  }
+  template <class V> void visit(V&& v) { v("training", training); }
 
   double probability;
   TrainingFlag training;
@@ -29,10 +26,7 @@ class Dropout2d {
   explicit Dropout2d(double probability = 0.5, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
-    v("training", training);
-  }
+  template <class V> void visit(V&& v) { v("training", training); }
 
   double probability;
   TrainingFlag training;

@@ -21,10 +21,7 @@ class Embedding {
   Embedding(int64_t count, int64_t width, EmbeddingOptions options = {}, Where where = Where::current());
   Tensor operator()(const Tensor& ids, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
-    v("weight", weight);
-  }
+  template <class V> void visit(V&& v) { v("weight", weight); }
 
   Tensor weight;
   std::optional<int64_t> padding_index;

@@ -20,8 +20,7 @@ class GroupNorm {
   GroupNorm(int64_t groups, int64_t channels, GroupNormOptions options = {}, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight", weight);
     v("bias", bias);
   }

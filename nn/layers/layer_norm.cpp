@@ -6,8 +6,7 @@
 namespace tandem::nn {
 
 LayerNorm::LayerNorm(int64_t width, LayerNormOptions options, Where where) : epsilon(options.epsilon) {
-  if (width < 1)
-    throw ValueError(tandem::detail::str("nn::LayerNorm: need a width of at least 1, got ", width), where);
+  if (width < 1) throw ValueError(tandem::detail::str("nn::LayerNorm: need a width of at least 1, got ", width), where);
   const TensorOptions tensor_options{.dtype = options.dtype, .device = options.device, .requires_grad = true};
   weight = ones({width}, tensor_options, where);
   bias = zeros({width}, tensor_options, where);

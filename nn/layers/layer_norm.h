@@ -18,8 +18,7 @@ class LayerNorm {
   explicit LayerNorm(int64_t width, LayerNormOptions options = {}, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight", weight);
     v("bias", bias);
   }

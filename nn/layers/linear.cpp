@@ -10,8 +10,8 @@ namespace tandem::nn {
 
 Linear::Linear(int64_t in, int64_t out, LinearOptions options, Where where) {
   if (in < 1 || out < 1)
-    throw ValueError(
-        tandem::detail::str("nn::Linear: need at least 1 input and 1 output, got ", in, " and ", out), where);
+    throw ValueError(tandem::detail::str("nn::Linear: need at least 1 input and 1 output, got ", in, " and ", out),
+                     where);
   const TensorOptions tensor_options{.dtype = options.dtype, .device = options.device, .requires_grad = true};
   // kaiming_uniform with a slope of sqrt(5), as torch.nn.Linear: the bound is sqrt(2 / 6) sqrt(3 / in) = 1 /
   // sqrt(in).

@@ -17,8 +17,7 @@ class Linear {
   Linear(int64_t in, int64_t out, LinearOptions options = {}, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight", weight);
     v("bias", bias);
   }

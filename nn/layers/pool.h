@@ -9,9 +9,10 @@ namespace tandem::nn {
 class MaxPool2d {
  public:
   explicit MaxPool2d(Pair kernel, Pool2dOptions options = {}) : kernel(kernel), options(options) {}
-  Tensor operator()(const Tensor& x, Where where = Where::current()) const { return max_pool2d(Arg(x, where), kernel, options); }
-  template <class V>
-  void visit(V&&) {}
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const {
+    return max_pool2d(Arg(x, where), kernel, options);
+  }
+  template <class V> void visit(V&&) {}
 
   Pair kernel;
   Pool2dOptions options;
@@ -21,9 +22,10 @@ class MaxPool2d {
 class AvgPool2d {
  public:
   explicit AvgPool2d(Pair kernel, AvgPool2dOptions options = {}) : kernel(kernel), options(options) {}
-  Tensor operator()(const Tensor& x, Where where = Where::current()) const { return avg_pool2d(Arg(x, where), kernel, options); }
-  template <class V>
-  void visit(V&&) {}
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const {
+    return avg_pool2d(Arg(x, where), kernel, options);
+  }
+  template <class V> void visit(V&&) {}
 
   Pair kernel;
   AvgPool2dOptions options;
@@ -33,9 +35,10 @@ class AvgPool2d {
 class AdaptiveAvgPool2d {
  public:
   explicit AdaptiveAvgPool2d(Pair size) : size(size) {}
-  Tensor operator()(const Tensor& x, Where where = Where::current()) const { return adaptive_avg_pool2d(Arg(x, where), size); }
-  template <class V>
-  void visit(V&&) {}
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const {
+    return adaptive_avg_pool2d(Arg(x, where), size);
+  }
+  template <class V> void visit(V&&) {}
 
   Pair size;
 };
@@ -44,9 +47,10 @@ class AdaptiveAvgPool2d {
 class Upsample {
  public:
   explicit Upsample(InterpolateOptions options) : options(options) {}
-  Tensor operator()(const Tensor& x, Where where = Where::current()) const { return interpolate(Arg(x, where), options); }
-  template <class V>
-  void visit(V&&) {}
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const {
+    return interpolate(Arg(x, where), options);
+  }
+  template <class V> void visit(V&&) {}
 
   InterpolateOptions options;
 };

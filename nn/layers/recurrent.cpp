@@ -39,16 +39,20 @@ Tensor zero_bias(const RecurrentWeights& w) {
   return zeros({w.weight_hh.shape()[0]}, {.dtype = w.weight_hh.dtype(), .device = w.weight_hh.device()});
 }
 
-RecurrentOptions as_options(const CellOptions& cell) { return {.bias = cell.bias, .dtype = cell.dtype, .device = cell.device}; }
+RecurrentOptions as_options(const CellOptions& cell) {
+  return {.bias = cell.bias, .dtype = cell.dtype, .device = cell.device};
+}
 
 }  // namespace
 
 namespace detail {
 
-Recurrent::Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options, Where where)
+Recurrent::Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options,
+                     Where where)
     : name_(name), in_(in), hidden_(hidden), options_(options) {
   check_extents(name, in, hidden, where);
-  if (options.layers < 1) throw ValueError(str("nn::", name, ": layers is ", options.layers, ", need at least 1"), where);
+  if (options.layers < 1)
+    throw ValueError(str("nn::", name, ": layers is ", options.layers, ", need at least 1"), where);
   if (!(options.dropout >= 0 && options.dropout < 1))
     throw ValueError(str("nn::", name, ": dropout is ", options.dropout, ", need at least 0 and below 1"), where);
   for (int64_t layer = 0; layer < options.layers; ++layer)
@@ -73,13 +77,17 @@ void Recurrent::check(const Tensor& x, std::initializer_list<const Tensor*> stat
   const Shape& shape = x.shape(where);
   const char* layout = options_.batch_first ? "[batch, time, " : "[time, batch, ";
   if (shape.size() != 3 || shape[2] != in_)
-    throw ShapeError(str("nn::", name_, ": x is ", shape, ", need ", layout, in_, "]", shape.size() == 2 ? "; unsqueeze the missing dim" : ""), where);
+    throw ShapeError(str("nn::", name_, ": x is ", shape, ", need ", layout, in_, "]",
+                         shape.size() == 2 ? "; unsqueeze the missing dim" : ""),
+                     where);
   if (shape[options_.batch_first ? 1 : 0] == 0)
     throw ShapeError(str("nn::", name_, ": x ", shape, " has no time steps"), where);
   const Shape need{options_.layers * directions(), shape[options_.batch_first ? 0 : 1], hidden_};
   for (const Tensor* state : states)
     if (state->defined() && state->shape() != need)
-      throw ShapeError(str("nn::", name_, ": a state of ", state->shape(), ", need [layers * directions, batch, hidden] = ", need, " for x ", shape), where);
+      throw ShapeError(str("nn::", name_, ": a state of ", state->shape(),
+                           ", need [layers * directions, batch, hidden] = ", need, " for x ", shape),
+                       where);
 }
 
 Tensor Recurrent::first_state(const Tensor& states, int64_t index, const Tensor& x) const {
@@ -98,7 +106,8 @@ Tensor Recurrent::stacked(const Tensors& states) {
   return concat(rows, 0);
 }
 
-RecurrentCell::RecurrentCell(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options, Where where) {
+RecurrentCell::RecurrentCell(const char* name, int64_t gates, int64_t in, int64_t hidden,
+                             const RecurrentOptions& options, Where where) {
   check_extents(name, in, hidden, where);
   weights = make_weights(gates, in, hidden, options, where);
 }
@@ -111,50 +120,58 @@ Tensor RecurrentCell::zero_state(const Tensor& x) const {
 
 }  // namespace detail
 
-Rnn::Rnn(int64_t in, int64_t hidden, RecurrentOptions options, Where where) : Recurrent("Rnn", 1, in, hidden, options, where) {}
+Rnn::Rnn(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
+    : Recurrent("Rnn", 1, in, hidden, options, where) {}
 
 RnnResult Rnn::operator()(const Tensor& x, const Tensor& hidden, Where where) const {
   check(x, {&hidden}, where);
   WhereScope scope(where);
   Tensors ends;
-  Tensor output = for_each_layer(x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
-    const Tensor states = rnn(x_gates(sequence, w, where), w.weight_hh, first_state(hidden, index, sequence), options().nonlinearity, order);
-    ends.push_back(last_state(states, order));
-    return states;
-  });
+  Tensor output = for_each_layer(
+      x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
+        const Tensor states = rnn(x_gates(sequence, w, where), w.weight_hh, first_state(hidden, index, sequence),
+                                  options().nonlinearity, order);
+        ends.push_back(last_state(states, order));
+        return states;
+      });
   return {output, stacked(ends)};
 }
 
-Lstm::Lstm(int64_t in, int64_t hidden, RecurrentOptions options, Where where) : Recurrent("Lstm", 4, in, hidden, options, where) {}
+Lstm::Lstm(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
+    : Recurrent("Lstm", 4, in, hidden, options, where) {}
 
 LstmResult Lstm::operator()(const Tensor& x, const LstmState& state, Where where) const {
   check(x, {&state.hidden, &state.cell}, where);
   WhereScope scope(where);
   Tensors hidden_ends, cell_ends;
-  Tensor output = for_each_layer(x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
-    const LstmState first{first_state(state.hidden, index, sequence), first_state(state.cell, index, sequence)};
-    const Tensor bias = w.bias_ih.defined() ? w.bias_ih + w.bias_hh : Tensor();
-    const LstmState all = lstm(linear(Arg(sequence, where), w.weight_ih), w.weight_hh, first, bias, order);
-    hidden_ends.push_back(last_state(all.hidden, order));
-    cell_ends.push_back(last_state(all.cell, order));
-    return all.hidden;
-  });
+  Tensor output = for_each_layer(
+      x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
+        const LstmState first{first_state(state.hidden, index, sequence), first_state(state.cell, index, sequence)};
+        const Tensor bias = w.bias_ih.defined() ? w.bias_ih + w.bias_hh : Tensor();
+        const LstmState all = lstm(linear(Arg(sequence, where), w.weight_ih), w.weight_hh, first, bias, order);
+        hidden_ends.push_back(last_state(all.hidden, order));
+        cell_ends.push_back(last_state(all.cell, order));
+        return all.hidden;
+      });
   return {output, {stacked(hidden_ends), stacked(cell_ends)}};
 }
 
-Gru::Gru(int64_t in, int64_t hidden, RecurrentOptions options, Where where) : Recurrent("Gru", 3, in, hidden, options, where) {}
+Gru::Gru(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
+    : Recurrent("Gru", 3, in, hidden, options, where) {}
 
 RnnResult Gru::operator()(const Tensor& x, const Tensor& hidden, Where where) const {
   check(x, {&hidden}, where);
   WhereScope scope(where);
   Tensors ends;
-  Tensor output = for_each_layer(x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
-    // The bias of the state's product stays apart: the reset gate scales it.
-    const Tensor gates = linear(Arg(sequence, where), w.weight_ih, w.bias_ih);
-    const Tensor states = gru(gates, w.weight_hh, w.bias_hh.defined() ? w.bias_hh : zero_bias(w), first_state(hidden, index, sequence), order);
-    ends.push_back(last_state(states, order));
-    return states;
-  });
+  Tensor output = for_each_layer(
+      x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
+        // The bias of the state's product stays apart: the reset gate scales it.
+        const Tensor gates = linear(Arg(sequence, where), w.weight_ih, w.bias_ih);
+        const Tensor states = gru(gates, w.weight_hh, w.bias_hh.defined() ? w.bias_hh : zero_bias(w),
+                                  first_state(hidden, index, sequence), order);
+        ends.push_back(last_state(states, order));
+        return states;
+      });
   return {output, stacked(ends)};
 }
 
@@ -172,7 +189,8 @@ LstmCell::LstmCell(int64_t in, int64_t hidden, CellOptions options, Where where)
 
 LstmState LstmCell::operator()(const Tensor& x, const LstmState& state, Where where) const {
   WhereScope scope(where);
-  const Tensor hidden = state.hidden.defined() ? state.hidden : zero_state(x), cell = state.cell.defined() ? state.cell : zero_state(x);
+  const Tensor hidden = state.hidden.defined() ? state.hidden : zero_state(x),
+               cell = state.cell.defined() ? state.cell : zero_state(x);
   return lstm_cell(x_gates(x, weights, where) + linear(hidden, weights.weight_hh), cell);
 }
 
@@ -182,7 +200,8 @@ GruCell::GruCell(int64_t in, int64_t hidden, CellOptions options, Where where)
 Tensor GruCell::operator()(const Tensor& x, const Tensor& hidden, Where where) const {
   WhereScope scope(where);
   const Tensor before = hidden.defined() ? hidden : zero_state(x);
-  return gru_cell(linear(Arg(x, where), weights.weight_ih, weights.bias_ih), linear(before, weights.weight_hh, weights.bias_hh), before);
+  return gru_cell(linear(Arg(x, where), weights.weight_ih, weights.bias_ih),
+                  linear(before, weights.weight_hh, weights.bias_hh), before);
 }
 
 }  // namespace tandem::nn

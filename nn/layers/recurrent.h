@@ -41,8 +41,7 @@ class Recurrent {
 
   /// weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_ih_l0_reverse, … as in PyTorch, so that a state_dict's
   /// tensors fit under their own names.
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     for (size_t i = 0; i < weights_.size(); ++i) {
       const std::string suffix = suffix_of(i);
       v("weight_ih" + suffix, weights_[i].weight_ih);
@@ -62,16 +61,16 @@ class Recurrent {
   void check(const Tensor& x, std::initializer_list<const Tensor*> states, Where where) const;
   /// Calls run(weights, x [time, batch, ..], index of layer and direction, options) for each; it gives the outputs
   /// [time, batch, hidden]. Returns those of the last layer.
-  template <class Run>
-  Tensor for_each_layer(const Tensor& x, Where where, Run&& run) const {
+  template <class Run> Tensor for_each_layer(const Tensor& x, Where where, Run&& run) const {
     Tensor sequence = options_.batch_first ? x.transpose(0, 1) : x;
     for (int64_t layer = 0; layer < options_.layers; ++layer) {
       if (layer > 0) sequence = dropped(sequence, where);
       const int64_t first = layer * directions();
       const Tensor forwards = run(weights_[static_cast<size_t>(first)], sequence, first, SequenceOptions{});
-      sequence = options_.bidirectional
-                     ? concat({forwards, run(weights_[static_cast<size_t>(first) + 1], sequence, first + 1, SequenceOptions{.reverse = true})}, -1)
-                     : forwards;
+      sequence = options_.bidirectional ? concat({forwards, run(weights_[static_cast<size_t>(first) + 1], sequence,
+                                                                first + 1, SequenceOptions{.reverse = true})},
+                                                 -1)
+                                        : forwards;
     }
     return options_.batch_first ? sequence.transpose(0, 1) : sequence;
   }
@@ -94,8 +93,7 @@ class Recurrent {
 /// Weights of a single step.
 class RecurrentCell {
  public:
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("weight_ih", weights.weight_ih);
     v("weight_hh", weights.weight_hh);
     v("bias_ih", weights.bias_ih);
@@ -104,7 +102,8 @@ class RecurrentCell {
   RecurrentWeights weights;
 
  protected:
-  RecurrentCell(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options, Where where);
+  RecurrentCell(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options,
+                Where where);
   Tensor zero_state(const Tensor& x) const;
 };
 
@@ -138,7 +137,9 @@ class Rnn : public detail::Recurrent {
 class Lstm : public detail::Recurrent {
  public:
   Lstm(int64_t in, int64_t hidden, RecurrentOptions options = {}, Where where = Where::current());
-  LstmResult operator()(const Tensor& x, Where where = Where::current()) const { return (*this)(x, LstmState(), where); }
+  LstmResult operator()(const Tensor& x, Where where = Where::current()) const {
+    return (*this)(x, LstmState(), where);
+  }
   LstmResult operator()(const Tensor& x, const LstmState& state, Where where = Where::current()) const;
 };
 

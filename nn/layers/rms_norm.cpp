@@ -6,8 +6,7 @@
 namespace tandem::nn {
 
 RmsNorm::RmsNorm(int64_t width, RmsNormOptions options, Where where) : epsilon(options.epsilon) {
-  if (width < 1)
-    throw ValueError(tandem::detail::str("nn::RmsNorm: need a width of at least 1, got ", width), where);
+  if (width < 1) throw ValueError(tandem::detail::str("nn::RmsNorm: need a width of at least 1, got ", width), where);
   weight = ones({width}, {.dtype = options.dtype, .device = options.device, .requires_grad = true}, where);
 }
 

@@ -18,10 +18,7 @@ class RmsNorm {
   explicit RmsNorm(int64_t width, RmsNormOptions options = {}, Where where = Where::current());
   Tensor operator()(const Tensor& x, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
-    v("weight", weight);
-  }
+  template <class V> void visit(V&& v) { v("weight", weight); }
 
   Tensor weight;
   double epsilon;

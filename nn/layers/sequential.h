@@ -27,13 +27,11 @@ class Sequential {
  public:
   Sequential() = default;
   template <Layer... L>
-  requires(sizeof...(L) > 0 && (!std::same_as<std::decay_t<L>, Sequential> || ...))
-      Sequential(L&&... layers) {
+  requires(sizeof...(L) > 0 && (!std::same_as<std::decay_t<L>, Sequential> || ...)) Sequential(L&&... layers) {
     (push_back(std::forward<L>(layers)), ...);
   }
 
-  template <Layer L>
-  Sequential& push_back(L&& layer) {
+  template <Layer L> Sequential& push_back(L&& layer) {
     layers_.push_back(std::make_shared<Held<std::decay_t<L>>>(std::forward<L>(layer)));
     return *this;
   }
@@ -48,15 +46,11 @@ class Sequential {
     virtual Tensor call(const Tensor& x, Where where) const = 0;
     virtual void walk(Visitor& visitor) = 0;
   };
-  template <class L>
-  struct Held final : Base {
-    template <class From>
-    explicit Held(From&& from) : layer(std::forward<From>(from)) {}
+  template <class L> struct Held final : Base {
+    template <class From> explicit Held(From&& from) : layer(std::forward<From>(from)) {}
     Tensor call(const Tensor& x, Where where) const override {
-      if constexpr (std::is_invocable_r_v<Tensor, const L&, const Tensor&, Where>)
-        return layer(x, where);
-      else
-        return layer(x);
+      if constexpr (std::is_invocable_r_v<Tensor, const L&, const Tensor&, Where>) return layer(x, where);
+      else return layer(x);
     }
     void walk(Visitor& visitor) override { visitor.walk(layer); }
     L layer;

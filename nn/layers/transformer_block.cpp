@@ -14,20 +14,25 @@ LayerNormOptions norm_options(const TransformerBlockOptions& options) {
   return {.epsilon = options.epsilon, .dtype = options.dtype, .device = options.device};
 }
 int64_t checked_expansion(int64_t expansion, Where where) {
-  if (expansion < 1) throw ValueError(tandem::detail::str("nn::TransformerBlock: need an expansion of at least 1, got ", expansion), where);
+  if (expansion < 1)
+    throw ValueError(tandem::detail::str("nn::TransformerBlock: need an expansion of at least 1, got ", expansion),
+                     where);
   return expansion;
 }
 
 }  // namespace
 
 TransformerBlock::TransformerBlock(int64_t width, int64_t heads, TransformerBlockOptions options, Where where)
-    : attention_norm(width, norm_options(options), where),
-      attention(width, heads,
-                {.dropout = options.dropout, .bias = options.bias, .causal = options.causal, .dtype = options.dtype, .device = options.device}, where),
+    : attention_norm(width, norm_options(options), where), attention(width, heads,
+                                                                     {.dropout = options.dropout,
+                                                                      .bias = options.bias,
+                                                                      .causal = options.causal,
+                                                                      .dtype = options.dtype,
+                                                                      .device = options.device},
+                                                                     where),
       mlp_norm(width, norm_options(options), where),
       expand(width, checked_expansion(options.expansion, where) * width, linear_options(options), where),
-      shrink(options.expansion * width, width, linear_options(options), where),
-      dropout(options.dropout, where) {}
+      shrink(options.expansion * width, width, linear_options(options), where), dropout(options.dropout, where) {}
 
 Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& mask, Where where) const {
   const auto plus = [&](const Tensor& a, const Tensor& b) { return add({a, where}, {b, where}); };

@@ -8,8 +8,8 @@
 namespace tandem::nn {
 
 struct TransformerBlockOptions {
-  double dropout = 0;     ///< of attention weights and of both results, while training
-  bool bias = true;       ///< of the linear maps
+  double dropout = 0;  ///< of attention weights and of both results, while training
+  bool bias = true;    ///< of the linear maps
   bool causal = false;
   int64_t expansion = 4;  ///< width of the network's hidden layer ÷ width
   double epsilon = 1e-5;  ///< of the norms
@@ -27,8 +27,7 @@ class TransformerBlock {
   /// The mask is the attention's.
   Tensor operator()(const Tensor& x, const Tensor& mask, Where where = Where::current()) const;
 
-  template <class V>
-  void visit(V&& v) {
+  template <class V> void visit(V&& v) {
     v("attention_norm", attention_norm);
     v("attention", attention);
     v("mlp_norm", mlp_norm);

@@ -67,7 +67,8 @@ std::pair<Tensor, Tensor> detail::adam_corrections(double beta1, double beta2, c
 }
 
 void detail::adam_update(const Tensor& parameter, const Tensor& gradient, const Tensor& mean, const Tensor& variance,
-                         const Tensor& lr, const std::pair<Tensor, Tensor>& corrections, const Attributes& attributes, Where where) {
+                         const Tensor& lr, const std::pair<Tensor, Tensor>& corrections, const Attributes& attributes,
+                         Where where) {
   static const Op& adamw = find_op("adamw");
   const Tensor inputs[] = {parameter, gradient, mean, variance, lr, corrections.first, corrections.second};
   Tensor targets[] = {parameter, mean, variance};

@@ -59,7 +59,8 @@ namespace detail {
 std::pair<Tensor, Tensor> adam_corrections(double beta1, double beta2, const Tensor& steps);
 /// One parameter's update by the op adamw, in place.
 void adam_update(const Tensor& parameter, const Tensor& gradient, const Tensor& mean, const Tensor& variance,
-                 const Tensor& lr, const std::pair<Tensor, Tensor>& corrections, const Attributes& attributes, Where where);
+                 const Tensor& lr, const std::pair<Tensor, Tensor>& corrections, const Attributes& attributes,
+                 Where where);
 }  // namespace detail
 
 }  // namespace tandem::nn::optim

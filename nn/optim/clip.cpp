@@ -7,8 +7,8 @@ namespace tandem::nn {
 
 Tensor clip_grad_norm(const Tensors& parameters, double max_norm, Where where) {
   if (!(max_norm >= 0))
-    throw ValueError(
-        tandem::detail::str("nn::clip_grad_norm: the largest norm is ", max_norm, ", need 0 or more"), where);
+    throw ValueError(tandem::detail::str("nn::clip_grad_norm: the largest norm is ", max_norm, ", need 0 or more"),
+                     where);
   NoGrad no_grad;
   WhereScope scope(where);
   Tensors clipped, gradients;

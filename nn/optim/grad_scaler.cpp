@@ -13,9 +13,11 @@ GradScaler::GradScaler(GradScalerOptions options, Where where) : options_(option
   const auto check = [&](bool good, const char* what, double value, const char* need) {
     if (!good) throw ValueError(tandem::detail::str("nn::GradScaler: ", what, " is ", value, ", need ", need), where);
   };
-  check(options.initial_scale > 0 && std::isfinite(options.initial_scale), "initial_scale", options.initial_scale, "above 0");
+  check(options.initial_scale > 0 && std::isfinite(options.initial_scale), "initial_scale", options.initial_scale,
+        "above 0");
   check(options.growth_factor > 1, "growth_factor", options.growth_factor, "above 1");
-  check(options.backoff_factor > 0 && options.backoff_factor < 1, "backoff_factor", options.backoff_factor, "between 0 and 1");
+  check(options.backoff_factor > 0 && options.backoff_factor < 1, "backoff_factor", options.backoff_factor,
+        "between 0 and 1");
   check(options.growth_interval >= 1, "growth_interval", static_cast<double>(options.growth_interval), "1 or more");
   const NoGrad no_grad;
   scale_ = full({}, options.initial_scale, {}, where);
@@ -31,7 +33,8 @@ Tensor GradScaler::scale(const Tensor& loss, Where where) const {
 void GradScaler::unscale(optim::Optimizer& optimizer, Where where) {
   const WhereScope scope(where);
   if (std::find(unscaled_.begin(), unscaled_.end(), &optimizer) != unscaled_.end())
-    throw AutogradError("nn::GradScaler: unscale: these gradients are unscaled already; call update() once a step", user_line(where));
+    throw AutogradError("nn::GradScaler: unscale: these gradients are unscaled already; call update() once a step",
+                        user_line(where));
   unscaled_.push_back(&optimizer);
   const NoGrad no_grad;
   Tensor total = zeros({});  // 0 times a number that is not finite is NaN
@@ -65,9 +68,11 @@ void GradScaler::step(optim::Optimizer& optimizer, Where where) {
 void GradScaler::update(Where where) {
   const WhereScope scope(where);
   const NoGrad no_grad;
-  const Tensor overflow = found_ != 0, steps = good_steps_ + 1, due = steps >= static_cast<double>(options_.growth_interval);
+  const Tensor overflow = found_ != 0, steps = good_steps_ + 1,
+               due = steps >= static_cast<double>(options_.growth_interval);
   const Tensor grown = tandem::where(due, scale_ * options_.growth_factor, scale_);
-  const Tensor next = tandem::where(overflow, scale_ * options_.backoff_factor, grown), count = tandem::where(overflow, 0.0, tandem::where(due, 0.0, steps));
+  const Tensor next = tandem::where(overflow, scale_ * options_.backoff_factor, grown),
+               count = tandem::where(overflow, 0.0, tandem::where(due, 0.0, steps));
   scale_.assign(next);
   good_steps_.assign(count);
   found_.assign(zeros({}));

@@ -9,9 +9,9 @@ namespace tandem::nn {
 
 struct GradScalerOptions {
   double initial_scale = 65536;
-  double growth_factor = 2;       ///< of the scale, after growth_interval steps without an overflow
-  double backoff_factor = 0.5;    ///< of the scale, after an overflow
-  int64_t growth_interval = 2000; ///< steps
+  double growth_factor = 2;        ///< of the scale, after growth_interval steps without an overflow
+  double backoff_factor = 0.5;     ///< of the scale, after an overflow
+  int64_t growth_interval = 2000;  ///< steps
 };
 
 /// Dynamic loss scaling (Micikevicius et al. 2018, arXiv:1710.03740): the loss is multiplied by a factor, so that small
@@ -48,7 +48,7 @@ class GradScaler {
  private:
   GradScalerOptions options_;
   Tensor scale_, good_steps_;
-  Tensor found_;    ///< since the last update
+  Tensor found_;  ///< since the last update
   std::vector<const optim::Optimizer*> unscaled_;
 };
 

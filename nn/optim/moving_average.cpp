@@ -11,20 +11,26 @@ ExponentialMovingAverage::ExponentialMovingAverage(Tensors parameters, MovingAve
     : parameters_(std::move(parameters)), options_(options) {
   if (!(options.decay >= 0 && options.decay <= 1))
     throw ValueError(str("nn::ExponentialMovingAverage: the decay is ", options.decay, ", need 0 to 1"), where);
-  if (parameters_.empty()) throw ValueError("nn::ExponentialMovingAverage: there is nothing to average: pass nn::parameters(model)", where);
+  if (parameters_.empty())
+    throw ValueError("nn::ExponentialMovingAverage: there is nothing to average: pass nn::parameters(model)", where);
   NoGrad no_grad;
   for (const Tensor& parameter : parameters_) {
-    if (!parameter.defined()) throw UndefinedError("nn::ExponentialMovingAverage: a parameter is undefined: pass nn::parameters(model)", where);
+    if (!parameter.defined())
+      throw UndefinedError("nn::ExponentialMovingAverage: a parameter is undefined: pass nn::parameters(model)", where);
     if (!is_floating(parameter.dtype()))
-      throw DTypeError(str("nn::ExponentialMovingAverage: a parameter is ", parameter.dtype(), ": only floating tensors have an average"), where);
-    averages_.push_back(size_of(parameter.dtype()) == 2 ? parameter.to(float32, where) : parameter.detach(where).clone(where));
+      throw DTypeError(str("nn::ExponentialMovingAverage: a parameter is ", parameter.dtype(),
+                           ": only floating tensors have an average"),
+                       where);
+    averages_.push_back(size_of(parameter.dtype()) == 2 ? parameter.to(float32, where)
+                                                        : parameter.detach(where).clone(where));
   }
   updates_ = zeros({}, {.dtype = float64, .device = parameters_[0].device()}, where);
 }
 
 void ExponentialMovingAverage::update(Where where) {
   if (!own_.empty())
-    throw ValueError("nn::ExponentialMovingAverage: the parameters hold the averages now: swap() back before update()", where);
+    throw ValueError("nn::ExponentialMovingAverage: the parameters hold the averages now: swap() back before update()",
+                     where);
   NoGrad no_grad;
   WhereScope scope(where);
   Tensor kept;

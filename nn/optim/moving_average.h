@@ -22,7 +22,8 @@ struct MovingAverageOptions {
 ///   }                                                // and its own weights again
 class ExponentialMovingAverage {
  public:
-  explicit ExponentialMovingAverage(Tensors parameters, MovingAverageOptions options = {}, Where where = Where::current());
+  explicit ExponentialMovingAverage(Tensors parameters, MovingAverageOptions options = {},
+                                    Where where = Where::current());
   ExponentialMovingAverage(const ExponentialMovingAverage&) = delete;
   ExponentialMovingAverage& operator=(const ExponentialMovingAverage&) = delete;
 

@@ -14,10 +14,12 @@ Muon::Muon(Groups groups, Where where) : GroupedOptimizer("Muon", groups, where)
   for (size_t group = 0; group < group_count(); ++group) {
     const MuonOptions& o = options(group);
     check(o.momentum >= 0 && o.momentum < 1, where, "momentum is ", o.momentum, ", need at least 0 and below 1");
-    check(o.weight_decay >= 0 && o.adamw_weight_decay >= 0, where, "weight decay is ", std::min(o.weight_decay, o.adamw_weight_decay), ", need 0 or more");
+    check(o.weight_decay >= 0 && o.adamw_weight_decay >= 0, where, "weight decay is ",
+          std::min(o.weight_decay, o.adamw_weight_decay), ", need 0 or more");
     check(o.steps >= 1, where, "steps is ", o.steps, ", need at least 1");
     check(o.adamw_lr >= 0 && std::isfinite(o.adamw_lr), where, "adamw_lr is ", o.adamw_lr, ", need 0 or more");
-    check(o.lr > 0 || o.adamw_lr == 0, where, "lr is 0 and adamw_lr ", o.adamw_lr, ", which is scaled along with lr: use AdamW");
+    check(o.lr > 0 || o.adamw_lr == 0, where, "lr is 0 and adamw_lr ", o.adamw_lr,
+          ", which is scaled along with lr: use AdamW");
     check(o.beta1 >= 0 && o.beta1 < 1, where, "beta1 is ", o.beta1, ", need at least 0 and below 1");
     check(o.beta2 >= 0 && o.beta2 < 1, where, "beta2 is ", o.beta2, ", need at least 0 and below 1");
     const auto [begin, end] = range(group);
@@ -80,7 +82,9 @@ std::vector<NamedTensor> Muon::state() const {
 
 Tensor newton_schulz(const Tensor& g, int steps, Where where) {
   if (g.rank(where) != 2)
-    throw ShapeError(tandem::detail::str("nn::optim::newton_schulz: needs a matrix, got ", g.shape(), ": flatten the dims after the first"), where);
+    throw ShapeError(tandem::detail::str("nn::optim::newton_schulz: needs a matrix, got ", g.shape(),
+                                         ": flatten the dims after the first"),
+                     where);
   WhereScope scope(where);
   const bool is_tall = g.shape()[0] > g.shape()[1];
   Tensor x = detail::widened(is_tall ? g.transpose(0, 1) : g);

@@ -10,7 +10,8 @@ namespace tandem::nn::optim {
 
 using tandem::detail::str;
 
-Optimizer::Optimizer(const char* name, const std::vector<Tensors>& groups, const std::vector<double>& rates, Where where)
+Optimizer::Optimizer(const char* name, const std::vector<Tensors>& groups, const std::vector<double>& rates,
+                     Where where)
     : name_(name) {
   for (size_t g = 0; g < groups.size(); ++g) {
     const size_t begin = parameters_.size();
@@ -20,7 +21,8 @@ Optimizer::Optimizer(const char* name, const std::vector<Tensors>& groups, const
   check_parameters(where);
   NoGrad no_grad;
   for (Group& group : groups_) {
-    check(group.initial_lr >= 0 && std::isfinite(group.initial_lr), where, "the learning rate is ", group.initial_lr, ", need 0 or more");
+    check(group.initial_lr >= 0 && std::isfinite(group.initial_lr), where, "the learning rate is ", group.initial_lr,
+          ", need 0 or more");
     group.lr = full({}, group.initial_lr, {.device = device()}, where);
   }
 }
@@ -42,9 +44,8 @@ void Optimizer::check_parameters(Where where) const {
           " again, and would be updated twice: give each parameter once, in one group");
     if (parameter.device() != parameters_[0].device())
       throw DeviceError(
-          str("nn::optim::", name_, ": parameter 0 is on ", parameters_[0].device(), ", parameter ", i,
-              " on ", parameter.device(),
-              ": move the model with nn::to(model, device), or use an optimiser for each device"),
+          str("nn::optim::", name_, ": parameter 0 is on ", parameters_[0].device(), ", parameter ", i, " on ",
+              parameter.device(), ": move the model with nn::to(model, device), or use an optimiser for each device"),
           where);
   }
 }
@@ -61,11 +62,10 @@ void Optimizer::step(Where where) {
   bool has_gradient = false;
   for (const Tensor& parameter : parameters_) has_gradient = has_gradient || parameter.grad().defined();
   if (!has_gradient)
-    throw AutogradError(
-        str("nn::optim::", name_, ": none of the ", parameters_.size(),
-            " parameters has a gradient: call loss.backward() between zero_grad() and step(), "
-            "and make the optimiser after nn::to(model, …), which puts new tensors into it"),
-        where);
+    throw AutogradError(str("nn::optim::", name_, ": none of the ", parameters_.size(),
+                            " parameters has a gradient: call loss.backward() between zero_grad() and step(), "
+                            "and make the optimiser after nn::to(model, …), which puts new tensors into it"),
+                        where);
   NoGrad no_grad;
   WhereScope scope(where);
   update(where);

@@ -12,8 +12,7 @@
 namespace tandem::nn::optim {
 
 /// Parameters that share options: `AdamW({{matrices, {.weight_decay = 0.1}}, {others, {.lr = 1e-4}}})`.
-template <class Options>
-struct ParameterGroup {
+template <class Options> struct ParameterGroup {
   Tensors parameters;
   Options options = {};
 };
@@ -53,13 +52,11 @@ class Optimizer {
   /// Called once a step, without recording.
   virtual void update(Where where) = 0;
   /// Throws ValueError "nn::optim::Name: parts" unless `condition`.
-  template <class... Parts>
-  void check(bool condition, Where where, const Parts&... parts) const {
+  template <class... Parts> void check(bool condition, Where where, const Parts&... parts) const {
     if (!condition) fail(tandem::detail::str(parts...), where);
   }
   /// Calls f(i, parameter, gradient) for the parameters of a group that have a gradient.
-  template <class F>
-  void for_each_gradient(size_t group, F&& f) const {
+  template <class F> void for_each_gradient(size_t group, F&& f) const {
     for (size_t i = groups_[group].begin; i < groups_[group].end; ++i)
       if (const Tensor gradient = parameters_[i].grad(); gradient.defined()) f(i, parameters_[i], gradient);
   }
@@ -86,8 +83,7 @@ class Optimizer {
 };
 
 /// An optimiser whose groups have options of that type, one of which is `lr`.
-template <class Options>
-class GroupedOptimizer : public Optimizer {
+template <class Options> class GroupedOptimizer : public Optimizer {
  public:
   using Group = ParameterGroup<Options>;
   using Groups = std::vector<Group>;

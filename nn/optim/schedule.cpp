@@ -12,8 +12,7 @@ using tandem::detail::str;
 
 namespace {
 
-template <class... Parts>
-void check(bool condition, const char* schedule, Where where, const Parts&... parts) {
+template <class... Parts> void check(bool condition, const char* schedule, Where where, const Parts&... parts) {
   if (!condition) throw ValueError(str("nn::optim::", schedule, ": ", parts...), where);
 }
 void check_factor(double factor, const char* schedule, Where where) {
@@ -52,13 +51,17 @@ double CosineSchedule::rate(double base, int64_t done) const {
   return half_cosine(base, minimum, static_cast<double>(done - warmup) / static_cast<double>(steps - warmup));
 }
 
-StepSchedule::StepSchedule(Optimizer& optimizer, StepOptions options, Where where) : Schedule(optimizer), options_(options) {
-  check(options.every >= 1, "StepSchedule", where, "every is ", options.every, ": set it to the steps between two cuts");
+StepSchedule::StepSchedule(Optimizer& optimizer, StepOptions options, Where where)
+    : Schedule(optimizer), options_(options) {
+  check(options.every >= 1, "StepSchedule", where, "every is ", options.every,
+        ": set it to the steps between two cuts");
   check_factor(options.factor, "StepSchedule", where);
   set_steps_done(0, where);
 }
 
-double StepSchedule::rate(double base, int64_t done) const { return base * power(options_.factor, done / options_.every); }
+double StepSchedule::rate(double base, int64_t done) const {
+  return base * power(options_.factor, done / options_.every);
+}
 
 MultiStepSchedule::MultiStepSchedule(Optimizer& optimizer, MultiStepOptions options, Where where)
     : Schedule(optimizer), options_(std::move(options)) {
@@ -108,7 +111,8 @@ double OneCycleSchedule::rate(double base, int64_t done) const {
 
 LambdaSchedule::LambdaSchedule(Optimizer& optimizer, std::function<double(int64_t)> factor, Where where)
     : Schedule(optimizer), factor_(std::move(factor)) {
-  check(static_cast<bool>(factor_), "LambdaSchedule", where, "the function is empty: pass one from the steps done to a factor");
+  check(static_cast<bool>(factor_), "LambdaSchedule", where,
+        "the function is empty: pass one from the steps done to a factor");
   set_steps_done(0, where);
 }
 
@@ -123,7 +127,8 @@ WarmupSchedule::WarmupSchedule(const Schedule& after, WarmupOptions options, Whe
 
 double WarmupSchedule::rate(double base, int64_t done) const {
   if (done >= options_.steps) return after_.rate(base, done - options_.steps);
-  return base * (options_.start + (1 - options_.start) * static_cast<double>(done) / static_cast<double>(options_.steps));
+  return base *
+         (options_.start + (1 - options_.start) * static_cast<double>(done) / static_cast<double>(options_.steps));
 }
 
 PlateauSchedule::PlateauSchedule(Optimizer& optimizer, PlateauOptions options, Where where)

@@ -99,12 +99,12 @@ class ExponentialSchedule : public Schedule {
 
 struct OneCycleOptions {
   enum class Curve { cosine, linear };
-  int64_t steps = 0;             ///< of the whole run
-  double rising = 0.3;           ///< the part of the run in which the rate rises
-  double initial_divisor = 25;   ///< the run starts at lr / initial_divisor
-  double final_divisor = 1e4;    ///< and ends at that divided by final_divisor
+  int64_t steps = 0;            ///< of the whole run
+  double rising = 0.3;          ///< the part of the run in which the rate rises
+  double initial_divisor = 25;  ///< the run starts at lr / initial_divisor
+  double final_divisor = 1e4;   ///< and ends at that divided by final_divisor
   Curve curve = Curve::cosine;
-  bool three_phases = false;     ///< fall to the initial rate as long as it rose, and only then to the final one
+  bool three_phases = false;  ///< fall to the initial rate as long as it rose, and only then to the final one
 };
 /// Up to the optimiser's rate and down again over one run (Smith & Topin 2018, arXiv:1708.07120). As OneCycleLR
 /// with max_lr the optimiser's rate and cycle_momentum off. After the last step the final rate stays.
@@ -149,10 +149,10 @@ struct PlateauOptions {
   enum class Threshold { relative, absolute };
   Better better = Better::smaller;
   double factor = 0.1;
-  int64_t patience = 10;  ///< steps without improvement that are let pass
-  double threshold = 1e-4;  ///< an improvement must be more than this
+  int64_t patience = 10;                         ///< steps without improvement that are let pass
+  double threshold = 1e-4;                       ///< an improvement must be more than this
   Threshold threshold_is = Threshold::relative;  ///< to the best so far
-  int64_t cooldown = 0;  ///< steps after a cut in which none are counted
+  int64_t cooldown = 0;                          ///< steps after a cut in which none are counted
   double minimum = 0;
   double epsilon = 1e-8;  ///< smaller changes of the rate are not made
 };

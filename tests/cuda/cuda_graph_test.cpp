@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "tandem.h"
+#include "files.h"
 #include "graph/run/cuda_step.h"
 #include "kernels/cuda/module.h"
+#include "tandem.h"
 #include "tests/cuda/orders.h"
-#include "files.h"
 
 using namespace tandem;
 
@@ -75,7 +75,8 @@ TEST_CASE("cuda: a training step gives the same losses eagerly, replayed and com
 
 TEST_CASE("cuda: fused kernels of every kind agree with eager ones, in any order of lanes") {
   NoGrad guard;
-  const auto check = [](const char* what, const std::vector<Shape>& shapes, const std::function<Tensor(const Tensors&)>& f) {
+  const auto check = [](const char* what, const std::vector<Shape>& shapes,
+                        const std::function<Tensor(const Tensors&)>& f) {
     INFO(what);
     Tensors inputs;
     for (const Shape& shape : shapes) inputs.push_back(randn(shape).to(cuda(0)));
@@ -92,7 +93,8 @@ TEST_CASE("cuda: fused kernels of every kind agree with eager ones, in any order
       const std::vector<double> got = call(inputs);
       REQUIRE(got.size() == wanted.size());
       size_t wrong = 0;
-      for (size_t i = 0; i < got.size(); ++i) wrong += std::fabs(got[i] - wanted[i]) > 1e-5 + 1e-5 * std::fabs(wanted[i]) ? 1 : 0;
+      for (size_t i = 0; i < got.size(); ++i)
+        wrong += std::fabs(got[i] - wanted[i]) > 1e-5 + 1e-5 * std::fabs(wanted[i]) ? 1 : 0;
       CHECK(wrong == 0);
     });
   };
@@ -113,7 +115,8 @@ TEST_CASE("cuda: fused kernels of every kind agree with eager ones, in any order
 TEST_CASE("cuda: generated kernels are kept on disk, and built again where the entry is damaged") {
   const file_tests::TemporaryFolder folder;
   file_tests::Variable directory("TANDEM_CACHE_DIR", folder / "cache"), on("TANDEM_CACHE", std::nullopt);
-  const std::string source = std::string(gpu::source_prelude) + R"(extern "C" __global__ void seven(float* out) { *out = 7; })";
+  const std::string source =
+      std::string(gpu::source_prelude) + R"(extern "C" __global__ void seven(float* out) { *out = 7; })";
   const auto build = [&] { return graph::build_cuda_source(source, {"seven"}, cuda(0)); };
   const auto value = [](const std::string& binary) {
     gpu::Module module(binary, cuda(0));

@@ -59,7 +59,9 @@ void check_same(const Tensor& got, const Tensor& wanted, Tolerance tolerance) {
                       std::fabs(a[i] - b[i]) <= tolerance.absolute + tolerance.relative * std::fabs(b[i]);
     if (!same && wrong++ == 0) first = i;
   }
-  if (wrong > 0) FAIL_CHECK(wrong << " of " << a.size() << " differ, the first at " << first << ": " << a[first] << " for " << b[first]);
+  if (wrong > 0)
+    FAIL_CHECK(wrong << " of " << a.size() << " differ, the first at " << first << ": " << a[first] << " for "
+                     << b[first]);
 }
 
 // Views are made on the device too, so that kernels see the strides.
@@ -83,17 +85,22 @@ void compare(const Tensors& inputs, const Function& f, Tolerance tolerance = {-1
   });
 }
 void compare1(const Tensors& inputs, const std::function<Tensor(const Tensors&)>& f, Tolerance tolerance = {-1, -1}) {
-  compare(inputs, [&](const Tensors& x) { return Tensors{f(x)}; }, tolerance);
+  compare(
+      inputs, [&](const Tensors& x) { return Tensors{f(x)}; }, tolerance);
 }
 
 // Against the op's decomposition into simpler ops, where it has one.
-void compare_decomposed(const char* name, const Tensors& inputs, const Attributes& attributes, Tolerance tolerance = {-1, -1}) {
+void compare_decomposed(const char* name, const Tensors& inputs, const Attributes& attributes,
+                        Tolerance tolerance = {-1, -1}) {
   INFO(name);
   const Op& op = find_op(name);
   REQUIRE((op.decompose != nullptr));
-  compare(inputs, [&](const Tensors& x) {
-    return x[0].device().is_cpu() ? op.decompose(x, attributes) : dispatch_all(op, x, attributes, Where::current());
-  }, tolerance);
+  compare(
+      inputs,
+      [&](const Tensors& x) {
+        return x[0].device().is_cpu() ? op.decompose(x, attributes) : dispatch_all(op, x, attributes, Where::current());
+      },
+      tolerance);
 }
 
 const DType floats[] = {float32, float64, float16, bfloat16};
@@ -106,29 +113,47 @@ TEST_CASE("cuda: pointwise ops agree with the CPU over dtypes and layouts") {
     compare({x, y}, [](const Tensors& t) {
       const Tensor &x = t[0], &y = t[1];
       const Tensor s = x.transpose(0, 1), u = y.transpose(0, 1), part = x.slice(1, 1, 36, 2);
-      return Tensors{x + y, x * y - 2, exp(x), tanh(s), gelu(part), s + u, x + y.slice(0, 2, 3), where(x > y, x, y), maximum(s, 0),
-                     x.slice(0, 0, 0) + 1, sigmoid(x[1]), part / (x.slice(1, 0, 1) + 3), pow(abs(x), 1.5), x == y, s.reshape({-1})};
+      return Tensors{x + y,
+                     x * y - 2,
+                     exp(x),
+                     tanh(s),
+                     gelu(part),
+                     s + u,
+                     x + y.slice(0, 2, 3),
+                     where(x > y, x, y),
+                     maximum(s, 0),
+                     x.slice(0, 0, 0) + 1,
+                     sigmoid(x[1]),
+                     part / (x.slice(1, 0, 1) + 3),
+                     pow(abs(x), 1.5),
+                     x == y,
+                     s.reshape({-1})};
     });
   }
   const Tensor i = integers({4, 9}, 10), j = integers({4, 9}, 10, 2);
   for (const DType type : {int32, int64, uint8}) {
     compare({i.to(type), j.to(type)}, [](const Tensors& t) {
-      return Tensors{t[0] + t[1], t[0] * t[1], maximum(t[0], t[1]), t[0] > t[1], t[0] / (t[1] + 1), where(t[0] > 4, t[0], t[1])};
+      return Tensors{t[0] + t[1], t[0] * t[1],       maximum(t[0], t[1]),
+                     t[0] > t[1], t[0] / (t[1] + 1), where(t[0] > 4, t[0], t[1])};
     });
   }
-  compare({(i > 4), (j > 4)}, [](const Tensors& t) { return Tensors{t[0] + t[1], t[0] * t[1], maximum(t[0], t[1]), t[0] == t[1]}; });
+  compare({(i > 4), (j > 4)}, [](const Tensors& t) {
+    return Tensors{t[0] + t[1], t[0] * t[1], maximum(t[0], t[1]), t[0] == t[1]};
+  });
 }
 
 TEST_CASE("cuda: casts between all dtypes, copies of all layouts") {
   const DType all[] = {float32, float64, float16, bfloat16, int32, int64, uint8, bool_};
   for (const DType from : all) {
     const Tensor x = integers({3, 11}, 5).to(from);
-    for (const DType to : all) compare({x}, [&](const Tensors& t) { return Tensors{t[0].to(to), t[0].transpose(0, 1).to(to).contiguous()}; });
+    for (const DType to : all)
+      compare({x}, [&](const Tensors& t) { return Tensors{t[0].to(to), t[0].transpose(0, 1).to(to).contiguous()}; });
   }
   compare({numbers({3, 40, 50}), numbers({2, 3, 4, 5})}, [](const Tensors& t) {
-    return Tensors{t[0].transpose(1, 2).contiguous(), t[0].transpose(0, 2).contiguous(), t[0].slice(2, 3, 47, 3).contiguous(),
-                   t[1].permute({0, 2, 3, 1}).contiguous(), t[1].permute({3, 1, 0, 2}).contiguous(), t[0].slice(1, 3, 4).expand({3, 9, 50}).contiguous(),
-                   concat({t[0], t[0].slice(1, 0, 7)}, 1), slice_grad(t[0].slice(1, 0, 5), 1, 2, 3, 16)};
+    return Tensors{t[0].transpose(1, 2).contiguous(),       t[0].transpose(0, 2).contiguous(),
+                   t[0].slice(2, 3, 47, 3).contiguous(),    t[1].permute({0, 2, 3, 1}).contiguous(),
+                   t[1].permute({3, 1, 0, 2}).contiguous(), t[0].slice(1, 3, 4).expand({3, 9, 50}).contiguous(),
+                   concat({t[0], t[0].slice(1, 0, 7)}, 1),  slice_grad(t[0].slice(1, 0, 5), 1, 2, 3, 16)};
   });
   compare1({numbers({4, 6})}, [](const Tensors& t) {
     Tensor y = zeros_like(t[0]);
@@ -136,7 +161,8 @@ TEST_CASE("cuda: casts between all dtypes, copies of all layouts") {
     y.slice(0, 3, 4).assign(full({}, 5, {.device = y.device()}));
     return y;
   });
-  compare1({numbers({1})}, [](const Tensors& t) { return arange(3, 50, 7, {.dtype = float32, .device = t[0].device()}); });
+  compare1({numbers({1})},
+           [](const Tensors& t) { return arange(3, 50, 7, {.dtype = float32, .device = t[0].device()}); });
 }
 
 TEST_CASE("cuda: reductions over rows, columns, any dims, few and many results") {
@@ -158,9 +184,12 @@ TEST_CASE("cuda: reductions over rows, columns, any dims, few and many results")
       return result;
     });
   }
-  compare({numbers({40000}), numbers({3, 9001}), numbers({3000, 5}), numbers({700, 64})}, [](const Tensors& t) {
-    return Tensors{sum(t[0]), max(t[0]), argmax(t[0], 0), sum(t[1], 1), mean(t[1], 1), sum(t[2], 0), argmax(t[2], 0), sum(t[3], 0), sum(t[3], 1)};
-  }, {1e-4, 1e-4});
+  compare({numbers({40000}), numbers({3, 9001}), numbers({3000, 5}), numbers({700, 64})},
+          [](const Tensors& t) {
+            return Tensors{sum(t[0]),    max(t[0]),       argmax(t[0], 0), sum(t[1], 1), mean(t[1], 1),
+                           sum(t[2], 0), argmax(t[2], 0), sum(t[3], 0),    sum(t[3], 1)};
+          },
+          {1e-4, 1e-4});
   compare1({tensor({1.0f, NAN, 3.0f})}, [](const Tensors& t) { return max(t[0]); });
 }
 
@@ -169,7 +198,10 @@ TEST_CASE("cuda: softmax and its gradients, by warp, block and long rows") {
     for (const int64_t columns : {1, 10, 100, 256, 777, 1024}) {
       const Tensor x = numbers({5, columns}, type) * 3, g = numbers({5, columns}, type, 2);
       compare_decomposed("softmax", {x}, {});
-      compare_decomposed("log_softmax", {x}, {}, type == bfloat16 ? Tolerance{2e-2, 5e-2} : type == float16 ? Tolerance{2e-3, 6e-3} : Tolerance{-1, -1});
+      compare_decomposed("log_softmax", {x}, {},
+                         type == bfloat16  ? Tolerance{2e-2, 5e-2}
+                         : type == float16 ? Tolerance{2e-3, 6e-3}
+                                           : Tolerance{-1, -1});
       NoGrad guard;
       compare_decomposed("softmax_grad", {g, softmax(x.to(cuda(0))).cpu()}, {});
       compare_decomposed("log_softmax_grad", {g, log_softmax(x.to(cuda(0))).cpu()}, {});
@@ -188,14 +220,20 @@ TEST_CASE("cuda: layer_norm and its gradients") {
     for (const int64_t columns : {1, 10, 96, 300, 1024, 1500, 2048, 9000}) {
       if (columns > 1024 && type != float32) continue;
       const Tensor x = numbers({3, 7, columns}, type), w = numbers({columns}, type, 2), b = numbers({columns}, type, 3);
-      const Tolerance loose = type == bfloat16 ? Tolerance{3e-2, 3e-2} : type == float16 ? Tolerance{4e-3, 4e-3} : type == float32 ? Tolerance{1e-4, 1e-4} : Tolerance{-1, -1};
+      const Tolerance loose = type == bfloat16  ? Tolerance{3e-2, 3e-2}
+                              : type == float16 ? Tolerance{4e-3, 4e-3}
+                              : type == float32 ? Tolerance{1e-4, 1e-4}
+                                                : Tolerance{-1, -1};
       compare_decomposed("layer_norm", {x, w, b}, {{"epsilon", 1e-5}}, loose);
       NoGrad guard;
       const Tensors y = find_op("layer_norm").decompose(std::vector<Tensor>{x, w, b}, {{"epsilon", 1e-5}});
       compare_decomposed("layer_norm_grad", {numbers({3, 7, columns}, type, 4), x, w, y[1], y[2]}, {}, loose);
     }
   }
-  compare_decomposed("layer_norm_grad", {numbers({700, 40}, float32, 4), numbers({700, 40}), numbers({40}, float32, 2), numbers({700}, float32, 5), numbers({700}, float32, 6)}, {}, {1e-4, 1e-4});
+  compare_decomposed("layer_norm_grad",
+                     {numbers({700, 40}, float32, 4), numbers({700, 40}), numbers({40}, float32, 2),
+                      numbers({700}, float32, 5), numbers({700}, float32, 6)},
+                     {}, {1e-4, 1e-4});
 }
 
 TEST_CASE("cuda: cross_entropy and its gradient") {
@@ -217,7 +255,8 @@ TEST_CASE("cuda: embedding, gather and their gradients") {
     NoGrad guard;
     const Tensor row_of = ids.reshape({-1});
     // By hand: the CPU kernels may be checked against this file one day.
-    std::vector<double> w = weight.to_vector<double>(), gs = g.to_vector<double>(), picked(300 * 40), sums(23 * 40, 0.0);
+    std::vector<double> w = weight.to_vector<double>(), gs = g.to_vector<double>(), picked(300 * 40),
+                        sums(23 * 40, 0.0);
     const std::vector<int64_t> id = ids.to_vector<int64_t>();
     for (size_t p = 0; p < 300; ++p)
       for (size_t c = 0; c < 40; ++c) {
@@ -226,13 +265,17 @@ TEST_CASE("cuda: embedding, gather and their gradients") {
       }
     const Tensor y = embedding(ids.to(cuda(0)), weight.to(cuda(0)));
     check_same(y.cpu().reshape({300, 40}), tensor(picked).reshape({300, 40}).to(type), {0, 0});
-    const Tensor sum = dispatch(find_op("embedding_grad"), {g.to(cuda(0)), ids.to(cuda(0))}, {{"count", int64_t{23}}}, Where::current());
-    check_same(sum.cpu(), tensor(sums).reshape({23, 40}).to(type), {tolerance_of(type).relative, 10 * tolerance_of(type).absolute});
+    const Tensor sum = dispatch(find_op("embedding_grad"), {g.to(cuda(0)), ids.to(cuda(0))}, {{"count", int64_t{23}}},
+                                Where::current());
+    check_same(sum.cpu(), tensor(sums).reshape({23, 40}).to(type),
+               {tolerance_of(type).relative, 10 * tolerance_of(type).absolute});
   }
   NoGrad guard;
   const Tensor wide = numbers({5, 600}), ids = integers({7}, 5);
-  check_same(embedding(ids.to(cuda(0)), wide.to(cuda(0))).cpu()[3], wide[ids.to_vector<int64_t>()[3]].contiguous(), {0, 0});
-  const Tensor sum = dispatch(find_op("embedding_grad"), {ones({7, 600}, {.device = cuda(0)}), ids.to(cuda(0))}, {{"count", int64_t{5}}}, Where::current());
+  check_same(embedding(ids.to(cuda(0)), wide.to(cuda(0))).cpu()[3], wide[ids.to_vector<int64_t>()[3]].contiguous(),
+             {0, 0});
+  const Tensor sum = dispatch(find_op("embedding_grad"), {ones({7, 600}, {.device = cuda(0)}), ids.to(cuda(0))},
+                              {{"count", int64_t{5}}}, Where::current());
   double total = 0;
   for (double v : sum.cpu().to_vector<double>()) total += v;
   CHECK(total == 7 * 600);
@@ -259,22 +302,34 @@ TEST_CASE("cuda: matmul by each of our kernels, transposed and batched") {
     bool a_transposed, b_transposed;
   };
   for (const DType type : {float32, float64, float16, bfloat16, int32, int64}) {
-    for (const Case& c : {Case{1, 5, 7, 3, false, false}, Case{1, 70, 65, 40, true, false}, Case{2, 33, 40, 17, false, true},
-                          Case{1, 48, 56, 600, true, true}, Case{3, 24, 32, 16, false, false}, Case{1, 130, 136, 72, false, true},
-                          Case{1, 8, 8, 0, false, false}}) {
+    for (const Case& c :
+         {Case{1, 5, 7, 3, false, false}, Case{1, 70, 65, 40, true, false}, Case{2, 33, 40, 17, false, true},
+          Case{1, 48, 56, 600, true, true}, Case{3, 24, 32, 16, false, false}, Case{1, 130, 136, 72, false, true},
+          Case{1, 8, 8, 0, false, false}}) {
       INFO(c.m, " ", c.n, " ", c.k);
-      const Tensor a = (is_floating(type) ? numbers({c.batch, c.m, c.k}, type) : integers({c.batch, c.m, c.k}, 7).to(type)),
-                   b = (is_floating(type) ? numbers({c.batch, c.k, c.n}, type, 2) : integers({c.batch, c.k, c.n}, 7, 2).to(type));
+      const Tensor a = (is_floating(type) ? numbers({c.batch, c.m, c.k}, type)
+                                          : integers({c.batch, c.m, c.k}, 7).to(type)),
+                   b = (is_floating(type) ? numbers({c.batch, c.k, c.n}, type, 2)
+                                          : integers({c.batch, c.k, c.n}, 7, 2).to(type));
       const Tolerance tolerance = type == float64 || !is_floating(type) ? Tolerance{1e-12, 1e-12}
-                                  : type == float32 ? Tolerance{1e-4, 1e-4} : Tolerance{2e-2, 2e-2};
-      compare1({c.a_transposed ? a.transpose(1, 2).contiguous() : a, c.b_transposed ? b.transpose(1, 2).contiguous() : b}, [&](const Tensors& t) {
-        return matmul(c.a_transposed ? t[0].transpose(1, 2) : t[0], c.b_transposed ? t[1].transpose(1, 2) : t[1]);
-      }, tolerance);
+                                  : type == float32                     ? Tolerance{1e-4, 1e-4}
+                                                                        : Tolerance{2e-2, 2e-2};
+      compare1(
+          {c.a_transposed ? a.transpose(1, 2).contiguous() : a, c.b_transposed ? b.transpose(1, 2).contiguous() : b},
+          [&](const Tensors& t) {
+            return matmul(c.a_transposed ? t[0].transpose(1, 2) : t[0], c.b_transposed ? t[1].transpose(1, 2) : t[1]);
+          },
+          tolerance);
     }
   }
-  compare({numbers({2, 3, 20}), numbers({12, 20}, float32, 2), numbers({12}, float32, 3)},
-          [](const Tensors& t) { return Tensors{linear(t[0], t[1], t[2]), linear(t[0].transpose(0, 1), t[1]), linear(t[0][1][2], t[1], t[2])}; }, {1e-4, 1e-5});
-  compare1({numbers({5, 1, 4, 6}), numbers({3, 6, 2}, float32, 2)}, [](const Tensors& t) { return matmul(t[0], t[1]); }, {1e-4, 1e-5});
+  compare(
+      {numbers({2, 3, 20}), numbers({12, 20}, float32, 2), numbers({12}, float32, 3)},
+      [](const Tensors& t) {
+        return Tensors{linear(t[0], t[1], t[2]), linear(t[0].transpose(0, 1), t[1]), linear(t[0][1][2], t[1], t[2])};
+      },
+      {1e-4, 1e-5});
+  compare1({numbers({5, 1, 4, 6}), numbers({3, 6, 2}, float32, 2)}, [](const Tensors& t) { return matmul(t[0], t[1]); },
+           {1e-4, 1e-5});
 }
 
 TEST_CASE("cuda: each matmul kernel by name") {
@@ -284,8 +339,10 @@ TEST_CASE("cuda: each matmul kernel by name") {
       for (const bool b_columns : {false, true}) {
         const int64_t m = 136, n = 144, k = 104;
         const Tensor a = numbers({m, k}, type), b = numbers({k, n}, type, 2), wanted = matmul(a, b);
-        const Tensor da = (a_columns ? a.transpose(0, 1).contiguous() : a).to(cuda(0)), db = (b_columns ? b.transpose(0, 1).contiguous() : b).to(cuda(0));
-        for (const auto kernel : {gpu::MatmulKernel::tile_32, gpu::MatmulKernel::tile_64, gpu::MatmulKernel::tile_128, gpu::MatmulKernel::tensor_cores}) {
+        const Tensor da = (a_columns ? a.transpose(0, 1).contiguous() : a).to(cuda(0)),
+                     db = (b_columns ? b.transpose(0, 1).contiguous() : b).to(cuda(0));
+        for (const auto kernel : {gpu::MatmulKernel::tile_32, gpu::MatmulKernel::tile_64, gpu::MatmulKernel::tile_128,
+                                  gpu::MatmulKernel::tensor_cores}) {
           if (type == float32 && kernel == gpu::MatmulKernel::tensor_cores) continue;
           if (type != float32 && kernel == gpu::MatmulKernel::tile_128) continue;
           Tensor c = empty({m, n}, {.dtype = type, .device = cuda(0)});
@@ -312,14 +369,17 @@ struct ConvCase {
 void check_conv(const ConvCase& c, DType type, bool channels_last) {
   NoGrad guard;
   Tensor x = numbers({c.batch, c.channels, c.size, c.size + 1}, type);
-  const Tensor w = numbers({c.filters, c.channels / c.groups, c.kernel, c.kernel}, type, 2), bias = numbers({c.filters}, type, 3);
+  const Tensor w = numbers({c.filters, c.channels / c.groups, c.kernel, c.kernel}, type, 2),
+               bias = numbers({c.filters}, type, 3);
   Tensor dx = x.to(cuda(0));
   if (channels_last) dx = dx.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2});
   const Conv2dOptions options{.stride = c.stride, .padding = c.padding, .dilation = c.dilation, .groups = c.groups};
   const Tensor y = conv2d(dx, w.to(cuda(0)), bias.to(cuda(0)), options);
-  const int64_t oh = y.shape()[2], ow = y.shape()[3], width = c.size + 1, per_group = c.channels / c.groups, filters_per_group = c.filters / c.groups;
+  const int64_t oh = y.shape()[2], ow = y.shape()[3], width = c.size + 1, per_group = c.channels / c.groups,
+                filters_per_group = c.filters / c.groups;
   const Tensor g = numbers(y.shape(), type, 4);
-  const std::vector<double> xs = x.to_vector<double>(), ws = w.to_vector<double>(), bs = bias.to_vector<double>(), gs = g.to_vector<double>();
+  const std::vector<double> xs = x.to_vector<double>(), ws = w.to_vector<double>(), bs = bias.to_vector<double>(),
+                            gs = g.to_vector<double>();
   std::vector<double> ys(gs.size()), dxs(xs.size()), dws(ws.size());
   for (int64_t n = 0; n < c.batch; ++n)
     for (int64_t f = 0; f < c.filters; ++f)
@@ -330,20 +390,28 @@ void check_conv(const ConvCase& c, DType type, bool channels_last) {
           for (int64_t ch = 0; ch < per_group; ++ch)
             for (int64_t u = 0; u < c.kernel; ++u)
               for (int64_t v = 0; v < c.kernel; ++v) {
-                const int64_t row = i * c.stride - c.padding + u * c.dilation, column = j * c.stride - c.padding + v * c.dilation;
+                const int64_t row = i * c.stride - c.padding + u * c.dilation,
+                              column = j * c.stride - c.padding + v * c.dilation;
                 if (row < 0 || row >= c.size || column < 0 || column >= width) continue;
-                const auto xi = size_t(((n * c.channels + f / filters_per_group * per_group + ch) * c.size + row) * width + column);
+                const auto xi =
+                    size_t(((n * c.channels + f / filters_per_group * per_group + ch) * c.size + row) * width + column);
                 const auto wi = size_t(((f * per_group + ch) * c.kernel + u) * c.kernel + v);
                 ys[at] += xs[xi] * ws[wi];
                 dxs[xi] += gs[at] * ws[wi];
                 dws[wi] += gs[at] * xs[xi];
               }
         }
-  const Tolerance tolerance = type == float32 ? Tolerance{1e-4, 1e-4} : type == float64 ? Tolerance{1e-11, 1e-11} : Tolerance{2e-2, 5e-2};
+  const Tolerance tolerance = type == float32   ? Tolerance{1e-4, 1e-4}
+                              : type == float64 ? Tolerance{1e-11, 1e-11}
+                                                : Tolerance{2e-2, 5e-2};
   check_same(y.cpu(), tensor(ys).reshape(y.shape()).to(type), tolerance);
-  Attributes attributes{{"stride", Shape{c.stride, c.stride}}, {"padding", Shape{c.padding, c.padding}}, {"dilation", Shape{c.dilation, c.dilation}},
-                        {"groups", c.groups}, {"shape", x.shape()}};
-  const Tensor got_dx = dispatch(find_op("conv2d_input_grad"), {g.to(cuda(0)), w.to(cuda(0))}, attributes, Where::current());
+  Attributes attributes{{"stride", Shape{c.stride, c.stride}},
+                        {"padding", Shape{c.padding, c.padding}},
+                        {"dilation", Shape{c.dilation, c.dilation}},
+                        {"groups", c.groups},
+                        {"shape", x.shape()}};
+  const Tensor got_dx =
+      dispatch(find_op("conv2d_input_grad"), {g.to(cuda(0)), w.to(cuda(0))}, attributes, Where::current());
   check_same(got_dx.cpu(), tensor(dxs).reshape(x.shape()).to(type), tolerance);
   attributes.set({"shape", w.shape()});
   const Tensor got_dw = dispatch(find_op("conv2d_weight_grad"), {g.to(cuda(0)), dx}, attributes, Where::current());
@@ -371,10 +439,12 @@ TEST_CASE("cuda: max_pool2d, its gradient and that one's") {
     const Tensor x = numbers(shape);
     Tensor dx = x.to(cuda(0));
     if (channels_last) dx = dx.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2});
-    const Attributes attributes{{"kernel", Shape{3, 2}}, {"stride", Shape{2, 1}}, {"padding", Shape{1, 0}}, {"shape", shape}};
+    const Attributes attributes{
+        {"kernel", Shape{3, 2}}, {"stride", Shape{2, 1}}, {"padding", Shape{1, 0}}, {"shape", shape}};
     const Tensors y = dispatch_all(find_op("max_pool2d"), std::vector<Tensor>{dx}, attributes, Where::current());
     const Tensor g = numbers(y[0].shape(), float32, 2);
-    const std::vector<double> xs = x.to_vector<double>(), ys = y[0].cpu().to_vector<double>(), gs = g.to_vector<double>();
+    const std::vector<double> xs = x.to_vector<double>(), ys = y[0].cpu().to_vector<double>(),
+                              gs = g.to_vector<double>();
     const std::vector<int64_t> where = y[1].cpu().to_vector<int64_t>();
     std::vector<double> back(xs.size());
     const int64_t oh = y[0].shape()[2], ow = y[0].shape()[3];
@@ -385,7 +455,8 @@ TEST_CASE("cuda: max_pool2d, its gradient and that one's") {
           int64_t best_at = -1;
           for (int64_t r = std::max<int64_t>(0, i * 2 - 1); r < std::min<int64_t>(7, i * 2 + 2); ++r)
             for (int64_t c = j; c < j + 2; ++c)
-              if (xs[size_t((plane * 7 + r) * 8 + c)] > best) best = xs[size_t((plane * 7 + r) * 8 + c)], best_at = r * 8 + c;
+              if (xs[size_t((plane * 7 + r) * 8 + c)] > best)
+                best = xs[size_t((plane * 7 + r) * 8 + c)], best_at = r * 8 + c;
           const auto at = size_t((plane * oh + i) * ow + j);
           CHECK(ys[at] == best);
           CHECK(where[at] == best_at);
@@ -400,20 +471,25 @@ TEST_CASE("cuda: max_pool2d, its gradient and that one's") {
 
 TEST_CASE("cuda: optimiser updates") {
   for (const DType type : floats) {
-    const Tensor p = numbers({7, 9}, type), g = numbers({7, 9}, type, 2), m = numbers({7, 9}, type, 3), v = abs(numbers({7, 9}, type, 4));
+    const Tensor p = numbers({7, 9}, type), g = numbers({7, 9}, type, 2), m = numbers({7, 9}, type, 3),
+                 v = abs(numbers({7, 9}, type, 4));
     const Tensor rate = full({}, 0.1, {.dtype = type});
     const DType wide = type == float64 ? float64 : float32;
     const Tensor wide_rate = full({}, 0.1, {.dtype = wide}), correction = full({}, 0.5, {.dtype = wide});
     for (const double momentum : {0.0, 0.9}) {
       for (const bool nesterov : {false, true}) {
-        compare_decomposed("sgd", {p, g, m, rate}, {{"momentum", momentum}, {"weight_decay", 0.01}, {"dampening", 0.1}, {"nesterov", nesterov}},
+        compare_decomposed("sgd", {p, g, m, rate},
+                           {{"momentum", momentum}, {"weight_decay", 0.01}, {"dampening", 0.1}, {"nesterov", nesterov}},
                            type == float16 || type == bfloat16 ? Tolerance{3e-2, 3e-2} : Tolerance{-1, -1});
       }
     }
     for (const bool decoupled : {false, true}) {
-      compare_decomposed("adamw", {p, g, m, v, wide_rate, correction, correction},
-                         {{"beta1", 0.9}, {"beta2", 0.99}, {"weight_decay", 0.01}, {"epsilon", 1e-3}, {"decoupled", decoupled}},
-                         type == float16 || type == bfloat16 ? Tolerance{5e-2, 5e-2} : type == float64 ? Tolerance{1e-9, 1e-9} : Tolerance{1e-4, 1e-5});
+      compare_decomposed(
+          "adamw", {p, g, m, v, wide_rate, correction, correction},
+          {{"beta1", 0.9}, {"beta2", 0.99}, {"weight_decay", 0.01}, {"epsilon", 1e-3}, {"decoupled", decoupled}},
+          type == float16 || type == bfloat16 ? Tolerance{5e-2, 5e-2}
+          : type == float64                   ? Tolerance{1e-9, 1e-9}
+                                              : Tolerance{1e-4, 1e-5});
     }
   }
 }

@@ -240,9 +240,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   }
   return failed(cudaErrorInvalidValue);
 }
-cudaError_t cudaDeviceSynchronize() {
-  return captures > 0 ? failed(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
-}
+cudaError_t cudaDeviceSynchronize() { return captures > 0 ? failed(cudaErrorStreamCaptureUnsupported) : cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;
@@ -294,9 +292,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     return cudaSuccess;
   });
 }
-cudaError_t cudaMemset(void* to, int value, std::size_t bytes) {
-  return cudaMemsetAsync(to, value, bytes, nullptr);
-}
+cudaError_t cudaMemset(void* to, int value, std::size_t bytes) { return cudaMemsetAsync(to, value, bytes, nullptr); }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   return enqueue(stream, [=] {
     const OnDevice on_device;

@@ -40,22 +40,54 @@ constexpr int warpSize = 32;
 
 // --- vectors -------------------------------------------------------------------------------------------
 
-struct alignas(2) uchar2 { unsigned char x, y; };
-struct alignas(4) uchar4 { unsigned char x, y, z, w; };
-struct alignas(4) ushort2 { unsigned short x, y; };
-struct alignas(8) ushort4 { unsigned short x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
-struct int3 { int x, y, z; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct uint3 { unsigned x, y, z; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct float3 { float x, y, z; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) double2 { double x, y; };
-struct alignas(16) longlong2 { long long x, y; };
-struct alignas(16) ulonglong2 { unsigned long long x, y; };
+struct alignas(2) uchar2 {
+  unsigned char x, y;
+};
+struct alignas(4) uchar4 {
+  unsigned char x, y, z, w;
+};
+struct alignas(4) ushort2 {
+  unsigned short x, y;
+};
+struct alignas(8) ushort4 {
+  unsigned short x, y, z, w;
+};
+struct alignas(8) int2 {
+  int x, y;
+};
+struct int3 {
+  int x, y, z;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct uint3 {
+  unsigned x, y, z;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct float3 {
+  float x, y, z;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) double2 {
+  double x, y;
+};
+struct alignas(16) longlong2 {
+  long long x, y;
+};
+struct alignas(16) ulonglong2 {
+  unsigned long long x, y;
+};
 
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
@@ -75,8 +107,7 @@ struct dim3 {
 namespace tandem_emulator {
 
 // Memory that the lanes of a block share: NaN when the first lane of a block comes to it.
-template <class T>
-struct Shared {
+template <class T> struct Shared {
   alignas(16) unsigned char bytes[sizeof(T)];
   std::uint64_t block = 0;
 
@@ -89,8 +120,7 @@ struct Shared {
   }
 };
 
-template <class To, class From>
-inline To bits_as(From value) {
+template <class To, class From> inline To bits_as(From value) {
   static_assert(sizeof(To) == sizeof(From));
   To result;
   std::memcpy(&result, &value, sizeof result);
@@ -154,8 +184,7 @@ inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
 inline void __trap() { tandem_emulator::context->trap(); }
 
-template <class T, class F>
-inline T tandem_emulator_update(T* address, F f) {
+template <class T, class F> inline T tandem_emulator_update(T* address, F f) {
   const T old = *address;
   *address = f(old);
   return old;
@@ -221,14 +250,12 @@ inline unsigned __activemask() { return tandem_emulator::context->live_lanes(); 
 
 namespace tandem_emulator {
 
-template <class T>
-struct ShuffleFrame {
+template <class T> struct ShuffleFrame {
   T value, result;
   unsigned source;
 };
 
-template <class T>
-inline T shuffle(unsigned mask, T value, unsigned source, Site site) {
+template <class T> inline T shuffle(unsigned mask, T value, unsigned source, Site site) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
   ShuffleFrame<T> frame{value, value, source};
   context->collective(
@@ -269,8 +296,7 @@ inline unsigned ballot(unsigned mask, bool predicate, Site site) {
 }
 
 // Folds the operands of all lanes, lowest lane first.
-template <class T, class F>
-inline T fold(unsigned mask, T value, Site site, F) {
+template <class T, class F> inline T fold(unsigned mask, T value, Site site, F) {
   ShuffleFrame<T> frame{value, value, 0};
   context->collective(
       mask, &frame,
@@ -290,17 +316,28 @@ inline T fold(unsigned mask, T value, Site site, F) {
   return frame.result;
 }
 
-struct FoldAdd { template <class T> T operator()(T a, T b) const { return T(a + b); } };
-struct FoldMax { template <class T> T operator()(T a, T b) const { return a > b ? a : b; } };
-struct FoldMin { template <class T> T operator()(T a, T b) const { return a < b ? a : b; } };
-struct FoldAnd { template <class T> T operator()(T a, T b) const { return T(a & b); } };
-struct FoldOr { template <class T> T operator()(T a, T b) const { return T(a | b); } };
-struct FoldXor { template <class T> T operator()(T a, T b) const { return T(a ^ b); } };
+struct FoldAdd {
+  template <class T> T operator()(T a, T b) const { return T(a + b); }
+};
+struct FoldMax {
+  template <class T> T operator()(T a, T b) const { return a > b ? a : b; }
+};
+struct FoldMin {
+  template <class T> T operator()(T a, T b) const { return a < b ? a : b; }
+};
+struct FoldAnd {
+  template <class T> T operator()(T a, T b) const { return T(a & b); }
+};
+struct FoldOr {
+  template <class T> T operator()(T a, T b) const { return T(a | b); }
+};
+struct FoldXor {
+  template <class T> T operator()(T a, T b) const { return T(a ^ b); }
+};
 
 }  // namespace tandem_emulator
 
-template <class T>
-inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, TANDEM_EMULATOR_SITE) {
+template <class T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, TANDEM_EMULATOR_SITE) {
   const unsigned lane = tandem_emulator::context->lane, base = lane & ~unsigned(width - 1);
   return tandem_emulator::shuffle(mask, value, base + (unsigned(source) & unsigned(width - 1)), {file, line});
 }
@@ -312,7 +349,8 @@ inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, 
 template <class T>
 inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, TANDEM_EMULATOR_SITE) {
   const unsigned lane = tandem_emulator::context->lane, base = lane & ~unsigned(width - 1);
-  return tandem_emulator::shuffle(mask, value, lane - base + delta < unsigned(width) ? lane + delta : lane, {file, line});
+  return tandem_emulator::shuffle(mask, value, lane - base + delta < unsigned(width) ? lane + delta : lane,
+                                  {file, line});
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, TANDEM_EMULATOR_SITE) {
@@ -330,11 +368,10 @@ inline int __any_sync(unsigned mask, int predicate, TANDEM_EMULATOR_SITE) {
 inline int __all_sync(unsigned mask, int predicate, TANDEM_EMULATOR_SITE) {
   return tandem_emulator::ballot(mask, predicate == 0, {file, line}) == 0;
 }
-#define TANDEM_EMULATOR_REDUCE(name, Fold)                                        \
-  template <class T>                                                              \
-  inline T __reduce_##name##_sync(unsigned mask, T value, TANDEM_EMULATOR_SITE) { \
-    static_assert(std::is_integral_v<T> && sizeof(T) == 4);                       \
-    return tandem_emulator::fold(mask, value, {file, line}, tandem_emulator::Fold{}); \
+#define TANDEM_EMULATOR_REDUCE(name, Fold)                                                           \
+  template <class T> inline T __reduce_##name##_sync(unsigned mask, T value, TANDEM_EMULATOR_SITE) { \
+    static_assert(std::is_integral_v<T> && sizeof(T) == 4);                                          \
+    return tandem_emulator::fold(mask, value, {file, line}, tandem_emulator::Fold{});                \
   }
 TANDEM_EMULATOR_REDUCE(add, FoldAdd)
 TANDEM_EMULATOR_REDUCE(max, FoldMax)
@@ -349,8 +386,7 @@ TANDEM_EMULATOR_REDUCE(xor, FoldXor)
 namespace tandem_emulator {
 
 // What a launch runs: the kernel with its arguments, converted as the launch converts them.
-template <class... Parameters>
-struct Call {
+template <class... Parameters> struct Call {
   void (*kernel)(Parameters...);
   std::tuple<std::decay_t<Parameters>...> arguments;
 

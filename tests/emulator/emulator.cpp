@@ -194,8 +194,8 @@ class Scheduler {
       free_fibers_.clear();
       if (exception_ != nullptr) std::rethrow_exception(exception_);
       std::ostringstream text;
-      text << "CUDA emulator: " << error_ << "\n  in block (" << context_.block_index.x << ", " << context_.block_index.y
-           << ", " << context_.block_index.z << ") of " << threads << " threads";
+      text << "CUDA emulator: " << error_ << "\n  in block (" << context_.block_index.x << ", "
+           << context_.block_index.y << ", " << context_.block_index.z << ") of " << threads << " threads";
       throw Error(text.str());
     }
   }
@@ -235,8 +235,7 @@ class Scheduler {
 
   Fiber* take_fiber() {
     if (free_fibers_.empty()) {
-      fibers_.push_back(std::make_unique<Fiber>(
-          [](void* self) { static_cast<Scheduler*>(self)->run_lanes(); }, this));
+      fibers_.push_back(std::make_unique<Fiber>([](void* self) { static_cast<Scheduler*>(self)->run_lanes(); }, this));
       free_fibers_.push_back(fibers_.back().get());
     }
     Fiber* fiber = free_fibers_.back();
@@ -249,9 +248,7 @@ class Scheduler {
     for (;;) {
       try {
         entry_(argument_);
-      } catch (...) {
-        exception_ = std::current_exception();
-      }
+      } catch (...) { exception_ = std::current_exception(); }
       if (exception_ != nullptr) {
         running_->switch_to(thread_);
         continue;

@@ -42,7 +42,7 @@ using Resolve = void (*)(void** frames, unsigned lanes, unsigned mask);
 // device code touches is data or a function pointer here, so that it needs no symbol of ours.
 struct Context {
   Index3 thread_index, block_index, block_size, grid_size;
-  unsigned lane = 0;  // in the warp
+  unsigned lane = 0;               // in the warp
   std::uint64_t block_serial = 0;  // counts the blocks of all launches
   void* dynamic_shared = nullptr;
 

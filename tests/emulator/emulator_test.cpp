@@ -41,8 +41,7 @@ __global__ void add(float* z, const float* x, const float* y, int n) {
 }
 
 // Sums a block's values by shuffles and shared memory. `barrier` false leaves out what it needs to be right.
-template <bool barrier>
-__global__ void block_sum(float* result, const float* x) {
+template <bool barrier> __global__ void block_sum(float* result, const float* x) {
   TANDEM_SHARED(float, partial, [32]);
   float value = x[blockIdx.x * blockDim.x + threadIdx.x];
   for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(all, value, offset);
@@ -101,8 +100,15 @@ __global__ void votes(unsigned* out) {
   if (lane < 8) part = __reduce_add_sync(0xffu, 1u);
   const int count = __syncthreads_count(lane < 5), together = __syncthreads_and(1), or_none = __syncthreads_or(0);
   if (lane == 0) {
-    const unsigned values[] = {odd,  unsigned(any),   unsigned(every),    total,
-                               highest, part, unsigned(count), unsigned(together), unsigned(or_none)};
+    const unsigned values[] = {odd,
+                               unsigned(any),
+                               unsigned(every),
+                               total,
+                               highest,
+                               part,
+                               unsigned(count),
+                               unsigned(together),
+                               unsigned(or_none)};
     for (unsigned i = 0; i < 9; ++i) out[i] = values[i];
   }
 }
@@ -121,9 +127,7 @@ __global__ void past_the_end() {
 template <class F> std::string error_of(F f) {
   try {
     f();
-  } catch (const tandem_emulator::Error& error) {
-    return error.what();
-  }
+  } catch (const tandem_emulator::Error& error) { return error.what(); }
   return "";
 }
 
@@ -166,7 +170,8 @@ TEST_CASE("emulator: dynamic shared memory") {
     LAUNCH(reverse, dim3(1), dim3(100), 400, nullptr, x.data());
     for (int i = 0; i < 100; ++i) CHECK(x[size_t(i)] == 99 - i);
   });
-  CHECK(contains(error_of([] { LAUNCH(past_the_end, dim3(1), dim3(1), 64, nullptr); }), "past the end of its 64 bytes"));
+  CHECK(
+      contains(error_of([] { LAUNCH(past_the_end, dim3(1), dim3(1), 64, nullptr); }), "past the end of its 64 bytes"));
 }
 
 TEST_CASE("emulator: shared memory holds NaN at the start of each block") {
@@ -279,7 +284,8 @@ TEST_CASE("runtime: a captured graph runs nothing until it is launched, then all
   void* refused = nullptr;
   CHECK(cudaMalloc(&refused, 16) == cudaErrorStreamCaptureUnsupported);
   CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
-  CHECK(LAUNCH(add, dim3(1), dim3(64), 0, nullptr, z.data(), x.data(), y.data(), 64) == cudaErrorStreamCaptureUnsupported);
+  CHECK(LAUNCH(add, dim3(1), dim3(64), 0, nullptr, z.data(), x.data(), y.data(), 64) ==
+        cudaErrorStreamCaptureUnsupported);
   cudaGraph_t graph = nullptr;
   REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
   CHECK(z[0] == 0.0f);

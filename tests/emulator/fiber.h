@@ -8,8 +8,8 @@ namespace tandem_emulator {
 // A fiber runs `entry(argument)`, which must never return: it hands control on with `switch_to` instead.
 class Fiber {
  public:
-  Fiber() = default;                                       // the thread that is running now
-  Fiber(void (*entry)(void*), void* argument);             // a new stack
+  Fiber() = default;                            // the thread that is running now
+  Fiber(void (*entry)(void*), void* argument);  // a new stack
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;

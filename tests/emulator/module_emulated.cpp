@@ -29,7 +29,8 @@ class TemporaryFolder {
   TemporaryFolder() {
     const char* base = std::getenv("TMPDIR");
     std::string pattern = std::string(base ? base : "/tmp") + "/tandem-emulator-XXXXXX";
-    if (!mkdtemp(pattern.data())) throw CompileError("no temporary folder could be made at " + pattern, Where::current());
+    if (!mkdtemp(pattern.data()))
+      throw CompileError("no temporary folder could be made at " + pattern, Where::current());
     path_ = pattern;
   }
   ~TemporaryFolder() {
@@ -91,7 +92,8 @@ std::string compiler_identity(Device) {
     std::sort(headers.begin(), headers.end());
     std::string text;
     for (const auto& header : headers) text += read_file(header);
-    return std::string("emulator, ") + TANDEM_EMULATOR_COMPILER + " " __VERSION__ ", " + graph::hex(graph::sha256(text));
+    return std::string("emulator, ") + TANDEM_EMULATOR_COMPILER + " " __VERSION__ ", " +
+           graph::hex(graph::sha256(text));
   }();
   return identity;
 }
@@ -103,10 +105,12 @@ std::string compile_source(const std::string& source, std::span<const std::strin
     file << "#include <cuda_runtime.h>\n#line 1 \"generated.cu\"\n" << source << entry_points;
     for (const std::string& name : kernel_names) file << "TANDEM_ENTRY(" << name << ")\n";
   }
-  const std::string include = std::string("-I") + TANDEM_EMULATOR_SOURCE, emulator = include + "/tests/emulator/include",
-                    from = folder / "kernels.cpp", to = folder / "kernels.so", log = folder / "log";
-  const char* arguments[] = {TANDEM_EMULATOR_COMPILER, "-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off",
-                             include.c_str(), emulator.c_str(), from.c_str(), "-o", to.c_str(), nullptr};
+  const std::string include = std::string("-I") + TANDEM_EMULATOR_SOURCE,
+                    emulator = include + "/tests/emulator/include", from = folder / "kernels.cpp",
+                    to = folder / "kernels.so", log = folder / "log";
+  const char* arguments[] = {
+      TANDEM_EMULATOR_COMPILER, "-std=c++20",     "-O1",        "-w", "-fPIC",    "-shared", "-ffp-contract=off",
+      include.c_str(),          emulator.c_str(), from.c_str(), "-o", to.c_str(), nullptr};
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 2, log.c_str(), 0x241 /* write, create, truncate */, 0600);
@@ -116,7 +120,8 @@ std::string compile_source(const std::string& source, std::span<const std::strin
   posix_spawn_file_actions_destroy(&actions);
   if (failed == 0) waitpid(child, &status, 0);
   if (failed != 0 || status != 0) {
-    throw CompileError("generated CUDA source was refused by " + std::string(arguments[0]) + ":\n" + read_file(log), Where::current());
+    throw CompileError("generated CUDA source was refused by " + std::string(arguments[0]) + ":\n" + read_file(log),
+                       Where::current());
   }
   return read_file(to);
 }
@@ -131,7 +136,8 @@ Module::Module(const std::string& binary, Device) : state_(new State) {
   const std::string path = folder / "kernels.so";
   std::ofstream(path, std::ios::binary) << binary;
   state_->library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!state_->library) throw CompileError(std::string("compiled kernels could not be loaded: ") + dlerror(), Where::current());
+  if (!state_->library)
+    throw CompileError(std::string("compiled kernels could not be loaded: ") + dlerror(), Where::current());
   reinterpret_cast<void (*)(void*)>(dlsym(state_->library, "tandem_attach"))(tandem_emulator::process_context());
 }
 
@@ -142,7 +148,8 @@ void* Module::kernel(const std::string& name) const {
   kernel->call = reinterpret_cast<void (*)(void**)>(dlsym(state_->library, ("tandem_call_" + name).c_str()));
   TANDEM_ASSERT(kernel->call, "no kernel is called ", name);
   std::size_t sizes[256];
-  const auto count = reinterpret_cast<std::size_t (*)(std::size_t*)>(dlsym(state_->library, ("tandem_sizes_" + name).c_str()))(sizes);
+  const auto count =
+      reinterpret_cast<std::size_t (*)(std::size_t*)>(dlsym(state_->library, ("tandem_sizes_" + name).c_str()))(sizes);
   kernel->sizes.assign(sizes, sizes + count);
   state_->kernels.push_back(std::move(kernel));
   return state_->kernels.back().get();

@@ -18,15 +18,13 @@ static void loop_uniform(unsigned long seed, unsigned long draw, unsigned long f
 static void loop_normal(unsigned long seed, unsigned long draw, unsigned long first, float* y, long count) {
   for (long i = 0; i < count; ++i) y[i] = td_normal_f32(seed, draw, first + (td_u64)i);
 }
-static void loop_uniform_blocks(unsigned long seed, unsigned long draw, unsigned long first, float* y,
-                                long count) {
+static void loop_uniform_blocks(unsigned long seed, unsigned long draw, unsigned long first, float* y, long count) {
   for (long i = 0; i < count / 4; ++i) {
     td_philox_block block = td_philox_words(seed, draw, first / 4 + (td_u64)i);
     for (int k = 0; k < 4; ++k) y[4 * i + k] = td_uniform_from_word(block.word[k]);
   }
 }
-static void loop_normal_blocks(unsigned long seed, unsigned long draw, unsigned long first, float* y,
-                               long count) {
+static void loop_normal_blocks(unsigned long seed, unsigned long draw, unsigned long first, float* y, long count) {
   for (long i = 0; i < count / 4; ++i) {
     td_philox_block block = td_philox_words(seed, draw, first / 4 + (td_u64)i);
     for (td_u32 k = 0; k < 4; ++k) y[4 * i + (long)k] = td_normal_from_block(block, k);

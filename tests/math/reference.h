@@ -113,7 +113,7 @@ double error_in_ulp(float got, double wanted) {
   double w = clamp(wanted, -0x1p128, 0x1p128), g = clamp(got, -0x1p128, 0x1p128);
   td_i64 bits;
   __builtin_memcpy(&bits, &w, sizeof bits);
-  bits &= 0x7ff0000000000000;  // the power of two at or below |wanted| …
+  bits &= 0x7ff0000000000000;                                          // the power of two at or below |wanted| …
   const td_i64 least = 0x3810000000000000, most = 0x47e0000000000000;  // 2^-126, 2^127
   bits = bits < least ? least : bits > most ? most : bits;
   bits = 0x7fd0000000000000 - bits;  // … and its inverse, times 2^-1 (the biases sum to 0x7fe)
@@ -138,5 +138,6 @@ double worst(const float* __restrict__ got, const double* __restrict__ wanted, l
 }  // namespace
 
 extern "C" const MathReferences MATH_JOIN(math_references, MATH_NAME) = {
-    reference_exp,   reference_log, reference_tanh, reference_sigmoid, reference_erf, reference_expm1,
-    reference_log1p, reference_log2, reference_sinh, reference_cosh,   floats,        worst,           MATH_VECTORISED};
+    reference_exp,   reference_log,   reference_tanh, reference_sigmoid, reference_erf,
+    reference_expm1, reference_log1p, reference_log2, reference_sinh,    reference_cosh,
+    floats,          worst,           MATH_VECTORISED};

@@ -6,11 +6,12 @@
 
 // The float32 functions whose loops compilers must vectorise.
 #define MATH_FUNCTIONS(X) \
-  X(exp) X(log) X(tanh) X(sigmoid) X(erf) X(expm1) X(log1p) X(log2) X(sinh) X(cosh) X(gelu) X(gelu_tanh) X(silu) X(mish) X(softplus)
+  X(exp)                  \
+  X(log)                  \
+  X(tanh) X(sigmoid) X(erf) X(expm1) X(log1p) X(log2) X(sinh) X(cosh) X(gelu) X(gelu_tanh) X(silu) X(mish) X(softplus)
 
 typedef void MathLoop(const float* x, float* y, long count);
-typedef void MathRandomLoop(unsigned long seed, unsigned long draw, unsigned long first, float* y,
-                            long count);
+typedef void MathRandomLoop(unsigned long seed, unsigned long draw, unsigned long first, float* y, long count);
 
 struct MathTable {
 #define MATH_FIELD(name) MathLoop* name;

@@ -1,6 +1,6 @@
 // Samples of attention, whole and packed, and of its gradients, against sums over whole matrices.
-#include "samples/samples.h"
 #include "core/dispatch.h"
+#include "samples/samples.h"
 
 namespace tandem::samples {
 
@@ -23,8 +23,10 @@ struct Form {
 /// Uniform numbers of the draw in `key`, which random.cpp's samples check.
 std::vector<double> draws(const Numbers& key, int64_t count) {
   const Tensor words = tensor({static_cast<int64_t>(key[0]), static_cast<int64_t>(key[1])});
-  const Tensor u = dispatch(find_op("random_uniform"), {words}, {{"shape", Shape{count}}, {"dtype", float32}, {"device", std::string("cpu")}, {"site", Form::kSite}},
-                            Where::current());
+  const Tensor u =
+      dispatch(find_op("random_uniform"), {words},
+               {{"shape", Shape{count}}, {"dtype", float32}, {"device", std::string("cpu")}, {"site", Form::kSite}},
+               Where::current());
   return u.to(float64).to_vector<double>();
 }
 
@@ -56,7 +58,8 @@ struct Problem {
     keep.assign(static_cast<size_t>(scores.numel()), 1.0);
     if (form.p > 0) {
       const std::vector<double> u = draws(in[others], scores.numel());
-      for (size_t i = 0; i < u.size(); ++i) keep[i] = static_cast<float>(u[i]) >= static_cast<float>(form.p) ? 1 / (1 - form.p) : 0;
+      for (size_t i = 0; i < u.size(); ++i)
+        keep[i] = static_cast<float>(u[i]) >= static_cast<float>(form.p) ? 1 / (1 - form.p) : 0;
     }
   }
   Shape head_shape(const Numbers& x) const {
@@ -67,7 +70,9 @@ struct Problem {
   double q_at(int64_t head, int64_t i, int64_t d) const { return (*q)[(head * time + i) * depth + d]; }
   double k_at(int64_t head, int64_t j, int64_t d) const { return (*k)[k_offset + (head * source + j) * depth + d]; }
   double v_at(int64_t head, int64_t j, int64_t d) const { return (*v)[v_offset + (head * source + j) * width + d]; }
-  double keep_at(int64_t head, int64_t i, int64_t j) const { return keep[static_cast<size_t>((head * time + i) * source + j)]; }
+  double keep_at(int64_t head, int64_t i, int64_t j) const {
+    return keep[static_cast<size_t>((head * time + i) * source + j)];
+  }
 };
 
 /// A row of weights, before dropout.
@@ -125,7 +130,8 @@ Reference forward(Form form) {
       for (int64_t i = 0; i < x.time; ++i) {
         const Row row(x, head, i);
         log_sum_exp[head * x.time + i] = row.log_sum_exp;
-        log_sum_exp.scale[static_cast<size_t>(head * x.time + i)] = row.reach + std::log(static_cast<double>(x.source) + 1);
+        log_sum_exp.scale[static_cast<size_t>(head * x.time + i)] =
+            row.reach + std::log(static_cast<double>(x.source) + 1);
         for (int64_t d = 0; d < x.width; ++d) {
           Real sum = 0;
           double size = 0;
@@ -174,10 +180,12 @@ Reference backward(Form form) {
         }
         for (int64_t j = 0; j < x.source; ++j) {
           const size_t at = static_cast<size_t>(j);
-          const double ds = row.weights[at] * (dp[at] - delta) * form.scale, size = row.weights[at] * (sizes[at] + delta_size) * row.reach * form.scale;
+          const double ds = row.weights[at] * (dp[at] - delta) * form.scale,
+                       size = row.weights[at] * (sizes[at] + delta_size) * row.reach * form.scale;
           for (int64_t d = 0; d < x.depth; ++d) {
             add(dq, (head * x.time + i) * x.depth + d, ds * x.k_at(head, j, d), size * std::fabs(x.k_at(head, j, d)));
-            add(dk, x.k_offset + (head * x.source + j) * x.depth + d, ds * x.q_at(head, i, d), size * std::fabs(x.q_at(head, i, d)));
+            add(dk, x.k_offset + (head * x.source + j) * x.depth + d, ds * x.q_at(head, i, d),
+                size * std::fabs(x.q_at(head, i, d)));
           }
         }
       }
@@ -208,13 +216,21 @@ void add(Samples& samples, const Variant& variant) {
   const std::string name = form.packed ? "attention_qkv" : "attention";
   const Gradients gradients = variant.large ? Gradients::none : Gradients::second;
 
-  Sample sample{.op = name, .label = variant.label + ", with log-sum-exp", .operands = operands, .dtypes = kFloats,
-                .call = call_op(form.packed ? "attention_qkv" : "attention", form.attributes()), .reference = forward(form), .ulps = 8,
-                .agreement = Agreement::close, .large = variant.large};
+  Sample sample{.op = name,
+                .label = variant.label + ", with log-sum-exp",
+                .operands = operands,
+                .dtypes = kFloats,
+                .call = call_op(form.packed ? "attention_qkv" : "attention", form.attributes()),
+                .reference = forward(form),
+                .ulps = 8,
+                .agreement = Agreement::close,
+                .large = variant.large};
   samples.push_back(sample);
   // The log-sum-exp is there for backward, and has no gradient itself.
   sample.label = variant.label;
-  sample.call = [name, form](const Tensors& in) { return Tensors{dispatch_all(find_op(name), in, form.attributes(), Where::current())[0]}; };
+  sample.call = [name, form](const Tensors& in) {
+    return Tensors{dispatch_all(find_op(name), in, form.attributes(), Where::current())[0]};
+  };
   sample.reference = [of = forward(form)](const NumberLists& in) { return NumberLists{of(in)[0]}; };
   sample.gradients = gradients;
   samples.push_back(sample);
@@ -223,16 +239,25 @@ void add(Samples& samples, const Variant& variant) {
   g[g.size() - 1] = variant.v.back();
   operands.insert(operands.begin(), {g, spread(-2, 2, 5)});
   const std::string grad = name + "_grad";
-  samples.push_back({.op = grad, .label = variant.label, .operands = operands, .dtypes = kFloats,
-                     .call = [name, grad, form](const Tensors& in) {
-                       const size_t tensors = form.packed ? 1 : 3;
-                       const Tensors made = dispatch_all(find_op(name), std::span(in).subspan(1), form.attributes(), Where::current());
-                       Tensors inputs(in.begin(), in.begin() + 1 + static_cast<std::ptrdiff_t>(tensors));
-                       inputs.insert(inputs.end(), made.begin(), made.end());
-                       inputs.insert(inputs.end(), in.begin() + 1 + static_cast<std::ptrdiff_t>(tensors), in.end());
-                       return dispatch_all(find_op(grad), inputs, form.attributes(), Where::current());
-                     },
-                     .reference = backward(form), .ulps = 16, .gradients = gradients, .agreement = Agreement::close, .large = variant.large});
+  samples.push_back({.op = grad,
+                     .label = variant.label,
+                     .operands = operands,
+                     .dtypes = kFloats,
+                     .call =
+                         [name, grad, form](const Tensors& in) {
+                           const size_t tensors = form.packed ? 1 : 3;
+                           const Tensors made = dispatch_all(find_op(name), std::span(in).subspan(1), form.attributes(),
+                                                             Where::current());
+                           Tensors inputs(in.begin(), in.begin() + 1 + static_cast<std::ptrdiff_t>(tensors));
+                           inputs.insert(inputs.end(), made.begin(), made.end());
+                           inputs.insert(inputs.end(), in.begin() + 1 + static_cast<std::ptrdiff_t>(tensors), in.end());
+                           return dispatch_all(find_op(grad), inputs, form.attributes(), Where::current());
+                         },
+                     .reference = backward(form),
+                     .ulps = 16,
+                     .gradients = gradients,
+                     .agreement = Agreement::close,
+                     .large = variant.large});
 }
 
 }  // namespace
@@ -256,16 +281,49 @@ void add_attention_samples(Samples& samples) {
            {"dropout", {2, 3, 2}, {2, 4, 2}, {2, 4, 2}, {.p = 0.4}},
            {"dropout, causal, mask", {2, 3, 2}, {2, 4, 2}, {2, 4, 2}, {.causal = true, .p = 0.3, .masked = true}, bits},
            {"packed", {2, 3, 2}, {2, 3, 2}, {2, 3, 2}, {.packed = true}},
-           {"packed, causal, dropout", {2, 2, 2, 2}, {2, 2, 2, 2}, {2, 2, 2, 2}, {.causal = true, .p = 0.4, .packed = true}},
-           {"packed, masked", {2, 3, 2}, {2, 3, 2}, {2, 3, 2}, {.masked = true, .packed = true}, Operand{{3, 3}, repeat({1, 1, 0, 1}), bool_, false}},
+           {"packed, causal, dropout",
+            {2, 2, 2, 2},
+            {2, 2, 2, 2},
+            {2, 2, 2, 2},
+            {.causal = true, .p = 0.4, .packed = true}},
+           {"packed, masked",
+            {2, 3, 2},
+            {2, 3, 2},
+            {2, 3, 2},
+            {.masked = true, .packed = true},
+            Operand{{3, 3}, repeat({1, 1, 0, 1}), bool_, false}},
            {"no sources", {2, 3, 2}, {2, 0, 2}, {2, 0, 2}},
            {"no queries", {2, 0, 2}, {2, 4, 2}, {2, 4, 2}},
            {"no heads", {0, 3, 2}, {0, 4, 2}, {0, 4, 2}},
            {"several blocks", {2, 150, 20}, {2, 300, 20}, {2, 300, 33}, {.scale = 0.2}, {}, true},
-           {"several blocks, causal", {3, 150, 16}, {3, 150, 16}, {3, 150, 16}, {.causal = true, .scale = 0.25}, {}, true},
-           {"several blocks, causal, dropout", {2, 145, 8}, {2, 145, 8}, {2, 145, 8}, {.causal = true, .p = 0.2, .scale = 0.3}, {}, true},
-           {"several blocks, packed", {2, 2, 131, 32}, {2, 2, 131, 32}, {2, 2, 131, 32}, {.causal = true, .scale = 0.1, .packed = true}, {}, true},
-           {"several blocks, mask", {2, 60, 8}, {2, 200, 8}, {2, 200, 8}, {.scale = 0.3, .masked = true}, Operand{{60, 200}, spread(-2, 2, 9), {}, false}, true},
+           {"several blocks, causal",
+            {3, 150, 16},
+            {3, 150, 16},
+            {3, 150, 16},
+            {.causal = true, .scale = 0.25},
+            {},
+            true},
+           {"several blocks, causal, dropout",
+            {2, 145, 8},
+            {2, 145, 8},
+            {2, 145, 8},
+            {.causal = true, .p = 0.2, .scale = 0.3},
+            {},
+            true},
+           {"several blocks, packed",
+            {2, 2, 131, 32},
+            {2, 2, 131, 32},
+            {2, 2, 131, 32},
+            {.causal = true, .scale = 0.1, .packed = true},
+            {},
+            true},
+           {"several blocks, mask",
+            {2, 60, 8},
+            {2, 200, 8},
+            {2, 200, 8},
+            {.scale = 0.3, .masked = true},
+            Operand{{60, 200}, spread(-2, 2, 9), {}, false},
+            true},
        })
     add(samples, variant);
   // Scores of which exp alone overflows.

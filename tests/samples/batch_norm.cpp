@@ -42,7 +42,8 @@ NumberLists statistics(const NumberLists& in) {
   Numbers mean({in[0].shape[1]}, wide), variance({in[0].shape[1]}, wide);
   mean.values = s.mean, variance.values = s.variance;
   mean.scale = s.largest;
-  for (size_t c = 0; c < s.mean.size(); ++c) variance.scale.push_back(s.variance[c] + std::sqrt(s.variance[c]) * s.largest[c]);
+  for (size_t c = 0; c < s.mean.size(); ++c)
+    variance.scale.push_back(s.variance[c] + std::sqrt(s.variance[c]) * s.largest[c]);
   return {mean, variance};
 }
 
@@ -96,33 +97,53 @@ void add(Samples& samples, const Shape& x, bool large) {
   const Shape numbers{x[1]};
   const Gradients gradients = large ? Gradients::none : Gradients::second;
   const Attributes attributes{{"epsilon", kEpsilon}};
-  const Operand data{x, spread(-2, 3), {}, true, false, false}, w{numbers, spread(0.5, 1.5, 1)}, b{numbers, spread(-1, 1, 2)};
+  const Operand data{x, spread(-2, 3), {}, true, false, false}, w{numbers, spread(0.5, 1.5, 1)},
+      b{numbers, spread(-1, 1, 2)};
   const auto push = [&](const char* op, std::vector<Operand> operands, Call call, Reference reference) {
-    samples.push_back({.op = op, .label = to_string(x), .operands = std::move(operands), .dtypes = kFloats, .call = std::move(call),
-                       .reference = std::move(reference), .ulps = 16, .gradients = gradients, .agreement = Agreement::close, .large = large});
+    samples.push_back({.op = op,
+                       .label = to_string(x),
+                       .operands = std::move(operands),
+                       .dtypes = kFloats,
+                       .call = std::move(call),
+                       .reference = std::move(reference),
+                       .ulps = 16,
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
+                       .large = large});
   };
   push("batch_norm", {data, w, b}, call_op("batch_norm", attributes), forward);
   push("batch_norm_statistics", {data}, call_op("batch_norm_statistics"), statistics);
-  push("batch_norm_apply", {data, w, b, {numbers, spread(-1, 1, 3)}, {numbers, spread(0.5, 2, 4)}},
-       [](const Tensors& in) { return Tensors{batch_norm(in[0], in[3], in[4], in[1], in[2], {.epsilon = kEpsilon})}; },
-       [](const NumberLists& in) { return NumberLists{apply(in[0], in[1], in[2], in[3], in[4])}; });
+  push(
+      "batch_norm_apply", {data, w, b, {numbers, spread(-1, 1, 3)}, {numbers, spread(0.5, 2, 4)}},
+      [](const Tensors& in) { return Tensors{batch_norm(in[0], in[3], in[4], in[1], in[2], {.epsilon = kEpsilon})}; },
+      [](const NumberLists& in) { return NumberLists{apply(in[0], in[1], in[2], in[3], in[4])}; });
   // The gradient's own rule takes mean and variance as functions of x: they are made from x here.
-  push("batch_norm_grad", {{x, spread(-2, 2, 3)}, data, w},
-       [attributes](const Tensors& in) {
-         const Tensors made = call_op("batch_norm_statistics")({in[1]});
-         return call_op("batch_norm_grad", attributes)({in[0], in[1], in[2], made[0], made[1]});
-       },
-       backward);
+  push(
+      "batch_norm_grad", {{x, spread(-2, 2, 3)}, data, w},
+      [attributes](const Tensors& in) {
+        const Tensors made = call_op("batch_norm_statistics")({in[1]});
+        return call_op("batch_norm_grad", attributes)({in[0], in[1], in[2], made[0], made[1]});
+      },
+      backward);
 }
 
 }  // namespace
 
 void add_batch_norm_samples(Samples& samples) {
-  for (const Shape& x : {Shape{4, 3}, {2, 2, 5}, {2, 2, 2, 3}, {3, 1, 2, 2}, {5, 17}, {0, 3}, {2, 3, 0, 2}, {2, 3, 2, 1, 2}}) add(samples, x, false);
-  for (const Shape& x : {Shape{3000, 5}, {5, 19, 33, 41}, {3, 600, 5, 7}, {2, 3, 1500}, {4, 64, 40, 40}}) add(samples, x, true);
-  samples.push_back({.op = "batch_norm", .label = "far from zero", .operands = {{{40, 3, 2, 2}, spread(1000, 1001)}, {{3}, spread(0.5, 1.5, 1)}, {{3}, spread(-1, 1, 2)}},
-                     .dtypes = {float32, float64}, .call = call_op("batch_norm", {{"epsilon", kEpsilon}}), .reference = forward, .ulps = 16,
-                     .agreement = Agreement::close});
+  for (const Shape& x :
+       {Shape{4, 3}, {2, 2, 5}, {2, 2, 2, 3}, {3, 1, 2, 2}, {5, 17}, {0, 3}, {2, 3, 0, 2}, {2, 3, 2, 1, 2}})
+    add(samples, x, false);
+  for (const Shape& x : {Shape{3000, 5}, {5, 19, 33, 41}, {3, 600, 5, 7}, {2, 3, 1500}, {4, 64, 40, 40}})
+    add(samples, x, true);
+  samples.push_back(
+      {.op = "batch_norm",
+       .label = "far from zero",
+       .operands = {{{40, 3, 2, 2}, spread(1000, 1001)}, {{3}, spread(0.5, 1.5, 1)}, {{3}, spread(-1, 1, 2)}},
+       .dtypes = {float32, float64},
+       .call = call_op("batch_norm", {{"epsilon", kEpsilon}}),
+       .reference = forward,
+       .ulps = 16,
+       .agreement = Agreement::close});
 }
 
 }  // namespace tandem::samples

@@ -42,7 +42,9 @@ double epsilon(DType type) {
     default: return 0;
   }
 }
-double smallest(DType type) { return type == float16 ? 0x1p-24 : type == float64 ? 0x1p-1022 : is_floating(type) ? 0x1p-126 : 0; }
+double smallest(DType type) {
+  return type == float16 ? 0x1p-24 : type == float64 ? 0x1p-1022 : is_floating(type) ? 0x1p-126 : 0;
+}
 
 /// How far a result may be off: some ULPs of the type computed in, and the rounding to the type stored in.
 double tolerance(double scale, DType type, double ulps) {
@@ -65,7 +67,8 @@ Numbers read(const Tensor& tensor) {
   Numbers numbers(host.shape(), host.dtype());
   visit_dtype(host.dtype(), [&]<class T>() {
     const T* data = static_cast<const T*>(host.impl()->data);
-    for (int64_t i = 0; i < numbers.numel(); ++i) numbers[i] = to_double(data[offset_of(i, host.shape(), host.strides())]);
+    for (int64_t i = 0; i < numbers.numel(); ++i)
+      numbers[i] = to_double(data[offset_of(i, host.shape(), host.strides())]);
   });
   return numbers;
 }
@@ -79,7 +82,9 @@ Tensor make_base(const Shape& shape, DType dtype, const Generator& value, Device
   return base.to(device);
 }
 
-template <class... Parts> [[noreturn]] void fail(const Parts&... parts) { throw std::runtime_error(detail::str(parts...)); }
+template <class... Parts> [[noreturn]] void fail(const Parts&... parts) {
+  throw std::runtime_error(detail::str(parts...));
+}
 
 bool same(double a, double b) { return a == b || (a != a && b != b); }
 
@@ -109,7 +114,8 @@ Case::Case(const Sample& sample, DType dtype, LayoutChoice layouts, Device devic
     : sample_(&sample), dtype_(dtype), layouts_(std::move(layouts)) {
   for (size_t i = 0; i < sample.operands.size(); ++i) {
     const Operand& operand = sample.operands[i];
-    bases_.push_back(make_base(base_shape(layouts_[i], operand.shape), operand.dtype.value_or(dtype), operand.value, device));
+    bases_.push_back(
+        make_base(base_shape(layouts_[i], operand.shape), operand.dtype.value_or(dtype), operand.value, device));
   }
 }
 
@@ -150,21 +156,25 @@ void Case::check_forward() const {
     const Numbers& reference = expected[k];
     const Numbers actual = read(results[k]);
     if (results[k].shape() != reference.shape || results[k].dtype() != reference.dtype)
-      fail("result ", k, " is ", results[k].dtype(), results[k].shape(), ", the reference's ", reference.dtype, reference.shape);
+      fail("result ", k, " is ", results[k].dtype(), results[k].shape(), ", the reference's ", reference.dtype,
+           reference.shape);
     for (int64_t i = 0; i < actual.numel(); ++i) {
       const double wanted = rounded(reference[i], reference.dtype);
       if (same(actual[i], wanted)) continue;
-      const double scale = std::max(std::fabs(reference[i]), reference.scale.empty() ? 0 : reference.scale[static_cast<size_t>(i)]);
+      const double scale =
+          std::max(std::fabs(reference[i]), reference.scale.empty() ? 0 : reference.scale[static_cast<size_t>(i)]);
       const double allowed = tolerance(scale, reference.dtype, sample_->ulps);
       if (!(std::fabs(actual[i] - wanted) <= allowed) || std::isinf(wanted))
-        fail("result ", k, ", element ", i, " of ", reference.shape, ": ", actual[i], ", the reference gives ", wanted, " (allowed error ", allowed, ")");
+        fail("result ", k, ", element ", i, " of ", reference.shape, ": ", actual[i], ", the reference gives ", wanted,
+             " (allowed error ", allowed, ")");
     }
   }
 }
 
 void Case::check_same(const Tensor& actual, const Tensor& eager, bool exactly) const {
   if (actual.shape() != eager.shape() || actual.dtype() != eager.dtype() || actual.device() != eager.device())
-    fail("gives ", actual.dtype(), actual.shape(), " on ", actual.device(), ", eager mode ", eager.dtype(), eager.shape(), " on ", eager.device());
+    fail("gives ", actual.dtype(), actual.shape(), " on ", actual.device(), ", eager mode ", eager.dtype(),
+         eager.shape(), " on ", eager.device());
   const Numbers a = read(actual), b = read(eager);
   exactly = exactly || sample_->agreement == Agreement::exact || !is_floating(b.dtype);
   double largest = 0;
@@ -172,8 +182,10 @@ void Case::check_same(const Tensor& actual, const Tensor& eager, bool exactly) c
     if (std::isfinite(x)) largest = std::max(largest, std::fabs(x));
   for (int64_t i = 0; i < a.numel(); ++i) {
     if (same(a[i], b[i])) continue;
-    const double allowed = exactly ? 0 : std::max({1e-5 * std::fabs(b[i]), 1e-6 * largest, 2 * epsilon(b.dtype) * std::fabs(b[i])});
-    if (!(std::fabs(a[i] - b[i]) <= allowed)) fail("element ", i, " of ", b.shape, ": ", a[i], ", eager mode gives ", b[i], exactly ? " (bit for bit)" : "");
+    const double allowed =
+        exactly ? 0 : std::max({1e-5 * std::fabs(b[i]), 1e-6 * largest, 2 * epsilon(b.dtype) * std::fabs(b[i])});
+    if (!(std::fabs(a[i] - b[i]) <= allowed))
+      fail("element ", i, " of ", b.shape, ": ", a[i], ", eager mode gives ", b[i], exactly ? " (bit for bit)" : "");
   }
 }
 
@@ -193,7 +205,8 @@ std::function<Tensor(const Tensors&)> Case::differentiable_call() const {
     // Several results are weighted and summed to one number, each element by another weight.
     Tensor total;
     const Tensors results = call(all);
-    const auto wanted = static_cast<size_t>(std::count_if(results.begin(), results.end(), [](const Tensor& t) { return is_floating(t.dtype()); }));
+    const auto wanted = static_cast<size_t>(
+        std::count_if(results.begin(), results.end(), [](const Tensor& t) { return is_floating(t.dtype()); }));
     for (const Tensor& result : results) {
       if (!is_floating(result.dtype())) continue;
       if (wanted == 1) return result;

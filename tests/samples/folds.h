@@ -25,7 +25,8 @@ struct Folds {
       if (!folded[d] || keepdim) shape.push_back(kept[d]);
     }
     members.resize(static_cast<size_t>(shape.numel()));
-    for (int64_t i = 0; i < from.numel(); ++i) members[static_cast<size_t>(broadcast_position(i, from, kept))].push_back(i);
+    for (int64_t i = 0; i < from.numel(); ++i)
+      members[static_cast<size_t>(broadcast_position(i, from, kept))].push_back(i);
   }
 };
 

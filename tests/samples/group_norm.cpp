@@ -20,7 +20,9 @@ struct Groups {
     const Shape at = unravel(i, x);
     return at[0] * groups + at[1] / (x[1] / groups);
   }
-  double elements() const { return static_cast<double>(x.numel()) / static_cast<double>(std::max<int64_t>(x[0] * groups, 1)); }
+  double elements() const {
+    return static_cast<double>(x.numel()) / static_cast<double>(std::max<int64_t>(x[0] * groups, 1));
+  }
   std::vector<Group> statistics(const Numbers& numbers) const {
     std::vector<Group> result(static_cast<size_t>(x[0] * groups));
     std::vector<Real> sums(result.size()), squares(result.size());
@@ -90,7 +92,8 @@ NumberLists backward(const Groups& groups, const NumberLists& in) {
   for (int64_t i = 0; i < x.numel(); ++i) {
     const auto k = static_cast<size_t>(groups.group(i));
     const double h = g[i] * w[groups.channel(i)], n = normal(i), count = groups.elements();
-    dx[i] = statistics[k].rstd * (h - static_cast<double>(sums[k].h) / count - n * static_cast<double>(sums[k].hn) / count);
+    dx[i] =
+        statistics[k].rstd * (h - static_cast<double>(sums[k].h) / count - n * static_cast<double>(sums[k].hn) / count);
     dx.scale[static_cast<size_t>(i)] = statistics[k].rstd * (std::fabs(h) + (1 + std::fabs(n)) * sums[k].size / count);
   }
   return {dx, dw, db};
@@ -101,20 +104,30 @@ void add(Samples& samples, const Groups& groups) {
   const bool large = x.numel() > 1000;
   const Gradients gradients = large ? Gradients::none : Gradients::second;
   const Attributes attributes{{"groups", groups.groups}, {"epsilon", kEpsilon}};
-  const Operand data{x, spread(-2, 3), {}, true, false, false}, w{numbers, spread(0.5, 1.5, 1)}, b{numbers, spread(-1, 1, 2)};
+  const Operand data{x, spread(-2, 3), {}, true, false, false}, w{numbers, spread(0.5, 1.5, 1)},
+      b{numbers, spread(-1, 1, 2)};
   const auto push = [&](const char* op, std::vector<Operand> operands, Call call, Reference reference) {
-    samples.push_back({.op = op, .label = detail::str(x, " in ", groups.groups, " groups"), .operands = std::move(operands), .dtypes = kFloats,
-                       .call = std::move(call), .reference = std::move(reference), .ulps = 16, .gradients = gradients, .agreement = Agreement::close,
+    samples.push_back({.op = op,
+                       .label = detail::str(x, " in ", groups.groups, " groups"),
+                       .operands = std::move(operands),
+                       .dtypes = kFloats,
+                       .call = std::move(call),
+                       .reference = std::move(reference),
+                       .ulps = 16,
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
                        .large = large});
   };
-  push("group_norm", {data, w, b}, call_op("group_norm", attributes), [groups](const NumberLists& in) { return forward(groups, in); });
+  push("group_norm", {data, w, b}, call_op("group_norm", attributes),
+       [groups](const NumberLists& in) { return forward(groups, in); });
   // The gradient's own rule takes mean and variance as functions of x: they are made from x here.
-  push("group_norm_grad", {{x, spread(-2, 2, 3)}, data, w},
-       [attributes](const Tensors& in) {
-         const Tensors made = call_op("group_norm", attributes)({in[1], in[2], in[2]});
-         return call_op("group_norm_grad", attributes)({in[0], in[1], in[2], made[1], made[2]});
-       },
-       [groups](const NumberLists& in) { return backward(groups, in); });
+  push(
+      "group_norm_grad", {{x, spread(-2, 2, 3)}, data, w},
+      [attributes](const Tensors& in) {
+        const Tensors made = call_op("group_norm", attributes)({in[1], in[2], in[2]});
+        return call_op("group_norm_grad", attributes)({in[0], in[1], in[2], made[1], made[2]});
+      },
+      [groups](const NumberLists& in) { return backward(groups, in); });
 }
 
 }  // namespace

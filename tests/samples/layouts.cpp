@@ -18,7 +18,8 @@ int repeated_dim(Layout layout, const Shape& shape) {
 }  // namespace
 
 std::string_view name_of(Layout layout) {
-  constexpr std::string_view names[] = {"contiguous", "transposed", "sliced", "repeats first", "repeats last", "channels last"};
+  constexpr std::string_view names[] = {"contiguous",    "transposed",   "sliced",
+                                        "repeats first", "repeats last", "channels last"};
   return names[static_cast<size_t>(layout)];
 }
 

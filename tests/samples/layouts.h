@@ -9,11 +9,11 @@ namespace tandem::samples {
 
 enum class Layout : uint8_t {
   contiguous,
-  transposed,      ///< dims in reverse order: dense, but column-major
-  sliced,          ///< every second element of the last dim, from the second of the first
-  repeats_first,   ///< stride 0 along the first dim that has an extent
-  repeats_last,    ///< and along the last
-  channels_last,   ///< of rank 4
+  transposed,     ///< dims in reverse order: dense, but column-major
+  sliced,         ///< every second element of the last dim, from the second of the first
+  repeats_first,  ///< stride 0 along the first dim that has an extent
+  repeats_last,   ///< and along the last
+  channels_last,  ///< of rank 4
 };
 inline constexpr std::array kLayouts = {Layout::contiguous,    Layout::transposed,   Layout::sliced,
                                         Layout::repeats_first, Layout::repeats_last, Layout::channels_last};

@@ -37,7 +37,8 @@ NumberLists backward(const NumberLists& in) {
     const double sum = log_sum_exp(x, n * classes, classes);
     for (int64_t c = 0; c < classes; ++c) {
       const int64_t at = n * classes + c;
-      const double p = std::exp(x[at] - sum), hit = static_cast<int64_t>(labels[n]) == c ? 1 : 0, factor = g[0] / static_cast<double>(batch);
+      const double p = std::exp(x[at] - sum), hit = static_cast<int64_t>(labels[n]) == c ? 1 : 0,
+                   factor = g[0] / static_cast<double>(batch);
       out[at] = (p - hit) * factor;
       out.scale[static_cast<size_t>(at)] = (p * (1 + std::fabs(x[at]) + std::fabs(sum)) + hit) * std::fabs(factor);
     }
@@ -55,23 +56,45 @@ void add_loss_samples(Samples& samples) {
     const bool large = x.numel() > 1000;
     const Gradients gradients = large || x[0] == 0 ? Gradients::none : Gradients::second;
     const Operand logits{x, spread(-4, 4)}, labels{{x[0]}, integers(0, x[1]), int64};
-    Sample sample{.op = "cross_entropy", .label = to_string(x) + ", with log-sum-exp", .operands = {logits, labels}, .dtypes = kFloats,
-                  .call = call_op("cross_entropy"), .reference = forward, .ulps = 8, .agreement = Agreement::close, .large = large};
+    Sample sample{.op = "cross_entropy",
+                  .label = to_string(x) + ", with log-sum-exp",
+                  .operands = {logits, labels},
+                  .dtypes = kFloats,
+                  .call = call_op("cross_entropy"),
+                  .reference = forward,
+                  .ulps = 8,
+                  .agreement = Agreement::close,
+                  .large = large};
     samples.push_back(sample);
     sample.label = to_string(x);
     sample.call = [](const Tensors& in) { return Tensors{cross_entropy(in[0], in[1])}; };
     sample.gradients = gradients;
     sample.reference = [](const NumberLists& in) { return NumberLists{forward(in)[0]}; };
     samples.push_back(sample);
-    samples.push_back({.op = "cross_entropy_grad", .label = to_string(x), .operands = {{{}, spread(0.5, 2)}, logits, labels}, .dtypes = kFloats,
-                       .call = [](const Tensors& in) {
-                         const Tensors made = dispatch_all(find_op("cross_entropy"), std::span(in).subspan(1), {}, Where::current());
-                         return Tensors{dispatch(find_op("cross_entropy_grad"), {in[0], in[1], in[2], made[1]}, {}, Where::current())};
-                       },
-                       .reference = backward, .ulps = 8, .gradients = gradients, .agreement = Agreement::close, .large = large});
+    samples.push_back({.op = "cross_entropy_grad",
+                       .label = to_string(x),
+                       .operands = {{{}, spread(0.5, 2)}, logits, labels},
+                       .dtypes = kFloats,
+                       .call =
+                           [](const Tensors& in) {
+                             const Tensors made =
+                                 dispatch_all(find_op("cross_entropy"), std::span(in).subspan(1), {}, Where::current());
+                             return Tensors{dispatch(find_op("cross_entropy_grad"), {in[0], in[1], in[2], made[1]}, {},
+                                                     Where::current())};
+                           },
+                       .reference = backward,
+                       .ulps = 8,
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
+                       .large = large});
   }
-  samples.push_back({.op = "cross_entropy", .label = "large logits", .operands = {{{2, 3}, repeat({1000, -1000, 999, 0, 500, -500})}, {{2}, repeat({1, 0}), int64}},
-                     .dtypes = {float32, float64}, .call = call_op("cross_entropy"), .reference = forward, .agreement = Agreement::close});
+  samples.push_back({.op = "cross_entropy",
+                     .label = "large logits",
+                     .operands = {{{2, 3}, repeat({1000, -1000, 999, 0, 500, -500})}, {{2}, repeat({1, 0}), int64}},
+                     .dtypes = {float32, float64},
+                     .call = call_op("cross_entropy"),
+                     .reference = forward,
+                     .agreement = Agreement::close});
 }
 
 }  // namespace tandem::samples

@@ -22,7 +22,8 @@ NumberLists product(const NumberLists& in) {
   Numbers out(shape, in[0].dtype);
   out.make_scale();
   for (int64_t p = 0; p < batch.numel(); ++p) {
-    const int64_t left = broadcast_position(p, batch, batch_a) * m * k, right = broadcast_position(p, batch, batch_b) * k * n;
+    const int64_t left = broadcast_position(p, batch, batch_a) * m * k,
+                  right = broadcast_position(p, batch, batch_b) * k * n;
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {
         const int64_t to = (p * m + i) * n + j;
@@ -86,7 +87,8 @@ Reference sums_of_products(std::vector<std::string> terms, std::string result) {
       double term = 1;
       for (size_t k = 0; k < terms.size(); ++k) {
         Shape index;
-        for (size_t d = 0; d < terms[k].size(); ++d) index.push_back(in[k].shape[static_cast<int>(d)] == 1 ? 0 : at[terms[k][d]]);
+        for (size_t d = 0; d < terms[k].size(); ++d)
+          index.push_back(in[k].shape[static_cast<int>(d)] == 1 ? 0 : at[terms[k][d]]);
         term *= in[k][ravel(index, in[k].shape)];
       }
       Shape index;
@@ -101,17 +103,23 @@ Reference sums_of_products(std::vector<std::string> terms, std::string result) {
 
 void add_einsums(Samples& samples) {
   // `terms` and `result` are the equation with "..." spelt out in capitals.
-  const auto add = [&](std::string equation, std::vector<std::string> terms, std::string result, std::vector<Shape> shapes) {
+  const auto add = [&](std::string equation, std::vector<std::string> terms, std::string result,
+                       std::vector<Shape> shapes) {
     std::vector<Operand> operands;
     std::string label = "einsum " + equation;
     for (const Shape& shape : shapes) {
       operands.push_back({shape, spread(-2, 2, static_cast<int>(operands.size()))});
       label += " " + to_string(shape);
     }
-    samples.push_back({.op = "matmul", .label = label, .operands = std::move(operands), .dtypes = {float32, float64, bfloat16},
+    samples.push_back({.op = "matmul",
+                       .label = label,
+                       .operands = std::move(operands),
+                       .dtypes = {float32, float64, bfloat16},
                        .call = [equation](const Tensors& x) { return Tensors{einsum(equation, x)}; },
-                       .reference = sums_of_products(std::move(terms), std::move(result)), .ulps = shapes.size() > 2 ? 1e5 : 24,
-                       .gradients = Gradients::second, .agreement = Agreement::close});
+                       .reference = sums_of_products(std::move(terms), std::move(result)),
+                       .ulps = shapes.size() > 2 ? 1e5 : 24,
+                       .gradients = Gradients::second,
+                       .agreement = Agreement::close});
     if (shapes.size() > 2) samples.back().dtypes = {float64}, samples.back().ulps = 64;
   };
   add("bij,bjk->bik", {"bij", "bjk"}, "bik", {{2, 3, 4}, {2, 4, 5}});
@@ -149,43 +157,94 @@ void add_einsums(Samples& samples) {
 }  // namespace
 
 void add_matmul_samples(Samples& samples) {
-  const std::pair<Shape, Shape> shapes[] = {
-      {{3, 4}, {4, 5}}, {{1, 1}, {1, 1}}, {{17, 33}, {33, 9}}, {{1, 17}, {17, 1}}, {{5, 1}, {1, 6}}, {{2, 3, 4}, {2, 4, 5}}, {{2, 1, 3, 4}, {3, 4, 2}},
-      {{3, 4}, {2, 4, 2}}, {{2, 3, 4}, {4, 2}}, {{4}, {4}}, {{3, 4}, {4}}, {{4}, {4, 3}}, {{2, 3, 4}, {4}}, {{4}, {2, 4, 3}}, {{0, 4}, {4, 3}},
-      {{3, 0}, {0, 2}}, {{0, 2, 3}, {3, 2}}, {{65, 130}, {130, 71}}, {{128, 257}, {257, 64}}};
+  const std::pair<Shape, Shape> shapes[] = {{{3, 4}, {4, 5}},
+                                            {{1, 1}, {1, 1}},
+                                            {{17, 33}, {33, 9}},
+                                            {{1, 17}, {17, 1}},
+                                            {{5, 1}, {1, 6}},
+                                            {{2, 3, 4}, {2, 4, 5}},
+                                            {{2, 1, 3, 4}, {3, 4, 2}},
+                                            {{3, 4}, {2, 4, 2}},
+                                            {{2, 3, 4}, {4, 2}},
+                                            {{4}, {4}},
+                                            {{3, 4}, {4}},
+                                            {{4}, {4, 3}},
+                                            {{2, 3, 4}, {4}},
+                                            {{4}, {2, 4, 3}},
+                                            {{0, 4}, {4, 3}},
+                                            {{3, 0}, {0, 2}},
+                                            {{0, 2, 3}, {3, 2}},
+                                            {{65, 130}, {130, 71}},
+                                            {{128, 257}, {257, 64}}};
   for (const auto& [a, b] : shapes) {
-    Sample sample{.op = "matmul", .label = detail::str(a, " x ", b), .operands = {{a, spread(-2, 2)}, {b, spread(-2, 2, 1)}}, .dtypes = kFloats,
-                  .call = [](const Tensors& x) { return Tensors{matmul(x[0], x[1])}; }, .reference = product, .ulps = ulps(a.back()), .gradients = Gradients::second,
-                  .agreement = Agreement::close, .large = a.numel() > 1000};
+    Sample sample{.op = "matmul",
+                  .label = detail::str(a, " x ", b),
+                  .operands = {{a, spread(-2, 2)}, {b, spread(-2, 2, 1)}},
+                  .dtypes = kFloats,
+                  .call = [](const Tensors& x) { return Tensors{matmul(x[0], x[1])}; },
+                  .reference = product,
+                  .ulps = ulps(a.back()),
+                  .gradients = Gradients::second,
+                  .agreement = Agreement::close,
+                  .large = a.numel() > 1000};
     samples.push_back(sample);
     sample.operands = {{a, integers(-5, 6)}, {b, integers(-5, 6, 1)}};
     sample.dtypes = {int32, int64};
     sample.gradients = Gradients::none;
     samples.push_back(sample);
   }
-  samples.push_back({.op = "matmul", .label = "bmm", .operands = {{{2, 3, 4}, spread(-2, 2)}, {{2, 4, 5}, spread(-2, 2, 1)}}, .dtypes = kFloats,
-                     .call = [](const Tensors& x) { return Tensors{bmm(x[0], x[1])}; }, .reference = product, .ulps = ulps(4), .gradients = Gradients::second,
+  samples.push_back({.op = "matmul",
+                     .label = "bmm",
+                     .operands = {{{2, 3, 4}, spread(-2, 2)}, {{2, 4, 5}, spread(-2, 2, 1)}},
+                     .dtypes = kFloats,
+                     .call = [](const Tensors& x) { return Tensors{bmm(x[0], x[1])}; },
+                     .reference = product,
+                     .ulps = ulps(4),
+                     .gradients = Gradients::second,
                      .agreement = Agreement::close});
-  samples.push_back({.op = "matmul", .label = "dot", .operands = {{{33}, spread(-2, 2)}, {{33}, spread(-2, 2, 1)}}, .dtypes = kFloats,
-                     .call = [](const Tensors& x) { return Tensors{dot(x[0], x[1])}; }, .reference = product, .ulps = ulps(33), .gradients = Gradients::second,
+  samples.push_back({.op = "matmul",
+                     .label = "dot",
+                     .operands = {{{33}, spread(-2, 2)}, {{33}, spread(-2, 2, 1)}},
+                     .dtypes = kFloats,
+                     .call = [](const Tensors& x) { return Tensors{dot(x[0], x[1])}; },
+                     .reference = product,
+                     .ulps = ulps(33),
+                     .gradients = Gradients::second,
                      .agreement = Agreement::close});
-  samples.push_back({.op = "mul", .label = "outer", .operands = {{{3}, spread(-2, 2)}, {{17}, spread(-2, 2, 1)}}, .dtypes = kNumbers,
+  samples.push_back({.op = "mul",
+                     .label = "outer",
+                     .operands = {{{3}, spread(-2, 2)}, {{17}, spread(-2, 2, 1)}},
+                     .dtypes = kNumbers,
                      .call = [](const Tensors& x) { return Tensors{outer(x[0], x[1])}; },
-                     .reference = [](const NumberLists& in) {
-                       Numbers out({3, 17}, in[0].dtype);
-                       for (int64_t i = 0; i < out.numel(); ++i) out[i] = in[0][i / 17] * in[1][i % 17];
-                       return NumberLists{out};
-                     },
-                     .ulps = 0.5, .gradients = Gradients::second});
+                     .reference =
+                         [](const NumberLists& in) {
+                           Numbers out({3, 17}, in[0].dtype);
+                           for (int64_t i = 0; i < out.numel(); ++i) out[i] = in[0][i / 17] * in[1][i % 17];
+                           return NumberLists{out};
+                         },
+                     .ulps = 0.5,
+                     .gradients = Gradients::second});
   add_einsums(samples);
-  const std::tuple<Shape, int64_t> layers[] = {{{4}, 3}, {{2, 4}, 3}, {{17, 33}, 9}, {{1, 5}, 1}, {{2, 3, 4}, 5}, {{0, 4}, 3}, {{2, 0, 4}, 3}, {{3, 0}, 4}, {{64, 130}, 71}};
+  const std::tuple<Shape, int64_t> layers[] = {{{4}, 3},       {{2, 4}, 3},    {{17, 33}, 9},
+                                               {{1, 5}, 1},    {{2, 3, 4}, 5}, {{0, 4}, 3},
+                                               {{2, 0, 4}, 3}, {{3, 0}, 4},    {{64, 130}, 71}};
   for (const auto& [x, outputs] : layers) {
     for (const bool biased : {false, true}) {
       std::vector<Operand> operands = {{x, spread(-2, 2)}, {{outputs, x.back()}, spread(-2, 2, 1)}};
       if (biased) operands.push_back({{outputs}, spread(-2, 2, 2)});
-      samples.push_back({.op = "linear", .label = detail::str(x, " to ", outputs, biased ? ", bias" : ""), .operands = operands, .dtypes = kFloats,
-                         .call = [](const Tensors& in) { return Tensors{in.size() > 2 ? linear(in[0], in[1], in[2]) : linear(in[0], in[1])}; },
-                         .reference = affine, .ulps = ulps(x.back()), .gradients = Gradients::second, .agreement = Agreement::close, .large = x.numel() > 1000});
+      samples.push_back({.op = "linear",
+                         .label = detail::str(x, " to ", outputs, biased ? ", bias" : ""),
+                         .operands = operands,
+                         .dtypes = kFloats,
+                         .call =
+                             [](const Tensors& in) {
+                               return Tensors{in.size() > 2 ? linear(in[0], in[1], in[2]) : linear(in[0], in[1])};
+                             },
+                         .reference = affine,
+                         .ulps = ulps(x.back()),
+                         .gradients = Gradients::second,
+                         .agreement = Agreement::close,
+                         .large = x.numel() > 1000});
     }
   }
 }

@@ -13,7 +13,8 @@ struct Statistics {
     Real sum = 0, squares = 0;
     for (int64_t i = begin; i < begin + width; ++i) sum += x[i];
     mean = static_cast<double>(sum / static_cast<Real>(width));
-    for (int64_t i = begin; i < begin + width; ++i) squares += (x[i] - sum / static_cast<Real>(width)) * (x[i] - sum / static_cast<Real>(width));
+    for (int64_t i = begin; i < begin + width; ++i)
+      squares += (x[i] - sum / static_cast<Real>(width)) * (x[i] - sum / static_cast<Real>(width));
     rstd = 1 / std::sqrt(static_cast<double>(squares) / static_cast<double>(width) + kEpsilon);
   }
 };
@@ -121,15 +122,31 @@ void add_rms_norm(Samples& samples) {
     const bool large = x.numel() > 1000;
     const Gradients gradients = large ? Gradients::none : Gradients::second;
     const Operand data{x, away_from_zero(0.5, 3), {}, true, false, false}, w{row, spread(0.5, 1.5, 1)};
-    samples.push_back({.op = "rms_norm", .label = to_string(x), .operands = {data, w}, .dtypes = kFloats, .call = call_op("rms_norm", {{"epsilon", kEpsilon}}),
-                       .reference = rms_forward, .ulps = 8, .gradients = gradients, .agreement = Agreement::close, .large = large});
+    samples.push_back({.op = "rms_norm",
+                       .label = to_string(x),
+                       .operands = {data, w},
+                       .dtypes = kFloats,
+                       .call = call_op("rms_norm", {{"epsilon", kEpsilon}}),
+                       .reference = rms_forward,
+                       .ulps = 8,
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
+                       .large = large});
     // The gradient's own rule takes rstd as a function of x: it is made from x here.
-    samples.push_back({.op = "rms_norm_grad", .label = to_string(x), .operands = {{x, spread(-2, 2, 3)}, data, w}, .dtypes = kFloats,
-                       .call = [](const Tensors& in) {
-                         const Tensors made = call_op("rms_norm", {{"epsilon", kEpsilon}})({in[1], in[2]});
-                         return call_op("rms_norm_grad")({in[0], in[1], in[2], made[1]});
-                       },
-                       .reference = rms_backward, .ulps = 16, .gradients = gradients, .agreement = Agreement::close, .large = large});
+    samples.push_back({.op = "rms_norm_grad",
+                       .label = to_string(x),
+                       .operands = {{x, spread(-2, 2, 3)}, data, w},
+                       .dtypes = kFloats,
+                       .call =
+                           [](const Tensors& in) {
+                             const Tensors made = call_op("rms_norm", {{"epsilon", kEpsilon}})({in[1], in[2]});
+                             return call_op("rms_norm_grad")({in[0], in[1], in[2], made[1]});
+                           },
+                       .reference = rms_backward,
+                       .ulps = 16,
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
+                       .large = large});
   }
 }
 
@@ -147,8 +164,15 @@ void add_norm_samples(Samples& samples) {
     const bool large = x.numel() > 1000;
     const std::vector<Operand> operands = {{x, spread(-2, 3)}, {row, spread(0.5, 1.5, 1)}, {row, spread(-1, 1, 2)}};
     // The two statistics are results too, but have no gradient: mode and value only.
-    Sample sample{.op = "layer_norm", .label = to_string(x) + ", with statistics", .operands = operands, .dtypes = kFloats,
-                  .call = call_op("layer_norm", {{"epsilon", kEpsilon}}), .reference = forward, .ulps = 8, .agreement = Agreement::close, .large = large};
+    Sample sample{.op = "layer_norm",
+                  .label = to_string(x) + ", with statistics",
+                  .operands = operands,
+                  .dtypes = kFloats,
+                  .call = call_op("layer_norm", {{"epsilon", kEpsilon}}),
+                  .reference = forward,
+                  .ulps = 8,
+                  .agreement = Agreement::close,
+                  .large = large};
     samples.push_back(sample);
     sample.label = to_string(x);
     sample.call = [](const Tensors& in) { return Tensors{layer_norm(in[0], in[1], in[2], kEpsilon)}; };
@@ -157,18 +181,32 @@ void add_norm_samples(Samples& samples) {
     sample.operands[0].may_repeat = false;  // rows of no variance: differences of their derivatives are all error
     samples.push_back(sample);
     // The gradient's own rule takes mean and rstd as functions of x: they are made from x here.
-    samples.push_back({.op = "layer_norm_grad", .label = to_string(x), .operands = {{x, spread(-2, 2, 3)}, {x, spread(-2, 3), {}, true, false, false}, {row, spread(0.5, 1.5, 1)}},
-                       .dtypes = kFloats,
-                       .call = [](const Tensors& in) {
-                         const Tensor normal[] = {in[1], in[2], in[2]};
-                         const Tensors made = dispatch_all(find_op("layer_norm"), normal, {{"epsilon", kEpsilon}}, Where::current());
-                         const Tensor inputs[] = {in[0], in[1], in[2], made[1], made[2]};
-                         return dispatch_all(find_op("layer_norm_grad"), inputs, {}, Where::current());
-                       },
-                       .reference = backward, .ulps = 16, .gradients = large ? Gradients::none : Gradients::second, .agreement = Agreement::close, .large = large});
+    samples.push_back(
+        {.op = "layer_norm_grad",
+         .label = to_string(x),
+         .operands = {{x, spread(-2, 2, 3)}, {x, spread(-2, 3), {}, true, false, false}, {row, spread(0.5, 1.5, 1)}},
+         .dtypes = kFloats,
+         .call =
+             [](const Tensors& in) {
+               const Tensor normal[] = {in[1], in[2], in[2]};
+               const Tensors made =
+                   dispatch_all(find_op("layer_norm"), normal, {{"epsilon", kEpsilon}}, Where::current());
+               const Tensor inputs[] = {in[0], in[1], in[2], made[1], made[2]};
+               return dispatch_all(find_op("layer_norm_grad"), inputs, {}, Where::current());
+             },
+         .reference = backward,
+         .ulps = 16,
+         .gradients = large ? Gradients::none : Gradients::second,
+         .agreement = Agreement::close,
+         .large = large});
   }
-  samples.push_back({.op = "layer_norm", .label = "[3, 8] far from zero", .operands = {{{3, 8}, spread(1000, 1001)}, {{8}, spread(0.5, 1.5, 1)}, {{8}, spread(-1, 1, 2)}},
-                     .dtypes = {float32, float64}, .call = call_op("layer_norm", {{"epsilon", kEpsilon}}), .reference = forward, .ulps = 8,
+  samples.push_back({.op = "layer_norm",
+                     .label = "[3, 8] far from zero",
+                     .operands = {{{3, 8}, spread(1000, 1001)}, {{8}, spread(0.5, 1.5, 1)}, {{8}, spread(-1, 1, 2)}},
+                     .dtypes = {float32, float64},
+                     .call = call_op("layer_norm", {{"epsilon", kEpsilon}}),
+                     .reference = forward,
+                     .ulps = 8,
                      .agreement = Agreement::close});
 }
 

@@ -7,8 +7,9 @@ namespace tandem::samples {
 namespace {
 
 const std::vector<Shape> kShapes = {{}, {1}, {17}, {33, 5}, {3, 4, 7}, {0}, {3, 0, 2}, {1031}};
-const std::vector<std::pair<Shape, Shape>> kBroadcasts = {
-    {{5, 3}, {3}}, {{4, 1}, {1, 6}}, {{}, {4}}, {{2, 3, 4}, {3, 1}}, {{33, 1}, {33, 17}}, {{0, 3}, {1, 3}}, {{2, 1, 1, 3}, {4, 3}}};
+const std::vector<std::pair<Shape, Shape>> kBroadcasts = {{{5, 3}, {3}},         {{4, 1}, {1, 6}},    {{}, {4}},
+                                                          {{2, 3, 4}, {3, 1}},   {{33, 1}, {33, 17}}, {{0, 3}, {1, 3}},
+                                                          {{2, 1, 1, 3}, {4, 3}}};
 
 using Unary = double (*)(double);
 using Binary = double (*)(double, double);
@@ -33,7 +34,8 @@ struct Options {
 };
 
 /// The value set that breaks careless kernels. Not for finite differences.
-const std::vector<double> kSpecial = {0.0, -0.0, 1, -1, INFINITY, -INFINITY, NAN, 0.5, -2, 1e-30, -1e-30, 88, -90, 1e30};
+const std::vector<double> kSpecial = {0.0, -0.0, 1,     -1,     INFINITY, -INFINITY, NAN,
+                                      0.5, -2,   1e-30, -1e-30, 88,       -90,       1e30};
 
 void unary(Samples& samples, const char* name, Generator floats, Generator integer, Unary f, Options options = {}) {
   const Op& op = find_op(name);
@@ -52,16 +54,29 @@ void unary(Samples& samples, const char* name, Generator floats, Generator integ
     return Tensors{dispatch_pointwise(op, operands)};
   };
   for (const Shape& shape : kShapes) {
-    Sample sample{.op = name, .label = to_string(shape), .operands = {{shape, floats}}, .dtypes = floating, .call = call, .reference = reference,
-                  .ulps = options.ulps, .gradients = options.gradients, .large = shape.numel() > 1000};
+    Sample sample{.op = name,
+                  .label = to_string(shape),
+                  .operands = {{shape, floats}},
+                  .dtypes = floating,
+                  .call = call,
+                  .reference = reference,
+                  .ulps = options.ulps,
+                  .gradients = options.gradients,
+                  .large = shape.numel() > 1000};
     samples.push_back(sample);
     sample.operands = {{shape, integer}};
     sample.dtypes = whole;
     sample.gradients = Gradients::none;
     if (!whole.empty()) samples.push_back(sample);
   }
-  if (options.special) samples.push_back({.op = name, .label = "special values", .operands = {{{29}, repeat(kSpecial)}}, .dtypes = {float32, float64, bfloat16},
-                     .call = call, .reference = reference, .ulps = options.ulps});
+  if (options.special)
+    samples.push_back({.op = name,
+                       .label = "special values",
+                       .operands = {{{29}, repeat(kSpecial)}},
+                       .dtypes = {float32, float64, bfloat16},
+                       .call = call,
+                       .reference = reference,
+                       .ulps = options.ulps});
 }
 
 Reference binary_reference(const Op& op, Binary f, Binary scale) {
@@ -69,7 +84,8 @@ Reference binary_reference(const Op& op, Binary f, Binary scale) {
     const Shape shape = broadcast_shapes(in[0].shape, in[1].shape);
     Numbers out(shape, result_type(op, promote(in[0].dtype, in[1].dtype)));
     for (int64_t i = 0; i < out.numel(); ++i) {
-      const double x = in[0][broadcast_position(i, shape, in[0].shape)], y = in[1][broadcast_position(i, shape, in[1].shape)];
+      const double x = in[0][broadcast_position(i, shape, in[0].shape)],
+                   y = in[1][broadcast_position(i, shape, in[1].shape)];
       out[i] = f(x, y);
       if (scale) out.scale.push_back(scale(x, y));
     }
@@ -77,8 +93,8 @@ Reference binary_reference(const Op& op, Binary f, Binary scale) {
   };
 }
 
-void binary(Samples& samples, const char* name, Generator x, Generator y, Generator integer_x, Generator integer_y, Binary f,
-            Options options = {}) {
+void binary(Samples& samples, const char* name, Generator x, Generator y, Generator integer_x, Generator integer_y,
+            Binary f, Options options = {}) {
   const Op& op = find_op(name);
   const Reference reference = binary_reference(op, f, options.scale);
   const Call call = [&op](const Tensors& in) {
@@ -89,8 +105,15 @@ void binary(Samples& samples, const char* name, Generator x, Generator y, Genera
   std::vector<DType> floating, whole;
   for (DType type : dtypes_of(op)) (is_floating(type) ? floating : whole).push_back(type);
   const auto add = [&](const Shape& a, const Shape& b) {
-    Sample sample{.op = name, .label = text(a, b), .operands = {{a, x}, {b, y}}, .dtypes = floating, .call = call, .reference = reference,
-                  .ulps = options.ulps, .gradients = options.gradients, .large = a.numel() > 1000};
+    Sample sample{.op = name,
+                  .label = text(a, b),
+                  .operands = {{a, x}, {b, y}},
+                  .dtypes = floating,
+                  .call = call,
+                  .reference = reference,
+                  .ulps = options.ulps,
+                  .gradients = options.gradients,
+                  .large = a.numel() > 1000};
     if (!floating.empty()) samples.push_back(sample);
     sample.operands = {{a, integer_x}, {b, integer_y}};
     sample.dtypes = whole;
@@ -100,19 +123,32 @@ void binary(Samples& samples, const char* name, Generator x, Generator y, Genera
   for (const Shape& shape : kShapes) add(shape, shape);
   for (const auto& [a, b] : kBroadcasts) add(a, b), add(b, a);
   // Operands of two dtypes meet in the promoted one.
-  for (const auto& [a, b] : {std::pair{int32, float32}, {uint8, int64}, {float16, bfloat16}, {float32, float64}, {int64, float16}})
-    if (!floating.empty() || !is_floating(b)) samples.push_back({.op = name, .label = detail::str(a, " and ", b),
-                       .operands = {{{17}, is_floating(a) ? x : integer_x, a}, {{17}, is_floating(b) ? y : integer_y, b}},
-                       .dtypes = {float32}, .call = call, .reference = reference, .ulps = options.ulps});
-  if (options.special) samples.push_back({.op = name, .label = "special values", .operands = {{{14, 1}, repeat(kSpecial)}, {{14}, repeat(kSpecial)}},
-                     .dtypes = {float32, float64}, .call = call, .reference = reference, .ulps = options.ulps});
+  for (const auto& [a, b] :
+       {std::pair{int32, float32}, {uint8, int64}, {float16, bfloat16}, {float32, float64}, {int64, float16}})
+    if (!floating.empty() || !is_floating(b))
+      samples.push_back(
+          {.op = name,
+           .label = detail::str(a, " and ", b),
+           .operands = {{{17}, is_floating(a) ? x : integer_x, a}, {{17}, is_floating(b) ? y : integer_y, b}},
+           .dtypes = {float32},
+           .call = call,
+           .reference = reference,
+           .ulps = options.ulps});
+  if (options.special)
+    samples.push_back({.op = name,
+                       .label = "special values",
+                       .operands = {{{14, 1}, repeat(kSpecial)}, {{14}, repeat(kSpecial)}},
+                       .dtypes = {float32, float64},
+                       .call = call,
+                       .reference = reference,
+                       .ulps = options.ulps});
 }
 
 using Ternary = double (*)(double, double, double);
 
 /// Operands of one shape, then bounds or slopes that are 0-d, then broadcast.
-void ternary(Samples& samples, const char* name, std::vector<Generator> floats, std::vector<Generator> whole, Ternary f, Ternary scale = nullptr,
-             bool last_has_gradient = true) {
+void ternary(Samples& samples, const char* name, std::vector<Generator> floats, std::vector<Generator> whole, Ternary f,
+             Ternary scale = nullptr, bool last_has_gradient = true) {
   const Op& op = find_op(name);
   const Reference reference = [&op, f, scale](const NumberLists& in) {
     const Shape shape = broadcast_shapes(broadcast_shapes(in[0].shape, in[1].shape), in[2].shape);
@@ -130,13 +166,20 @@ void ternary(Samples& samples, const char* name, std::vector<Generator> floats, 
     return Tensors{dispatch_pointwise(op, operands)};
   };
   const auto add = [&](const Shape& a, const Shape& b, const Shape& c) {
-    Sample sample{.op = name, .label = text(a, b) + " " + to_string(c), .operands = {{a, floats[0]}, {b, floats[1]}, {c, floats[2]}}, .dtypes = kFloats,
-                  .call = call, .reference = reference, .gradients = Gradients::second, .large = a.numel() > 1000};
+    Sample sample{.op = name,
+                  .label = text(a, b) + " " + to_string(c),
+                  .operands = {{a, floats[0]}, {b, floats[1]}, {c, floats[2]}},
+                  .dtypes = kFloats,
+                  .call = call,
+                  .reference = reference,
+                  .gradients = Gradients::second,
+                  .large = a.numel() > 1000};
     sample.operands[2].differentiable = last_has_gradient;
     samples.push_back(sample);
     if (whole.empty()) return;
     sample.operands = {{a, whole[0]}, {b, whole[1]}, {c, whole[2]}};
-    sample.dtypes = op.pointwise.domain == Domain::numeric ? std::vector<DType>{int32, int64, uint8} : std::vector<DType>{int32, bool_};
+    sample.dtypes = op.pointwise.domain == Domain::numeric ? std::vector<DType>{int32, int64, uint8}
+                                                           : std::vector<DType>{int32, bool_};
     sample.gradients = Gradients::none;
     samples.push_back(sample);
   };
@@ -185,13 +228,18 @@ void add_unary(Samples& s) {
   unary(s, "relu", kinked, small, [](double x) { return is_nan(x) ? x : x > 0 ? x : 0; });
   unary(s, "reciprocal", away_from_zero(0.3, 3), natural, [](double x) { return 1 / x; });
   // Away from the steps; and at them, to see ties rounded to even.
-  const Generator between = [](int64_t i) { return static_cast<double>(i * 7 % 11 - 5) + 0.1 + 0.8 * static_cast<double>(i * 13 % 29) / 29; };
-  for (const auto& [name, f] : {std::pair<const char*, Unary>{"floor", [](double x) { return std::floor(x); }}, {"ceil", [](double x) { return std::ceil(x); }},
-                                {"trunc", [](double x) { return std::trunc(x); }}, {"round", [](double x) { return std::nearbyint(x); }}}) {
+  const Generator between = [](int64_t i) {
+    return static_cast<double>(i * 7 % 11 - 5) + 0.1 + 0.8 * static_cast<double>(i * 13 % 29) / 29;
+  };
+  for (const auto& [name, f] : {std::pair<const char*, Unary>{"floor", [](double x) { return std::floor(x); }},
+                                {"ceil", [](double x) { return std::ceil(x); }},
+                                {"trunc", [](double x) { return std::trunc(x); }},
+                                {"round", [](double x) { return std::nearbyint(x); }}}) {
     Options smooth;
     if (name == std::string("round")) smooth.gradients = Gradients::none;
     unary(s, name, between, small, f, smooth);
-    unary(s, name, repeat({0.5, 1.5, 2.5, -0.5, -1.5, 3, -3, 8388609, 1e10, 0.49999997}), small, f, {.gradients = Gradients::none, .special = false});
+    unary(s, name, repeat({0.5, 1.5, 2.5, -0.5, -1.5, 3, -3, 8388609, 1e10, 0.49999997}), small, f,
+          {.gradients = Gradients::none, .special = false});
   }
   unary(s, "expm1", any, small, [](double x) { return std::expm1(x); });
   unary(s, "log1p", spread(-0.7, 3), natural, [](double x) { return std::log1p(x); });
@@ -205,16 +253,24 @@ void add_unary(Samples& s) {
   unary(s, "silu", any, small, logistic);
   unary(s, "mish", any, small, [](double x) { return x * std::tanh(softplus_of(x)); });
   unary(s, "hardswish", spread(-5.03, 5.01), small, [](double x) { return x * (x < -3 ? 0 : x > 3 ? 6 : x + 3) / 6; });
-  unary(s, "gelu_tanh", any, small, [](double x) { return x / (1 + std::exp(-2 * std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x))); },
+  unary(s, "gelu_tanh", any, small,
+        [](double x) {
+          return x / (1 + std::exp(-2 * std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+        },
         {.ulps = 6, .scale = [](double x, double) { return std::fabs(x); }});
   const Options exact{.gradients = Gradients::none};
   const Generator some = repeat({0, 1, -2, 0.5, 0});
-  unary(s, "isnan", some, small, [](double x) -> double { return is_nan(x); }, exact);
-  unary(s, "isinf", some, small, [](double x) -> double { return std::isinf(x); }, exact);
-  unary(s, "isfinite", some, small, [](double x) -> double { return std::isfinite(x); }, exact);
-  unary(s, "logical_not", some, integers(0, 3), [](double x) -> double { return x == 0; }, exact);
+  unary(
+      s, "isnan", some, small, [](double x) -> double { return is_nan(x); }, exact);
+  unary(
+      s, "isinf", some, small, [](double x) -> double { return std::isinf(x); }, exact);
+  unary(
+      s, "isfinite", some, small, [](double x) -> double { return std::isfinite(x); }, exact);
+  unary(
+      s, "logical_not", some, integers(0, 3), [](double x) -> double { return x == 0; }, exact);
   // 1 + erf(x) cancels in the left tail: errors are of the order of x's own ULP.
-  unary(s, "gelu", any, small, [](double x) { return x * normal_cdf(x); }, {.scale = [](double x, double) { return std::fabs(x); }});
+  unary(s, "gelu", any, small, [](double x) { return x * normal_cdf(x); },
+        {.scale = [](double x, double) { return std::fabs(x); }});
 }
 
 void add_binary(Samples& s) {
@@ -229,22 +285,31 @@ void add_binary(Samples& s) {
   binary(s, "minimum", x, y, i, j, [](double a, double b) { return is_nan(a) || is_nan(b) ? NAN : a < b ? a : b; });
   binary(s, "tanh_grad", x, spread(-0.9, 0.9, 1), i, integers(0, 2), [](double g, double t) { return g * (1 - t * t); },
          {.scale = [](double g, double t) { return std::fabs(g) * (1 + t * t); }, .special = false});
-  binary(s, "sigmoid_grad", x, spread(0.1, 0.9, 1), i, integers(0, 2), [](double g, double t) { return g * t * (1 - t); },
+  binary(s, "sigmoid_grad", x, spread(0.1, 0.9, 1), i, integers(0, 2),
+         [](double g, double t) { return g * t * (1 - t); },
          {.scale = [](double g, double t) { return std::fabs(g * t) * (1 + std::fabs(t)); }});
   binary(s, "relu_grad", x, away, i, j, [](double g, double t) { return t > 0 ? g : 0; });
   binary(s, "gelu_grad", x, y, i, j, [](double g, double t) { return g * (normal_cdf(t) + t * normal_pdf(t)); },
          {.scale = [](double g, double t) { return std::fabs(g) * (1 + std::fabs(t)); }});
   const auto slope_scale = [](double g, double t) { return std::fabs(g) * (1 + std::fabs(t)); };
-  binary(s, "gelu_tanh_grad", x, y, i, j, [](double g, double t) {
-    const double c = 2 * std::sqrt(2 / 3.14159265358979323846), v = sigmoid(c * (t + 0.044715 * t * t * t));
-    return g * (v + t * v * (1 - v) * c * (1 + 3 * 0.044715 * t * t));
-  }, {.ulps = 8, .scale = slope_scale, .special = false});
-  binary(s, "silu_grad", x, y, i, j, [](double g, double t) { return g * sigmoid(t) * (1 + t * (1 - sigmoid(t))); }, {.scale = slope_scale, .special = false});
-  binary(s, "mish_grad", x, y, i, j, [](double g, double t) {
-    const double tanh = std::tanh(softplus_of(t));
-    return g * (tanh + t * (1 - tanh * tanh) * sigmoid(t));
-  }, {.scale = slope_scale, .special = false});
-  binary(s, "hardswish_grad", x, spread(-5.03, 5.01, 1), i, j, [](double g, double t) { return t <= -3 ? 0 : t < 3 ? g * (t / 3 + 0.5) : g; }, {.scale = slope_scale});
+  binary(s, "gelu_tanh_grad", x, y, i, j,
+         [](double g, double t) {
+           const double c = 2 * std::sqrt(2 / 3.14159265358979323846), v = sigmoid(c * (t + 0.044715 * t * t * t));
+           return g * (v + t * v * (1 - v) * c * (1 + 3 * 0.044715 * t * t));
+         },
+         {.ulps = 8, .scale = slope_scale, .special = false});
+  binary(s, "silu_grad", x, y, i, j, [](double g, double t) { return g * sigmoid(t) * (1 + t * (1 - sigmoid(t))); },
+         {.scale = slope_scale, .special = false});
+  binary(s, "mish_grad", x, y, i, j,
+         [](double g, double t) {
+           const double tanh = std::tanh(softplus_of(t));
+           return g * (tanh + t * (1 - tanh * tanh) * sigmoid(t));
+         },
+         {.scale = slope_scale, .special = false});
+  binary(s, "hardswish_grad", x, spread(-5.03, 5.01, 1), i, j,
+         [](double g, double t) { return t <= -3 ? 0
+                                         : t < 3 ? g * (t / 3 + 0.5)
+                                                 : g; }, {.scale = slope_scale});
   binary(s, "clamp_min", x, y, i, j, [](double a, double b) { return is_nan(a) || is_nan(b) ? NAN : a > b ? a : b; });
   binary(s, "clamp_max", x, y, i, j, [](double a, double b) { return is_nan(a) || is_nan(b) ? NAN : a < b ? a : b; });
   const Generator divisors = repeat({-3, 2, 5, -1, 1, 4, 7});
@@ -252,35 +317,59 @@ void add_binary(Samples& s) {
   binary(s, "remainder", x, away, i, divisors, remainder_of, {.special = false});
   binary(s, "atan2", away, away_from_zero(0.3, 3, 2), i, j, [](double a, double b) { return std::atan2(a, b); });
   binary(s, "hypot", away, away_from_zero(0.3, 3, 2), i, j, [](double a, double b) { return std::hypot(a, b); });
-  binary(s, "leaky_relu", away_from_zero(0.1, 3), spread(0.1, 0.5, 1), i, natural, [](double a, double b) { return a > 0 ? a : a * b; });
-  binary(s, "elu", away_from_zero(0.1, 3), spread(0.5, 2, 1), i, natural, [](double a, double b) { return a > 0 ? a : b * std::expm1(a); });
-  binary(s, "bitwise_and", x, y, i, j, [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) & static_cast<int64_t>(b)); }, {.special = false});
-  binary(s, "bitwise_or", x, y, i, j, [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) | static_cast<int64_t>(b)); }, {.special = false});
-  binary(s, "bitwise_xor", x, y, i, j, [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) ^ static_cast<int64_t>(b)); }, {.special = false});
+  binary(s, "leaky_relu", away_from_zero(0.1, 3), spread(0.1, 0.5, 1), i, natural,
+         [](double a, double b) { return a > 0 ? a : a * b; });
+  binary(s, "elu", away_from_zero(0.1, 3), spread(0.5, 2, 1), i, natural,
+         [](double a, double b) { return a > 0 ? a : b * std::expm1(a); });
+  binary(s, "bitwise_and", x, y, i, j,
+         [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) & static_cast<int64_t>(b)); },
+         {.special = false});
+  binary(s, "bitwise_or", x, y, i, j,
+         [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) | static_cast<int64_t>(b)); },
+         {.special = false});
+  binary(s, "bitwise_xor", x, y, i, j,
+         [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) ^ static_cast<int64_t>(b)); },
+         {.special = false});
   const Generator ties = repeat({-1, 0, 2, 1}), others = repeat({-1, 1, 0, 2, 3});
   const Options exact{.gradients = Gradients::none};
-  binary(s, "equal", ties, others, i, j, [](double a, double b) -> double { return a == b; }, exact);
-  binary(s, "not_equal", ties, others, i, j, [](double a, double b) -> double { return a != b; }, exact);
-  binary(s, "less", ties, others, i, j, [](double a, double b) -> double { return a < b; }, exact);
-  binary(s, "less_equal", ties, others, i, j, [](double a, double b) -> double { return a <= b; }, exact);
-  binary(s, "greater", ties, others, i, j, [](double a, double b) -> double { return a > b; }, exact);
-  binary(s, "greater_equal", ties, others, i, j, [](double a, double b) -> double { return a >= b; }, exact);
-  binary(s, "logical_and", ties, others, i, j, [](double a, double b) -> double { return a != 0 && b != 0; }, exact);
-  binary(s, "logical_or", ties, others, i, j, [](double a, double b) -> double { return a != 0 || b != 0; }, exact);
-  binary(s, "logical_xor", ties, others, i, j, [](double a, double b) -> double { return (a != 0) != (b != 0); }, exact);
+  binary(
+      s, "equal", ties, others, i, j, [](double a, double b) -> double { return a == b; }, exact);
+  binary(
+      s, "not_equal", ties, others, i, j, [](double a, double b) -> double { return a != b; }, exact);
+  binary(
+      s, "less", ties, others, i, j, [](double a, double b) -> double { return a < b; }, exact);
+  binary(
+      s, "less_equal", ties, others, i, j, [](double a, double b) -> double { return a <= b; }, exact);
+  binary(
+      s, "greater", ties, others, i, j, [](double a, double b) -> double { return a > b; }, exact);
+  binary(
+      s, "greater_equal", ties, others, i, j, [](double a, double b) -> double { return a >= b; }, exact);
+  binary(
+      s, "logical_and", ties, others, i, j, [](double a, double b) -> double { return a != 0 && b != 0; }, exact);
+  binary(
+      s, "logical_or", ties, others, i, j, [](double a, double b) -> double { return a != 0 || b != 0; }, exact);
+  binary(
+      s, "logical_xor", ties, others, i, j, [](double a, double b) -> double { return (a != 0) != (b != 0); }, exact);
 }
 
 void add_ternary(Samples& s) {
   const Generator x = spread(-3, 3), kinked = away_from_zero(0.1, 3, 1), i = integers(-5, 6);
   ternary(s, "clamp", {x, spread(-2, -0.5, 1), spread(0.5, 2, 2)}, {i, integers(-3, 0, 1), integers(0, 4, 2)},
           [](double a, double low, double high) { return std::min(std::max(a, low), high); });
-  ternary(s, "lerp", {x, spread(-3, 3, 1), spread(0.1, 0.9, 2)}, {}, [](double a, double b, double w) { return a + w * (b - a); },
-          [](double a, double b, double) { return std::fabs(a) + std::fabs(b); });
-  const Ternary softplus = [](double a, double beta, double threshold) { return a * beta > threshold ? a : softplus_of(a * beta) / beta; };
-  ternary(s, "softplus", {x, spread(0.5, 2, 1), spread(20, 30, 2)}, {i, integers(1, 3, 1), integers(20, 30)}, softplus, nullptr, false);
+  ternary(
+      s, "lerp", {x, spread(-3, 3, 1), spread(0.1, 0.9, 2)}, {},
+      [](double a, double b, double w) { return a + w * (b - a); },
+      [](double a, double b, double) { return std::fabs(a) + std::fabs(b); });
+  const Ternary softplus = [](double a, double beta, double threshold) {
+    return a * beta > threshold ? a : softplus_of(a * beta) / beta;
+  };
+  ternary(s, "softplus", {x, spread(0.5, 2, 1), spread(20, 30, 2)}, {i, integers(1, 3, 1), integers(20, 30)}, softplus,
+          nullptr, false);
   ternary(s, "softplus", {x, spread(0.5, 2, 1), spread(0.5, 1, 2)}, {}, softplus, nullptr, false);
-  ternary(s, "leaky_relu_grad", {x, kinked, spread(0.1, 0.5, 2)}, {}, [](double g, double t, double slope) { return t > 0 ? g : g * slope; });
-  ternary(s, "elu_grad", {x, kinked, spread(0.5, 2, 2)}, {}, [](double g, double t, double alpha) { return t > 0 ? g : g * alpha * std::exp(t); });
+  ternary(s, "leaky_relu_grad", {x, kinked, spread(0.1, 0.5, 2)}, {},
+          [](double g, double t, double slope) { return t > 0 ? g : g * slope; });
+  ternary(s, "elu_grad", {x, kinked, spread(0.5, 2, 2)}, {},
+          [](double g, double t, double alpha) { return t > 0 ? g : g * alpha * std::exp(t); });
 }
 
 void add_where(Samples& samples) {
@@ -295,9 +384,14 @@ void add_where(Samples& samples) {
   };
   const Call call = [](const Tensors& x) { return Tensors{where(x[0], x[1], x[2])}; };
   const auto add = [&](const Shape& condition, const Shape& y, const Shape& z) {
-    samples.push_back({.op = "where", .label = to_string(condition) + " " + text(y, z),
-                       .operands = {{condition, integers(0, 2), bool_}, {y, spread(-3, 3)}, {z, spread(-3, 3, 1)}}, .dtypes = kAll, .call = call,
-                       .reference = reference, .gradients = Gradients::second, .large = y.numel() > 1000});
+    samples.push_back({.op = "where",
+                       .label = to_string(condition) + " " + text(y, z),
+                       .operands = {{condition, integers(0, 2), bool_}, {y, spread(-3, 3)}, {z, spread(-3, 3, 1)}},
+                       .dtypes = kAll,
+                       .call = call,
+                       .reference = reference,
+                       .gradients = Gradients::second,
+                       .large = y.numel() > 1000});
   };
   for (const Shape& shape : kShapes) add(shape, shape, shape);
   add({4, 1}, {3}, {});
@@ -307,39 +401,85 @@ void add_where(Samples& samples) {
 
 /// C++ numbers as operands, on either side.
 void add_numbers(Samples& samples) {
-  const auto add = [&](const char* op, const char* label, std::vector<DType> dtypes, Call call, Unary f, std::optional<DType> result = {}) {
-    samples.push_back({.op = op, .label = label, .operands = {{{33}, integers(1, 9)}}, .dtypes = std::move(dtypes), .call = std::move(call),
+  const auto add = [&](const char* op, const char* label, std::vector<DType> dtypes, Call call, Unary f,
+                       std::optional<DType> result = {}) {
+    samples.push_back({.op = op,
+                       .label = label,
+                       .operands = {{{33}, integers(1, 9)}},
+                       .dtypes = std::move(dtypes),
+                       .call = std::move(call),
                        .reference = [f, result](const NumberLists& in) {
                          Numbers out(in[0].shape, result.value_or(in[0].dtype));
                          for (int64_t i = 0; i < out.numel(); ++i) out[i] = f(in[0][i]);
                          return NumberLists{out};
                        }});
   };
-  add("add", "x + 2", kNumbers, [](const Tensors& x) { return Tensors{x[0] + 2}; }, [](double x) { return x + 2; });
-  add("sub", "20 - x", kNumbers, [](const Tensors& x) { return Tensors{20 - x[0]}; }, [](double x) { return 20 - x; });
-  add("mul", "x * 2.5", kFloats, [](const Tensors& x) { return Tensors{x[0] * 2.5}; }, [](double x) { return x * 2.5; });
-  add("mul", "integer * 2.5", {int32, int64, uint8}, [](const Tensors& x) { return Tensors{x[0] * 2.5}; }, [](double x) { return x * 2.5; }, float32);
-  add("div", "1 / x", kFloats, [](const Tensors& x) { return Tensors{1 / x[0]}; }, [](double x) { return 1 / x; });
+  add(
+      "add", "x + 2", kNumbers, [](const Tensors& x) { return Tensors{x[0] + 2}; }, [](double x) { return x + 2; });
+  add(
+      "sub", "20 - x", kNumbers, [](const Tensors& x) { return Tensors{20 - x[0]}; }, [](double x) { return 20 - x; });
+  add(
+      "mul", "x * 2.5", kFloats, [](const Tensors& x) { return Tensors{x[0] * 2.5}; },
+      [](double x) { return x * 2.5; });
+  add(
+      "mul", "integer * 2.5", {int32, int64, uint8}, [](const Tensors& x) { return Tensors{x[0] * 2.5}; },
+      [](double x) { return x * 2.5; }, float32);
+  add(
+      "div", "1 / x", kFloats, [](const Tensors& x) { return Tensors{1 / x[0]}; }, [](double x) { return 1 / x; });
   // Forms with defaults, and functions that are made of others.
-  add("leaky_relu", "default slope", kFloats, [](const Tensors& x) { return Tensors{leaky_relu(x[0] - 4)}; }, [](double x) { return x > 4 ? x - 4 : (x - 4) * 0.01; });
-  add("elu", "default alpha", kFloats, [](const Tensors& x) { return Tensors{elu(x[0] - 4)}; }, [](double x) { return x > 4 ? x - 4 : std::expm1(x - 4); });
-  add("softplus", "default", kFloats, [](const Tensors& x) { return Tensors{softplus(x[0])}; }, softplus_of);
-  add("softplus", "beta 5", kFloats, [](const Tensors& x) { return Tensors{softplus(x[0], 5)}; }, [](double x) { return 5 * x > 20 ? x : softplus_of(5 * x) / 5; });
-  add("clamp", "hardtanh", kFloats, [](const Tensors& x) { return Tensors{hardtanh(x[0] - 4)}; }, [](double x) { return std::clamp(x - 4, -1.0, 1.0); });
-  add("clamp", "relu6", kNumbers, [](const Tensors& x) { return Tensors{relu6(x[0])}; }, [](double x) { return std::min(x, 6.0); });
-  add("clamp", "hardsigmoid", {float32, float64}, [](const Tensors& x) { return Tensors{hardsigmoid(x[0] - 4)}; }, [](double x) { return std::clamp(x - 1, 0.0, 6.0) / 6; });
-  add("clamp", "both bounds", kNumbers, [](const Tensors& x) { return Tensors{clamp(x[0], {.min = 2, .max = 5})}; }, [](double x) { return std::clamp(x, 2.0, 5.0); });
-  add("clamp_min", "clamp from below", kNumbers, [](const Tensors& x) { return Tensors{clamp(x[0], {.min = 3})}; }, [](double x) { return std::max(x, 3.0); });
-  add("clamp_max", "clamp from above", kNumbers, [](const Tensors& x) { return Tensors{x[0].clamp({.max = 3})}; }, [](double x) { return std::min(x, 3.0); });
-  add("bitwise_xor", "not", {int32, int64}, [](const Tensors& x) { return Tensors{~x[0]}; }, [](double x) { return -1 - x; });
-  add("bitwise_xor", "not of uint8", {uint8}, [](const Tensors& x) { return Tensors{~x[0]}; }, [](double x) { return 255 - x; });
-  add("logical_not", "bitwise_not of bool", {float32, int32}, [](const Tensors& x) { return Tensors{~(x[0] > 4)}; }, [](double x) -> double { return x <= 4; }, bool_);
-  add("bitwise_and", "of comparisons", {float32, int32}, [](const Tensors& x) { return Tensors{to((x[0] > 2) & (x[0] < 6), x[0].dtype())}; },
+  add(
+      "leaky_relu", "default slope", kFloats, [](const Tensors& x) { return Tensors{leaky_relu(x[0] - 4)}; },
+      [](double x) { return x > 4 ? x - 4 : (x - 4) * 0.01; });
+  add(
+      "elu", "default alpha", kFloats, [](const Tensors& x) { return Tensors{elu(x[0] - 4)}; },
+      [](double x) { return x > 4 ? x - 4 : std::expm1(x - 4); });
+  add(
+      "softplus", "default", kFloats, [](const Tensors& x) { return Tensors{softplus(x[0])}; }, softplus_of);
+  add(
+      "softplus", "beta 5", kFloats, [](const Tensors& x) { return Tensors{softplus(x[0], 5)}; },
+      [](double x) { return 5 * x > 20 ? x : softplus_of(5 * x) / 5; });
+  add(
+      "clamp", "hardtanh", kFloats, [](const Tensors& x) { return Tensors{hardtanh(x[0] - 4)}; },
+      [](double x) { return std::clamp(x - 4, -1.0, 1.0); });
+  add(
+      "clamp", "relu6", kNumbers, [](const Tensors& x) { return Tensors{relu6(x[0])}; },
+      [](double x) { return std::min(x, 6.0); });
+  add(
+      "clamp", "hardsigmoid", {float32, float64}, [](const Tensors& x) { return Tensors{hardsigmoid(x[0] - 4)}; },
+      [](double x) { return std::clamp(x - 1, 0.0, 6.0) / 6; });
+  add(
+      "clamp", "both bounds", kNumbers, [](const Tensors& x) { return Tensors{clamp(x[0], {.min = 2, .max = 5})}; },
+      [](double x) { return std::clamp(x, 2.0, 5.0); });
+  add(
+      "clamp_min", "clamp from below", kNumbers, [](const Tensors& x) { return Tensors{clamp(x[0], {.min = 3})}; },
+      [](double x) { return std::max(x, 3.0); });
+  add(
+      "clamp_max", "clamp from above", kNumbers, [](const Tensors& x) { return Tensors{x[0].clamp({.max = 3})}; },
+      [](double x) { return std::min(x, 3.0); });
+  add(
+      "bitwise_xor", "not", {int32, int64}, [](const Tensors& x) { return Tensors{~x[0]}; },
+      [](double x) { return -1 - x; });
+  add(
+      "bitwise_xor", "not of uint8", {uint8}, [](const Tensors& x) { return Tensors{~x[0]}; },
+      [](double x) { return 255 - x; });
+  add(
+      "logical_not", "bitwise_not of bool", {float32, int32}, [](const Tensors& x) { return Tensors{~(x[0] > 4)}; },
+      [](double x) -> double { return x <= 4; }, bool_);
+  add(
+      "bitwise_and", "of comparisons", {float32, int32},
+      [](const Tensors& x) { return Tensors{to((x[0] > 2) & (x[0] < 6), x[0].dtype())}; },
       [](double x) -> double { return x > 2 && x < 6; });
-  add("floor_divide", "by zero", {int32, int64, uint8}, [](const Tensors& x) { return Tensors{floor_divide(x[0], 0)}; }, [](double) { return 0.0; });
-  add("remainder", "by zero", {int32, int64, uint8}, [](const Tensors& x) { return Tensors{remainder(x[0], 0)}; }, [](double) { return 0.0; });
-  add("where", "masked_fill", kNumbers, [](const Tensors& x) { return Tensors{masked_fill(x[0], x[0] > 4, 1)}; }, [](double x) { return x > 4 ? 1 : x; });
-  add("pow", "pow(x, 3)", kNumbers, [](const Tensors& x) { return Tensors{pow(x[0] - 3, 3)}; },
+  add(
+      "floor_divide", "by zero", {int32, int64, uint8}, [](const Tensors& x) { return Tensors{floor_divide(x[0], 0)}; },
+      [](double) { return 0.0; });
+  add(
+      "remainder", "by zero", {int32, int64, uint8}, [](const Tensors& x) { return Tensors{remainder(x[0], 0)}; },
+      [](double) { return 0.0; });
+  add(
+      "where", "masked_fill", kNumbers, [](const Tensors& x) { return Tensors{masked_fill(x[0], x[0] > 4, 1)}; },
+      [](double x) { return x > 4 ? 1 : x; });
+  add(
+      "pow", "pow(x, 3)", kNumbers, [](const Tensors& x) { return Tensors{pow(x[0] - 3, 3)}; },
       [](double x) { return (x - 3) * (x - 3) * (x - 3); });
 }
 

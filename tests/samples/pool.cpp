@@ -21,7 +21,8 @@ struct Pooling {
     int64_t place[2];
     for (int d = 0; d < 2; ++d) {
       const int64_t begin = at[d + 2] * stride[d] - padding[d];
-      place[d] = std::clamp<int64_t>(begin + (position * 7 + d) % kernel[d], std::max<int64_t>(begin, 0), std::min(begin + kernel[d], x[d + 2]) - 1);
+      place[d] = std::clamp<int64_t>(begin + (position * 7 + d) % kernel[d], std::max<int64_t>(begin, 0),
+                                     std::min(begin + kernel[d], x[d + 2]) - 1);
     }
     return place[0] * x[3] + place[1];
   }
@@ -49,34 +50,51 @@ NumberLists pool(const Pooling& p, const Numbers& x) {
 
 void add(Samples& samples, const Pooling& p, bool large = false) {
   const Gradients gradients = large ? Gradients::none : Gradients::second;
-  samples.push_back({.op = "max_pool2d", .label = p.label(), .operands = {{p.x, spread(-3, 3)}}, .dtypes = kFloats,
-                     .call = call_op("max_pool2d", p.attributes()), .reference = [p](const NumberLists& in) { return pool(p, in[0]); },
-                     .gradients = gradients, .large = large});
+  samples.push_back({.op = "max_pool2d",
+                     .label = p.label(),
+                     .operands = {{p.x, spread(-3, 3)}},
+                     .dtypes = kFloats,
+                     .call = call_op("max_pool2d", p.attributes()),
+                     .reference = [p](const NumberLists& in) { return pool(p, in[0]); },
+                     .gradients = gradients,
+                     .large = large});
   const Operand indices{p.y(), [p](int64_t i) { return static_cast<double>(p.some_index(i)); }, int32, false, true};
   const int64_t plane = p.x[2] * p.x[3], window = p.y()[2] * p.y()[3];
   Attributes attributes = p.attributes();
   attributes.set({"shape", p.x});
-  samples.push_back({.op = "max_unpool2d", .label = p.label(), .operands = {{p.y(), spread(-3, 3)}, indices}, .dtypes = kFloats,
+  samples.push_back({.op = "max_unpool2d",
+                     .label = p.label(),
+                     .operands = {{p.y(), spread(-3, 3)}, indices},
+                     .dtypes = kFloats,
                      .call = call_op("max_unpool2d", attributes),
-                     .reference = [=](const NumberLists& in) {
-                       Numbers out(p.x, in[0].dtype);
-                       out.make_scale();
-                       for (int64_t i = 0; i < in[0].numel(); ++i) {
-                         const int64_t to = i / window * plane + static_cast<int64_t>(in[1][i]);
-                         out[to] += in[0][i];
-                         out.scale[static_cast<size_t>(to)] += std::fabs(in[0][i]);
-                       }
-                       return NumberLists{out};
-                     },
-                     .gradients = gradients, .agreement = Agreement::close, .large = large});
-  samples.push_back({.op = "max_pool2d_select", .label = p.label(), .operands = {{p.x, spread(-3, 3)}, indices}, .dtypes = kFloats,
+                     .reference =
+                         [=](const NumberLists& in) {
+                           Numbers out(p.x, in[0].dtype);
+                           out.make_scale();
+                           for (int64_t i = 0; i < in[0].numel(); ++i) {
+                             const int64_t to = i / window * plane + static_cast<int64_t>(in[1][i]);
+                             out[to] += in[0][i];
+                             out.scale[static_cast<size_t>(to)] += std::fabs(in[0][i]);
+                           }
+                           return NumberLists{out};
+                         },
+                     .gradients = gradients,
+                     .agreement = Agreement::close,
+                     .large = large});
+  samples.push_back({.op = "max_pool2d_select",
+                     .label = p.label(),
+                     .operands = {{p.x, spread(-3, 3)}, indices},
+                     .dtypes = kFloats,
                      .call = call_op("max_pool2d_select", attributes),
-                     .reference = [=](const NumberLists& in) {
-                       Numbers out(p.y(), in[0].dtype);
-                       for (int64_t i = 0; i < out.numel(); ++i) out[i] = in[0][i / window * plane + static_cast<int64_t>(in[1][i])];
-                       return NumberLists{out};
-                     },
-                     .gradients = gradients, .large = large});
+                     .reference =
+                         [=](const NumberLists& in) {
+                           Numbers out(p.y(), in[0].dtype);
+                           for (int64_t i = 0; i < out.numel(); ++i)
+                             out[i] = in[0][i / window * plane + static_cast<int64_t>(in[1][i])];
+                           return NumberLists{out};
+                         },
+                     .gradients = gradients,
+                     .large = large});
 }
 
 }  // namespace
@@ -93,9 +111,14 @@ void add_pool_samples(Samples& samples) {
   add(samples, {.x = {0, 2, 4, 4}, .kernel = {2, 2}, .stride = {2, 2}});
   add(samples, {.x = {3, 17, 13, 11}, .kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}, true);
   const Pooling ties{.x = {1, 2, 4, 4}, .kernel = {2, 2}, .stride = {2, 2}};
-  for (const auto& [note, values] : {std::pair<const char*, std::vector<double>>{", ties", {1, 1, 0, 2, 2}}, {", NaN and infinities", {1, NAN, -INFINITY, 3, INFINITY, -INFINITY, -INFINITY}}})
-    samples.push_back({.op = "max_pool2d", .label = ties.label() + note, .operands = {{ties.x, repeat(values)}}, .dtypes = kFloats,
-                       .call = call_op("max_pool2d", ties.attributes()), .reference = [ties](const NumberLists& in) { return pool(ties, in[0]); }});
+  for (const auto& [note, values] : {std::pair<const char*, std::vector<double>>{", ties", {1, 1, 0, 2, 2}},
+                                     {", NaN and infinities", {1, NAN, -INFINITY, 3, INFINITY, -INFINITY, -INFINITY}}})
+    samples.push_back({.op = "max_pool2d",
+                       .label = ties.label() + note,
+                       .operands = {{ties.x, repeat(values)}},
+                       .dtypes = kFloats,
+                       .call = call_op("max_pool2d", ties.attributes()),
+                       .reference = [ties](const NumberLists& in) { return pool(ties, in[0]); }});
 }
 
 }  // namespace tandem::samples

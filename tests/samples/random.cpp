@@ -12,11 +12,13 @@ namespace {
 constexpr int64_t kSeed = 0x123456789abcdef, kDraw = 41, kSite = 3;
 
 std::array<uint32_t, 4> philox(uint64_t key, uint64_t low, uint64_t high) {
-  std::array<uint32_t, 4> x = {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high), static_cast<uint32_t>(high >> 32)};
+  std::array<uint32_t, 4> x = {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32),
+                               static_cast<uint32_t>(high), static_cast<uint32_t>(high >> 32)};
   uint32_t k[2] = {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];
-    x = {static_cast<uint32_t>(b >> 32) ^ x[1] ^ k[0], static_cast<uint32_t>(b), static_cast<uint32_t>(a >> 32) ^ x[3] ^ k[1], static_cast<uint32_t>(a)};
+    x = {static_cast<uint32_t>(b >> 32) ^ x[1] ^ k[0], static_cast<uint32_t>(b),
+         static_cast<uint32_t>(a >> 32) ^ x[3] ^ k[1], static_cast<uint32_t>(a)};
     k[0] += 0x9E3779B9u;
     k[1] += 0xBB67AE85u;
   }
@@ -24,7 +26,9 @@ std::array<uint32_t, 4> philox(uint64_t key, uint64_t low, uint64_t high) {
 }
 
 uint64_t draw_number(const Numbers& key) { return static_cast<uint64_t>(key[1]) + kSite; }
-uint32_t word(const Numbers& key, int64_t i) { return philox(kSeed, static_cast<uint64_t>(i / 4), draw_number(key))[static_cast<size_t>(i % 4)]; }
+uint32_t word(const Numbers& key, int64_t i) {
+  return philox(kSeed, static_cast<uint64_t>(i / 4), draw_number(key))[static_cast<size_t>(i % 4)];
+}
 double uniform(const Numbers& key, int64_t i) { return static_cast<double>(word(key, i) >> 8) * 0x1p-24; }
 /// Two words of a block, as 53 bits of a fraction.
 double long_uniform(const std::array<uint32_t, 4>& block, size_t at) {
@@ -40,38 +44,56 @@ Attributes draw_attributes(const Shape& shape, DType type) {
 
 void add_draws(Samples& samples) {
   const Operand key{{2}, repeat({0, static_cast<double>(kDraw)}), int64, false, true};
-  const auto add = [&](const char* op, DType type, const Shape& shape, Attributes attributes, std::function<double(const Numbers&, int64_t)> number, double ulps,
-                       double scale) {
-    samples.push_back({.op = op, .label = detail::str(type, shape), .operands = {key}, .dtypes = {type},
-                       .call = [=](const Tensors& in) { return Tensors{dispatch(find_op(op), {key_tensor(in[0])}, attributes, Where::current())}; },
-                       .reference = [=](const NumberLists& in) {
-                         Numbers out(shape, type);
-                         for (int64_t i = 0; i < out.numel(); ++i) out[i] = number(in[0], i);
-                         if (scale > 0) out.scale.assign(out.values.size(), scale);
-                         return NumberLists{out};
-                       },
-                       .ulps = ulps, .large = shape.numel() > 1000});
+  const auto add = [&](const char* op, DType type, const Shape& shape, Attributes attributes,
+                       std::function<double(const Numbers&, int64_t)> number, double ulps, double scale) {
+    samples.push_back({.op = op,
+                       .label = detail::str(type, shape),
+                       .operands = {key},
+                       .dtypes = {type},
+                       .call =
+                           [=](const Tensors& in) {
+                             return Tensors{dispatch(find_op(op), {key_tensor(in[0])}, attributes, Where::current())};
+                           },
+                       .reference =
+                           [=](const NumberLists& in) {
+                             Numbers out(shape, type);
+                             for (int64_t i = 0; i < out.numel(); ++i) out[i] = number(in[0], i);
+                             if (scale > 0) out.scale.assign(out.values.size(), scale);
+                             return NumberLists{out};
+                           },
+                       .ulps = ulps,
+                       .large = shape.numel() > 1000});
   };
   for (const Shape& shape : {Shape{}, {1}, {17}, {33, 5}, {0}, {2, 0}, {20011}}) {
     for (const DType type : kFloats) {
       const bool wide = type == float64;
-      add("random_uniform", type, shape, draw_attributes(shape, type), [wide](const Numbers& key, int64_t i) {
-        if (!wide) return uniform(key, i);
-        return long_uniform(philox(kSeed, static_cast<uint64_t>(i / 2), draw_number(key)), i % 2 ? 2 : 0);
-      }, 0, 0);
+      add(
+          "random_uniform", type, shape, draw_attributes(shape, type),
+          [wide](const Numbers& key, int64_t i) {
+            if (!wide) return uniform(key, i);
+            return long_uniform(philox(kSeed, static_cast<uint64_t>(i / 2), draw_number(key)), i % 2 ? 2 : 0);
+          },
+          0, 0);
       if (wide) continue;  // its own formula, tested by the moments in core_test.cpp
-      add("random_normal", type, shape, draw_attributes(shape, type), [](const Numbers& key, int64_t i) {
-        const std::array<uint32_t, 4> block = philox(kSeed, static_cast<uint64_t>(i / 4), draw_number(key));
-        const size_t pair = i % 4 < 2 ? 0 : 2;
-        const double u = (static_cast<double>(block[pair] >> 1) + 0.5) * 0x1p-31, angle = 2 * std::numbers::pi * static_cast<double>(block[pair + 1] >> 8) * 0x1p-24;
-        return std::sqrt(-2 * std::log(u)) * (i % 2 ? std::sin(angle) : std::cos(angle));
-      }, 16, 3);
+      add(
+          "random_normal", type, shape, draw_attributes(shape, type),
+          [](const Numbers& key, int64_t i) {
+            const std::array<uint32_t, 4> block = philox(kSeed, static_cast<uint64_t>(i / 4), draw_number(key));
+            const size_t pair = i % 4 < 2 ? 0 : 2;
+            const double u = (static_cast<double>(block[pair] >> 1) + 0.5) * 0x1p-31,
+                         angle = 2 * std::numbers::pi * static_cast<double>(block[pair + 1] >> 8) * 0x1p-24;
+            return std::sqrt(-2 * std::log(u)) * (i % 2 ? std::sin(angle) : std::cos(angle));
+          },
+          16, 3);
     }
     for (const DType type : {int32, int64, uint8}) {
       Attributes attributes = draw_attributes(shape, type);
       attributes.set({"low", 3});
       attributes.set({"high", 200});
-      add("random_int", type, shape, attributes, [](const Numbers& key, int64_t i) { return 3 + static_cast<double>((word(key, i) * uint64_t{197}) >> 32); }, 0, 0);
+      add(
+          "random_int", type, shape, attributes,
+          [](const Numbers& key, int64_t i) { return 3 + static_cast<double>((word(key, i) * uint64_t{197}) >> 32); },
+          0, 0);
     }
   }
 }
@@ -79,19 +101,26 @@ void add_draws(Samples& samples) {
 void add_dropouts(Samples& samples) {
   for (const double p : {0.0, 0.3, 0.5, 1.0}) {
     for (const Shape& shape : {Shape{}, {17}, {33, 5}, {2, 3, 4}, {0, 3}, {20011}}) {
-      samples.push_back({.op = "dropout", .label = detail::str(shape, " p ", p), .operands = {{shape, spread(-2, 2)}, {{2}, repeat({0, static_cast<double>(kDraw)}), int64, false, true}},
-                         .dtypes = kFloats,
-                         .call = [p](const Tensors& in) {
-                           return Tensors{dispatch(find_op("dropout"), {in[0], key_tensor(in[1])}, {{"p", p}, {"site", kSite}}, Where::current())};
-                         },
-                         .reference = [p](const NumberLists& in) {
-                           Numbers out(in[0].shape, in[0].dtype);
-                           for (int64_t i = 0; i < out.numel(); ++i) out[i] = uniform(in[1], i) >= p ? in[0][i] / (1 - p) : 0;
-                           // 1 / (1 - p) is rounded to the dtype, and the product again.
-                           for (const double x : out.values) out.scale.push_back(2 * std::fabs(x));
-                           return NumberLists{out};
-                         },
-                         .gradients = Gradients::second, .large = shape.numel() > 1000});
+      samples.push_back(
+          {.op = "dropout",
+           .label = detail::str(shape, " p ", p),
+           .operands = {{shape, spread(-2, 2)}, {{2}, repeat({0, static_cast<double>(kDraw)}), int64, false, true}},
+           .dtypes = kFloats,
+           .call =
+               [p](const Tensors& in) {
+                 return Tensors{dispatch(find_op("dropout"), {in[0], key_tensor(in[1])}, {{"p", p}, {"site", kSite}},
+                                         Where::current())};
+               },
+           .reference =
+               [p](const NumberLists& in) {
+                 Numbers out(in[0].shape, in[0].dtype);
+                 for (int64_t i = 0; i < out.numel(); ++i) out[i] = uniform(in[1], i) >= p ? in[0][i] / (1 - p) : 0;
+                 // 1 / (1 - p) is rounded to the dtype, and the product again.
+                 for (const double x : out.values) out.scale.push_back(2 * std::fabs(x));
+                 return NumberLists{out};
+               },
+           .gradients = Gradients::second,
+           .large = shape.numel() > 1000});
     }
   }
 }

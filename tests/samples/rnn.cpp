@@ -1,8 +1,8 @@
 // Samples of recurrent cells and layers, and of their gradients.
 #include <algorithm>
 
-#include "samples/samples.h"
 #include "core/ops/rnn.h"
+#include "samples/samples.h"
 
 namespace tandem::samples {
 
@@ -28,8 +28,8 @@ Shape with_width(Shape shape, int64_t width) {
 struct LstmUnit {
   double i, f, g, o, c, h;
   LstmUnit(const double* gates, int64_t w, int64_t j, double cell)
-      : i(logistic(gates[j])), f(logistic(gates[w + j])), g(std::tanh(gates[2 * w + j])), o(logistic(gates[3 * w + j])), c(f * cell + i * g),
-        h(o * std::tanh(c)) {}
+      : i(logistic(gates[j])), f(logistic(gates[w + j])), g(std::tanh(gates[2 * w + j])), o(logistic(gates[3 * w + j])),
+        c(f * cell + i * g), h(o * std::tanh(c)) {}
   /// Gradients of the gates to d[j], d[w + j], …; gives that of the cell.
   double backward(double dh, double dc, double cell, double* d, int64_t w, int64_t j) const {
     const double bent = std::tanh(c), all = dc + dh * o * (1 - bent * bent);
@@ -44,8 +44,8 @@ struct LstmUnit {
 struct GruUnit {
   double r, z, n, product, h;
   GruUnit(const double* x, const double* y, int64_t w, int64_t j, double hidden)
-      : r(logistic(x[j] + y[j])), z(logistic(x[w + j] + y[w + j])), n(std::tanh(x[2 * w + j] + r * y[2 * w + j])), product(y[2 * w + j]),
-        h((1 - z) * n + z * hidden) {}
+      : r(logistic(x[j] + y[j])), z(logistic(x[w + j] + y[w + j])), n(std::tanh(x[2 * w + j] + r * y[2 * w + j])),
+        product(y[2 * w + j]), h((1 - z) * n + z * hidden) {}
   double backward(double dh, double hidden, double* dx, double* dy, int64_t w, int64_t j) const {
     const double dn = dh * (1 - z) * (1 - n * n), dr = dn * product * r * (1 - r), dz = dh * (hidden - n) * z * (1 - z);
     dx[j] = dy[j] = dr, dx[w + j] = dy[w + j] = dz;
@@ -110,7 +110,9 @@ NumberLists lstm_backward(const NumberLists& in, bool reverse) {
       add_product(s.before(forward[0], h0, step, b), weight, true, gates.data());
       const double* cell = s.before(forward[1], c0, step, b);
       for (int64_t j = 0; j < w; ++j)
-        dc0[b * w + j] = LstmUnit(gates.data(), w, j, cell[j]).backward(dh[at * w + j] + dh0[b * w + j], dc[at * w + j] + dc0[b * w + j], cell[j], row(dx, at, 4 * w), w, j);
+        dc0[b * w + j] = LstmUnit(gates.data(), w, j, cell[j])
+                             .backward(dh[at * w + j] + dh0[b * w + j], dc[at * w + j] + dc0[b * w + j], cell[j],
+                                       row(dx, at, 4 * w), w, j);
       add_product(row(dx, at, 4 * w), weight, false, carried.data());
       std::copy(carried.begin(), carried.end(), row(dh0, b, w));
     }
@@ -152,8 +154,9 @@ NumberLists gru_backward(const NumberLists& in, bool reverse) {
       const double* hidden = s.before(forward[0], h0, step, b);
       add_product(hidden, weight, true, products.data());
       for (int64_t j = 0; j < w; ++j)
-        carried[static_cast<size_t>(j)] = GruUnit(row(x, at, 3 * w), products.data(), w, j, hidden[j])
-                                              .backward(dh[at * w + j] + dh0[b * w + j], hidden[j], row(dx, at, 3 * w), row(dy, at, 3 * w), w, j);
+        carried[static_cast<size_t>(j)] =
+            GruUnit(row(x, at, 3 * w), products.data(), w, j, hidden[j])
+                .backward(dh[at * w + j] + dh0[b * w + j], hidden[j], row(dx, at, 3 * w), row(dy, at, 3 * w), w, j);
       add_product(row(dy, at, 3 * w), weight, false, carried.data());
       std::copy(carried.begin(), carried.end(), row(dh0, b, w));
     }
@@ -184,7 +187,8 @@ NumberLists rnn_backward(const NumberLists& in, bool relu, bool reverse) {
     for (int64_t b = 0; b < s.batch; ++b) {
       const int64_t at = (s.at(step) + b) * s.width;
       std::vector<double> carried(static_cast<size_t>(s.width));
-      for (int64_t j = 0; j < s.width; ++j) dx[at + j] = (dh[at + j] + dh0[b * s.width + j]) * (relu ? (h[at + j] > 0 ? 1 : 0) : 1 - h[at + j] * h[at + j]);
+      for (int64_t j = 0; j < s.width; ++j)
+        dx[at + j] = (dh[at + j] + dh0[b * s.width + j]) * (relu ? (h[at + j] > 0 ? 1 : 0) : 1 - h[at + j] * h[at + j]);
       add_product(dx.values.data() + at, weight, false, carried.data());
       std::copy(carried.begin(), carried.end(), row(dh0, b, s.width));
     }
@@ -198,60 +202,91 @@ void add_cells(Samples& samples) {
     const bool large = state.numel() > 1000;
     const Gradients gradients = large ? Gradients::none : Gradients::second;
     const auto rows = w ? state.numel() / w : 0;
-    samples.push_back({.op = "lstm_cell", .label = to_string(state), .operands = {{four, spread(-3, 3)}, {state, spread(-1, 1, 1)}}, .dtypes = kFloats,
-                       .call = [](const Tensors& x) {
-                         const LstmState next = lstm_cell(x[0], x[1]);
-                         return Tensors{next.hidden, next.cell};
-                       },
-                       .reference = [w, rows](const NumberLists& in) {
-                         Numbers h = result(in[1].shape, in[1].dtype), c = h;
-                         for (int64_t r = 0; r < rows; ++r)
-                           for (int64_t j = 0; j < w; ++j) {
-                             const LstmUnit unit(row(in[0], r, 4 * w), w, j, in[1][r * w + j]);
-                             h[r * w + j] = unit.h, c[r * w + j] = unit.c;
-                           }
-                         return NumberLists{h, c};
-                       },
-                       .gradients = gradients, .agreement = Agreement::close, .large = large});
-    samples.push_back({.op = "lstm_cell_grad", .label = to_string(state),
-                       .operands = {{state, spread(-1, 1, 2)}, {state, spread(-1, 1, 3)}, {four, spread(-3, 3)}, {state, spread(-1, 1, 1)}}, .dtypes = {float32, float64},
-                       .call = [](const Tensors& x) {
-                         const Tensor cell = lstm_cell(x[2], x[3]).cell;
-                         return dispatch_all(find_op("lstm_cell_grad"), Tensors{x[0], x[1], x[2], x[3], cell}, {}, Where::current());
-                       },
-                       .reference = [w, rows](const NumberLists& in) {
-                         Numbers dx = result(in[2].shape, in[2].dtype), dc = result(in[3].shape, in[2].dtype);
-                         for (int64_t r = 0; r < rows; ++r)
-                           for (int64_t j = 0; j < w; ++j) {
-                             const int64_t at = r * w + j;
-                             dc[at] = LstmUnit(row(in[2], r, 4 * w), w, j, in[3][at]).backward(in[0][at], in[1][at], in[3][at], row(dx, r, 4 * w), w, j);
-                           }
-                         return NumberLists{dx, dc};
-                       },
-                       .agreement = Agreement::close, .large = large});
-    samples.push_back({.op = "gru_cell", .label = to_string(state), .operands = {{three, spread(-2, 2)}, {three, spread(-2, 2, 1)}, {state, spread(-1, 1, 2)}},
-                       .dtypes = kFloats, .call = [](const Tensors& x) { return Tensors{gru_cell(x[0], x[1], x[2])}; },
-                       .reference = [w, rows](const NumberLists& in) {
-                         Numbers h = result(in[2].shape, in[2].dtype);
-                         for (int64_t r = 0; r < rows; ++r)
-                           for (int64_t j = 0; j < w; ++j) h[r * w + j] = GruUnit(row(in[0], r, 3 * w), row(in[1], r, 3 * w), w, j, in[2][r * w + j]).h;
-                         return NumberLists{h};
-                       },
-                       .gradients = gradients, .agreement = Agreement::close, .large = large});
-    samples.push_back({.op = "gru_cell_grad", .label = to_string(state),
-                       .operands = {{state, spread(-1, 1, 3)}, {three, spread(-2, 2)}, {three, spread(-2, 2, 1)}, {state, spread(-1, 1, 2)}}, .dtypes = kFloats,
-                       .call = call_op("gru_cell_grad"),
-                       .reference = [w, rows](const NumberLists& in) {
-                         Numbers dx = result(in[1].shape, in[1].dtype), dy = dx, dh = result(in[3].shape, in[1].dtype);
-                         for (int64_t r = 0; r < rows; ++r)
-                           for (int64_t j = 0; j < w; ++j) {
-                             const int64_t at = r * w + j;
-                             dh[at] = GruUnit(row(in[1], r, 3 * w), row(in[2], r, 3 * w), w, j, in[3][at])
-                                          .backward(in[0][at], in[3][at], row(dx, r, 3 * w), row(dy, r, 3 * w), w, j);
-                           }
-                         return NumberLists{dx, dy, dh};
-                       },
-                       .agreement = Agreement::close, .large = large});
+    samples.push_back({.op = "lstm_cell",
+                       .label = to_string(state),
+                       .operands = {{four, spread(-3, 3)}, {state, spread(-1, 1, 1)}},
+                       .dtypes = kFloats,
+                       .call =
+                           [](const Tensors& x) {
+                             const LstmState next = lstm_cell(x[0], x[1]);
+                             return Tensors{next.hidden, next.cell};
+                           },
+                       .reference =
+                           [w, rows](const NumberLists& in) {
+                             Numbers h = result(in[1].shape, in[1].dtype), c = h;
+                             for (int64_t r = 0; r < rows; ++r)
+                               for (int64_t j = 0; j < w; ++j) {
+                                 const LstmUnit unit(row(in[0], r, 4 * w), w, j, in[1][r * w + j]);
+                                 h[r * w + j] = unit.h, c[r * w + j] = unit.c;
+                               }
+                             return NumberLists{h, c};
+                           },
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
+                       .large = large});
+    samples.push_back({.op = "lstm_cell_grad",
+                       .label = to_string(state),
+                       .operands = {{state, spread(-1, 1, 2)},
+                                    {state, spread(-1, 1, 3)},
+                                    {four, spread(-3, 3)},
+                                    {state, spread(-1, 1, 1)}},
+                       .dtypes = {float32, float64},
+                       .call =
+                           [](const Tensors& x) {
+                             const Tensor cell = lstm_cell(x[2], x[3]).cell;
+                             return dispatch_all(find_op("lstm_cell_grad"), Tensors{x[0], x[1], x[2], x[3], cell}, {},
+                                                 Where::current());
+                           },
+                       .reference =
+                           [w, rows](const NumberLists& in) {
+                             Numbers dx = result(in[2].shape, in[2].dtype), dc = result(in[3].shape, in[2].dtype);
+                             for (int64_t r = 0; r < rows; ++r)
+                               for (int64_t j = 0; j < w; ++j) {
+                                 const int64_t at = r * w + j;
+                                 dc[at] = LstmUnit(row(in[2], r, 4 * w), w, j, in[3][at])
+                                              .backward(in[0][at], in[1][at], in[3][at], row(dx, r, 4 * w), w, j);
+                               }
+                             return NumberLists{dx, dc};
+                           },
+                       .agreement = Agreement::close,
+                       .large = large});
+    samples.push_back({.op = "gru_cell",
+                       .label = to_string(state),
+                       .operands = {{three, spread(-2, 2)}, {three, spread(-2, 2, 1)}, {state, spread(-1, 1, 2)}},
+                       .dtypes = kFloats,
+                       .call = [](const Tensors& x) { return Tensors{gru_cell(x[0], x[1], x[2])}; },
+                       .reference =
+                           [w, rows](const NumberLists& in) {
+                             Numbers h = result(in[2].shape, in[2].dtype);
+                             for (int64_t r = 0; r < rows; ++r)
+                               for (int64_t j = 0; j < w; ++j)
+                                 h[r * w + j] =
+                                     GruUnit(row(in[0], r, 3 * w), row(in[1], r, 3 * w), w, j, in[2][r * w + j]).h;
+                             return NumberLists{h};
+                           },
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
+                       .large = large});
+    samples.push_back(
+        {.op = "gru_cell_grad",
+         .label = to_string(state),
+         .operands =
+             {{state, spread(-1, 1, 3)}, {three, spread(-2, 2)}, {three, spread(-2, 2, 1)}, {state, spread(-1, 1, 2)}},
+         .dtypes = kFloats,
+         .call = call_op("gru_cell_grad"),
+         .reference =
+             [w, rows](const NumberLists& in) {
+               Numbers dx = result(in[1].shape, in[1].dtype), dy = dx, dh = result(in[3].shape, in[1].dtype);
+               for (int64_t r = 0; r < rows; ++r)
+                 for (int64_t j = 0; j < w; ++j) {
+                   const int64_t at = r * w + j;
+                   dh[at] = GruUnit(row(in[1], r, 3 * w), row(in[2], r, 3 * w), w, j, in[3][at])
+                                .backward(in[0][at], in[3][at], row(dx, r, 3 * w), row(dy, r, 3 * w), w, j);
+                 }
+               return NumberLists{dx, dy, dh};
+             },
+         .agreement = Agreement::close,
+         .large = large});
   }
 }
 
@@ -269,20 +304,32 @@ void add_layers(Samples& samples, const Extent& extent) {
   const std::string label = to_string(steps) + (reverse ? " reverse" : "");
   const Gradients gradients = large ? Gradients::none : Gradients::second;
   // Each step adds the rounding of products of w terms.
-  const auto add = [&](const char* op, std::vector<Operand> operands, Call call, Reference reference, Gradients orders) {
-    samples.push_back({.op = op, .label = label, .operands = std::move(operands), .dtypes = kFloats, .call = std::move(call), .reference = std::move(reference),
-                       .ulps = 16 + static_cast<double>(w), .gradients = orders, .agreement = Agreement::close, .large = large});
+  const auto add = [&](const char* op, std::vector<Operand> operands, Call call, Reference reference,
+                       Gradients orders) {
+    samples.push_back({.op = op,
+                       .label = label,
+                       .operands = std::move(operands),
+                       .dtypes = kFloats,
+                       .call = std::move(call),
+                       .reference = std::move(reference),
+                       .ulps = 16 + static_cast<double>(w),
+                       .gradients = orders,
+                       .agreement = Agreement::close,
+                       .large = large});
   };
   const auto add_wide = [&](const char* op, std::vector<Operand> operands, Call call, Reference reference) {
     add(op, std::move(operands), std::move(call), std::move(reference), Gradients::none);
     samples.back().dtypes = {float32, float64};  // they read the rounded results of the op before
   };
   const Operand x4{four, spread(-2, 2)}, x3{three, spread(-2, 2)}, x1{steps, spread(-2, 2)};
-  const Operand h{state, spread(-1, 1, 1)}, c{state, spread(-1, 1, 2)}, dh{steps, spread(-1, 1, 3)}, dc{steps, spread(-1, 1, 4)};
-  const Operand w4{{4 * w, w}, spread(-size, size, 5)}, w3{{3 * w, w}, spread(-size, size, 5)}, w1{{w, w}, spread(-size, size, 5)}, b3{{3 * w}, spread(-1, 1, 6)};
+  const Operand h{state, spread(-1, 1, 1)}, c{state, spread(-1, 1, 2)}, dh{steps, spread(-1, 1, 3)},
+      dc{steps, spread(-1, 1, 4)};
+  const Operand w4{{4 * w, w}, spread(-size, size, 5)}, w3{{3 * w, w}, spread(-size, size, 5)},
+      w1{{w, w}, spread(-size, size, 5)}, b3{{3 * w}, spread(-1, 1, 6)};
   const Attributes direction{{"reverse", reverse}};
 
-  add("lstm", {x4, w4, h, c},
+  add(
+      "lstm", {x4, w4, h, c},
       [reverse](const Tensors& x) {
         const LstmState all = lstm(x[0], x[1], {x[2], x[3]}, {}, {.reverse = reverse});
         return Tensors{all.hidden, all.cell};
@@ -293,7 +340,8 @@ void add_layers(Samples& samples, const Extent& extent) {
         return out;
       },
       gradients);
-  add("lstm", {x4, w4, h, c, {{4 * w}, spread(-1, 1, 6)}},
+  add(
+      "lstm", {x4, w4, h, c, {{4 * w}, spread(-1, 1, 6)}},
       [reverse](const Tensors& x) {
         const LstmState all = lstm(x[0], x[1], {x[2], x[3]}, x[4], {.reverse = reverse});
         return Tensors{all.hidden, all.cell};
@@ -305,39 +353,54 @@ void add_layers(Samples& samples, const Extent& extent) {
         return out;
       },
       gradients);
-  add("lstm", {x4, w4, h, c}, call_op("lstm", direction), [reverse](const NumberLists& in) { return lstm_forward(in, reverse); }, Gradients::none);
+  add(
+      "lstm", {x4, w4, h, c}, call_op("lstm", direction),
+      [reverse](const NumberLists& in) { return lstm_forward(in, reverse); }, Gradients::none);
   for (const bool of_cells : {true, false})
-    add_wide("lstm_grad", {dh, dc, x4, w4, h, c},
-             [direction, of_cells](const Tensors& x) {
-               const Tensors made = dispatch_all(find_op("lstm"), Tensors{x[2], x[3], x[4], x[5]}, direction, Where::current());
-               Tensors inputs{x[0], made[1], made[2], x[3], x[5]};
-               if (of_cells) inputs.push_back(x[1]);
-               return dispatch_all(find_op("lstm_grad"), inputs, direction, Where::current());
-             },
-             [reverse, of_cells](NumberLists in) {
-               if (!of_cells) std::fill(in[1].values.begin(), in[1].values.end(), 0.0);
-               return lstm_backward(in, reverse);
-             });
-  add("gru", {x3, w3, b3, h}, [reverse](const Tensors& x) { return Tensors{gru(x[0], x[1], x[2], x[3], {.reverse = reverse})}; },
+    add_wide(
+        "lstm_grad", {dh, dc, x4, w4, h, c},
+        [direction, of_cells](const Tensors& x) {
+          const Tensors made =
+              dispatch_all(find_op("lstm"), Tensors{x[2], x[3], x[4], x[5]}, direction, Where::current());
+          Tensors inputs{x[0], made[1], made[2], x[3], x[5]};
+          if (of_cells) inputs.push_back(x[1]);
+          return dispatch_all(find_op("lstm_grad"), inputs, direction, Where::current());
+        },
+        [reverse, of_cells](NumberLists in) {
+          if (!of_cells) std::fill(in[1].values.begin(), in[1].values.end(), 0.0);
+          return lstm_backward(in, reverse);
+        });
+  add(
+      "gru", {x3, w3, b3, h},
+      [reverse](const Tensors& x) { return Tensors{gru(x[0], x[1], x[2], x[3], {.reverse = reverse})}; },
       [reverse](const NumberLists& in) { return NumberLists{gru_forward(in, reverse)[0]}; }, gradients);
-  add("gru", {x3, w3, b3, h}, call_op("gru", direction), [reverse](const NumberLists& in) { return gru_forward(in, reverse); }, Gradients::none);
-  add_wide("gru_grad", {dh, x3, w3, b3, h},
-           [direction](const Tensors& x) {
-             const Tensors made = dispatch_all(find_op("gru"), Tensors{x[1], x[2], x[3], x[4]}, direction, Where::current());
-             return dispatch_all(find_op("gru_grad"), Tensors{x[0], made[0], made[1], x[2], x[4]}, direction, Where::current());
-           },
-           [reverse](const NumberLists& in) { return gru_backward(in, reverse); });
+  add(
+      "gru", {x3, w3, b3, h}, call_op("gru", direction),
+      [reverse](const NumberLists& in) { return gru_forward(in, reverse); }, Gradients::none);
+  add_wide(
+      "gru_grad", {dh, x3, w3, b3, h},
+      [direction](const Tensors& x) {
+        const Tensors made = dispatch_all(find_op("gru"), Tensors{x[1], x[2], x[3], x[4]}, direction, Where::current());
+        return dispatch_all(find_op("gru_grad"), Tensors{x[0], made[0], made[1], x[2], x[4]}, direction,
+                            Where::current());
+      },
+      [reverse](const NumberLists& in) { return gru_backward(in, reverse); });
   for (const bool relu : {false, true}) {
     const RnnNonlinearity nonlinearity = relu ? RnnNonlinearity::relu : RnnNonlinearity::tanh;
     const Attributes attributes{{"reverse", reverse}, {"relu", relu}};
-    add("rnn", {x1, w1, h}, [=](const Tensors& x) { return Tensors{rnn(x[0], x[1], x[2], nonlinearity, {.reverse = reverse})}; },
+    add(
+        "rnn", {x1, w1, h},
+        [=](const Tensors& x) { return Tensors{rnn(x[0], x[1], x[2], nonlinearity, {.reverse = reverse})}; },
         [=](const NumberLists& in) { return rnn_forward(in, relu, reverse); }, gradients);
     samples.back().operands[0].may_repeat = !relu;
-    add_wide("rnn_grad", {dh, x1, w1, h},
-             [=](const Tensors& x) {
-               return dispatch_all(find_op("rnn_grad"), Tensors{x[0], rnn(x[1], x[2], x[3], nonlinearity, {.reverse = reverse}), x[2], x[3]}, attributes, Where::current());
-             },
-             [=](const NumberLists& in) { return rnn_backward(in, relu, reverse); });
+    add_wide(
+        "rnn_grad", {dh, x1, w1, h},
+        [=](const Tensors& x) {
+          return dispatch_all(find_op("rnn_grad"),
+                              Tensors{x[0], rnn(x[1], x[2], x[3], nonlinearity, {.reverse = reverse}), x[2], x[3]},
+                              attributes, Where::current());
+        },
+        [=](const NumberLists& in) { return rnn_backward(in, relu, reverse); });
     samples.back().operands[1].may_repeat = !relu;
   }
 }
@@ -346,7 +409,13 @@ void add_layers(Samples& samples, const Extent& extent) {
 
 void add_rnn_samples(Samples& samples) {
   add_cells(samples);
-  for (const Extent& extent : {Extent{{1, 1, 1}, false}, {{3, 2, 2}, false}, {{2, 2, 3}, true}, {{4, 7, 5}, false}, {{2, 0, 3}, false}, {{2, 3, 0}, true}, {{5, 21, 70}, true}})
+  for (const Extent& extent : {Extent{{1, 1, 1}, false},
+                               {{3, 2, 2}, false},
+                               {{2, 2, 3}, true},
+                               {{4, 7, 5}, false},
+                               {{2, 0, 3}, false},
+                               {{2, 3, 0}, true},
+                               {{5, 21, 70}, true}})
     add_layers(samples, extent);
 }
 

@@ -23,8 +23,7 @@ struct Numbers {
   std::vector<double> scale = {};
 
   Numbers() = default;
-  Numbers(const Shape& shape, DType dtype)
-      : shape(shape), values(static_cast<size_t>(shape.numel())), dtype(dtype) {}
+  Numbers(const Shape& shape, DType dtype) : shape(shape), values(static_cast<size_t>(shape.numel())), dtype(dtype) {}
   double& operator[](int64_t i) { return values[static_cast<size_t>(i)]; }
   double operator[](int64_t i) const { return values[static_cast<size_t>(i)]; }
   /// Adds the scale, all zeros.
@@ -52,8 +51,8 @@ struct Operand {
   Generator value;
   std::optional<DType> dtype = {};  ///< else the case's
   bool differentiable = true;
-  bool fixed_layout = false;        ///< always contiguous
-  bool may_repeat = true;           ///< false: not in layouts of stride 0, where the op has a kink or a pole
+  bool fixed_layout = false;  ///< always contiguous
+  bool may_repeat = true;     ///< false: not in layouts of stride 0, where the op has a kink or a pole
 };
 
 using Call = std::function<Tensors(const Tensors&)>;
@@ -66,15 +65,15 @@ enum class Agreement : uint8_t { exact, close };
 
 struct Sample {
   std::string op;
-  std::string label;              ///< what is special about it
+  std::string label;  ///< what is special about it
   std::vector<Operand> operands = {};
-  std::vector<DType> dtypes;      ///< of the operands that don't fix their own
+  std::vector<DType> dtypes;  ///< of the operands that don't fix their own
   Call call;
-  Reference reference;            ///< its outputs; fewer than the call's leave the others unchecked
-  double ulps = 4;                ///< units in the last place that a float32 or float64 result may be off
+  Reference reference;  ///< its outputs; fewer than the call's leave the others unchecked
+  double ulps = 4;      ///< units in the last place that a float32 or float64 result may be off
   Gradients gradients = Gradients::none;
   Agreement agreement = Agreement::exact;
-  bool large = false;             ///< skipped where the device is emulated
+  bool large = false;  ///< skipped where the device is emulated
 };
 using Samples = std::vector<Sample>;
 

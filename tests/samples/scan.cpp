@@ -5,9 +5,9 @@ namespace tandem::samples {
 
 namespace {
 
-const std::vector<std::pair<Shape, int64_t>> kCases = {{{}, 0},        {{1}, 0},        {{17}, 0},       {{3, 4}, 0},    {{3, 4}, -1},      {{2, 3, 4}, 1},
-                                                       {{33, 17}, 1},  {{33, 17}, 0},   {{0, 3}, 1},     {{3, 0}, 1},    {{0}, 0},          {{100, 1031}, 1},
-                                                       {{103, 200}, 0}};
+const std::vector<std::pair<Shape, int64_t>> kCases = {
+    {{}, 0},       {{1}, 0},    {{17}, 0},   {{3, 4}, 0}, {{3, 4}, -1},     {{2, 3, 4}, 1}, {{33, 17}, 1},
+    {{33, 17}, 0}, {{0, 3}, 1}, {{3, 0}, 1}, {{0}, 0},    {{100, 1031}, 1}, {{103, 200}, 0}};
 
 /// Calls step(position, position of the one before or -1) along dim.
 template <class Step> void along(const Shape& shape, int64_t dim, bool reverse, Step&& step) {
@@ -22,11 +22,13 @@ template <class Step> void along(const Shape& shape, int64_t dim, bool reverse, 
   }
 }
 
-void add_running(Samples& samples, const char* op, const Shape& shape, int64_t dim, bool reverse, Generator floats, Generator whole, const char* note = "") {
+void add_running(Samples& samples, const char* op, const Shape& shape, int64_t dim, bool reverse, Generator floats,
+                 Generator whole, const char* note = "") {
   const bool product = op == std::string("cumprod");
   const Call call = [=](const Tensors& x) {
     if (!reverse) return Tensors{product ? cumprod(x[0], dim) : cumsum(x[0], dim)};
-    return Tensors{dispatch(find_op(op), {x[0]}, {{"dim", dim < 0 ? dim + shape.size() : dim}, {"reverse", true}}, Where::current())};
+    return Tensors{dispatch(find_op(op), {x[0]}, {{"dim", dim < 0 ? dim + shape.size() : dim}, {"reverse", true}},
+                            Where::current())};
   };
   const Reference reference = [=](const NumberLists& in) {
     Numbers out(in[0].shape, is_floating(in[0].dtype) ? in[0].dtype : int64);
@@ -34,13 +36,21 @@ void add_running(Samples& samples, const char* op, const Shape& shape, int64_t d
     along(in[0].shape, dim, reverse, [&](int64_t i, int64_t before) {
       const auto at = static_cast<size_t>(i);
       out[i] = before < 0 ? in[0][i] : product ? out[before] * in[0][i] : out[before] + in[0][i];
-      out.scale[at] = product ? std::fabs(out[i]) : std::fabs(in[0][i]) + (before < 0 ? 0 : out.scale[static_cast<size_t>(before)]);
+      out.scale[at] =
+          product ? std::fabs(out[i]) : std::fabs(in[0][i]) + (before < 0 ? 0 : out.scale[static_cast<size_t>(before)]);
     });
     return NumberLists{out};
   };
   const bool large = shape.numel() > 1000;
-  Sample sample{.op = op, .label = detail::str(shape, " dim ", dim, reverse ? ", reverse" : "", note), .operands = {{shape, floats}}, .dtypes = kFloats, .call = call,
-                .reference = reference, .ulps = product ? 8.0 : 4.0, .gradients = large ? Gradients::none : Gradients::second, .large = large};
+  Sample sample{.op = op,
+                .label = detail::str(shape, " dim ", dim, reverse ? ", reverse" : "", note),
+                .operands = {{shape, floats}},
+                .dtypes = kFloats,
+                .call = call,
+                .reference = reference,
+                .ulps = product ? 8.0 : 4.0,
+                .gradients = large ? Gradients::none : Gradients::second,
+                .large = large};
   samples.push_back(sample);
   sample.operands = {{shape, whole}};
   sample.dtypes = {int32, int64, uint8, bool_};
@@ -50,28 +60,38 @@ void add_running(Samples& samples, const char* op, const Shape& shape, int64_t d
 
 void add_recurrence(Samples& samples, const Shape& shape, int64_t dim, bool reverse) {
   const bool large = shape.numel() > 1000;
-  samples.push_back({.op = "linear_recurrence", .label = detail::str(shape, " dim ", dim, reverse ? ", reverse" : ""),
-                     .operands = {{shape, spread(-0.9, 0.9)}, {shape, spread(-2, 2, 1)}}, .dtypes = kFloats,
-                     .call = [=](const Tensors& x) {
-                       if (!reverse) return Tensors{linear_recurrence(x[0], x[1], dim)};
-                       return Tensors{dispatch(find_op("linear_recurrence"), {x[0], x[1]}, {{"dim", dim < 0 ? dim + shape.size() : dim}, {"reverse", true}}, Where::current())};
-                     },
-                     .reference = [=](const NumberLists& in) {
-                       Numbers out(shape, in[0].dtype);
-                       out.make_scale();
-                       along(shape, dim, reverse, [&](int64_t i, int64_t before) {
-                         out[i] = in[1][i] + (before < 0 ? 0 : in[0][i] * out[before]);
-                         out.scale[static_cast<size_t>(i)] = std::fabs(in[1][i]) + (before < 0 ? 0 : std::fabs(in[0][i]) * out.scale[static_cast<size_t>(before)]);
-                       });
-                       return NumberLists{out};
-                     },
-                     .gradients = large ? Gradients::none : Gradients::second, .large = large});
+  samples.push_back({.op = "linear_recurrence",
+                     .label = detail::str(shape, " dim ", dim, reverse ? ", reverse" : ""),
+                     .operands = {{shape, spread(-0.9, 0.9)}, {shape, spread(-2, 2, 1)}},
+                     .dtypes = kFloats,
+                     .call =
+                         [=](const Tensors& x) {
+                           if (!reverse) return Tensors{linear_recurrence(x[0], x[1], dim)};
+                           return Tensors{dispatch(find_op("linear_recurrence"), {x[0], x[1]},
+                                                   {{"dim", dim < 0 ? dim + shape.size() : dim}, {"reverse", true}},
+                                                   Where::current())};
+                         },
+                     .reference =
+                         [=](const NumberLists& in) {
+                           Numbers out(shape, in[0].dtype);
+                           out.make_scale();
+                           along(shape, dim, reverse, [&](int64_t i, int64_t before) {
+                             out[i] = in[1][i] + (before < 0 ? 0 : in[0][i] * out[before]);
+                             out.scale[static_cast<size_t>(i)] =
+                                 std::fabs(in[1][i]) +
+                                 (before < 0 ? 0 : std::fabs(in[0][i]) * out.scale[static_cast<size_t>(before)]);
+                           });
+                           return NumberLists{out};
+                         },
+                     .gradients = large ? Gradients::none : Gradients::second,
+                     .large = large});
 }
 
 }  // namespace
 
 void add_scan_samples(Samples& samples) {
-  const Generator any = spread(-3, 3), small = integers(-5, 6), near_one = away_from_zero(0.7, 1.3), few = integers(1, 3);
+  const Generator any = spread(-3, 3), small = integers(-5, 6), near_one = away_from_zero(0.7, 1.3),
+                  few = integers(1, 3);
   for (const auto& [shape, dim] : kCases) {
     add_running(samples, "cumsum", shape, dim, false, any, small);
     if (shape.numel() <= 60) add_running(samples, "cumprod", shape, dim, false, near_one, few);
@@ -81,7 +101,8 @@ void add_scan_samples(Samples& samples) {
     if (shape.numel() <= 60) add_running(samples, "cumprod", shape, dim, true, near_one, few);
     add_recurrence(samples, shape, dim, true);
   }
-  for (const int64_t dim : {0, 1}) add_running(samples, "cumprod", {3, 4}, dim, dim == 0, repeat({2, 0, 3, 4, 5, 0, 0}), integers(0, 3), ", zeros");
+  for (const int64_t dim : {0, 1})
+    add_running(samples, "cumprod", {3, 4}, dim, dim == 0, repeat({2, 0, 3, 4, 5, 0, 0}), integers(0, 3), ", zeros");
 }
 
 }  // namespace tandem::samples

@@ -8,21 +8,30 @@ namespace {
 /// `from` gives the position in operand 0 of each position of the result; -1 is a zero.
 void add(Samples& samples, const char* op, std::string label, const Shape& shape, const Shape& result, Call call,
          std::function<int64_t(const Shape&)> from) {
-  samples.push_back({.op = op, .label = std::move(label), .operands = {{shape, spread(-9, 9)}}, .dtypes = kAll, .call = std::move(call),
-                     .reference = [result, from = std::move(from)](const NumberLists& in) {
-                       Numbers out(result, in[0].dtype);
-                       for (int64_t i = 0; i < out.numel(); ++i) {
-                         const int64_t position = from(unravel(i, result));
-                         out[i] = position < 0 ? 0 : in[0][position];
-                       }
-                       return NumberLists{out};
-                     },
-                     .ulps = 0, .gradients = Gradients::second, .large = shape.numel() > 1000});
+  samples.push_back({.op = op,
+                     .label = std::move(label),
+                     .operands = {{shape, spread(-9, 9)}},
+                     .dtypes = kAll,
+                     .call = std::move(call),
+                     .reference =
+                         [result, from = std::move(from)](const NumberLists& in) {
+                           Numbers out(result, in[0].dtype);
+                           for (int64_t i = 0; i < out.numel(); ++i) {
+                             const int64_t position = from(unravel(i, result));
+                             out[i] = position < 0 ? 0 : in[0][position];
+                           }
+                           return NumberLists{out};
+                         },
+                     .ulps = 0,
+                     .gradients = Gradients::second,
+                     .large = shape.numel() > 1000});
 }
 
 void add_reshapes(Samples& samples) {
   const auto reshapes = [&](const Shape& from, const Shape& to, const Shape& result) {
-    add(samples, "reshape", detail::str(from, " to ", to), from, result, [to](const Tensors& x) { return Tensors{reshape(x[0], to)}; },
+    add(
+        samples, "reshape", detail::str(from, " to ", to), from, result,
+        [to](const Tensors& x) { return Tensors{reshape(x[0], to)}; },
         [result](const Shape& index) { return ravel(index, result); });
   };
   reshapes({6}, {2, 3}, {2, 3});
@@ -41,7 +50,9 @@ void add_permutes(Samples& samples) {
   const auto permutes = [&](const Shape& shape, const Dims& dims) {
     Shape result = dims;
     for (int d = 0; d < dims.size(); ++d) result[d] = shape[static_cast<int>(dims[d])];
-    add(samples, "permute", detail::str(shape, " by ", dims), shape, result, [dims](const Tensors& x) { return Tensors{permute(x[0], dims)}; },
+    add(
+        samples, "permute", detail::str(shape, " by ", dims), shape, result,
+        [dims](const Tensors& x) { return Tensors{permute(x[0], dims)}; },
         [shape, dims](const Shape& index) {
           Shape original = shape;
           for (int d = 0; d < dims.size(); ++d) original[static_cast<int>(dims[d])] = index[d];
@@ -59,17 +70,21 @@ void add_permutes(Samples& samples) {
 }
 
 void add_slices(Samples& samples) {
-  const auto slices = [&](const Shape& shape, int dim, int64_t begin, int64_t end, int64_t step, int64_t extent, int64_t first) {
+  const auto slices = [&](const Shape& shape, int dim, int64_t begin, int64_t end, int64_t step, int64_t extent,
+                          int64_t first) {
     Shape result = shape;
     result[dim] = extent;
     const std::string label = detail::str(shape, " dim ", dim, " ", begin, ":", end, ":", step);
-    add(samples, "slice", label, shape, result, [=](const Tensors& x) { return Tensors{slice(x[0], dim, begin, end, step)}; },
+    add(
+        samples, "slice", label, shape, result,
+        [=](const Tensors& x) { return Tensors{slice(x[0], dim, begin, end, step)}; },
         [=](Shape index) {
           index[dim] = first + index[dim] * step;
           return ravel(index, shape);
         });
     // Its gradient puts the same elements back among zeros.
-    add(samples, "slice_grad", label, result, shape,
+    add(
+        samples, "slice_grad", label, result, shape,
         [=](const Tensors& x) { return Tensors{slice_grad(x[0], dim, first, step, shape[dim])}; },
         [=](Shape index) -> int64_t {
           const int64_t at = index[dim] - first;
@@ -90,7 +105,9 @@ void add_slices(Samples& samples) {
 
 void add_expands(Samples& samples) {
   const auto expands = [&](const Shape& shape, const Shape& wanted, const Shape& result) {
-    add(samples, "expand", detail::str(shape, " to ", wanted), shape, result, [wanted](const Tensors& x) { return Tensors{expand(x[0], wanted)}; },
+    add(
+        samples, "expand", detail::str(shape, " to ", wanted), shape, result,
+        [wanted](const Tensors& x) { return Tensors{expand(x[0], wanted)}; },
         [shape, result](const Shape& index) { return broadcast_position(ravel(index, result), result, shape); });
   };
   expands({3}, {4, 3}, {4, 3});
@@ -109,25 +126,30 @@ void add_concats(Samples& samples) {
       operands.push_back({shapes[i], spread(-9, 9, static_cast<int>(i))});
       label += to_string(shapes[i]) + " ";
     }
-    samples.push_back({.op = "concat", .label = label + "in dim " + std::to_string(dim), .operands = operands, .dtypes = kAll,
+    samples.push_back({.op = "concat",
+                       .label = label + "in dim " + std::to_string(dim),
+                       .operands = operands,
+                       .dtypes = kAll,
                        .call = [dim](const Tensors& x) { return Tensors{concat(x, dim)}; },
-                       .reference = [dim](const NumberLists& in) {
-                         Shape shape = in[0].shape;
-                         shape[dim] = 0;
-                         for (const Numbers& each : in) shape[dim] += each.shape[dim];
-                         Numbers out(shape, in[0].dtype);
-                         int64_t begin = 0;
-                         for (const Numbers& each : in) {
-                           for (int64_t i = 0; i < each.numel(); ++i) {
-                             Shape index = unravel(i, each.shape);
-                             index[dim] += begin;
-                             out[ravel(index, shape)] = each[i];
-                           }
-                           begin += each.shape[dim];
-                         }
-                         return NumberLists{out};
-                       },
-                       .ulps = 0, .gradients = Gradients::second});
+                       .reference =
+                           [dim](const NumberLists& in) {
+                             Shape shape = in[0].shape;
+                             shape[dim] = 0;
+                             for (const Numbers& each : in) shape[dim] += each.shape[dim];
+                             Numbers out(shape, in[0].dtype);
+                             int64_t begin = 0;
+                             for (const Numbers& each : in) {
+                               for (int64_t i = 0; i < each.numel(); ++i) {
+                                 Shape index = unravel(i, each.shape);
+                                 index[dim] += begin;
+                                 out[ravel(index, shape)] = each[i];
+                               }
+                               begin += each.shape[dim];
+                             }
+                             return NumberLists{out};
+                           },
+                       .ulps = 0,
+                       .gradients = Gradients::second});
   };
   concats({{3}}, 0);
   concats({{3}, {5}, {2}}, 0);
@@ -145,14 +167,20 @@ void add_diagonals(Samples& samples) {
       if (d != dim1 && d != dim2) result.push_back(shape[d]);
     result.push_back(length);
     const std::string label = detail::str(shape, " offset ", offset, " dims ", dim1, " ", dim2);
-    add(samples, "diagonal", label, shape, result, [=](const Tensors& x) { return Tensors{diagonal(x[0], offset, dim1, dim2)}; },
+    add(
+        samples, "diagonal", label, shape, result,
+        [=](const Tensors& x) { return Tensors{diagonal(x[0], offset, dim1, dim2)}; },
         [=](const Shape& index) {
           Shape from = shape;
           for (int d = 0, next = 0; d < shape.size(); ++d)
-            from[d] = d == dim1 ? index.back() + std::max<int64_t>(-offset, 0) : d == dim2 ? index.back() + std::max<int64_t>(offset, 0) : index[next++];
+            from[d] = d == dim1   ? index.back() + std::max<int64_t>(-offset, 0)
+                      : d == dim2 ? index.back() + std::max<int64_t>(offset, 0)
+                                  : index[next++];
           return ravel(from, shape);
         });
-    add(samples, "diagonal_grad", label, result, shape, [=](const Tensors& x) { return Tensors{diagonal_grad(x[0], shape, offset, dim1, dim2)}; },
+    add(
+        samples, "diagonal_grad", label, result, shape,
+        [=](const Tensors& x) { return Tensors{diagonal_grad(x[0], shape, offset, dim1, dim2)}; },
         [=](const Shape& index) -> int64_t {
           if (index[dim2] - index[dim1] != offset) return -1;
           Shape from;
@@ -176,9 +204,11 @@ void add_triangles(Samples& samples) {
     for (const int64_t diagonal : {0, 1, -2, 9}) {
       const int rank = shape.size();
       const std::string label = detail::str(shape, " diagonal ", diagonal);
-      add(samples, "tril", label, shape, shape, [=](const Tensors& x) { return Tensors{tril(x[0], diagonal)}; },
+      add(
+          samples, "tril", label, shape, shape, [=](const Tensors& x) { return Tensors{tril(x[0], diagonal)}; },
           [=](const Shape& index) { return index[rank - 1] <= index[rank - 2] + diagonal ? ravel(index, shape) : -1; });
-      add(samples, "triu", label, shape, shape, [=](const Tensors& x) { return Tensors{triu(x[0], diagonal)}; },
+      add(
+          samples, "triu", label, shape, shape, [=](const Tensors& x) { return Tensors{triu(x[0], diagonal)}; },
           [=](const Shape& index) { return index[rank - 1] >= index[rank - 2] + diagonal ? ravel(index, shape) : -1; });
     }
   }
@@ -186,9 +216,12 @@ void add_triangles(Samples& samples) {
 
 void add_flips(Samples& samples) {
   const auto flips = [&](const Shape& shape, const Dims& dims) {
-    add(samples, "flip", detail::str(shape, " dims ", dims), shape, shape, [dims](const Tensors& x) { return Tensors{flip(x[0], dims)}; },
+    add(
+        samples, "flip", detail::str(shape, " dims ", dims), shape, shape,
+        [dims](const Tensors& x) { return Tensors{flip(x[0], dims)}; },
         [=](Shape index) {
-          for (int64_t d : dims) index[static_cast<int>(d)] = shape[static_cast<int>(d)] - 1 - index[static_cast<int>(d)];
+          for (int64_t d : dims)
+            index[static_cast<int>(d)] = shape[static_cast<int>(d)] - 1 - index[static_cast<int>(d)];
           return ravel(index, shape);
         });
   };
@@ -202,7 +235,8 @@ void add_flips(Samples& samples) {
   flips({33, 17}, {1});
   flips({2, 2}, Dims{});
   const auto rolls = [&](const Shape& shape, const Dims& shifts, const Dims& dims) {
-    add(samples, "concat", detail::str("roll ", shape, " by ", shifts, " dims ", dims), shape, shape,
+    add(
+        samples, "concat", detail::str("roll ", shape, " by ", shifts, " dims ", dims), shape, shape,
         [=](const Tensors& x) { return Tensors{roll(x[0], shifts, dims)}; },
         [=](Shape index) {
           if (dims.empty()) return ((ravel(index, shape) - shifts[0]) % shape.numel() + shape.numel()) % shape.numel();
@@ -225,7 +259,9 @@ void add_pads(Samples& samples) {
   const auto pads = [&](const Shape& shape, std::vector<int64_t> padding, PadMode mode, const Shape& result) {
     const char* const names[] = {"constant", "reflect", "replicate", "circular"};
     const Shape amounts(padding);
-    add(samples, mode == PadMode::constant ? "pad" : "concat", detail::str(names[static_cast<int>(mode)], " pad ", shape, " by ", amounts), shape, result,
+    add(
+        samples, mode == PadMode::constant ? "pad" : "concat",
+        detail::str(names[static_cast<int>(mode)], " pad ", shape, " by ", amounts), shape, result,
         [=](const Tensors& x) { return Tensors{pad(x[0], padding, {.mode = mode})}; },
         [=](Shape index) -> int64_t {
           for (int d = 0; d < shape.size(); ++d) {
@@ -256,14 +292,22 @@ void add_pads(Samples& samples) {
     pads({2, 4, 3}, {0, 1, 2, 2}, mode, {2, 8, 4});
     if (mode != PadMode::circular) pads({2, 4, 3}, {0, 1, -1, 2}, mode, {2, 5, 4});
   }
-  samples.push_back({.op = "pad", .label = "with a value", .operands = {{{2, 3}, spread(-9, 9)}}, .dtypes = kNumbers,
-                     .call = [](const Tensors& x) { return Tensors{pad(x[0], {1, 0}, {.value = 7})}; },
-                     .reference = [](const NumberLists& in) {
-                       Numbers out({2, 4}, in[0].dtype);
-                       for (int64_t i = 0; i < 8; ++i) out[i] = i % 4 ? in[0][i / 4 * 3 + i % 4 - 1] : 7;
-                       return NumberLists{out};
-                     },
-                     .ulps = 0, .gradients = Gradients::second});
+  samples.push_back({.op = "pad",
+                     .label = "with a value",
+                     .operands = {{{2, 3}, spread(-9, 9)}},
+                     .dtypes = kNumbers,
+                     .call =
+                         [](const Tensors& x) {
+                           return Tensors{pad(x[0], {1, 0}, {.value = 7})};
+                         },
+                     .reference =
+                         [](const NumberLists& in) {
+                           Numbers out({2, 4}, in[0].dtype);
+                           for (int64_t i = 0; i < 8; ++i) out[i] = i % 4 ? in[0][i / 4 * 3 + i % 4 - 1] : 7;
+                           return NumberLists{out};
+                         },
+                     .ulps = 0,
+                     .gradients = Gradients::second});
 }
 
 void add_repeats(Samples& samples) {
@@ -271,7 +315,9 @@ void add_repeats(Samples& samples) {
     Shape wide = shape, result = times;
     while (wide.size() < times.size()) wide.insert(0, 1);
     for (int d = 0; d < times.size(); ++d) result[d] *= wide[d];
-    add(samples, "expand", detail::str("repeat ", shape, " by ", times), shape, result, [times](const Tensors& x) { return Tensors{tandem::repeat(x[0], times)}; },
+    add(
+        samples, "expand", detail::str("repeat ", shape, " by ", times), shape, result,
+        [times](const Tensors& x) { return Tensors{tandem::repeat(x[0], times)}; },
         [=](Shape index) {
           for (int d = 0; d < wide.size(); ++d) index[d] %= wide[d];
           return ravel(index, wide);
@@ -287,7 +333,8 @@ void add_repeats(Samples& samples) {
   const auto interleaves = [&](const Shape& shape, int64_t times, int dim) {
     Shape result;
     for (int d = 0; d < shape.size(); ++d) result.push_back(d == dim ? shape[d] * times : shape[d]);
-    add(samples, "expand", detail::str("repeat_interleave ", shape, " by ", times, " dim ", dim), shape, result,
+    add(
+        samples, "expand", detail::str("repeat_interleave ", shape, " by ", times, " dim ", dim), shape, result,
         [=](const Tensors& x) { return Tensors{repeat_interleave(x[0], times, dim)}; },
         [=](Shape index) {
           index[dim] /= times;
@@ -302,53 +349,75 @@ void add_repeats(Samples& samples) {
 
 /// Pieces, each a result.
 void add_pieces(Samples& samples) {
-  const auto pieces = [&](std::string label, const Shape& shape, int dim, bool drops, std::vector<int64_t> sizes, Call call) {
-    samples.push_back({.op = "slice", .label = std::move(label), .operands = {{shape, spread(-9, 9)}}, .dtypes = kAll, .call = std::move(call),
-                       .reference = [=](const NumberLists& in) {
-                         NumberLists results;
-                         int64_t begin = 0;
-                         for (const int64_t size : sizes) {
-                           Shape piece = shape;
-                           piece[dim] = size;
-                           Numbers out(piece, in[0].dtype);
-                           for (int64_t i = 0; i < out.numel(); ++i) {
-                             Shape index = unravel(i, piece);
-                             index[dim] += begin;
-                             out[i] = in[0][ravel(index, shape)];
-                           }
-                           if (drops) out.shape.erase(dim);
-                           results.push_back(std::move(out));
-                           begin += size;
-                         }
-                         return results;
-                       },
-                       .ulps = 0, .gradients = Gradients::second});
+  const auto pieces = [&](std::string label, const Shape& shape, int dim, bool drops, std::vector<int64_t> sizes,
+                          Call call) {
+    samples.push_back({.op = "slice",
+                       .label = std::move(label),
+                       .operands = {{shape, spread(-9, 9)}},
+                       .dtypes = kAll,
+                       .call = std::move(call),
+                       .reference =
+                           [=](const NumberLists& in) {
+                             NumberLists results;
+                             int64_t begin = 0;
+                             for (const int64_t size : sizes) {
+                               Shape piece = shape;
+                               piece[dim] = size;
+                               Numbers out(piece, in[0].dtype);
+                               for (int64_t i = 0; i < out.numel(); ++i) {
+                                 Shape index = unravel(i, piece);
+                                 index[dim] += begin;
+                                 out[i] = in[0][ravel(index, shape)];
+                               }
+                               if (drops) out.shape.erase(dim);
+                               results.push_back(std::move(out));
+                               begin += size;
+                             }
+                             return results;
+                           },
+                       .ulps = 0,
+                       .gradients = Gradients::second});
   };
   pieces("split by 2", {5, 2}, 0, false, {2, 2, 1}, [](const Tensors& x) { return split(x[0], 2); });
   pieces("split by sizes", {2, 6}, 1, false, {1, 0, 5}, [](const Tensors& x) { return split(x[0], {1, 0, 5}, -1); });
   pieces("chunk", {2, 7}, 1, false, {3, 3, 1}, [](const Tensors& x) { return chunk(x[0], 3, 1); });
   pieces("unbind", {2, 3}, 1, true, {1, 1, 1}, [](const Tensors& x) { return unbind(x[0], 1); });
   pieces("narrow", {2, 6}, 1, false, {4}, [](const Tensors& x) { return Tensors{narrow(x[0], 1, 0, 4)}; });
-  add(samples, "permute", "movedim", {2, 3, 4}, {3, 4, 2}, [](const Tensors& x) { return Tensors{movedim(x[0], 0, -1)}; },
-      [](const Shape& index) { return ravel({index[2], index[0], index[1]}, {2, 3, 4}); });
-  add(samples, "permute", "movedim of two", {2, 3, 4}, {4, 3, 2}, [](const Tensors& x) { return Tensors{movedim(x[0], {0, 2}, {2, 0})}; },
-      [](const Shape& index) { return ravel({index[2], index[1], index[0]}, {2, 3, 4}); });
+  add(
+      samples, "permute", "movedim", {2, 3, 4}, {3, 4, 2},
+      [](const Tensors& x) { return Tensors{movedim(x[0], 0, -1)}; },
+      [](const Shape& index) {
+        return ravel({index[2], index[0], index[1]}, {2, 3, 4});
+      });
+  add(
+      samples, "permute", "movedim of two", {2, 3, 4}, {4, 3, 2},
+      [](const Tensors& x) {
+        return Tensors{movedim(x[0], {0, 2}, {2, 0})};
+      },
+      [](const Shape& index) {
+        return ravel({index[2], index[1], index[0]}, {2, 3, 4});
+      });
   for (const int dim : {0, 1, 2})
-    samples.push_back({.op = "concat", .label = detail::str("stack dim ", dim), .operands = {{{2, 3}, spread(-9, 9)}, {{2, 3}, spread(-9, 9, 1)}}, .dtypes = kAll,
+    samples.push_back({.op = "concat",
+                       .label = detail::str("stack dim ", dim),
+                       .operands = {{{2, 3}, spread(-9, 9)}, {{2, 3}, spread(-9, 9, 1)}},
+                       .dtypes = kAll,
                        .call = [dim](const Tensors& x) { return Tensors{stack(x, dim)}; },
-                       .reference = [dim](const NumberLists& in) {
-                         Shape shape{2, 3};
-                         shape.insert(dim, 2);
-                         Numbers out(shape, in[0].dtype);
-                         for (int64_t i = 0; i < out.numel(); ++i) {
-                           Shape index = unravel(i, shape);
-                           const auto which = static_cast<size_t>(index[dim]);
-                           index.erase(dim);
-                           out[i] = in[which][ravel(index, {2, 3})];
-                         }
-                         return NumberLists{out};
-                       },
-                       .ulps = 0, .gradients = Gradients::second});
+                       .reference =
+                           [dim](const NumberLists& in) {
+                             Shape shape{2, 3};
+                             shape.insert(dim, 2);
+                             Numbers out(shape, in[0].dtype);
+                             for (int64_t i = 0; i < out.numel(); ++i) {
+                               Shape index = unravel(i, shape);
+                               const auto which = static_cast<size_t>(index[dim]);
+                               index.erase(dim);
+                               out[i] = in[which][ravel(index, {2, 3})];
+                             }
+                             return NumberLists{out};
+                           },
+                       .ulps = 0,
+                       .gradients = Gradients::second});
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ Reference forward(Form form, int64_t dim) {
     each_row(in[0].shape, dim, [&](const std::vector<int64_t>& row) {
       double largest = -INFINITY;
       Real sum = 0;
-      for (int64_t i : row) largest = in[0][i] != in[0][i] ? NAN : largest != largest ? largest : std::max(largest, in[0][i]);
+      for (int64_t i : row)
+        largest = in[0][i] != in[0][i] ? NAN : largest != largest ? largest : std::max(largest, in[0][i]);
       for (int64_t i : row) sum += std::exp(in[0][i] - largest);
       const double total = static_cast<double>(sum);
       for (int64_t i : row) {
@@ -59,7 +60,8 @@ Reference backward(Form form) {
       for (int64_t i : row) {
         const double p = form == Form::plain ? y[i] : std::exp(y[i]);
         out[i] = form == Form::plain ? p * (g[i] - total) : g[i] - p * total;
-        out.scale[static_cast<size_t>(i)] = (form == Form::plain ? p : 1) * std::fabs(g[i]) + p * magnitude * (1 + std::fabs(y[i]));
+        out.scale[static_cast<size_t>(i)] =
+            (form == Form::plain ? p : 1) * std::fabs(g[i]) + p * magnitude * (1 + std::fabs(y[i]));
       }
     });
     return NumberLists{out};
@@ -68,12 +70,23 @@ Reference backward(Form form) {
 
 void add(Samples& samples, Form form) {
   const std::string name = form == Form::plain ? "softmax" : "log_softmax";
-  const auto forwards = [&](const Shape& shape, int64_t dim, Generator values, const char* note = "", Gradients gradients = Gradients::second) {
-    samples.push_back({.op = name, .label = detail::str(shape, " dim ", dim, note), .operands = {{shape, values}}, .dtypes = kFloats,
-                       .call = [=](const Tensors& x) { return Tensors{form == Form::plain ? softmax(x[0], dim) : log_softmax(x[0], dim)}; },
-                       .reference = forward(form, dim), .gradients = gradients, .agreement = Agreement::close, .large = shape.numel() > 1000});
+  const auto forwards = [&](const Shape& shape, int64_t dim, Generator values, const char* note = "",
+                            Gradients gradients = Gradients::second) {
+    samples.push_back({.op = name,
+                       .label = detail::str(shape, " dim ", dim, note),
+                       .operands = {{shape, values}},
+                       .dtypes = kFloats,
+                       .call =
+                           [=](const Tensors& x) {
+                             return Tensors{form == Form::plain ? softmax(x[0], dim) : log_softmax(x[0], dim)};
+                           },
+                       .reference = forward(form, dim),
+                       .gradients = gradients,
+                       .agreement = Agreement::close,
+                       .large = shape.numel() > 1000});
   };
-  for (const Shape& shape : {Shape{}, {1}, {17}, {3, 5}, {33, 17}, {2, 3, 4}, {0, 3}, {3, 0}, {40, 1031}}) forwards(shape, -1, spread(-4, 4));
+  for (const Shape& shape : {Shape{}, {1}, {17}, {3, 5}, {33, 17}, {2, 3, 4}, {0, 3}, {3, 0}, {40, 1031}})
+    forwards(shape, -1, spread(-4, 4));
   forwards({5, 3}, 0, spread(-4, 4));
   forwards({2, 3, 4}, 1, spread(-4, 4));
   forwards({3, 7}, 1, repeat({1000, 999, -1000, 998, 1000}), ", large values", Gradients::none);
@@ -81,10 +94,16 @@ void add(Samples& samples, Form form) {
   forwards({2, 3}, 1, repeat({-INFINITY, -INFINITY, -INFINITY, 1, 2, 3}), ", a row of -inf", Gradients::none);
   forwards({2, 3}, 1, repeat({0, NAN, 1, 1, 2, 3}), ", NaN", Gradients::none);
   for (const Shape& shape : {Shape{1}, {17}, {3, 5}, {33, 17}, {2, 3, 4}, {0, 3}, {3, 0}, {40, 1031}}) {
-    samples.push_back({.op = name + "_grad", .label = to_string(shape),
-                       .operands = {{shape, spread(-2, 2)}, {shape, form == Form::plain ? spread(0.01, 0.3, 1) : spread(-4, -1, 1)}}, .dtypes = kFloats,
-                       .call = call_op(form == Form::plain ? "softmax_grad" : "log_softmax_grad"), .reference = backward(form),
-                       .gradients = Gradients::second, .agreement = Agreement::close, .large = shape.numel() > 1000});
+    samples.push_back(
+        {.op = name + "_grad",
+         .label = to_string(shape),
+         .operands = {{shape, spread(-2, 2)}, {shape, form == Form::plain ? spread(0.01, 0.3, 1) : spread(-4, -1, 1)}},
+         .dtypes = kFloats,
+         .call = call_op(form == Form::plain ? "softmax_grad" : "log_softmax_grad"),
+         .reference = backward(form),
+         .gradients = Gradients::second,
+         .agreement = Agreement::close,
+         .large = shape.numel() > 1000});
   }
 }
 

@@ -38,25 +38,32 @@ NumberLists ordered(const Numbers& x, int64_t dim, int64_t k, bool descending) {
   return {values, indices};
 }
 
-void add_sorts(Samples& samples, const Shape& shape, int64_t dim, Generator values, std::vector<DType> dtypes, const char* note = "") {
+void add_sorts(Samples& samples, const Shape& shape, int64_t dim, Generator values, std::vector<DType> dtypes,
+               const char* note = "") {
   const bool large = shape.numel() > 1000, ties = note[0] != 0;
   const int64_t size = shape.empty() ? 1 : shape[static_cast<int>(dim < 0 ? dim + shape.size() : dim)];
   for (const bool descending : {false, true}) {
     const auto add = [&](const char* op, std::string label, int64_t k, Call call) {
-      samples.push_back({.op = op, .label = detail::str(shape, " dim ", dim, label, descending ? ", descending" : "", note), .operands = {{shape, values, {}, true, false, !ties && false}},
-                         .dtypes = dtypes, .call = std::move(call),
+      samples.push_back({.op = op,
+                         .label = detail::str(shape, " dim ", dim, label, descending ? ", descending" : "", note),
+                         .operands = {{shape, values, {}, true, false, !ties && false}},
+                         .dtypes = dtypes,
+                         .call = std::move(call),
                          .reference = [=](const NumberLists& in) { return ordered(in[0], dim, k, descending); },
-                         .ulps = 0, .gradients = large || ties ? Gradients::none : Gradients::second, .large = large});
+                         .ulps = 0,
+                         .gradients = large || ties ? Gradients::none : Gradients::second,
+                         .large = large});
     };
     add("sort", "", size, [=](const Tensors& x) {
       const auto [sorted, indices] = sort(x[0], dim, {.descending = descending});
       return Tensors{sorted, indices};
     });
     for (const int64_t k : {int64_t{0}, int64_t{1}, size / 2 + 1})
-      if (k <= size && !(shape.empty() && k == 0)) add("topk", detail::str(", k ", k), k, [=](const Tensors& x) {
-        const auto [best, indices] = topk(x[0], k, dim, {.largest = descending});
-        return Tensors{best, indices};
-      });
+      if (k <= size && !(shape.empty() && k == 0))
+        add("topk", detail::str(", k ", k), k, [=](const Tensors& x) {
+          const auto [best, indices] = topk(x[0], k, dim, {.largest = descending});
+          return Tensors{best, indices};
+        });
   }
 }
 
@@ -64,21 +71,32 @@ void add_searches(Samples& samples) {
   const std::vector<double> ascending = {-3, -1, -1, 0, 0.5, 0.5, 0.5, 2, 7};
   const auto rising = [=](int64_t i) { return ascending[static_cast<size_t>(i % 9)]; };
   for (const bool right : {false, true}) {
-    for (const auto& [sorted, values] : {std::pair<Shape, Shape>{{9}, {5}}, {{9}, {}}, {{9}, {2, 3}}, {{3, 9}, {3, 4}}, {{2, 2, 9}, {2, 2, 5}}, {{0}, {3}}, {{9}, {0}}}) {
-      samples.push_back({.op = "searchsorted", .label = detail::str(sorted, " ", values, right ? ", right" : ""),
-                         .operands = {{sorted, rising, {}, false, true}, {values, repeat({0, 0.5, -1, -4, 9, 2, 0.25})}}, .dtypes = {float32, float64, bfloat16, int32, int64},
-                         .call = [=](const Tensors& in) { return Tensors{searchsorted(in[0], in[1], {.right = right})}; },
-                         .reference = [=, values = values](const NumberLists& in) {
-                           Numbers out(values, int64);
-                           const int64_t n = in[0].shape.back(), per_row = values.empty() ? 1 : values.back();
-                           for (int64_t i = 0; i < out.numel(); ++i) {
-                             const int64_t first = in[0].shape.size() == 1 ? 0 : i / per_row * n;
-                             int64_t place = 0;
-                             while (place < n && (right ? in[0][first + place] <= in[1][i] : in[0][first + place] < in[1][i])) ++place;
-                             out[i] = static_cast<double>(place);
-                           }
-                           return NumberLists{out};
-                         }});
+    for (const auto& [sorted, values] : {std::pair<Shape, Shape>{{9}, {5}},
+                                         {{9}, {}},
+                                         {{9}, {2, 3}},
+                                         {{3, 9}, {3, 4}},
+                                         {{2, 2, 9}, {2, 2, 5}},
+                                         {{0}, {3}},
+                                         {{9}, {0}}}) {
+      samples.push_back(
+          {.op = "searchsorted",
+           .label = detail::str(sorted, " ", values, right ? ", right" : ""),
+           .operands = {{sorted, rising, {}, false, true}, {values, repeat({0, 0.5, -1, -4, 9, 2, 0.25})}},
+           .dtypes = {float32, float64, bfloat16, int32, int64},
+           .call = [=](const Tensors& in) { return Tensors{searchsorted(in[0], in[1], {.right = right})}; },
+           .reference =
+               [=, values = values](const NumberLists& in) {
+                 Numbers out(values, int64);
+                 const int64_t n = in[0].shape.back(), per_row = values.empty() ? 1 : values.back();
+                 for (int64_t i = 0; i < out.numel(); ++i) {
+                   const int64_t first = in[0].shape.size() == 1 ? 0 : i / per_row * n;
+                   int64_t place = 0;
+                   while (place < n && (right ? in[0][first + place] <= in[1][i] : in[0][first + place] < in[1][i]))
+                     ++place;
+                   out[i] = static_cast<double>(place);
+                 }
+                 return NumberLists{out};
+               }});
     }
   }
 }

@@ -20,21 +20,29 @@ struct Statistic {
 };
 
 void add(Samples& samples, const Statistic& each, const Reduced& reduced, bool keepdim) {
-  const Gradients gradients = reduced.shape.numel() > 600 || reduced.shape.numel() == 0 ? Gradients::none : each.gradients;
-  samples.push_back({.op = each.op, .label = detail::str(each.label, " ", reduced.shape, " over ", reduced.dims, keepdim ? ", keepdim" : ""),
-                     .operands = {{reduced.shape, each.numbers, {}, true, false, false}}, .dtypes = each.dtypes,
-                     .call = [=](const Tensors& x) { return Tensors{each.call(x[0], reduced.dims, keepdim)}; },
-                     .reference = [=](const NumberLists& in) {
-                       const Folds folds(in[0].shape, reduced.dims, keepdim);
-                       Numbers out(folds.shape, each.returns_bool ? bool_ : in[0].dtype);
-                       for (size_t i = 0; i < folds.members.size(); ++i) {
-                         Row row;
-                         for (int64_t m : folds.members[i]) row.push_back(in[0][m]);
-                         out.values[i] = each.value(row);
-                       }
-                       return NumberLists{out};
-                     },
-                     .ulps = 16, .gradients = gradients, .agreement = Agreement::close, .large = reduced.shape.numel() > 1000});
+  const Gradients gradients =
+      reduced.shape.numel() > 600 || reduced.shape.numel() == 0 ? Gradients::none : each.gradients;
+  samples.push_back(
+      {.op = each.op,
+       .label = detail::str(each.label, " ", reduced.shape, " over ", reduced.dims, keepdim ? ", keepdim" : ""),
+       .operands = {{reduced.shape, each.numbers, {}, true, false, false}},
+       .dtypes = each.dtypes,
+       .call = [=](const Tensors& x) { return Tensors{each.call(x[0], reduced.dims, keepdim)}; },
+       .reference =
+           [=](const NumberLists& in) {
+             const Folds folds(in[0].shape, reduced.dims, keepdim);
+             Numbers out(folds.shape, each.returns_bool ? bool_ : in[0].dtype);
+             for (size_t i = 0; i < folds.members.size(); ++i) {
+               Row row;
+               for (int64_t m : folds.members[i]) row.push_back(in[0][m]);
+               out.values[i] = each.value(row);
+             }
+             return NumberLists{out};
+           },
+       .ulps = 16,
+       .gradients = gradients,
+       .agreement = Agreement::close,
+       .large = reduced.shape.numel() > 1000});
 }
 
 double variance_of(const Row& row, double correction) {
@@ -66,30 +74,59 @@ double norm_of(const Row& row, double p) {
 }  // namespace
 
 void add_statistics_samples(Samples& samples) {
-  const std::vector<Reduced> cases = {{{5}, {0}}, {{17}, {}}, {{3, 4}, {0}}, {{3, 4}, {1}}, {{3, 4}, {}}, {{2, 3, 4}, {1}}, {{2, 3, 4}, {0, 2}},
-                                      {{2, 3, 4}, {-1}}, {{33, 17}, {1}}, {{33, 17}, {0}}, {{100, 1031}, {1}}, {{0, 3}, {1}}};
+  const std::vector<Reduced> cases = {{{5}, {0}},      {{17}, {}},       {{3, 4}, {0}},       {{3, 4}, {1}},
+                                      {{3, 4}, {}},    {{2, 3, 4}, {1}}, {{2, 3, 4}, {0, 2}}, {{2, 3, 4}, {-1}},
+                                      {{33, 17}, {1}}, {{33, 17}, {0}},  {{100, 1031}, {1}},  {{0, 3}, {1}}};
   const std::vector<Reduced> no_elements = {{{0}, {0}}, {{0, 3}, {0}}, {{3, 0}, {}}};
   const Generator floats = spread(-3, 3), away = away_from_zero(0.2, 3);
   std::vector<Statistic> all_kinds;
   for (const double correction : {1.0, 0.0}) {
     const VarianceOptions options{.correction = correction};
-    const auto with = [=](bool keepdim) { VarianceOptions o = options; o.keepdim = keepdim; return o; };
+    const auto with = [=](bool keepdim) {
+      VarianceOptions o = options;
+      o.keepdim = keepdim;
+      return o;
+    };
     const std::string note = correction == 0 ? ", correction 0" : "";
-    all_kinds.push_back({"mean", "var" + note, [=](const Tensor& x, const Dims& d, bool k) { return var(x, d, with(k)); },
+    all_kinds.push_back({"mean", "var" + note,
+                         [=](const Tensor& x, const Dims& d, bool k) { return var(x, d, with(k)); },
                          [=](const Row& row) { return variance_of(row, correction); }, floats});
-    all_kinds.push_back({"mean", "std" + note, [=](const Tensor& x, const Dims& d, bool k) { return tandem::std(x, d, with(k)); },
+    all_kinds.push_back({"mean", "std" + note,
+                         [=](const Tensor& x, const Dims& d, bool k) { return tandem::std(x, d, with(k)); },
                          [=](const Row& row) { return std::sqrt(variance_of(row, correction)); }, floats});
   }
-  all_kinds.push_back({"sum", "logsumexp", [](const Tensor& x, const Dims& d, bool k) { return logsumexp(x, d, {.keepdim = k}); }, logsumexp_of, spread(1, 5)});
+  all_kinds.push_back({"sum", "logsumexp",
+                       [](const Tensor& x, const Dims& d, bool k) { return logsumexp(x, d, {.keepdim = k}); },
+                       logsumexp_of, spread(1, 5)});
   for (const double p : {2.0, 1.0, 3.0, 0.5, 0.0, static_cast<double>(INFINITY), -static_cast<double>(INFINITY)})
-    all_kinds.push_back({"sum", detail::str("norm ", p), [=](const Tensor& x, const Dims& d, bool k) { return norm(x, d, {.p = p, .keepdim = k}); },
-                         [=](const Row& row) { return norm_of(row, p); }, away, kFloats, p == 0 ? Gradients::none : Gradients::second});
-  Statistic any_of{"max", "any", [](const Tensor& x, const Dims& d, bool k) { return any(x, d, {.keepdim = k}); },
-                   [](const Row& row) { double hit = 0; for (double x : row) hit = hit != 0 || x != 0; return hit; },
-                   repeat({0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2}), kAll, Gradients::none, true};
-  Statistic all_of{"min", "all", [](const Tensor& x, const Dims& d, bool k) { return all(x, d, {.keepdim = k}); },
-                   [](const Row& row) { double hit = 1; for (double x : row) hit = hit != 0 && x != 0; return hit; },
-                   repeat({1, 1, 1, 1, 0, 1, 3, 1, 1, 1, 1, 1}), kAll, Gradients::none, true};
+    all_kinds.push_back({"sum", detail::str("norm ", p),
+                         [=](const Tensor& x, const Dims& d, bool k) { return norm(x, d, {.p = p, .keepdim = k}); },
+                         [=](const Row& row) { return norm_of(row, p); }, away, kFloats,
+                         p == 0 ? Gradients::none : Gradients::second});
+  Statistic any_of{"max",
+                   "any",
+                   [](const Tensor& x, const Dims& d, bool k) { return any(x, d, {.keepdim = k}); },
+                   [](const Row& row) {
+                     double hit = 0;
+                     for (double x : row) hit = hit != 0 || x != 0;
+                     return hit;
+                   },
+                   repeat({0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2}),
+                   kAll,
+                   Gradients::none,
+                   true};
+  Statistic all_of{"min",
+                   "all",
+                   [](const Tensor& x, const Dims& d, bool k) { return all(x, d, {.keepdim = k}); },
+                   [](const Row& row) {
+                     double hit = 1;
+                     for (double x : row) hit = hit != 0 && x != 0;
+                     return hit;
+                   },
+                   repeat({1, 1, 1, 1, 0, 1, 3, 1, 1, 1, 1, 1}),
+                   kAll,
+                   Gradients::none,
+                   true};
   for (const Statistic& each : all_kinds)
     for (const Reduced& reduced : cases)
       for (const bool keepdim : {false, true}) add(samples, each, reduced, keepdim);

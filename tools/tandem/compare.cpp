@@ -38,9 +38,9 @@ struct Options {
 
 /// A batch of digits: the first ones of the files, or drawn.
 std::pair<Tensor, Tensor> digits(const Options& options) {
-  const io::LabelledImages images = options.data.empty()
-                                        ? io::LabelledImages(io::SyntheticDigits({.count = options.batch, .seed = options.seed}))
-                                        : io::LabelledImages(io::Mnist(options.data));
+  const io::LabelledImages images =
+      options.data.empty() ? io::LabelledImages(io::SyntheticDigits({.count = options.batch, .seed = options.seed}))
+                           : io::LabelledImages(io::Mnist(options.data));
   std::vector<int64_t> indices(static_cast<size_t>(std::min(options.batch, images.size())));
   std::iota(indices.begin(), indices.end(), 0);
   const auto [x, y] = images.batch(indices);
@@ -78,14 +78,20 @@ void run(const Options& options) {
 }  // namespace
 
 void add_compare(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("compare", "runs a training step eagerly, replayed, compiled without fusion and compiled");
+  CLI::App* command =
+      app.add_subcommand("compare", "runs a training step eagerly, replayed, compiled without fusion and compiled");
   const auto options = std::make_shared<Options>();
   command->add_option("program", options->program, "mlp, lenet, or mnist for both")
       ->required()
       ->check(CLI::IsMember({"mlp", "lenet", "mnist"}));
-  command->add_option("--data", options->data, "folder with the four files of MNIST; without it digits are drawn")->envname("TANDEM_DATA");
-  command->add_option("--steps", options->steps, "steps timed in each way")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--batch", options->batch, "images in a batch")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--data", options->data, "folder with the four files of MNIST; without it digits are drawn")
+      ->envname("TANDEM_DATA");
+  command->add_option("--steps", options->steps, "steps timed in each way")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--batch", options->batch, "images in a batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
   command->add_option("--seed", options->seed, "of weights, dropout and drawn digits")->capture_default_str();
   command->add_option("--html", options->html, "file for the report with pictures");

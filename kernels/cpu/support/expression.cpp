@@ -99,17 +99,21 @@ void expression_kernel(KernelContext& c) {
   }
   const int64_t grain = run.loop ? kPointwiseGrain / 4 : 64;
   if (flat) {
-    parallel_for(n, grain, [&](int64_t begin, int64_t end) {
-      std::array<char*, kMostPointers> pointers{};
-      for (size_t k = 0; k <= inputs; ++k) pointers[k] = base[k] + begin * strides[k];
-      run(end - begin, pointers.data(), strides.data());
-    }, 64);
+    parallel_for(
+        n, grain,
+        [&](int64_t begin, int64_t end) {
+          std::array<char*, kMostPointers> pointers{};
+          for (size_t k = 0; k <= inputs; ++k) pointers[k] = base[k] + begin * strides[k];
+          run(end - begin, pointers.data(), strides.data());
+        },
+        64);
     return;
   }
   const TensorImpl* impls[Iteration::kOperands - 1] = {};
   for (size_t k = 0; k < inputs; ++k) impls[k] = &c.in(static_cast<int>(k));
   const Iteration it(out, impls, static_cast<int>(inputs));
-  parallel_for(n, grain, [&](int64_t begin, int64_t end) { it.rows(begin, end, run); }, 64);
+  parallel_for(
+      n, grain, [&](int64_t begin, int64_t end) { it.rows(begin, end, run); }, 64);
 }
 
 }  // namespace tandem

@@ -96,27 +96,27 @@ void own_gemm(DType type, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, v
   const bool by_rows = m >= n;
   const int64_t tile = of_rows ? 4 : by_rows ? 12 : 32, length = by_rows ? m : n;
   const int64_t work_per_tile = tile * (by_rows ? n : m) * k;
-  parallel_for(
-      (length + tile - 1) / tile, std::max<int64_t>(1, 300000 / std::max<int64_t>(work_per_tile, 1)),
-      [&](int64_t first, int64_t last) {
-        const int64_t begin = first * tile, end = std::min(length, last * tile);
-        GemmArguments g{m, n, k, a.data, a.row, a.column, b.data, b.row, b.column, c, c_row, accumulate, nullptr};
-        if (by_rows) {
-          g.m = end - begin;
-          g.a = static_cast<const char*>(a.data) + begin * a.row * size;
-          g.c = static_cast<char*>(c) + begin * c_row * result_size;
-        } else {
-          g.n = end - begin;
-          g.b = static_cast<const char*>(b.data) + begin * b.column * size;
-          g.c = static_cast<char*>(c) + begin * result_size;
-        }
-        if (of_rows) {
-          loops().gemm_rows(g);
-          return;
-        }
-        g.scratch = packing_memory(kGemmScratch * result_size);
-        loops().gemm(static_cast<int>(type), g);
-      });
+  parallel_for((length + tile - 1) / tile, std::max<int64_t>(1, 300000 / std::max<int64_t>(work_per_tile, 1)),
+               [&](int64_t first, int64_t last) {
+                 const int64_t begin = first * tile, end = std::min(length, last * tile);
+                 GemmArguments g{m,     n,        k, a.data, a.row,      a.column, b.data,
+                                 b.row, b.column, c, c_row,  accumulate, nullptr};
+                 if (by_rows) {
+                   g.m = end - begin;
+                   g.a = static_cast<const char*>(a.data) + begin * a.row * size;
+                   g.c = static_cast<char*>(c) + begin * c_row * result_size;
+                 } else {
+                   g.n = end - begin;
+                   g.b = static_cast<const char*>(b.data) + begin * b.column * size;
+                   g.c = static_cast<char*>(c) + begin * result_size;
+                 }
+                 if (of_rows) {
+                   loops().gemm_rows(g);
+                   return;
+                 }
+                 g.scratch = packing_memory(kGemmScratch * result_size);
+                 loops().gemm(static_cast<int>(type), g);
+               });
 }
 
 }  // namespace

@@ -95,8 +95,9 @@ bool onednn_gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float
   p->primitive.execute(stream, {{DNNL_ARG_SRC, memory(p->a, engine(), const_cast<void*>(a.data))},
                                 {DNNL_ARG_WEIGHTS, memory(p->b, engine(), const_cast<void*>(b.data))},
                                 {DNNL_ARG_DST, memory(p->c, engine(), c)},
-                                {DNNL_ARG_SCRATCHPAD, memory(memory::desc({p->scratch_bytes}, memory::data_type::u8,
-                                                                          memory::format_tag::x), engine(), scratch.as<void>())}});
+                                {DNNL_ARG_SCRATCHPAD,
+                                 memory(memory::desc({p->scratch_bytes}, memory::data_type::u8, memory::format_tag::x),
+                                        engine(), scratch.as<void>())}});
   stream.wait();
   return true;
 }

@@ -35,8 +35,7 @@ struct Iteration {
       for (int k = 0; k < input_count; ++k) {
         const TensorImpl& input = *inputs[k];
         const int own = d - (out_rank - input.shape.size());
-        stride[at][k + 1] =
-            own < 0 || input.shape[own] == 1 ? 0 : input.strides[own] * size[k + 1];
+        stride[at][k + 1] = own < 0 || input.shape[own] == 1 ? 0 : input.strides[own] * size[k + 1];
       }
     }
     merge();

@@ -23,10 +23,10 @@ template <class F> void for_rows(int64_t rows, int64_t width, F&& f) {
 }
 
 /// kernel<T>(context) in the type that x is computed in: double for float64, else float.
-#define TANDEM_WIDE_KERNEL(kernel)                                        \
-  [](KernelContext& c) {                                                  \
-    if (c.out().dtype == DType::float64) kernel<double>(c);               \
-    else kernel<float>(c);                                                \
+#define TANDEM_WIDE_KERNEL(kernel)                          \
+  [](KernelContext& c) {                                    \
+    if (c.out().dtype == DType::float64) kernel<double>(c); \
+    else kernel<float>(c);                                  \
   }
 
 }  // namespace tandem

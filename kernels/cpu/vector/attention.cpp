@@ -35,8 +35,8 @@ TANDEM_INLINE void product_tile(int64_t k, const T* a, int64_t a_row, int64_t a_
 }
 
 template <class T, int64_t rows>
-__attribute__((noinline)) void product_rows(int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b,
-                                            int64_t b_row, T* c, int64_t c_row, bool accumulate) {
+__attribute__((noinline)) void product_rows(int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_column,
+                                            const T* b, int64_t b_row, T* c, int64_t c_row, bool accumulate) {
   constexpr int64_t lanes = Registers<T>::lanes;
   int64_t j = 0;
   for (; j + 2 * lanes <= n; j += 2 * lanes)
@@ -45,8 +45,8 @@ __attribute__((noinline)) void product_rows(int64_t n, int64_t k, const T* a, in
 }
 
 template <class T>
-void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row, T* c,
-             int64_t c_row, bool accumulate) {
+void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row,
+             T* c, int64_t c_row, bool accumulate) {
   constexpr int64_t height = Registers<T>::height;
   int64_t i = 0;
   const auto rows = [&](auto kernel, int64_t count) {
@@ -156,8 +156,9 @@ TANDEM_END_VECTOR
 namespace tandem::TANDEM_ISA {
 extern const AttentionLoops<float> attention_f32;
 extern const AttentionLoops<double> attention_f64;
-const AttentionLoops<float> attention_f32 = {product<float>, softmax<float>, probabilities<float>, score_grad<float>,
-                                             drop<float>, multiply<float>, dot<float>};
-const AttentionLoops<double> attention_f64 = {product<double>, softmax<double>, probabilities<double>, score_grad<double>,
-                                              drop<double>, multiply<double>, dot<double>};
+const AttentionLoops<float> attention_f32 = {
+    product<float>, softmax<float>, probabilities<float>, score_grad<float>, drop<float>, multiply<float>, dot<float>};
+const AttentionLoops<double> attention_f64 = {product<double>,    softmax<double>, probabilities<double>,
+                                              score_grad<double>, drop<double>,    multiply<double>,
+                                              dot<double>};
 }  // namespace tandem::TANDEM_ISA

@@ -12,7 +12,8 @@ constexpr int64_t kNarrow = 16;   // fewer channels lie side by side
 
 struct Sides {
   int64_t side, width;
-  explicit Sides(int64_t channels) : side(channels < kNarrow ? (2 * kNarrow - 1) / channels + 1 : 1), width(side * channels) {}
+  explicit Sides(int64_t channels)
+      : side(channels < kNarrow ? (2 * kNarrow - 1) / channels + 1 : 1), width(side * channels) {}
 };
 
 template <class T, class From> TANDEM_INLINE void repeat(const Sides& s, int64_t channels, const From* from, T* to) {
@@ -45,7 +46,8 @@ template <class T, class F> TANDEM_INLINE void add_rows(int64_t rows, int64_t wi
 
 // The mean of a block, then the deviations from it (it is still in the first cache), then both joined with what came
 // before (Chan, Golub, LeVeque 1979, eq. 2.1): no E x^2 - (E x)^2, and x is read from memory once.
-template <class T> void statistics_strip(int64_t rows, int64_t channels, int64_t stride, const T* x, double* mean, double* squares) {
+template <class T>
+void statistics_strip(int64_t rows, int64_t channels, int64_t stride, const T* x, double* mean, double* squares) {
   const Sides s(stride == channels ? channels : kNarrow);
   T sums[kStrip], centre[kStrip];
   double block_mean[kStrip], block_squares[kStrip];
@@ -64,8 +66,10 @@ template <class T> void statistics_strip(int64_t rows, int64_t channels, int64_t
     repeat(s, channels, block_mean, centre);
     clear(width, sums);
     const auto squared = [](T d) { return d * d; };
-    add_rows(groups, width, sums, [=, &centre](int64_t i, int64_t j) { return squared(from[i * step + j] - centre[j]); });
-    add_rows(rest, channels, sums, [=, &centre](int64_t i, int64_t j) { return squared(tail[i * stride + j] - centre[j]); });
+    add_rows(groups, width, sums,
+             [=, &centre](int64_t i, int64_t j) { return squared(from[i * step + j] - centre[j]); });
+    add_rows(rest, channels, sums,
+             [=, &centre](int64_t i, int64_t j) { return squared(tail[i * stride + j] - centre[j]); });
     gather_sides(s, channels, sums, block_squares);
     const double share = (double)count / (double)(begin + count), weight = (double)begin * share, n = (double)count;
     TANDEM_SIMD
@@ -86,11 +90,13 @@ template <class T> void statistics_plane(int64_t n, const T* x, double* mean, do
   const double m = row<Sum, T, double>(n, x) / (double)n, off = m - (double)(T)m;
   const T centre = (T)m;
   *mean = m;
-  *squares = fold_each<Sum, T, double>(n, [=](int64_t i) { return (x[i] - centre) * (x[i] - centre); }) - (double)n * off * off;
+  *squares = fold_each<Sum, T, double>(n, [=](int64_t i) { return (x[i] - centre) * (x[i] - centre); }) -
+             (double)n * off * off;
 }
 
-template <class T> void grad_sums_strip(int64_t rows, int64_t channels, int64_t stride, const T* g, const T* x, const T* mean,
-                                        double* g_sum, double* gx_sum) {
+template <class T>
+void grad_sums_strip(int64_t rows, int64_t channels, int64_t stride, const T* g, const T* x, const T* mean,
+                     double* g_sum, double* gx_sum) {
   const Sides s(stride == channels ? channels : kNarrow);
   T g_part[kStrip], gx_part[kStrip], centre[kStrip];
   double part[kStrip];
@@ -128,8 +134,9 @@ template <class T> void grad_sums_strip(int64_t rows, int64_t channels, int64_t 
   }
 }
 
-template <class T> void grad_sums_rows(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, double* g_sum,
-                                       double* gx_sum) {
+template <class T>
+void grad_sums_rows(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, double* g_sum,
+                    double* gx_sum) {
   for (int64_t at = 0; at < channels; at += kStrip)
     grad_sums_strip(rows, least(kStrip, channels - at), channels, g + at, x + at, mean + at, g_sum + at, gx_sum + at);
 }
@@ -157,14 +164,15 @@ TANDEM_INLINE void each_row(int64_t rows, int64_t channels, const T* const (&num
 
 template <class T>
 void apply_rows(int64_t rows, int64_t channels, const T* x, const T* mean, const T* scale, const T* bias, T* y) {
-  each_row<T, 3>(rows, channels, {mean, scale, bias}, [=](int64_t count, int64_t width, int64_t offset, const T* const* of) {
-    const T *m = of[0], *a = of[1], *b = of[2], *from = x + offset;
-    T* to = y + offset;
-    for (int64_t r = 0; r < count; ++r, from += width, to += width) {
-      TANDEM_SIMD
-      for (int64_t j = 0; j < width; ++j) to[j] = (from[j] - m[j]) * a[j] + b[j];
-    }
-  });
+  each_row<T, 3>(rows, channels, {mean, scale, bias},
+                 [=](int64_t count, int64_t width, int64_t offset, const T* const* of) {
+                   const T *m = of[0], *a = of[1], *b = of[2], *from = x + offset;
+                   T* to = y + offset;
+                   for (int64_t r = 0; r < count; ++r, from += width, to += width) {
+                     TANDEM_SIMD
+                     for (int64_t j = 0; j < width; ++j) to[j] = (from[j] - m[j]) * a[j] + b[j];
+                   }
+                 });
 }
 template <class T> void apply_plane(int64_t n, const T* x, T mean, T scale, T bias, T* y) {
   TANDEM_SIMD
@@ -172,24 +180,26 @@ template <class T> void apply_plane(int64_t n, const T* x, T mean, T scale, T bi
 }
 
 template <class T>
-void grad_rows(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, const T* scale, const T* shift, const T* slope,
-               T* dx) {
-  each_row<T, 4>(rows, channels, {mean, scale, shift, slope}, [=](int64_t count, int64_t width, int64_t offset, const T* const* of) {
-    const T *m = of[0], *a = of[1], *b = of[2], *c = of[3], *gs = g + offset, *xs = x + offset;
-    T* to = dx + offset;
-    for (int64_t r = 0; r < count; ++r, gs += width, xs += width, to += width) {
-      TANDEM_SIMD
-      for (int64_t j = 0; j < width; ++j) to[j] = a[j] * gs[j] - b[j] - (xs[j] - m[j]) * c[j];
-    }
-  });
+void grad_rows(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, const T* scale, const T* shift,
+               const T* slope, T* dx) {
+  each_row<T, 4>(rows, channels, {mean, scale, shift, slope},
+                 [=](int64_t count, int64_t width, int64_t offset, const T* const* of) {
+                   const T *m = of[0], *a = of[1], *b = of[2], *c = of[3], *gs = g + offset, *xs = x + offset;
+                   T* to = dx + offset;
+                   for (int64_t r = 0; r < count; ++r, gs += width, xs += width, to += width) {
+                     TANDEM_SIMD
+                     for (int64_t j = 0; j < width; ++j) to[j] = a[j] * gs[j] - b[j] - (xs[j] - m[j]) * c[j];
+                   }
+                 });
 }
 template <class T> void grad_plane(int64_t n, const T* g, const T* x, T mean, T scale, T shift, T slope, T* dx) {
   TANDEM_SIMD
   for (int64_t i = 0; i < n; ++i) dx[i] = scale * g[i] - shift - (x[i] - mean) * slope;
 }
 
-template <class T> constexpr ChannelLoops<T> kChannels = {statistics_rows<T>, statistics_plane<T>, apply_rows<T>, apply_plane<T>,
-                                                          grad_sums_rows<T>,  grad_sums_plane<T>,  grad_rows<T>,  grad_plane<T>};
+template <class T>
+constexpr ChannelLoops<T> kChannels = {statistics_rows<T>, statistics_plane<T>, apply_rows<T>, apply_plane<T>,
+                                       grad_sums_rows<T>,  grad_sums_plane<T>,  grad_rows<T>,  grad_plane<T>};
 
 TANDEM_END_VECTOR
 

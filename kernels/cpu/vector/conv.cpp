@@ -78,7 +78,8 @@ void forward(const ConvStrip& s, const float* x, const float* w, const float* bi
   for (int64_t row = 0; row < s.kernel_rows; ++row)
     for (int64_t begin = 0; begin < s.segment; begin += kDepth) {
       part.segment = least(kDepth, s.segment - begin);
-      all_pixels(part, x + row * s.x_kernel_row + begin, w + (row * s.segment + begin) * kWidth, row + begin ? nullptr : bias, columns, y);
+      all_pixels(part, x + row * s.x_kernel_row + begin, w + (row * s.segment + begin) * kWidth,
+                 row + begin ? nullptr : bias, columns, y);
     }
 }
 

@@ -93,19 +93,19 @@ template <class T> void arange_loop(int64_t n, void* out, int64_t first, double 
   for (int64_t i = 0; i < n; ++i) to[i] = Convert<T>::from(begin + (double)(first + i) * step);
 }
 
-#define TANDEM_CASTS_FROM(From)                                                                     \
-  cast_loop<From, float>, cast_loop<From, double>, cast_loop<From, F16>, cast_loop<From, BF16>,     \
+#define TANDEM_CASTS_FROM(From)                                                                 \
+  cast_loop<From, float>, cast_loop<From, double>, cast_loop<From, F16>, cast_loop<From, BF16>, \
       cast_loop<From, int32_t>, cast_loop<From, int64_t>, cast_loop<From, uint8_t>, cast_loop<From, Bool>
 
 constexpr Loop kCasts[8][8] = {
-    {copy_loop<uint32_t>, cast_loop<float, double>, narrow_loop<F16>, narrow_loop<BF16>,
-     cast_loop<float, int32_t>, cast_loop<float, int64_t>, cast_loop<float, uint8_t>, cast_loop<float, Bool>},
+    {copy_loop<uint32_t>, cast_loop<float, double>, narrow_loop<F16>, narrow_loop<BF16>, cast_loop<float, int32_t>,
+     cast_loop<float, int64_t>, cast_loop<float, uint8_t>, cast_loop<float, Bool>},
     {cast_loop<double, float>, copy_loop<uint64_t>, cast_loop<double, F16>, cast_loop<double, BF16>,
      cast_loop<double, int32_t>, cast_loop<double, int64_t>, cast_loop<double, uint8_t>, cast_loop<double, Bool>},
     {widen_loop<F16>, cast_loop<F16, double>, copy_loop<uint16_t>, cast_loop<F16, BF16>, cast_loop<F16, int32_t>,
      cast_loop<F16, int64_t>, cast_loop<F16, uint8_t>, cast_loop<F16, Bool>},
-    {widen_loop<BF16>, cast_loop<BF16, double>, cast_loop<BF16, F16>, copy_loop<uint16_t>,
-     cast_loop<BF16, int32_t>, cast_loop<BF16, int64_t>, cast_loop<BF16, uint8_t>, cast_loop<BF16, Bool>},
+    {widen_loop<BF16>, cast_loop<BF16, double>, cast_loop<BF16, F16>, copy_loop<uint16_t>, cast_loop<BF16, int32_t>,
+     cast_loop<BF16, int64_t>, cast_loop<BF16, uint8_t>, cast_loop<BF16, Bool>},
     {TANDEM_CASTS_FROM(int32_t)},
     {TANDEM_CASTS_FROM(int64_t)},
     {TANDEM_CASTS_FROM(uint8_t)},

@@ -80,7 +80,9 @@ TANDEM_INLINE void add_eight(EightDoubles* to, const float* x) {
   to->c += two_doubles(x + 4);
   to->d += two_doubles(x + 6);
 }
-TANDEM_INLINE EightDoubles operator+(EightDoubles x, EightDoubles y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+TANDEM_INLINE EightDoubles operator+(EightDoubles x, EightDoubles y) {
+  return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d};
+}
 TANDEM_INLINE double sum_of(EightDoubles x) {
   const TwoDoubles sum = (x.a + x.c) + (x.b + x.d);
   return sum[0] + sum[1];
@@ -146,12 +148,8 @@ template <class Get> TANDEM_INLINE double sum_each(int64_t n, Get get) {
   return sum;
 }
 
-template <class F, class T, class A> struct IsFloatSum {
-  static constexpr bool value = false;
-};
-template <> struct IsFloatSum<Sum, float, double> {
-  static constexpr bool value = true;
-};
+template <class F, class T, class A> struct IsFloatSum { static constexpr bool value = false; };
+template <> struct IsFloatSum<Sum, float, double> { static constexpr bool value = true; };
 
 // A row goes through 64 running folds of type A, then a tree. For float sums A is double: a sum rounded to
 // float only once is, but for ties of one in some hundred millions, the same in whatever order it is made, so
@@ -175,8 +173,7 @@ template <class F, class T, class A, class Get> TANDEM_INLINE A fold_each(int64_
     for (int64_t j = 0; j < 16; ++j)
       some[j] = F::fold(F::fold(running[j], running[j + 16]), F::fold(running[j + 32], running[j + 48]));
     A few[4];
-    for (int64_t j = 0; j < 4; ++j)
-      few[j] = F::fold(F::fold(some[j], some[j + 4]), F::fold(some[j + 8], some[j + 12]));
+    for (int64_t j = 0; j < 4; ++j) few[j] = F::fold(F::fold(some[j], some[j + 4]), F::fold(some[j + 8], some[j + 12]));
     total = F::fold(total, F::fold(F::fold(few[0], few[1]), F::fold(few[2], few[3])));
   }
   for (; i < n; ++i) total = F::fold(total, (A)get(i));

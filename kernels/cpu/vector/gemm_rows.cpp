@@ -145,8 +145,8 @@ TANDEM_INLINE void tiles(const GemmArguments& g, int64_t depth, int64_t k, int64
   for (int64_t height; i < end; i += height) {
     height = tile_height(end - i);
     const auto of_rows = height == kTileRows ? tile<kTileRows> : height == 2 ? tile<2> : tile<1>;
-    of_rows(k, (const float*)g.a + i * g.a_row + depth, g.a_row, right, g.b_column, (float*)g.c + i * g.c_row + j, g.c_row,
-            columns, accumulate);
+    of_rows(k, (const float*)g.a + i * g.a_row + depth, g.a_row, right, g.b_column, (float*)g.c + i * g.c_row + j,
+            g.c_row, columns, accumulate);
   }
 }
 
@@ -160,12 +160,10 @@ void gemm_rows(const GemmArguments& g) {
   for (int64_t depth = 0; depth < g.k; depth += kDepth) {
     const int64_t k = least(kDepth, g.k - depth);
     const bool accumulate = g.accumulate || depth > 0;
-    const int64_t block =
-        most(kTileColumns, kStreamed / (k * (int64_t)sizeof(float)) / kTileColumns * kTileColumns);
+    const int64_t block = most(kTileColumns, kStreamed / (k * (int64_t)sizeof(float)) / kTileColumns * kTileColumns);
     if (g.m <= g.n) {
       for (int64_t top = 0; top < g.m; top += block)
-        for (int64_t j = 0; j < g.n; j += kTileColumns)
-          tiles(g, depth, k, top, least(g.m, top + block), j, accumulate);
+        for (int64_t j = 0; j < g.n; j += kTileColumns) tiles(g, depth, k, top, least(g.m, top + block), j, accumulate);
     } else {
       for (int64_t left = 0; left < g.n; left += block)
         for (int64_t i = 0, height; i < g.m; i += height) {

@@ -16,8 +16,8 @@ const Loop* pointwise_i32();
 const Loop* pointwise_i64();
 const Loop* pointwise_u8();
 const Loop* pointwise_bool();
-void through_float(Loop loop, int operands, bool returns_bool, bool selects, int64_t n,
-                   char* const* pointers, const int64_t* strides);
+void through_float(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* pointers,
+                   const int64_t* strides);
 const Loop (*cast_table())[8];
 void fill8(int64_t n, void* out, int64_t stride, uint64_t pattern);
 void fill16(int64_t n, void* out, int64_t stride, uint64_t pattern);

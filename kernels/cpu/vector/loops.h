@@ -51,8 +51,8 @@ template <class T> struct RowLoops {
   void (*softmax_minus)(int64_t n, const T* x, T log_sum_exp, int64_t label, T scale, T* out);
   void (*layer_norm)(int64_t n, const T* x, const T* weight, const T* bias, double epsilon, T* y, T* mean, T* rstd);
   /// Of rows that follow each other; dw and db are added to.
-  void (*layer_norm_grad)(int64_t rows, int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd, T* dx,
-                          T* dw, T* db);
+  void (*layer_norm_grad)(int64_t rows, int64_t n, const T* g, const T* x, const T* weight, const T* mean,
+                          const T* rstd, T* dx, T* dw, T* db);
   void (*rms_norm)(int64_t n, const T* x, const T* weight, double epsilon, T* y, T* rstd);
   void (*rms_norm_grad)(int64_t n, const T* g, const T* x, const T* weight, T rstd, T* dx, T* dw);
 };
@@ -67,11 +67,12 @@ template <class T> struct ChannelLoops {
   void (*apply_rows)(int64_t rows, int64_t channels, const T* x, const T* mean, const T* scale, const T* bias, T* y);
   void (*apply_plane)(int64_t n, const T* x, T mean, T scale, T bias, T* y);
   /// Sums of g and of g (x - mean).
-  void (*grad_sums_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, double* g_sum, double* gx_sum);
+  void (*grad_sums_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, double* g_sum,
+                         double* gx_sum);
   void (*grad_sums_plane)(int64_t n, const T* g, const T* x, T mean, double* g_sum, double* gx_sum);
   /// dx = scale g - shift - (x - mean) slope.
-  void (*grad_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, const T* scale, const T* shift,
-                    const T* slope, T* dx);
+  void (*grad_rows)(int64_t rows, int64_t channels, const T* g, const T* x, const T* mean, const T* scale,
+                    const T* shift, const T* slope, T* dx);
   void (*grad_plane)(int64_t n, const T* g, const T* x, T mean, T scale, T shift, T slope, T* dx);
 };
 
@@ -113,8 +114,8 @@ inline constexpr int64_t kAttentionPad = 16;
 template <class T> struct AttentionLoops {
   /// c [m, n] = a [m, k] b [k, n], or added to c; n a multiple of kAttentionPad. a has any strides, b and c rows that
   /// lie together.
-  void (*product)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row,
-                  T* c, int64_t c_row, bool accumulate);
+  void (*product)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b,
+                  int64_t b_row, T* c, int64_t c_row, bool accumulate);
   /// s = exp(scale s + bias - greatest), where greatest, the result, is that of all and of `before`; *sum: of the new s.
   /// bias may be null. All s are 0 if the greatest is -inf.
   T (*softmax)(int64_t n, T* s, T scale, const T* bias, T before, T* sum);
@@ -173,14 +174,13 @@ struct Loops {
   // Pointwise, by type and then by place in core/pointwise.def; null where an op isn't for that type.
   // float16 has none: through_float runs a float32 loop on pieces of it.
   const Loop* pointwise[8];
-  void (*through_float)(Loop loop, int operands, bool returns_bool, bool selects, int64_t n,
-                        char* const* pointers, const int64_t* strides);
+  void (*through_float)(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* pointers,
+                        const int64_t* strides);
 
   // Copies. cast[from][to]; fill by log2 of the size; transpose: out[j][i] = in[i][j], strides in elements.
   const Loop (*cast)[8];
   void (*fill[4])(int64_t n, void* out, int64_t stride, uint64_t pattern);
-  void (*transpose[4])(int64_t rows, int64_t columns, const void* in, int64_t in_stride, void* out,
-                       int64_t out_stride);
+  void (*transpose[4])(int64_t rows, int64_t columns, const void* in, int64_t in_stride, void* out, int64_t out_stride);
   void (*arange)(int type, int64_t n, void* out, int64_t first, double begin, double step);
 
   const ReduceLoops* reduce;

@@ -9,25 +9,25 @@ TANDEM_BEGIN_VECTOR
 namespace op {
 // T is the type computed in, and what the expression's value is stored as, but for comparisons.
 #define TANDEM_EXPRESSION(...) __attribute__((always_inline)) static inline
-#define TANDEM_UNARY(name, domain, ...)                                                    \
-  struct name {                                                                            \
-    template <class T> TANDEM_EXPRESSION() auto of(T x) { return (T)(__VA_ARGS__); }       \
+#define TANDEM_UNARY(name, domain, ...)                                              \
+  struct name {                                                                      \
+    template <class T> TANDEM_EXPRESSION() auto of(T x) { return (T)(__VA_ARGS__); } \
   };
-#define TANDEM_TEST(name, domain, ...)                                                              \
-  struct name {                                                                                     \
+#define TANDEM_TEST(name, domain, ...)                                                               \
+  struct name {                                                                                      \
     template <class T> TANDEM_EXPRESSION() auto of(T x) { return (uint8_t)((__VA_ARGS__) ? 1 : 0); } \
   };
-#define TANDEM_BINARY(name, domain, ...)                                                   \
-  struct name {                                                                            \
-    template <class T> TANDEM_EXPRESSION() auto of(T x, T y) { return (T)(__VA_ARGS__); }  \
+#define TANDEM_BINARY(name, domain, ...)                                                  \
+  struct name {                                                                           \
+    template <class T> TANDEM_EXPRESSION() auto of(T x, T y) { return (T)(__VA_ARGS__); } \
   };
-#define TANDEM_COMPARE(name, domain, ...)                                                           \
-  struct name {                                                                                     \
+#define TANDEM_COMPARE(name, domain, ...)                                                                 \
+  struct name {                                                                                           \
     template <class T> TANDEM_EXPRESSION() auto of(T x, T y) { return (uint8_t)((__VA_ARGS__) ? 1 : 0); } \
   };
-#define TANDEM_TERNARY(name, domain, ...)                                                       \
-  struct name {                                                                                 \
-    template <class T> TANDEM_EXPRESSION() auto of(T x, T y, T z) { return (T)(__VA_ARGS__); }  \
+#define TANDEM_TERNARY(name, domain, ...)                                                      \
+  struct name {                                                                                \
+    template <class T> TANDEM_EXPRESSION() auto of(T x, T y, T z) { return (T)(__VA_ARGS__); } \
   };
 #define TANDEM_SELECT(name, domain, ...)                                                             \
   struct name {                                                                                      \
@@ -63,7 +63,7 @@ template <> struct Element<BF16> {
 // Whether a loop also has paths of its own for an operand that is one number.
 enum class Paths { few, scalar_operands };
 
-#define TANDEM_AT(type, k, i) (*(type*)(p[k] + (i) * s[k]))
+#define TANDEM_AT(type, k, i) (*(type*)(p[k] + (i)*s[k]))
 
 template <class Op, class S, Paths> void unary_loop(int64_t n, char* const* p, const int64_t* s) {
   using E = Element<S>;
@@ -199,28 +199,18 @@ template <class Op, class S, Paths paths> void select_loop(int64_t n, char* cons
     }
   }
   for (int64_t i = 0; i < n; ++i)
-    TANDEM_AT(S, 0, i) = E::store(Op::of(TANDEM_AT(const uint8_t, 1, i), E::load(TANDEM_AT(const S, 2, i)),
-                                         E::load(TANDEM_AT(const S, 3, i))));
+    TANDEM_AT(S, 0, i) = E::store(
+        Op::of(TANDEM_AT(const uint8_t, 1, i), E::load(TANDEM_AT(const S, 2, i)), E::load(TANDEM_AT(const S, 3, i))));
 }
 
 #undef TANDEM_AT
 
 // Domains as conditions on S: an entry outside its domain is a null pointer.
-template <class S> struct Is {
-  static constexpr bool any = true, numeric = true, floating = false, integral = true;
-};
-template <> struct Is<float> {
-  static constexpr bool any = true, numeric = true, floating = true, integral = false;
-};
-template <> struct Is<double> {
-  static constexpr bool any = true, numeric = true, floating = true, integral = false;
-};
-template <> struct Is<BF16> {
-  static constexpr bool any = true, numeric = true, floating = true, integral = false;
-};
-template <> struct Is<Bool> {
-  static constexpr bool any = true, numeric = false, floating = false, integral = true;
-};
+template <class S> struct Is { static constexpr bool any = true, numeric = true, floating = false, integral = true; };
+template <> struct Is<float> { static constexpr bool any = true, numeric = true, floating = true, integral = false; };
+template <> struct Is<double> { static constexpr bool any = true, numeric = true, floating = true, integral = false; };
+template <> struct Is<BF16> { static constexpr bool any = true, numeric = true, floating = true, integral = false; };
+template <> struct Is<Bool> { static constexpr bool any = true, numeric = false, floating = false, integral = true; };
 
 struct UnaryForm {
   template <class Op, class S, Paths paths> static constexpr Loop loop() { return unary_loop<Op, S, paths>; }

@@ -5,7 +5,8 @@ TANDEM_BEGIN_VECTOR
 
 // One lane: the first tap that is greatest wins, and a NaN wins over numbers (the last one, as in PyTorch).
 template <class T, int kTaps>
-TANDEM_INLINE void max_lane(const T* const* from, const int32_t* position, int64_t at, int32_t shift, T* value, int32_t* index) {
+TANDEM_INLINE void max_lane(const T* const* from, const int32_t* position, int64_t at, int32_t shift, T* value,
+                            int32_t* index) {
   T best = from[0][at];
   int32_t place = position[0];
 #pragma GCC unroll 9
@@ -19,8 +20,7 @@ TANDEM_INLINE void max_lane(const T* const* from, const int32_t* position, int64
   *index = place + shift;
 }
 
-template <class T, int kTaps>
-void max_fixed(const PoolWindow& w, const T* x, T* values, int32_t* indices) {
+template <class T, int kTaps> void max_fixed(const PoolWindow& w, const T* x, T* values, int32_t* indices) {
   const T* from[kTaps];
   int32_t position[kTaps];
   for (int t = 0; t < kTaps; ++t) from[t] = x + w.offset[t], position[t] = w.position[t];
@@ -134,5 +134,6 @@ TANDEM_END_VECTOR
 
 namespace tandem::TANDEM_ISA {
 extern const PoolLoops pool_loops;
-const PoolLoops pool_loops = {max_pool<float>, max_pool<double>, max_unpool<float>, max_unpool<double>, combine<float>, combine<double>};
+const PoolLoops pool_loops = {max_pool<float>,    max_pool<double>, max_unpool<float>,
+                              max_unpool<double>, combine<float>,   combine<double>};
 }  // namespace tandem::TANDEM_ISA

@@ -10,16 +10,22 @@
 #include <immintrin.h>
 #endif
 
-#include "kernels/cpu/vector/loops.h"
-#include "core/scalar/math.h"
 #include "core/scalar/half.h"
+#include "core/scalar/math.h"
+#include "kernels/cpu/vector/loops.h"
 
 #ifndef TANDEM_ISA
 #define TANDEM_ISA portable
 #endif
 
-#define TANDEM_BEGIN_VECTOR namespace tandem { namespace TANDEM_ISA { namespace {
-#define TANDEM_END_VECTOR } } }
+#define TANDEM_BEGIN_VECTOR \
+  namespace tandem {        \
+  namespace TANDEM_ISA {    \
+  namespace {
+#define TANDEM_END_VECTOR \
+  }                       \
+  }                       \
+  }
 
 TANDEM_BEGIN_VECTOR
 
@@ -91,8 +97,7 @@ TANDEM_INLINE void narrow_block(int64_t n, const float* from, BF16* to) {
 TANDEM_INLINE void widen_block(int64_t n, const F16* from, float* to) {
   int64_t i = 0;
 #if defined(__F16C__)
-  for (; i + 8 <= n; i += 8)
-    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + i))));
+  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + i))));
 #endif
   for (; i < n; ++i) to[i] = widen(from[i]);
 }
@@ -105,7 +110,9 @@ TANDEM_INLINE void narrow_block(int64_t n, const float* from, F16* to) {
   for (; i < n; ++i) to[i] = narrow_f16(from[i]);
 }
 TANDEM_INLINE void widen_block(int64_t n, const float* from, float* to) { memcpy(to, from, (size_t)n * sizeof(float)); }
-TANDEM_INLINE void narrow_block(int64_t n, const float* from, float* to) { memcpy(to, from, (size_t)n * sizeof(float)); }
+TANDEM_INLINE void narrow_block(int64_t n, const float* from, float* to) {
+  memcpy(to, from, (size_t)n * sizeof(float));
+}
 
 TANDEM_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 TANDEM_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -1,6 +1,6 @@
 // Random numbers and dropout: Philox blocks of four elements, many blocks side by side.
-#include "kernels/cpu/vector/prelude.h"
 #include "core/scalar/philox.h"
+#include "kernels/cpu/vector/prelude.h"
 
 TANDEM_BEGIN_VECTOR
 
@@ -36,7 +36,7 @@ template <class T, class F> TANDEM_INLINE void by_blocks(RandomKey key, int64_t 
 }
 
 void uniform_f32(RandomKey key, int64_t first, int64_t n, float* out) {
-  by_blocks(key, first, n, out, [](const uint32_t (*words)[kSide], float (*values)[kSide]) {
+  by_blocks(key, first, n, out, [](const uint32_t(*words)[kSide], float(*values)[kSide]) {
     for (int64_t j = 0; j < 4; ++j) {
       TANDEM_SIMD
       for (int64_t b = 0; b < kSide; ++b) values[j][b] = td_uniform_from_word(words[j][b]);
@@ -45,7 +45,7 @@ void uniform_f32(RandomKey key, int64_t first, int64_t n, float* out) {
 }
 // As td_normal_from_block: two words are the radius and angle of a pair.
 void normal_f32(RandomKey key, int64_t first, int64_t n, float* out) {
-  by_blocks(key, first, n, out, [](const uint32_t (*words)[kSide], float (*values)[kSide]) {
+  by_blocks(key, first, n, out, [](const uint32_t(*words)[kSide], float(*values)[kSide]) {
     for (int64_t j = 0; j < 4; j += 2) {
       TANDEM_SIMD
       for (int64_t b = 0; b < kSide; ++b) {
@@ -57,7 +57,7 @@ void normal_f32(RandomKey key, int64_t first, int64_t n, float* out) {
   });
 }
 void words(RandomKey key, int64_t first, int64_t n, uint32_t* out) {
-  by_blocks(key, first, n, out, [](const uint32_t (*words)[kSide], uint32_t (*values)[kSide]) {
+  by_blocks(key, first, n, out, [](const uint32_t(*words)[kSide], uint32_t(*values)[kSide]) {
     memcpy(values, words, sizeof(uint32_t) * 4 * kSide);
   });
 }
@@ -68,8 +68,7 @@ void normal_f64(RandomKey key, int64_t first, int64_t n, double* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = td_normal_f64(key.seed, key.draw, (uint64_t)(first + i));
 }
 
-template <class T>
-void dropout(RandomKey key, int64_t first, int64_t n, const T* x, float p, T scale, T* out) {
+template <class T> void dropout(RandomKey key, int64_t first, int64_t n, const T* x, float p, T scale, T* out) {
   float u[512];
   for (int64_t at = 0; at < n; at += 512) {
     const int64_t count = least(512, n - at);
@@ -83,5 +82,6 @@ TANDEM_END_VECTOR
 
 namespace tandem::TANDEM_ISA {
 extern const RandomLoops random_loops;
-const RandomLoops random_loops = {uniform_f32, normal_f32, uniform_f64, normal_f64, words, dropout<float>, dropout<double>};
+const RandomLoops random_loops = {uniform_f32, normal_f32,     uniform_f64,    normal_f64,
+                                  words,       dropout<float>, dropout<double>};
 }  // namespace tandem::TANDEM_ISA

@@ -20,7 +20,8 @@ template <class T> struct Strip {
 
   /// A tile of `rows` rows, its columns beginning at b of a packed strip.
   template <int64_t rows>
-  static void tile(int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row, const T* bias, T* to, int64_t to_row, int64_t n) {
+  static void tile(int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row, const T* bias,
+                   T* to, int64_t to_row, int64_t n) {
     // Each register is named by constants alone, once the loops are unrolled: the sums then never go to memory.
     V sums[rows][vectors];
 #pragma GCC unroll 6
@@ -65,7 +66,8 @@ template <class T> struct Strip {
     return result;
   }
 
-  static void run(int64_t rows, int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row, const T* bias, T* to, int64_t to_row, int64_t n) {
+  static void run(int64_t rows, int64_t k, const T* a, int64_t a_row, const T* b, const T* from, int64_t from_row,
+                  const T* bias, T* to, int64_t to_row, int64_t n) {
     switch (rows) {
       case 1: return tile<1>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
       case 2: return tile<2>(k, a, a_row, b, from, from_row, bias, to, to_row, n);
@@ -99,7 +101,8 @@ void pack(int64_t begin, int64_t end, int64_t n, int64_t k, const T* b, int64_t 
 }
 
 template <class T>
-void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T* packed, const T* from, int64_t from_row, const T* bias, T* to, int64_t to_row) {
+void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T* packed, const T* from,
+             int64_t from_row, const T* bias, T* to, int64_t to_row) {
   using S = Strip<T>;
   const int64_t blocks = (m + S::height - 1) / S::height;
   for (int64_t column = 0; column < n; column += S::columns) {
@@ -107,7 +110,8 @@ void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, const T
     // Blocks of about one height: 16 rows are 6, 5 and 5.
     for (int64_t block = 0, row = 0; block < blocks; ++block) {
       const int64_t rows = (m - row + blocks - block - 1) / (blocks - block);
-      S::run(rows, k, a + row * a_row, a_row, b, from + row * from_row + column, from_row, bias ? bias + column : bias, to + row * to_row + column, to_row, n - column);
+      S::run(rows, k, a + row * a_row, a_row, b, from + row * from_row + column, from_row, bias ? bias + column : bias,
+             to + row * to_row + column, to_row, n - column);
       row += rows;
     }
   }
@@ -127,9 +131,11 @@ template <class T> void lstm(int64_t width, T* gates, const T* cell, T* hidden, 
 }
 
 template <class T>
-void lstm_grad(int64_t width, const T* gates, const T* cell, const T* next_cell, const T* d_hidden, T* d_cell, T* d_gates) {
+void lstm_grad(int64_t width, const T* gates, const T* cell, const T* next_cell, const T* d_hidden, T* d_cell,
+               T* d_gates) {
   const T *input = gates, *forget = gates + width, *candidate = gates + 2 * width, *output = gates + 3 * width;
-  T *d_input = d_gates, *d_forget = d_gates + width, *d_candidate = d_gates + 2 * width, *d_output = d_gates + 3 * width;
+  T *d_input = d_gates, *d_forget = d_gates + width, *d_candidate = d_gates + 2 * width,
+    *d_output = d_gates + 3 * width;
   TANDEM_SIMD
   for (int64_t j = 0; j < width; ++j) {
     const T i = input[j], f = forget[j], g = candidate[j], o = output[j], dh = d_hidden[j];
@@ -194,7 +200,8 @@ template <class T> void rectify_grad(int64_t n, const T* y, T* d) {
 }
 
 template <class T>
-constexpr RecurrentLoops<T> kRecurrent = {pack<T>, product<T>, lstm<T>, lstm_grad<T>, gru<T>, gru_grad<T>, bend<T>, rectify<T>, bend_grad<T>, rectify_grad<T>};
+constexpr RecurrentLoops<T> kRecurrent = {pack<T>,     product<T>, lstm<T>,    lstm_grad<T>, gru<T>,
+                                          gru_grad<T>, bend<T>,    rectify<T>, bend_grad<T>, rectify_grad<T>};
 
 TANDEM_END_VECTOR
 

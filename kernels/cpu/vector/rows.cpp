@@ -104,10 +104,12 @@ void layer_norm(int64_t n, const T* x, const T* weight, const T* bias, double ep
 }
 
 /// Sums of get(i) and other(i).
-template <class Get, class Other> TANDEM_INLINE void two_sums(int64_t n, float, Get get, Other other, double* first, double* second) {
+template <class Get, class Other>
+TANDEM_INLINE void two_sums(int64_t n, float, Get get, Other other, double* first, double* second) {
   *first = sum_both(n, get, other, second);
 }
-template <class Get, class Other> TANDEM_INLINE void two_sums(int64_t n, double, Get get, Other other, double* first, double* second) {
+template <class Get, class Other>
+TANDEM_INLINE void two_sums(int64_t n, double, Get get, Other other, double* first, double* second) {
   *first = fold_each<Sum, double, double>(n, get);
   *second = fold_each<Sum, double, double>(n, other);
 }
@@ -116,14 +118,16 @@ template <class Get, class Other> TANDEM_INLINE void two_sums(int64_t n, double,
 // together, so that dw and db are read and written once for both; four would be more lines of a width of 1024 than
 // a set of the first cache holds.
 template <int64_t rows, class T>
-void layer_norm_grad_rows(int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd, T* dx, T* dw, T* db) {
+void layer_norm_grad_rows(int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd, T* dx,
+                          T* dw, T* db) {
   T h_mean[rows], hn_mean[rows];
   for (int64_t r = 0; r < rows; ++r) {
     const T *gr = g + r * n, *xr = x + r * n;
     const T m = mean[r], s = rstd[r];
     double h, hn;
     two_sums(
-        n, T(0), [=](int64_t i) { return gr[i] * weight[i]; }, [=](int64_t i) { return gr[i] * weight[i] * ((xr[i] - m) * s); }, &h, &hn);
+        n, T(0), [=](int64_t i) { return gr[i] * weight[i]; },
+        [=](int64_t i) { return gr[i] * weight[i] * ((xr[i] - m) * s); }, &h, &hn);
     h_mean[r] = (T)(h / (double)n);
     hn_mean[r] = (T)(hn / (double)n);
   }
@@ -142,10 +146,13 @@ void layer_norm_grad_rows(int64_t n, const T* g, const T* x, const T* weight, co
   }
 }
 template <class T>
-void layer_norm_grad(int64_t rows, int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd, T* dx, T* dw, T* db) {
+void layer_norm_grad(int64_t rows, int64_t n, const T* g, const T* x, const T* weight, const T* mean, const T* rstd,
+                     T* dx, T* dw, T* db) {
   int64_t r = 0;
-  for (; r + 2 <= rows; r += 2) layer_norm_grad_rows<2>(n, g + r * n, x + r * n, weight, mean + r, rstd + r, dx + r * n, dw, db);
-  for (; r < rows; ++r) layer_norm_grad_rows<1>(n, g + r * n, x + r * n, weight, mean + r, rstd + r, dx + r * n, dw, db);
+  for (; r + 2 <= rows; r += 2)
+    layer_norm_grad_rows<2>(n, g + r * n, x + r * n, weight, mean + r, rstd + r, dx + r * n, dw, db);
+  for (; r < rows; ++r)
+    layer_norm_grad_rows<1>(n, g + r * n, x + r * n, weight, mean + r, rstd + r, dx + r * n, dw, db);
 }
 
 // Zhang & Sennrich 2019 (arXiv:1910.07467): y = x / sqrt(mean(x^2) + epsilon) * weight.
@@ -159,7 +166,8 @@ template <class T> void rms_norm(int64_t n, const T* x, const T* weight, double 
 
 // With n = x rstd and h = g w: dx = rstd (h - n mean(h n)); dw is added to.
 template <class T> void rms_norm_grad(int64_t n, const T* g, const T* x, const T* weight, T rstd, T* dx, T* dw) {
-  const T hn_mean = (T)(fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * weight[i] * (x[i] * rstd); }) / (double)n);
+  const T hn_mean =
+      (T)(fold_each<Sum, T, double>(n, [=](int64_t i) { return g[i] * weight[i] * (x[i] * rstd); }) / (double)n);
   TANDEM_SIMD
   for (int64_t i = 0; i < n; ++i) {
     const T normal = x[i] * rstd;
@@ -168,9 +176,10 @@ template <class T> void rms_norm_grad(int64_t n, const T* g, const T* x, const T
   }
 }
 
-template <class T> constexpr RowLoops<T> kRows = {softmax<T>,           log_softmax<T>,   softmax_grad<T>,
-                                                  log_softmax_grad<T>,  whole_log_sum_exp<T>, softmax_minus<T>,
-                                                  layer_norm<T>,        layer_norm_grad<T>, rms_norm<T>,         rms_norm_grad<T>};
+template <class T>
+constexpr RowLoops<T> kRows = {softmax<T>,           log_softmax<T>,   softmax_grad<T>, log_softmax_grad<T>,
+                               whole_log_sum_exp<T>, softmax_minus<T>, layer_norm<T>,   layer_norm_grad<T>,
+                               rms_norm<T>,          rms_norm_grad<T>};
 
 TANDEM_END_VECTOR
 

@@ -13,8 +13,7 @@ void load_piece(int64_t n, const char* from, int64_t stride, float* to) {
   for (int64_t i = 0; i < n; ++i) to[i] = widen(*(const F16*)(from + i * stride));
 }
 
-void run_pieces(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* p,
-                const int64_t* s) {
+void run_pieces(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* p, const int64_t* s) {
   float buffers[4][kPiece];
   char* pointers[4];
   int64_t strides[4];

@@ -42,7 +42,10 @@ enum cudaStreamCaptureStatus {
   cudaStreamCaptureStatusActive,
   cudaStreamCaptureStatusInvalidated
 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+  cudaFuncAttributePreferredSharedMemoryCarveout = 9
+};
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrComputeCapabilityMajor = 75,
@@ -100,7 +103,8 @@ cudaError_t cudaMallocHost(void** pointer, std::size_t bytes);
 cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void* pointer);
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream = nullptr);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream = nullptr);
 cudaError_t cudaMemset(void* to, int value, std::size_t bytes);
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream = nullptr);
 
@@ -153,8 +157,8 @@ inline cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 
                 "kernel parameters are copied to the device byte by byte");
   context = process_context();
   const Call<Parameters...> call{kernel, {static_cast<Parameters>(arguments)...}};
-  return launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
-                &Call<Parameters...>::lane, &call, sizeof call);
+  return launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream, &Call<Parameters...>::lane,
+                &call, sizeof call);
 }
 
 }  // namespace tandem_emulator

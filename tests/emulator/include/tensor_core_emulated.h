@@ -11,7 +11,8 @@
 namespace tandem::gpu {
 
 inline void copy_async_16(void* to, const void* from, int bytes) {
-  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0 || bytes < 0 || bytes > 16) {
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0 || bytes < 0 ||
+      bytes > 16) {
     throw tandem_emulator::Error("CUDA emulator: cp.async needs 16-byte alignment and at most 16 bytes");
   }
   if (bytes > 0) std::memcpy(to, from, std::size_t(bytes));
@@ -26,7 +27,8 @@ struct MatrixFrame {
 };
 
 template <bool transposed> inline void load_matrices(unsigned (&out)[4], const void* row, TANDEM_EMULATOR_SITE) {
-  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) throw tandem_emulator::Error("CUDA emulator: ldmatrix needs 16-byte alignment");
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0)
+    throw tandem_emulator::Error("CUDA emulator: ldmatrix needs 16-byte alignment");
   MatrixFrame frame{row, out};
   tandem_emulator::context->collective(
       0xffffffffu, &frame,
@@ -61,31 +63,30 @@ template <class T> inline float half_of(unsigned pair, int which) {
 template <class T>
 inline void multiply_16x8x16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, TANDEM_EMULATOR_SITE) {
   MultiplyFrame frame{d, a, {b0, b1}};
-  tandem_emulator::context->collective(
-      0xffffffffu, &frame,
-      [](void** frames, unsigned, unsigned) {
-        float left[16][16], right[16][8];
-        for (int lane = 0; lane < 32; ++lane) {
-          const auto& f = *static_cast<MultiplyFrame*>(frames[lane]);
-          const int group = lane / 4, pair = lane % 4 * 2;
-          for (int h = 0; h < 2; ++h) {
-            left[group][pair + h] = half_of<T>(f.a[0], h);
-            left[group + 8][pair + h] = half_of<T>(f.a[1], h);
-            left[group][pair + 8 + h] = half_of<T>(f.a[2], h);
-            left[group + 8][pair + 8 + h] = half_of<T>(f.a[3], h);
-            right[pair + h][group] = half_of<T>(f.b[0], h);
-            right[pair + 8 + h][group] = half_of<T>(f.b[1], h);
-          }
-        }
-        for (int lane = 0; lane < 32; ++lane) {
-          float* out = static_cast<MultiplyFrame*>(frames[lane])->d;
-          for (int i = 0; i < 4; ++i) {
-            const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-            for (int k = 0; k < 16; ++k) out[i] += left[row][k] * right[k][column];
-          }
-        }
-      },
-      {file, line});
+  tandem_emulator::context->collective(0xffffffffu, &frame,
+                                       [](void** frames, unsigned, unsigned) {
+                                         float left[16][16], right[16][8];
+                                         for (int lane = 0; lane < 32; ++lane) {
+                                           const auto& f = *static_cast<MultiplyFrame*>(frames[lane]);
+                                           const int group = lane / 4, pair = lane % 4 * 2;
+                                           for (int h = 0; h < 2; ++h) {
+                                             left[group][pair + h] = half_of<T>(f.a[0], h);
+                                             left[group + 8][pair + h] = half_of<T>(f.a[1], h);
+                                             left[group][pair + 8 + h] = half_of<T>(f.a[2], h);
+                                             left[group + 8][pair + 8 + h] = half_of<T>(f.a[3], h);
+                                             right[pair + h][group] = half_of<T>(f.b[0], h);
+                                             right[pair + 8 + h][group] = half_of<T>(f.b[1], h);
+                                           }
+                                         }
+                                         for (int lane = 0; lane < 32; ++lane) {
+                                           float* out = static_cast<MultiplyFrame*>(frames[lane])->d;
+                                           for (int i = 0; i < 4; ++i) {
+                                             const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+                                             for (int k = 0; k < 16; ++k) out[i] += left[row][k] * right[k][column];
+                                           }
+                                         }
+                                       },
+                                       {file, line});
 }
 
 }  // namespace tandem::gpu
