@@ -33,24 +33,25 @@ std::string_view name_of(LeafKind kind);
 struct Leaf {
   LeafKind kind = LeafKind::argument;
   int value = -1;
-  int argument = -1;     ///< position, of an argument
-  Tensor tensor = {};    ///< state and constant: the tensor itself; gradient: whose; scalar: 0-d. Undefined once parsed from text
-  double number = 0;     ///< of a scalar
-  bool run_time = false; ///< a scalar that has changed between traces: read at each call
+  int argument = -1;  ///< position, of an argument
+  Tensor tensor =
+      {};  ///< state and constant: the tensor itself; gradient: whose; scalar: 0-d. Undefined once parsed from text
+  double number = 0;      ///< of a scalar
+  bool run_time = false;  ///< a scalar that has changed between traces: read at each call
   Where where = {};
 };
 
 struct Value {
   ValueType type;
-  int node = -1;    ///< -1: a leaf
-  int output = 0;   ///< which output of the node
+  int node = -1;   ///< -1: a leaf
+  int output = 0;  ///< which output of the node
 };
 
 struct LoopKernel;  // graph/loop.h: what a fused node computes
 
 struct Node {
   const Op* op = nullptr;
-  std::vector<int> inputs;   ///< value ids
+  std::vector<int> inputs;  ///< value ids
   std::vector<int> outputs;
   Attributes attributes;
   Where where;
@@ -59,7 +60,7 @@ struct Node {
 
 /// A value to be stored in a state tensor after it is computed.
 struct StateWrite {
-  int leaf = -1;   ///< index in Graph::leaves, of kind state
+  int leaf = -1;  ///< index in Graph::leaves, of kind state
   int value = -1;
   Where where;
 };
@@ -79,6 +80,15 @@ class Graph {
   std::vector<StateWrite> writes;
   std::vector<GradientWrite> gradients;
   int64_t draws = 0;  ///< random draws that one run makes
+
+  // By id; ids are int, as -1 stands for none.
+  Value& value(int id) { return values[static_cast<size_t>(id)]; }
+  const Value& value(int id) const { return values[static_cast<size_t>(id)]; }
+  Node& node(int index) { return nodes[static_cast<size_t>(index)]; }
+  const Node& node(int index) const { return nodes[static_cast<size_t>(index)]; }
+  Leaf& leaf(int index) { return leaves[static_cast<size_t>(index)]; }
+  const Leaf& leaf(int index) const { return leaves[static_cast<size_t>(index)]; }
+  const ValueType& type(int id) const { return value(id).type; }
 
   int add_leaf(Leaf leaf, ValueType type);  ///< the value's id
   /// Appends a call; output types come from the op's infer. The node's index.
