@@ -135,6 +135,7 @@ foreach(page IN LISTS pages ITEMS README.md CONTRIBUTING.md SECURITY.md)
     file(STRINGS ${SOURCE}/${page} text REGEX "^ *(///?|\\*) .*/|  ///? .*/")
     string(REGEX REPLACE "[^;]*  (///?) " "\\1 " text "${text}")
   endif()
+  string(REGEX REPLACE "[][();]" " " text "${text}")  # which CMake's lists would take for their own
   string(REGEX MATCHALL "[A-Za-z0-9_.<>*{}~$:-]*/?[A-Za-z0-9_./<>*{}-]*/[A-Za-z0-9_<>*{}-]+\\.(cpp|h|cuh|cu|md|def|cmake)([^.]|$)" names "${text}")
   list(REMOVE_DUPLICATES names)
   foreach(name IN LISTS names)
