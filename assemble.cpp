@@ -3,10 +3,10 @@
 
 namespace tandem {
 
-// Each family is a file of that name in core/ops, kernels/cpu and kernels/cuda.
+// Each family is a file of that name in core/ops and kernels/cpu.
 #define TANDEM_FAMILY(family)           \
   void define_##family(OpTable& table); \
-  void add_cpu_##family(OpTable& table);
+  void add_cpu_##family(Kernels kernels);
 #include "core/families.def"
 #undef TANDEM_FAMILY
 
@@ -18,7 +18,7 @@ void assemble(OpTable& table) {
 #define TANDEM_FAMILY(family) define_##family(table);
 #include "core/families.def"
 #undef TANDEM_FAMILY
-#define TANDEM_FAMILY(family) add_cpu_##family(table);
+#define TANDEM_FAMILY(family) add_cpu_##family({table, DeviceKind::cpu});
 #include "core/families.def"
 #undef TANDEM_FAMILY
   install_cuda_kernels(table);

@@ -19,7 +19,7 @@ void run(benchmark::State& state, const char* name, const std::vector<Tensor>& i
   const Tensors outputs = dispatch_all(op, inputs, attributes, Where::current());
   for (auto _ : state) {
     KernelContext context(op, inputs, attributes, outputs, Where::current());
-    op.cpu(context);
+    kernel_for(op, cpu())(context);
   }
   int64_t bytes = 0;
   for (const Tensor& each : inputs) bytes += each.numel() * size_of(each.dtype());

@@ -15,6 +15,26 @@ list(APPEND tandem_sources ${sources_root}/assemble.cpp)
 file(GLOB tandem_vector_sources CONFIGURE_DEPENDS ${sources_root}/kernels/cpu/vector/*.cpp)
 file(GLOB tandem_cuda_sources CONFIGURE_DEPENDS ${sources_root}/kernels/cuda/*.cu ${sources_root}/kernels/cuda/*.cpp)
 
+# The families that have kernels for CUDA are those with a file there: a family without one needs no stub.
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources_root}/core/families.def)
+file(STRINGS ${sources_root}/core/families.def tandem_families REGEX "^TANDEM_FAMILY")
+list(TRANSFORM tandem_families REPLACE "TANDEM_FAMILY\\((.*)\\)" "\\1")
+set(declarations)
+set(calls)
+foreach(family IN LISTS tandem_families)
+  if(EXISTS ${sources_root}/kernels/cuda/${family}.cu)
+    string(APPEND declarations "void add_cuda_${family}(Kernels kernels);\n")
+    string(APPEND calls "  add_cuda_${family}(kernels);\n")
+  endif()
+endforeach()
+set(tandem_cuda_families ${CMAKE_CURRENT_BINARY_DIR}/generated/cuda_families.cpp)
+file(CONFIGURE OUTPUT ${tandem_cuda_families} CONTENT "#include \"core/op.h\"
+namespace tandem {
+${declarations}void add_cuda_families(Kernels kernels) {
+${calls}}
+}  // namespace tandem
+")
+
 set(tandem_definitions TANDEM_VERSION="${PROJECT_VERSION}")
 
 # Objects ------------------------------------------------------------------------------------------------------
@@ -84,7 +104,7 @@ set(tandem_device_targets)
 if(tandem_cuda AND tandem_cuda_sources)
   target_compile_definitions(tandem_objects PRIVATE TANDEM_WITH_CUDA=1)
   target_link_libraries(tandem_objects PRIVATE CUDA::toolkit)
-  add_library(tandem_cuda OBJECT ${tandem_cuda_sources})
+  add_library(tandem_cuda OBJECT ${tandem_cuda_sources} ${tandem_cuda_families})
   tandem_configure_objects(tandem_cuda)
   target_compile_definitions(tandem_cuda PRIVATE TANDEM_WITH_CUDA=1)
   tandem_configure_cuda(tandem_cuda)

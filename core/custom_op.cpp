@@ -35,6 +35,9 @@ uint32_t existing(uint32_t saved, int inputs, int outputs) {
   return saved & (operands | ((1u << outputs) - 1) << 16);
 }
 
+void call_kernel(KernelContext& context) {
+  context.op.user->kernels[static_cast<size_t>(context.outputs[0].device().kind)](context);
+}
 Tensors call_gradient(const OpContext& context) { return context.op().user->grad(context); }
 
 /// The table's entry for a handle, which is a copy of it.
@@ -180,8 +183,7 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
   op.pointwise.cost = cost_of(*user->expression);
   op.in_place = true;
   op.user = user.get();
-  op.cpu = expression_kernel;
-  op.cuda = composed_expression_kernel;
+  op.kernels = {expression_kernel, composed_expression_kernel};
   if (user->grad) {
     op.grad = call_gradient;
     op.saved = existing(signature.saved, op.inputs, 1);
@@ -206,8 +208,7 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
   auto user = std::make_unique<UserOp>();
   user->name = name;
   user->infer = std::move(definition.infer);
-  user->cpu = std::move(definition.cpu);
-  user->cuda = std::move(definition.cuda);
+  user->kernels = {std::move(definition.cpu), std::move(definition.cuda)};
   user->grad = definition.grad->rule();
   Op op;
   op.name = user->name.c_str();
@@ -221,8 +222,8 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
     infer.check<ValueError>(infer.output_count() == infer.op.outputs, "its infer made ", infer.output_count(),
                             " outputs, but the op has ", infer.op.outputs, "; call output(…) once for each");
   };
-  if (user->cpu) op.cpu = [](KernelContext& context) { context.op.user->cpu(context); };
-  if (user->cuda) op.cuda = [](KernelContext& context) { context.op.user->cuda(context); };
+  for (size_t kind = 0; kind < kDeviceKinds; ++kind)
+    if (user->kernels[kind]) op.kernels[kind] = call_kernel;
   if (user->grad) {
     op.grad = call_gradient;
     op.saved = existing(definition.saved, op.inputs, op.outputs);

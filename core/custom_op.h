@@ -95,7 +95,7 @@ struct UserOp {
   const Op* entry = nullptr;
   std::string name;
   std::function<void(Infer&)> infer;
-  std::function<void(KernelContext&)> cpu, cuda;
+  std::array<std::function<void(KernelContext&)>, kDeviceKinds> kernels;
   std::function<Tensors(const OpContext&)> grad;
   // Of a pointwise op.
   std::vector<std::string> inputs, attributes;

@@ -33,11 +33,17 @@ void* no_stream(Device) { return nullptr; }
 }  // namespace
 
 Backend& backend(DeviceKind kind) {
-  static Backend backends[2] = {{one, cpu_allocate, cpu_release, cpu_copy, nothing, no_stream, nullptr},
-                                {none, nullptr, nullptr, nullptr, nothing, no_stream,
-                                 "this build of Tandem has no CUDA support; configure it with the preset `cuda` on a "
-                                 "machine with the CUDA toolkit"}};
+  static Backend backends[kDeviceKinds] = {
+      {one, cpu_allocate, cpu_release, cpu_copy, nothing, no_stream, nullptr},
+      {none, nullptr, nullptr, nullptr, nothing, no_stream,
+       "this build of Tandem has no CUDA support; configure it with the preset `cuda` on a "
+       "machine with the CUDA toolkit"}};
   return backends[static_cast<int>(kind)];
+}
+
+std::string_view name_of(DeviceKind kind) {
+  constexpr std::string_view names[kDeviceKinds] = {"cpu", "cuda"};
+  return names[static_cast<size_t>(kind)];
 }
 
 int cuda_device_count() {

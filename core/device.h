@@ -5,12 +5,15 @@
 #include <cstdint>
 #include <iosfwd>
 #include <string>
+#include <string_view>
 
 #include "error.h"
 
 namespace tandem {
 
 enum class DeviceKind : uint8_t { cpu, cuda };
+inline constexpr size_t kDeviceKinds = 2;
+std::string_view name_of(DeviceKind kind);  ///< "cpu", "cuda"
 
 struct Device {
   DeviceKind kind = DeviceKind::cpu;

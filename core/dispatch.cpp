@@ -49,6 +49,13 @@ void check_devices(const Op& op, std::span<const Tensor> inputs, Where where) {
   }
 }
 
+[[noreturn]] void missing_kernel(const Op& op, Device device, Where where) {
+  std::string remedy = "; no device has one";
+  for (size_t kind = 0; kind < kDeviceKinds; ++kind)
+    if (op.kernels[kind]) remedy = detail::str("; move the operands to ", name_of(static_cast<DeviceKind>(kind)));
+  throw KernelError(detail::str(op.name, ": no kernel for ", name_of(device.kind), " yet", remedy), where);
+}
+
 void allocate(const Op& op, std::span<Tensor> outputs, Where where) {
   try {
     for (Tensor& output : outputs) output.impl()->allocate();
@@ -78,11 +85,9 @@ Where user_line(Where where) { return current_line ? *current_line : where; }
 void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
                 std::span<const Tensor> outputs, Where where) {
   const Device device = outputs[0].device();
-  const KernelFn kernel = device.is_cpu() ? op.cpu : op.cuda;
+  const KernelFn kernel = kernel_for(op, device);
   if (!kernel) [[unlikely]]
-    throw KernelError(detail::str(op.name, ": no kernel for ", device.is_cpu() ? "the CPU" : "CUDA",
-                                  " yet; move the operands to ", device.is_cpu() ? "cuda(0)" : "cpu()"),
-                      where);
+    missing_kernel(op, device, where);
   KernelContext context(op, inputs, attributes, outputs, where);
   kernel(context);
 }

@@ -1,6 +1,7 @@
 // Op: the one definition of an operation. The table holds them all; every layer reads it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -205,9 +206,7 @@ struct Op {
   const char* onnx = nullptr;
   Pointwise pointwise = {};
   AutocastRule autocast = AutocastRule::keep;
-  // Filled by kernels/.
-  KernelFn cpu = nullptr;
-  KernelFn cuda = nullptr;
+  std::array<KernelFn, kDeviceKinds> kernels = {};  ///< by kind of device (kernel_for), filled by kernels/
   int id = -1;
   const UserOp* user = nullptr;  ///< of an op that pointwise_op or custom_op made (core/custom_op.h)
 
@@ -222,6 +221,9 @@ struct Op {
   Tensors operator()(const Tensors& operands, const Attributes& attributes = {}, Where where = Where::current()) const;
 };
 
+/// The kernel of `op` for the device, null where it has none.
+inline KernelFn kernel_for(const Op& op, Device device) { return op.kernels[static_cast<size_t>(device.kind)]; }
+
 /// All ops. Each family adds its own in core/ops/<family>.cpp, and its kernels in
 /// kernels/<device>/<family>; core/families.def names the families.
 class OpTable {
@@ -235,6 +237,19 @@ class OpTable {
 
  private:
   std::vector<Op*> ops_;
+};
+
+/// The kernels of one kind of device, for a family's file to fill: `kernels["softmax"] = softmax_kernel`.
+class Kernels {
+ public:
+  Kernels(OpTable& table, DeviceKind kind) : table_(table), kind_(kind) {}
+  KernelFn& operator[](std::string_view name) const { return (*this)[table_.at(name)]; }
+  KernelFn& operator[](Op& op) const { return op.kernels[static_cast<size_t>(kind_)]; }
+  std::span<Op* const> ops() const { return table_.all(); }
+
+ private:
+  OpTable& table_;
+  DeviceKind kind_;
 };
 
 /// The table, filled at first use.

@@ -46,8 +46,8 @@ Rows rows(bool with_cuda) {
                                     count(op->inputs),
                                     std::to_string(op->outputs),
                                     op->grad ? "yes" : "",
-                                    view || op->cpu ? "yes" : ""};
-    if (with_cuda) row.push_back(view || op->cuda ? "yes" : "");
+                                    view || kernel_for(*op, cpu()) ? "yes" : ""};
+    if (with_cuda) row.push_back(view || kernel_for(*op, {DeviceKind::cuda}) ? "yes" : "");
     row.push_back(fusible(*op));
     row.push_back(op->onnx ? op->onnx : "");
     result.push_back(std::move(row));

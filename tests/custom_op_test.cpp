@@ -191,7 +191,7 @@ TEST_CASE("pointwise_op: op by op, as on CUDA, it gives the same numbers") {
   const Tensor expected = loop(x, y, attributes), inputs[] = {x, y};
   Tensor out[] = {td::zeros({3, 33})};
   td::KernelContext context(td::find_op("test_composed"), inputs, attributes, out, td::Where::current());
-  td::find_op("test_composed").cuda(context);
+  td::kernel_for(td::find_op("test_composed"), {td::DeviceKind::cuda})(context);
   CHECK(td::allclose(out[0], expected, {.rtol = 1e-6, .atol = 1e-7}));
 }
 

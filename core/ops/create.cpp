@@ -80,7 +80,7 @@ void define_create(OpTable& table) {
                             .infer = infer_transfer,
                             .grad = [](const OpContext& op) { return Tensors{to(op.grad_output(), op.device())}; },
                             .contiguous_inputs = true});
-  transfer.cpu = transfer.cuda = transfer_kernel;
+  transfer.kernels.fill(transfer_kernel);
 }
 
 Tensor empty(const Shape& shape, TensorOptions options, Where where) {

@@ -114,7 +114,7 @@ void Program::Impl::run_steps() {
   for (LateWrite& write : late_writes) {
     KernelContext context(*write.copy.op, write.copy.inputs, write.copy.attributes, write.copy.outputs,
                           write.copy.where);
-    (write.copy.outputs[0].device().is_cpu() ? write.copy.op->cpu : write.copy.op->cuda)(context);
+    kernel_for(*write.copy.op, write.copy.outputs[0].device())(context);
   }
 }
 
@@ -168,7 +168,7 @@ void Program::Impl::run_step(Step& step) {
   }
   if (step.kernel) {
     const KernelStep& k = *step.kernel;
-    const KernelFn kernel = k.outputs[0].device().is_cpu() ? k.op->cpu : k.op->cuda;
+    const KernelFn kernel = kernel_for(*k.op, k.outputs[0].device());
     if (!kernel) [[unlikely]]
       throw KernelError(detail::str(k.op->name, ": no kernel for this device yet; move the operands to another"),
                         k.where);

@@ -319,11 +319,11 @@ template <bool packed> void backward(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_attention(OpTable& table) {
-  table.at("attention").cpu = forward<false>;
-  table.at("attention_qkv").cpu = forward<true>;
-  table.at("attention_grad").cpu = backward<false>;
-  table.at("attention_qkv_grad").cpu = backward<true>;
+void add_cpu_attention(Kernels kernels) {
+  kernels["attention"] = forward<false>;
+  kernels["attention_qkv"] = forward<true>;
+  kernels["attention_grad"] = backward<false>;
+  kernels["attention_qkv_grad"] = backward<true>;
 }
 
 }  // namespace tandem

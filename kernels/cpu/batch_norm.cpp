@@ -191,11 +191,11 @@ template <class T> void batch_norm_grad(KernelContext& op) {
 
 }  // namespace
 
-void add_cpu_batch_norm(OpTable& table) {
-  table.at("batch_norm").cpu = TANDEM_WIDE_KERNEL(batch_norm);
-  table.at("batch_norm_apply").cpu = TANDEM_WIDE_KERNEL(batch_norm_apply);
-  table.at("batch_norm_grad").cpu = TANDEM_WIDE_KERNEL(batch_norm_grad);
-  table.at("batch_norm_statistics").cpu = TANDEM_WIDE_KERNEL(batch_norm_statistics);
+void add_cpu_batch_norm(Kernels kernels) {
+  kernels["batch_norm"] = TANDEM_WIDE_KERNEL(batch_norm);
+  kernels["batch_norm_apply"] = TANDEM_WIDE_KERNEL(batch_norm_apply);
+  kernels["batch_norm_grad"] = TANDEM_WIDE_KERNEL(batch_norm_grad);
+  kernels["batch_norm_statistics"] = TANDEM_WIDE_KERNEL(batch_norm_statistics);
 }
 
 }  // namespace tandem

@@ -89,10 +89,10 @@ template <class T> void conv2d_weight_grad(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_conv(OpTable& table) {
-  table.at("conv2d").cpu = TANDEM_CONV_KERNEL(conv2d);
-  table.at("conv2d_input_grad").cpu = TANDEM_CONV_KERNEL(conv2d_input_grad);
-  table.at("conv2d_weight_grad").cpu = TANDEM_CONV_KERNEL(conv2d_weight_grad);
+void add_cpu_conv(Kernels kernels) {
+  kernels["conv2d"] = TANDEM_CONV_KERNEL(conv2d);
+  kernels["conv2d_input_grad"] = TANDEM_CONV_KERNEL(conv2d_input_grad);
+  kernels["conv2d_weight_grad"] = TANDEM_CONV_KERNEL(conv2d_weight_grad);
 }
 
 }  // namespace tandem

@@ -120,10 +120,10 @@ void copy_elements(const TensorImpl& from, const TensorImpl& to) {
       n, kPointwiseGrain, [&](int64_t begin, int64_t end) { it.rows(begin, end, loop); }, 64);
 }
 
-void add_cpu_create(OpTable& table) {
-  table.at("full").cpu = full_kernel;
-  table.at("arange").cpu = arange_kernel;
-  for (const char* name : {"cast", "contiguous", "copy", "barrier"}) table.at(name).cpu = copy_kernel;
+void add_cpu_create(Kernels kernels) {
+  kernels["full"] = full_kernel;
+  kernels["arange"] = arange_kernel;
+  for (const char* name : {"cast", "contiguous", "copy", "barrier"}) kernels[name] = copy_kernel;
 }
 
 }  // namespace tandem

@@ -134,9 +134,9 @@ template <class T> void group_norm_grad(KernelContext& op) {
 
 }  // namespace
 
-void add_cpu_group_norm(OpTable& table) {
-  table.at("group_norm").cpu = TANDEM_WIDE_KERNEL(group_norm);
-  table.at("group_norm_grad").cpu = TANDEM_WIDE_KERNEL(group_norm_grad);
+void add_cpu_group_norm(Kernels kernels) {
+  kernels["group_norm"] = TANDEM_WIDE_KERNEL(group_norm);
+  kernels["group_norm_grad"] = TANDEM_WIDE_KERNEL(group_norm_grad);
 }
 
 }  // namespace tandem

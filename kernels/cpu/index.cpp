@@ -292,15 +292,15 @@ void one_hot_kernel(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_index(OpTable& table) {
-  table.at("embedding").cpu = embedding_kernel;
-  table.at("embedding_grad").cpu = TANDEM_SUMMING_KERNEL(embedding_grad);
-  table.at("gather").cpu = gather_kernel;
-  table.at("scatter_add").cpu = TANDEM_SUMMING_KERNEL(scatter_add);
-  table.at("scatter").cpu = scatter_kernel;
-  table.at("index_select").cpu = index_select_kernel;
-  table.at("index_add").cpu = TANDEM_SUMMING_KERNEL(index_add);
-  table.at("one_hot").cpu = one_hot_kernel;
+void add_cpu_index(Kernels kernels) {
+  kernels["embedding"] = embedding_kernel;
+  kernels["embedding_grad"] = TANDEM_SUMMING_KERNEL(embedding_grad);
+  kernels["gather"] = gather_kernel;
+  kernels["scatter_add"] = TANDEM_SUMMING_KERNEL(scatter_add);
+  kernels["scatter"] = scatter_kernel;
+  kernels["index_select"] = index_select_kernel;
+  kernels["index_add"] = TANDEM_SUMMING_KERNEL(index_add);
+  kernels["one_hot"] = one_hot_kernel;
 }
 
 }  // namespace tandem

@@ -62,9 +62,9 @@ template <class T> void cross_entropy_grad(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_loss(OpTable& table) {
-  table.at("cross_entropy").cpu = TANDEM_WIDE_KERNEL(cross_entropy);
-  table.at("cross_entropy_grad").cpu = TANDEM_WIDE_KERNEL(cross_entropy_grad);
+void add_cpu_loss(Kernels kernels) {
+  kernels["cross_entropy"] = TANDEM_WIDE_KERNEL(cross_entropy);
+  kernels["cross_entropy_grad"] = TANDEM_WIDE_KERNEL(cross_entropy_grad);
 }
 
 }  // namespace tandem

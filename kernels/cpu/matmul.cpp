@@ -174,9 +174,9 @@ void linear_kernel(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_matmul(OpTable& table) {
-  table.at("matmul").cpu = matmul_kernel;
-  table.at("linear").cpu = linear_kernel;
+void add_cpu_matmul(Kernels kernels) {
+  kernels["matmul"] = matmul_kernel;
+  kernels["linear"] = linear_kernel;
 }
 
 }  // namespace tandem

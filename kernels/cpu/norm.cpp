@@ -89,16 +89,16 @@ template <class T> void rms_norm_grad(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_batch_norm(OpTable& table);
-void add_cpu_group_norm(OpTable& table);
+void add_cpu_batch_norm(Kernels kernels);
+void add_cpu_group_norm(Kernels kernels);
 
-void add_cpu_norm(OpTable& table) {
-  add_cpu_batch_norm(table);
-  add_cpu_group_norm(table);
-  table.at("rms_norm").cpu = TANDEM_WIDE_KERNEL(rms_norm);
-  table.at("rms_norm_grad").cpu = TANDEM_WIDE_KERNEL(rms_norm_grad);
-  table.at("layer_norm").cpu = TANDEM_WIDE_KERNEL(layer_norm);
-  table.at("layer_norm_grad").cpu = TANDEM_WIDE_KERNEL(layer_norm_grad);
+void add_cpu_norm(Kernels kernels) {
+  add_cpu_batch_norm(kernels);
+  add_cpu_group_norm(kernels);
+  kernels["rms_norm"] = TANDEM_WIDE_KERNEL(rms_norm);
+  kernels["rms_norm_grad"] = TANDEM_WIDE_KERNEL(rms_norm_grad);
+  kernels["layer_norm"] = TANDEM_WIDE_KERNEL(layer_norm);
+  kernels["layer_norm_grad"] = TANDEM_WIDE_KERNEL(layer_norm_grad);
 }
 
 }  // namespace tandem

@@ -85,9 +85,9 @@ template <class T> void adamw(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_optim(OpTable& table) {
-  table.at("sgd").cpu = TANDEM_OPTIM_KERNEL(sgd);
-  table.at("adamw").cpu = TANDEM_OPTIM_KERNEL(adamw);
+void add_cpu_optim(Kernels kernels) {
+  kernels["sgd"] = TANDEM_OPTIM_KERNEL(sgd);
+  kernels["adamw"] = TANDEM_OPTIM_KERNEL(adamw);
 }
 
 }  // namespace tandem

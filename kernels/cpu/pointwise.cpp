@@ -127,9 +127,9 @@ void pointwise_kernel(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_pointwise(OpTable& table) {
-  for (Op* op : table.all())
-    if (op->is_pointwise() && op->pointwise.id >= 0) op->cpu = pointwise_kernel;
+void add_cpu_pointwise(Kernels kernels) {
+  for (Op* op : kernels.ops())
+    if (op->is_pointwise() && op->pointwise.id >= 0) kernels[*op] = pointwise_kernel;
 }
 
 }  // namespace tandem

@@ -187,13 +187,13 @@ template <class T> void max_pool2d_select(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_resample(OpTable& table);
+void add_cpu_resample(Kernels kernels);
 
-void add_cpu_pool(OpTable& table) {
-  add_cpu_resample(table);
-  table.at("max_pool2d").cpu = TANDEM_POOL_KERNEL(max_pool2d);
-  table.at("max_unpool2d").cpu = TANDEM_POOL_KERNEL(max_unpool2d);
-  table.at("max_pool2d_select").cpu = TANDEM_POOL_KERNEL(max_pool2d_select);
+void add_cpu_pool(Kernels kernels) {
+  add_cpu_resample(kernels);
+  kernels["max_pool2d"] = TANDEM_POOL_KERNEL(max_pool2d);
+  kernels["max_unpool2d"] = TANDEM_POOL_KERNEL(max_unpool2d);
+  kernels["max_pool2d_select"] = TANDEM_POOL_KERNEL(max_pool2d_select);
 }
 
 }  // namespace tandem

@@ -105,13 +105,11 @@ template <class T> void dropout(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_random(OpTable& table) {
-  table.at("random_uniform").cpu = [](KernelContext& c) {
-    draw(c, &RandomLoops::uniform_f32, &RandomLoops::uniform_f64);
-  };
-  table.at("random_normal").cpu = [](KernelContext& c) { draw(c, &RandomLoops::normal_f32, &RandomLoops::normal_f64); };
-  table.at("random_int").cpu = random_int_kernel;
-  table.at("dropout").cpu = [](KernelContext& c) {
+void add_cpu_random(Kernels kernels) {
+  kernels["random_uniform"] = [](KernelContext& c) { draw(c, &RandomLoops::uniform_f32, &RandomLoops::uniform_f64); };
+  kernels["random_normal"] = [](KernelContext& c) { draw(c, &RandomLoops::normal_f32, &RandomLoops::normal_f64); };
+  kernels["random_int"] = random_int_kernel;
+  kernels["dropout"] = [](KernelContext& c) {
     if (c.out().dtype == DType::float64) dropout<double>(c);
     else dropout<float>(c);
   };

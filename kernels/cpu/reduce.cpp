@@ -376,14 +376,14 @@ void position_kernel(KernelContext& c, Fold fold) {
 
 }  // namespace
 
-void add_cpu_reduce(OpTable& table) {
-  table.at("sum").cpu = [](KernelContext& c) { reduce(c, Fold::sum, false); };
-  table.at("prod").cpu = [](KernelContext& c) { reduce(c, Fold::product, false); };
-  table.at("mean").cpu = [](KernelContext& c) { reduce(c, Fold::sum, true); };
-  table.at("max").cpu = [](KernelContext& c) { reduce(c, Fold::greatest, false); };
-  table.at("min").cpu = [](KernelContext& c) { reduce(c, Fold::least, false); };
-  table.at("argmax").cpu = [](KernelContext& c) { position_kernel(c, Fold::greatest); };
-  table.at("argmin").cpu = [](KernelContext& c) { position_kernel(c, Fold::least); };
+void add_cpu_reduce(Kernels kernels) {
+  kernels["sum"] = [](KernelContext& c) { reduce(c, Fold::sum, false); };
+  kernels["prod"] = [](KernelContext& c) { reduce(c, Fold::product, false); };
+  kernels["mean"] = [](KernelContext& c) { reduce(c, Fold::sum, true); };
+  kernels["max"] = [](KernelContext& c) { reduce(c, Fold::greatest, false); };
+  kernels["min"] = [](KernelContext& c) { reduce(c, Fold::least, false); };
+  kernels["argmax"] = [](KernelContext& c) { position_kernel(c, Fold::greatest); };
+  kernels["argmin"] = [](KernelContext& c) { position_kernel(c, Fold::least); };
 }
 
 }  // namespace tandem

@@ -90,11 +90,11 @@ template <MakeTaps make, bool backward> void resample_kernel(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_resample(OpTable& table) {
-  table.at("avg_pool2d").cpu = resample_kernel<average_taps, false>;
-  table.at("avg_pool2d_grad").cpu = resample_kernel<average_taps, true>;
-  table.at("interpolate2d").cpu = resample_kernel<interpolation_taps, false>;
-  table.at("interpolate2d_grad").cpu = resample_kernel<interpolation_taps, true>;
+void add_cpu_resample(Kernels kernels) {
+  kernels["avg_pool2d"] = resample_kernel<average_taps, false>;
+  kernels["avg_pool2d_grad"] = resample_kernel<average_taps, true>;
+  kernels["interpolate2d"] = resample_kernel<interpolation_taps, false>;
+  kernels["interpolate2d_grad"] = resample_kernel<interpolation_taps, true>;
 }
 
 }  // namespace tandem

@@ -281,17 +281,17 @@ template <class T> void rnn_grad(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_rnn(OpTable& table) {
-  table.at("lstm_cell").cpu = TANDEM_WIDE_KERNEL(lstm_cell);
-  table.at("lstm_cell_grad").cpu = TANDEM_WIDE_KERNEL(lstm_cell_grad);
-  table.at("gru_cell").cpu = TANDEM_WIDE_KERNEL(gru_cell);
-  table.at("gru_cell_grad").cpu = TANDEM_WIDE_KERNEL(gru_cell_grad);
-  table.at("lstm").cpu = TANDEM_WIDE_KERNEL(lstm);
-  table.at("lstm_grad").cpu = TANDEM_WIDE_KERNEL(lstm_grad);
-  table.at("gru").cpu = TANDEM_WIDE_KERNEL(gru);
-  table.at("gru_grad").cpu = TANDEM_WIDE_KERNEL(gru_grad);
-  table.at("rnn").cpu = TANDEM_WIDE_KERNEL(rnn);
-  table.at("rnn_grad").cpu = TANDEM_WIDE_KERNEL(rnn_grad);
+void add_cpu_rnn(Kernels kernels) {
+  kernels["lstm_cell"] = TANDEM_WIDE_KERNEL(lstm_cell);
+  kernels["lstm_cell_grad"] = TANDEM_WIDE_KERNEL(lstm_cell_grad);
+  kernels["gru_cell"] = TANDEM_WIDE_KERNEL(gru_cell);
+  kernels["gru_cell_grad"] = TANDEM_WIDE_KERNEL(gru_cell_grad);
+  kernels["lstm"] = TANDEM_WIDE_KERNEL(lstm);
+  kernels["lstm_grad"] = TANDEM_WIDE_KERNEL(lstm_grad);
+  kernels["gru"] = TANDEM_WIDE_KERNEL(gru);
+  kernels["gru_grad"] = TANDEM_WIDE_KERNEL(gru_grad);
+  kernels["rnn"] = TANDEM_WIDE_KERNEL(rnn);
+  kernels["rnn_grad"] = TANDEM_WIDE_KERNEL(rnn_grad);
 }
 
 }  // namespace tandem

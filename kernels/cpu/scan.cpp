@@ -107,10 +107,10 @@ template <class T> void linear_recurrence(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_scan(OpTable& table) {
-  table.at("cumsum").cpu = [](KernelContext& c) { running_kernel(c, false); };
-  table.at("cumprod").cpu = [](KernelContext& c) { running_kernel(c, true); };
-  table.at("linear_recurrence").cpu = [](KernelContext& c) {
+void add_cpu_scan(Kernels kernels) {
+  kernels["cumsum"] = [](KernelContext& c) { running_kernel(c, false); };
+  kernels["cumprod"] = [](KernelContext& c) { running_kernel(c, true); };
+  kernels["linear_recurrence"] = [](KernelContext& c) {
     c.out().dtype == DType::float64 ? linear_recurrence<double>(c) : linear_recurrence<float>(c);
   };
 }

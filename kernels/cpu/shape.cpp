@@ -120,14 +120,14 @@ template <bool lower> void triangle_kernel(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_shape(OpTable& table) {
-  table.at("concat").cpu = concat_kernel;
-  table.at("slice_grad").cpu = slice_grad_kernel;
-  table.at("diagonal_grad").cpu = diagonal_grad_kernel;
-  table.at("pad").cpu = pad_kernel;
-  table.at("flip").cpu = flip_kernel;
-  table.at("tril").cpu = triangle_kernel<true>;
-  table.at("triu").cpu = triangle_kernel<false>;
+void add_cpu_shape(Kernels kernels) {
+  kernels["concat"] = concat_kernel;
+  kernels["slice_grad"] = slice_grad_kernel;
+  kernels["diagonal_grad"] = diagonal_grad_kernel;
+  kernels["pad"] = pad_kernel;
+  kernels["flip"] = flip_kernel;
+  kernels["tril"] = triangle_kernel<true>;
+  kernels["triu"] = triangle_kernel<false>;
 }
 
 }  // namespace tandem

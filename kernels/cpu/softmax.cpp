@@ -36,11 +36,11 @@ template <class T> void log_softmax_grad(KernelContext& c) { backward<T>(c, &Row
 
 }  // namespace
 
-void add_cpu_softmax(OpTable& table) {
-  table.at("softmax").cpu = TANDEM_WIDE_KERNEL(softmax);
-  table.at("log_softmax").cpu = TANDEM_WIDE_KERNEL(log_softmax);
-  table.at("softmax_grad").cpu = TANDEM_WIDE_KERNEL(softmax_grad);
-  table.at("log_softmax_grad").cpu = TANDEM_WIDE_KERNEL(log_softmax_grad);
+void add_cpu_softmax(Kernels kernels) {
+  kernels["softmax"] = TANDEM_WIDE_KERNEL(softmax);
+  kernels["log_softmax"] = TANDEM_WIDE_KERNEL(log_softmax);
+  kernels["softmax_grad"] = TANDEM_WIDE_KERNEL(softmax_grad);
+  kernels["log_softmax_grad"] = TANDEM_WIDE_KERNEL(log_softmax_grad);
 }
 
 }  // namespace tandem

@@ -159,12 +159,12 @@ void searchsorted_kernel(KernelContext& c) {
 
 }  // namespace
 
-void add_cpu_sort(OpTable& table) {
-  table.at("sort").cpu = [](KernelContext& c) {
+void add_cpu_sort(Kernels kernels) {
+  kernels["sort"] = [](KernelContext& c) {
     order_kernel(c, c.in(0).shape[static_cast<int>(c.attributes.integer("dim"))]);
   };
-  table.at("topk").cpu = [](KernelContext& c) { order_kernel(c, c.attributes.integer("k")); };
-  table.at("searchsorted").cpu = searchsorted_kernel;
+  kernels["topk"] = [](KernelContext& c) { order_kernel(c, c.attributes.integer("k")); };
+  kernels["searchsorted"] = searchsorted_kernel;
 }
 
 }  // namespace tandem

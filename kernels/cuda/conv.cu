@@ -248,14 +248,14 @@ void own_conv(const ConvProblem& problem) {
 
 }  // namespace gpu
 
-void add_cuda_conv(OpTable& table) {
-  table.at("conv2d").cuda = [](KernelContext& op) {
+void add_cuda_conv(Kernels kernels) {
+  kernels["conv2d"] = [](KernelContext& op) {
     gpu::conv_kernel(op, gpu::ConvPass::forward, op.in(0), op.in(1), op.out());
   };
-  table.at("conv2d_input_grad").cuda = [](KernelContext& op) {
+  kernels["conv2d_input_grad"] = [](KernelContext& op) {
     gpu::conv_kernel(op, gpu::ConvPass::input_grad, op.out(), op.in(1), op.in(0));
   };
-  table.at("conv2d_weight_grad").cuda = [](KernelContext& op) {
+  kernels["conv2d_weight_grad"] = [](KernelContext& op) {
     gpu::conv_kernel(op, gpu::ConvPass::weight_grad, op.in(1), op.out(), op.in(0));
   };
 }

@@ -181,10 +181,10 @@ void copy_strided(const TensorImpl& from, const Shape& shape, void* to, DType to
 
 }  // namespace gpu
 
-void add_cuda_create(OpTable& table) {
-  table.at("full").cuda = gpu::fill_kernel;
-  table.at("arange").cuda = gpu::arange_kernel;
-  for (const char* name : {"cast", "contiguous", "copy", "barrier"}) table.at(name).cuda = gpu::copy_kernel;
+void add_cuda_create(Kernels kernels) {
+  kernels["full"] = gpu::fill_kernel;
+  kernels["arange"] = gpu::arange_kernel;
+  for (const char* name : {"cast", "contiguous", "copy", "barrier"}) kernels[name] = gpu::copy_kernel;
 }
 
 }  // namespace tandem

@@ -193,10 +193,10 @@ size_t Capture::nodes() const { return state_->nodes; }
 
 }  // namespace gpu
 
+void add_cuda_families(Kernels kernels);  // those that have a file here: cmake/library.cmake makes the list
+
 void install_cuda_kernels(OpTable& table) {
-#define TANDEM_FAMILY(family) add_cuda_##family(table);
-#include "core/families.def"
-#undef TANDEM_FAMILY
+  add_cuda_families({table, DeviceKind::cuda});
   Backend& cuda = backend(DeviceKind::cuda);
   cuda.device_count = gpu::device_count;
   cuda.allocate = gpu::allocate;

@@ -180,11 +180,11 @@ void scatter_add_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_index(OpTable& table) {
-  table.at("embedding").cuda = gpu::embedding_kernel;
-  table.at("embedding_grad").cuda = gpu::embedding_grad_kernel;
-  table.at("gather").cuda = gpu::gather_kernel;
-  table.at("scatter_add").cuda = gpu::scatter_add_kernel;
+void add_cuda_index(Kernels kernels) {
+  kernels["embedding"] = gpu::embedding_kernel;
+  kernels["embedding_grad"] = gpu::embedding_grad_kernel;
+  kernels["gather"] = gpu::gather_kernel;
+  kernels["scatter_add"] = gpu::scatter_add_kernel;
 }
 
 }  // namespace tandem

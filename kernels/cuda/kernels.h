@@ -1,4 +1,4 @@
-// The CUDA kernels of each family, and what their files share.
+// What the CUDA kernels of the families share.
 #pragma once
 
 #include "core/op.h"
@@ -6,10 +6,6 @@
 #include "kernels/cuda/layout.h"
 
 namespace tandem {
-
-#define TANDEM_FAMILY(family) void add_cuda_##family(OpTable& table);
-#include "core/families.def"
-#undef TANDEM_FAMILY
 
 namespace gpu {
 

@@ -114,9 +114,9 @@ void cross_entropy_grad_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_loss(OpTable& table) {
-  table.at("cross_entropy").cuda = gpu::cross_entropy_kernel;
-  table.at("cross_entropy_grad").cuda = gpu::cross_entropy_grad_kernel;
+void add_cuda_loss(Kernels kernels) {
+  kernels["cross_entropy"] = gpu::cross_entropy_kernel;
+  kernels["cross_entropy_grad"] = gpu::cross_entropy_grad_kernel;
 }
 
 }  // namespace tandem

@@ -342,9 +342,9 @@ SplitK split_k(int64_t tiles, int64_t k, int depth) {
 
 }  // namespace gpu
 
-void add_cuda_matmul(OpTable& table) {
-  table.at("matmul").cuda = gpu::matmul_kernel;
-  table.at("linear").cuda = gpu::linear_kernel;
+void add_cuda_matmul(Kernels kernels) {
+  kernels["matmul"] = gpu::matmul_kernel;
+  kernels["linear"] = gpu::linear_kernel;
 }
 
 }  // namespace tandem

@@ -213,9 +213,9 @@ void layer_norm_grad_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_norm(OpTable& table) {
-  table.at("layer_norm").cuda = gpu::layer_norm_kernel;
-  table.at("layer_norm_grad").cuda = gpu::layer_norm_grad_kernel;
+void add_cuda_norm(Kernels kernels) {
+  kernels["layer_norm"] = gpu::layer_norm_kernel;
+  kernels["layer_norm_grad"] = gpu::layer_norm_grad_kernel;
 }
 
 }  // namespace tandem

@@ -156,9 +156,9 @@ void adamw_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_optim(OpTable& table) {
-  table.at("sgd").cuda = gpu::sgd_kernel;
-  table.at("adamw").cuda = gpu::adamw_kernel;
+void add_cuda_optim(Kernels kernels) {
+  kernels["sgd"] = gpu::sgd_kernel;
+  kernels["adamw"] = gpu::adamw_kernel;
 }
 
 }  // namespace tandem

@@ -5,7 +5,7 @@
 
 namespace tandem {
 
-void add_cuda_pointwise_binary(OpTable& table);  // pointwise_binary.cu: the two compile side by side
+void add_cuda_pointwise_binary(Kernels kernels);  // pointwise_binary.cu: the two compile side by side
 
 namespace gpu {
 namespace {
@@ -31,8 +31,8 @@ namespace {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_pointwise(OpTable& table) {
-#define TANDEM_UNARY(name, ...) table.at(#name).cuda = gpu::pointwise_kernel<gpu::name##_functor>;
+void add_cuda_pointwise(Kernels kernels) {
+#define TANDEM_UNARY(name, ...) kernels[#name] = gpu::pointwise_kernel<gpu::name##_functor>;
 #define TANDEM_TEST TANDEM_UNARY
 #include "core/pointwise.def"
 #undef TANDEM_UNARY
@@ -41,7 +41,7 @@ void add_cuda_pointwise(OpTable& table) {
 #undef TANDEM_COMPARE
 #undef TANDEM_TERNARY
 #undef TANDEM_SELECT
-  add_cuda_pointwise_binary(table);
+  add_cuda_pointwise_binary(kernels);
 }
 
 }  // namespace tandem

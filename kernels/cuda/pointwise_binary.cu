@@ -42,8 +42,8 @@ namespace {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_pointwise_binary(OpTable& table) {
-#define TANDEM_BINARY(name, ...) table.at(#name).cuda = gpu::pointwise_kernel<gpu::name##_functor>;
+void add_cuda_pointwise_binary(Kernels kernels) {
+#define TANDEM_BINARY(name, ...) kernels[#name] = gpu::pointwise_kernel<gpu::name##_functor>;
 #define TANDEM_COMPARE TANDEM_BINARY
 #define TANDEM_TERNARY TANDEM_BINARY
 #define TANDEM_SELECT TANDEM_BINARY

@@ -148,10 +148,10 @@ void max_pool2d_select_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_pool(OpTable& table) {
-  table.at("max_pool2d").cuda = gpu::max_pool2d_kernel;
-  table.at("max_unpool2d").cuda = gpu::max_unpool2d_kernel;
-  table.at("max_pool2d_select").cuda = gpu::max_pool2d_select_kernel;
+void add_cuda_pool(Kernels kernels) {
+  kernels["max_pool2d"] = gpu::max_pool2d_kernel;
+  kernels["max_unpool2d"] = gpu::max_unpool2d_kernel;
+  kernels["max_pool2d_select"] = gpu::max_pool2d_select_kernel;
 }
 
 }  // namespace tandem

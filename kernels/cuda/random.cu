@@ -150,11 +150,11 @@ void dropout_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_random(OpTable& table) {
-  table.at("random_uniform").cuda = gpu::draw_kernel<gpu::Uniform>;
-  table.at("random_normal").cuda = gpu::draw_kernel<gpu::Normal>;
-  table.at("random_int").cuda = gpu::draw_integers_kernel;
-  table.at("dropout").cuda = gpu::dropout_kernel;
+void add_cuda_random(Kernels kernels) {
+  kernels["random_uniform"] = gpu::draw_kernel<gpu::Uniform>;
+  kernels["random_normal"] = gpu::draw_kernel<gpu::Normal>;
+  kernels["random_int"] = gpu::draw_integers_kernel;
+  kernels["dropout"] = gpu::dropout_kernel;
 }
 
 }  // namespace tandem

@@ -297,13 +297,13 @@ void argmax_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_reduce(OpTable& table) {
-  table.at("sum").cuda = gpu::reduce_any<gpu::Sum>;
-  table.at("prod").cuda = gpu::reduce_any<gpu::Product>;
-  table.at("mean").cuda = gpu::mean_kernel;
-  table.at("max").cuda = gpu::reduce_any<gpu::Max>;
-  table.at("min").cuda = gpu::reduce_any<gpu::Min>;
-  table.at("argmax").cuda = gpu::argmax_kernel;
+void add_cuda_reduce(Kernels kernels) {
+  kernels["sum"] = gpu::reduce_any<gpu::Sum>;
+  kernels["prod"] = gpu::reduce_any<gpu::Product>;
+  kernels["mean"] = gpu::mean_kernel;
+  kernels["max"] = gpu::reduce_any<gpu::Max>;
+  kernels["min"] = gpu::reduce_any<gpu::Min>;
+  kernels["argmax"] = gpu::argmax_kernel;
 }
 
 }  // namespace tandem

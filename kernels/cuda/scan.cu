@@ -75,10 +75,10 @@ void linear_recurrence_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_scan(OpTable& table) {
-  table.at("cumsum").cuda = gpu::running_kernel<gpu::Step::add>;
-  table.at("cumprod").cuda = gpu::running_kernel<gpu::Step::multiply>;
-  table.at("linear_recurrence").cuda = gpu::linear_recurrence_kernel;
+void add_cuda_scan(Kernels kernels) {
+  kernels["cumsum"] = gpu::running_kernel<gpu::Step::add>;
+  kernels["cumprod"] = gpu::running_kernel<gpu::Step::multiply>;
+  kernels["linear_recurrence"] = gpu::linear_recurrence_kernel;
 }
 
 }  // namespace tandem

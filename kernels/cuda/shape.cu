@@ -32,9 +32,9 @@ void slice_grad_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_shape(OpTable& table) {
-  table.at("concat").cuda = gpu::concat_kernel;
-  table.at("slice_grad").cuda = gpu::slice_grad_kernel;
+void add_cuda_shape(Kernels kernels) {
+  kernels["concat"] = gpu::concat_kernel;
+  kernels["slice_grad"] = gpu::slice_grad_kernel;
 }
 
 }  // namespace tandem

@@ -136,11 +136,11 @@ template <bool logarithm> void softmax_grad_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_softmax(OpTable& table) {
-  table.at("softmax").cuda = gpu::softmax_kernel<false>;
-  table.at("log_softmax").cuda = gpu::softmax_kernel<true>;
-  table.at("softmax_grad").cuda = gpu::softmax_grad_kernel<false>;
-  table.at("log_softmax_grad").cuda = gpu::softmax_grad_kernel<true>;
+void add_cuda_softmax(Kernels kernels) {
+  kernels["softmax"] = gpu::softmax_kernel<false>;
+  kernels["log_softmax"] = gpu::softmax_kernel<true>;
+  kernels["softmax_grad"] = gpu::softmax_grad_kernel<false>;
+  kernels["log_softmax_grad"] = gpu::softmax_grad_kernel<true>;
 }
 
 }  // namespace tandem

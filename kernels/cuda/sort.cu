@@ -39,6 +39,6 @@ void searchsorted_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
-void add_cuda_sort(OpTable& table) { table.at("searchsorted").cuda = gpu::searchsorted_kernel; }
+void add_cuda_sort(Kernels kernels) { kernels["searchsorted"] = gpu::searchsorted_kernel; }
 
 }  // namespace tandem
