@@ -61,6 +61,7 @@ TANDEM_ERROR_CLASS(DeviceError, "E004")       // operands on different devices, 
 TANDEM_ERROR_CLASS(DimensionError, "E005")    // a dimension or index out of range
 TANDEM_ERROR_CLASS(UndefinedError, "E006")    // an empty Tensor handle where a value is needed
 TANDEM_ERROR_CLASS(OutOfMemoryError, "E007")  // the device or the set limit has no room
+TANDEM_ERROR_CLASS(LinAlgError, "E008")       // a matrix that has no such decomposition: singular, say
 TANDEM_ERROR_CLASS(AutogradError, "E010")     // backward where there is nothing to differentiate, or twice
 TANDEM_ERROR_CLASS(InPlaceError, "E011")      // a tensor saved for backward was assigned to, or may not be
 TANDEM_ERROR_CLASS(GradCheckError, "E012")    // analytic and numeric gradients differ

@@ -6,6 +6,7 @@
 #include "conv.h"
 #include "create.h"
 #include "index.h"
+#include "linalg.h"
 #include "loss.h"
 #include "matmul.h"
 #include "norm.h"
