@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -187,6 +188,27 @@ enum class AutocastRule : uint8_t {
   widen,  ///< casts them to float32: sums of many terms, exponentials, losses
 };
 
+/// How a reduction combines elements.
+enum class Fold : uint8_t { sum, prod, max, min };
+
+/// What the dims of a view walk.
+enum class View : uint8_t {
+  reshape,  ///< the operand's elements in their order
+  expand,   ///< the operand's dims; new ones, and those of extent 1, repeat
+  permute,  ///< the operand's dims in the order of attribute "dims"
+};
+
+/// Elements that are known from their position.
+enum class Sequence : uint8_t {
+  range,    ///< attribute "begin" plus position times "step"
+  uniform,  ///< the random number for the position: operand 0 is the key, attribute "site" is added to its draw; float32
+};
+
+/// The number that, as left or right operand, gives the other operand back to the bit.
+struct Neutral {
+  std::optional<double> left = {}, right = {};
+};
+
 inline constexpr int kVariadic = -1;
 inline constexpr int kMaxOutputs = 4;
 
@@ -206,6 +228,14 @@ struct Op {
   const char* onnx = nullptr;
   Pointwise pointwise = {};
   AutocastRule autocast = AutocastRule::keep;
+  // What it is to the compiler, beside `kind` and `decompose`.
+  std::optional<Fold> fold = {};          ///< of operand 0 over attribute "dims", left as extents of 1 if "keepdim"
+  std::optional<View> view = {};          ///< none of a view that picks elements
+  std::optional<Sequence> sequence = {};  ///< computed wherever it is read
+  Neutral neutral = {};                   ///< of an op of two operands
+  bool keeps_values = false;              ///< the result is operand 0 to the bit, if it has its type
+  bool fills = false;                     ///< all elements are attribute "value"
+  bool transfers = false;                 ///< moves operand 0 to another device
   std::array<KernelFn, kDeviceKinds> kernels = {};  ///< by kind of device (kernel_for), filled by kernels/
   int id = -1;
   const UserOp* user = nullptr;  ///< of an op that pointwise_op or custom_op made (core/custom_op.h)

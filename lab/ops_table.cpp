@@ -15,10 +15,9 @@ using Rows = std::vector<std::vector<std::string>>;
 
 /// Whether the compiler can make it part of a generated kernel.
 const char* fusible(const Op& op) {
-  const std::string_view name = op.name;
   if (op.is_pointwise()) return "pointwise";
   if (op.kind == OpKind::view) return "view";
-  if (name == "sum" || name == "max" || name == "min" || name == "prod") return "reduction";
+  if (op.fold) return "reduction";
   return op.decompose ? "decomposed" : "";
 }
 

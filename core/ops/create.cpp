@@ -48,8 +48,9 @@ Tensor create(const char* name, const Shape& shape, TensorOptions options, Attri
 }  // namespace
 
 void define_create(OpTable& table) {
-  table.add({.name = "full", .kind = OpKind::create, .inputs = 0, .infer = infer_create});
-  table.add({.name = "arange", .kind = OpKind::create, .inputs = 0, .infer = infer_create});
+  table.add({.name = "full", .kind = OpKind::create, .inputs = 0, .infer = infer_create, .fills = true});
+  table.add(
+      {.name = "arange", .kind = OpKind::create, .inputs = 0, .infer = infer_create, .sequence = Sequence::range});
   table.add({.name = "cast",
              .kind = OpKind::pointwise,
              .infer = infer_cast,
@@ -57,16 +58,19 @@ void define_create(OpTable& table) {
                  [](const OpContext& op) {
                    return Tensors{is_floating(op.input_dtype(0)) ? to(op.grad_output(), op.input_dtype(0)) : Tensor()};
                  },
-             .onnx = "Cast"});
-  table.add(
-      {.name = "contiguous", .kind = OpKind::pointwise, .infer = infer_contiguous, .grad = [](const OpContext& op) {
-         return Tensors{op.grad_output()};
-       }});
+             .onnx = "Cast",
+             .keeps_values = true});
+  table.add({.name = "contiguous",
+             .kind = OpKind::pointwise,
+             .infer = infer_contiguous,
+             .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; },
+             .keeps_values = true});
   table.add({.name = "copy",
              .kind = OpKind::pointwise,
              .infer = infer_copy,
              .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; },
-             .onnx = "Identity"});
+             .onnx = "Identity",
+             .keeps_values = true});
   table.add({.name = "barrier",
              .kind = OpKind::opaque,
              .inputs = 2,
@@ -79,7 +83,8 @@ void define_create(OpTable& table) {
                             .kind = OpKind::opaque,
                             .infer = infer_transfer,
                             .grad = [](const OpContext& op) { return Tensors{to(op.grad_output(), op.device())}; },
-                            .contiguous_inputs = true});
+                            .contiguous_inputs = true,
+                            .transfers = true});
   transfer.kernels.fill(transfer_kernel);
 }
 

@@ -136,8 +136,8 @@ Tensors solve_grad(const OpContext& op) {
 /// The same, of the triangle that is read.
 Tensors triangular_grad(const OpContext& op) {
   const bool upper = op.integer("upper") != 0, unit = op.integer("unitriangular") != 0;
-  const Tensor by_b = linalg::solve_triangular(transposed(op.input(0)), op.grad_output(),
-                                               {.upper = !upper, .unitriangular = unit});
+  const Tensor by_b =
+      linalg::solve_triangular(transposed(op.input(0)), op.grad_output(), {.upper = !upper, .unitriangular = unit});
   Tensors result(2);
   if (op.needs_grad(0)) {
     const Tensor whole = sum_to(-matmul(by_b, transposed(op.output())), op.input_shape(0));
@@ -189,8 +189,7 @@ Tensors qr_grad(const OpContext& op) {
                         user_line(Where::current()));
   if (k == n) return {tall_qr_grad(q, r, by_q, by_r)};
   const Tensor y = matmul(q, slice(r, -1, k, n)), by_v = slice(by_r, -1, k, n);
-  const Tensor by_x =
-      tall_qr_grad(q, slice(r, -1, 0, k), by_q + matmul(y, transposed(by_v)), slice(by_r, -1, 0, k));
+  const Tensor by_x = tall_qr_grad(q, slice(r, -1, 0, k), by_q + matmul(y, transposed(by_v)), slice(by_r, -1, 0, k));
   return {concat({by_x, matmul(q, by_v)}, -1)};
 }
 
@@ -246,8 +245,7 @@ Tensors lstsq_grad(const OpContext& op) {
   if (!op.needs_grad(0)) return result;
   const Extents extents(a.shape());
   Tensor by_a = -matmul(y, transposed(x));
-  if (extents.rows > extents.columns)
-    by_a = by_a + matmul(op.input(1) - matmul(a, x), transposed(call_lstsq(a, y)));
+  if (extents.rows > extents.columns) by_a = by_a + matmul(op.input(1) - matmul(a, x), transposed(call_lstsq(a, y)));
   if (extents.rows < extents.columns)
     by_a = by_a + matmul(call_lstsq(transposed(a), x), transposed(g - call_lstsq(a, matmul(a, g))));
   result[0] = sum_to(by_a, op.input_shape(0));
@@ -270,7 +268,8 @@ double epsilon(DType type) { return type == float64 ? 0x1p-52 : 0x1p-23; }
 double rank_tolerance(const Tensor& a, const linalg::RankOptions& options) {
   if (options.rtol) return *options.rtol;
   const Shape& shape = a.shape();
-  return shape.size() < 2 ? 0 : static_cast<double>(std::max(shape.back(), shape[shape.size() - 2])) * epsilon(a.dtype());
+  return shape.size() < 2 ? 0
+                          : static_cast<double>(std::max(shape.back(), shape[shape.size() - 2])) * epsilon(a.dtype());
 }
 
 Tensor call(const char* name, const Arg& a) { return dispatch(find_op(name), {a.tensor()}, {}, a.where()); }
@@ -284,21 +283,13 @@ void define_linalg(OpTable& table) {
     op.autocast = AutocastRule::widen;
     table.add(op);
   };
-  add({.name = "solve",
-       .inputs = 2,
-       .infer = infer_square_system,
-       .grad = solve_grad,
-       .saved = in(0) | out(0)});
+  add({.name = "solve", .inputs = 2, .infer = infer_square_system, .grad = solve_grad, .saved = in(0) | out(0)});
   add({.name = "solve_triangular",
        .inputs = 2,
        .infer = infer_square_system,
        .grad = triangular_grad,
        .saved = in(0) | out(0)});
-  add({.name = "lstsq",
-       .inputs = 2,
-       .infer = infer_system,
-       .grad = lstsq_grad,
-       .saved = in(0) | in(1) | out(0)});
+  add({.name = "lstsq", .inputs = 2, .infer = infer_system, .grad = lstsq_grad, .saved = in(0) | in(1) | out(0)});
   add({.name = "inverse", .infer = infer_square, .grad = inverse_grad, .saved = out(0)});
   add({.name = "pinv", .infer = infer_pinv, .grad = pinv_grad, .saved = in(0) | out(0)});
   add({.name = "det", .infer = infer_det, .grad = det_grad, .saved = in(0) | out(0), .onnx = "Det"});
@@ -316,8 +307,8 @@ namespace linalg {
 Tensor solve(const Arg& a, const Arg& b, SolveOptions options) {
   const WhereScope scope(a.where());
   const Tensor &matrix = a.tensor(), &right = b.tensor();
-  const bool vector = right.rank() == 1 || (right.rank() + 1 == matrix.rank() &&
-                                            right.shape() == batch_of(matrix.shape(), 1));
+  const bool vector =
+      right.rank() == 1 || (right.rank() + 1 == matrix.rank() && right.shape() == batch_of(matrix.shape(), 1));
   if (vector) return squeeze(call_solve(options.left ? matrix : transposed(matrix), as_column(right)), -1);
   if (options.left) return call_solve(matrix, right);
   return transposed(call_solve(transposed(matrix), transposed(right)));
@@ -329,8 +320,8 @@ Tensor solve_triangular(const Arg& a, const Arg& b, TriangularOptions options) {
   if (!options.left)
     return transposed(solve_triangular(transposed(a.tensor()), transposed(b.tensor()),
                                        {.upper = !options.upper, .unitriangular = options.unitriangular}));
-  return dispatch(op, {a.tensor(), b.tensor()},
-                  {{"upper", options.upper}, {"unitriangular", options.unitriangular}}, a.where());
+  return dispatch(op, {a.tensor(), b.tensor()}, {{"upper", options.upper}, {"unitriangular", options.unitriangular}},
+                  a.where());
 }
 
 Tensor inverse(const Arg& a) { return call("inverse", a); }
@@ -360,9 +351,7 @@ Eigenpairs eigh(const Arg& a) {
 }
 Tensor eigvalsh(const Arg& a) { return call("eigvalsh", a); }
 
-Tensor lstsq(const Arg& a, const Arg& b) {
-  return dispatch(find_op("lstsq"), {a.tensor(), b.tensor()}, {}, a.where());
-}
+Tensor lstsq(const Arg& a, const Arg& b) { return dispatch(find_op("lstsq"), {a.tensor(), b.tensor()}, {}, a.where()); }
 Tensor pinv(const Arg& a, RankOptions options) {
   return dispatch(find_op("pinv"), {a.tensor()}, {{"rtol", rank_tolerance(a.tensor(), options)}}, a.where());
 }

@@ -22,8 +22,8 @@ struct SolveOptions {
 Tensor solve(const Arg& a, const Arg& b, SolveOptions options = {});
 
 struct TriangularOptions {
-  bool upper = true;  ///< A is the upper triangle of its operand, else the lower; the other isn't read
-  bool left = true;   ///< A X = B; else X A = B
+  bool upper = true;           ///< A is the upper triangle of its operand, else the lower; the other isn't read
+  bool left = true;            ///< A X = B; else X A = B
   bool unitriangular = false;  ///< A's diagonal is taken for ones, and not read
 };
 /// X with A X = B, of a triangular A [.., n, n] and B [.., n, k], batches broadcast. LinAlgError where A has a zero on its
@@ -83,7 +83,8 @@ Tensor eigvalsh(const Arg& a);
 Tensor lstsq(const Arg& a, const Arg& b);
 
 struct RankOptions {
-  std::optional<double> rtol = {};  ///< singular values below rtol times the largest count as 0; max(m, n) epsilon if absent
+  std::optional<double> rtol =
+      {};  ///< singular values below rtol times the largest count as 0; max(m, n) epsilon if absent
 };
 /// The Moore-Penrose inverse [.., n, m] of A [.., m, n]. The gradient is that among matrices of A's rank.
 Tensor pinv(const Arg& a, RankOptions options = {});

@@ -38,7 +38,11 @@ void check_floating(const char* name, DType type, Where where) {
 }  // namespace
 
 void define_random(OpTable& table) {
-  table.add({.name = "random_uniform", .kind = OpKind::random, .infer = infer_draw, .onnx = "RandomUniform"});
+  table.add({.name = "random_uniform",
+             .kind = OpKind::random,
+             .infer = infer_draw,
+             .onnx = "RandomUniform",
+             .sequence = Sequence::uniform});
   table.add({.name = "random_normal", .kind = OpKind::random, .infer = infer_draw, .onnx = "RandomNormal"});
   table.add({.name = "random_int", .kind = OpKind::random, .infer = infer_draw});
   // Linear in x: its gradient is itself, with the same key.

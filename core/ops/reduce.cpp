@@ -143,13 +143,17 @@ void define_reduce(OpTable& table) {
              .kind = OpKind::reduce,
              .infer = infer_reduce<true>,
              .grad = [](const OpContext& op) { return Tensors{broadcast_back(op.grad_output(), op)}; },
-             .onnx = "ReduceSum"});
+             .onnx = "ReduceSum",
+             .fold = Fold::sum,
+             .keeps_values = true});
   table.add({.name = "prod",
              .kind = OpKind::reduce,
              .infer = infer_reduce<true>,
              .grad = prod_grad,
              .saved = in(0),
-             .onnx = "ReduceProd"});
+             .onnx = "ReduceProd",
+             .fold = Fold::prod,
+             .keeps_values = true});
   table.add({.name = "mean",
              .kind = OpKind::reduce,
              .infer = infer_mean,
@@ -158,19 +162,24 @@ void define_reduce(OpTable& table) {
                    return Tensors{broadcast_back(op.grad_output() / static_cast<double>(reduced_count(op)), op)};
                  },
              .decompose = decompose_mean,
-             .onnx = "ReduceMean"});
+             .onnx = "ReduceMean",
+             .keeps_values = true});
   table.add({.name = "max",
              .kind = OpKind::reduce,
              .infer = infer_extreme,
              .grad = extreme_grad,
              .saved = in(0) | out(0),
-             .onnx = "ReduceMax"});
+             .onnx = "ReduceMax",
+             .fold = Fold::max,
+             .keeps_values = true});
   table.add({.name = "min",
              .kind = OpKind::reduce,
              .infer = infer_extreme,
              .grad = extreme_grad,
              .saved = in(0) | out(0),
-             .onnx = "ReduceMin"});
+             .onnx = "ReduceMin",
+             .fold = Fold::min,
+             .keeps_values = true});
   table.add({.name = "argmax", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMax"});
   table.add({.name = "argmin", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMin"});
   for (const char* name : {"sum", "prod", "mean"}) table.at(name).autocast = AutocastRule::widen;

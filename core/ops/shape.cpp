@@ -168,7 +168,9 @@ void define_shape(OpTable& table) {
              .kind = OpKind::view,
              .infer = infer_reshape,
              .grad = [](const OpContext& op) { return Tensors{reshape(op.grad_output(), op.input_shape(0))}; },
-             .onnx = "Reshape"});
+             .onnx = "Reshape",
+             .view = View::reshape,
+             .keeps_values = true});
   table.add({.name = "permute",
              .kind = OpKind::view,
              .infer = infer_permute,
@@ -179,7 +181,8 @@ void define_shape(OpTable& table) {
                    for (int i = 0; i < dims.size(); ++i) inverse[static_cast<int>(dims[i])] = i;
                    return Tensors{permute(op.grad_output(), inverse)};
                  },
-             .onnx = "Transpose"});
+             .onnx = "Transpose",
+             .view = View::permute});
   table.add({.name = "slice",
              .kind = OpKind::view,
              .infer = infer_slice,
@@ -194,7 +197,9 @@ void define_shape(OpTable& table) {
              .kind = OpKind::view,
              .infer = infer_expand,
              .grad = [](const OpContext& op) { return Tensors{sum_to(op.grad_output(), op.input_shape(0))}; },
-             .onnx = "Expand"});
+             .onnx = "Expand",
+             .view = View::expand,
+             .keeps_values = true});
   table.add({.name = "concat",
              .kind = OpKind::opaque,
              .inputs = kVariadic,

@@ -56,6 +56,7 @@ struct Node {
   Attributes attributes;
   Where where;
   std::shared_ptr<const LoopKernel> fused;  ///< of op "fused"
+  int kernel = -1;                          ///< the kernel that fusion has chosen for it, until that is lowered
 };
 
 /// A value to be stored in a state tensor after it is computed.
@@ -89,12 +90,17 @@ class Graph {
   Leaf& leaf(int index) { return leaves[static_cast<size_t>(index)]; }
   const Leaf& leaf(int index) const { return leaves[static_cast<size_t>(index)]; }
   const ValueType& type(int id) const { return value(id).type; }
+  ValueType& type(int id) { return value(id).type; }
 
   int add_leaf(Leaf leaf, ValueType type);  ///< the value's id
   /// Appends a call; output types come from the op's infer. The node's index.
   int add_node(const Op& op, std::vector<int> inputs, Attributes attributes, Where where);
+  /// Appends a node whose outputs are new values of these types, as nobody asks infer. The node's index.
+  int append(Node node, const std::vector<ValueType>& types);
   /// Index in `leaves` of the leaf that makes this value; -1 if a node does.
   int leaf_of(int value) const;
+  /// Whether infer sees a number rather than a tensor: a scalar leaf, or a state or constant that was one.
+  bool is_number(int value) const;
 
   size_t size() const { return nodes.size(); }
   std::string to_string() const;

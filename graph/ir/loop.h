@@ -22,7 +22,6 @@
 namespace tandem {
 
 enum class Level : uint8_t { scalar, row, element, finish };
-enum class Fold : uint8_t { sum, prod, max, min };
 
 enum class LoopOp : uint8_t {
   load,       ///< a buffer at an affine position

@@ -1,6 +1,5 @@
 // common_subexpressions: calls of one op with the same operands and attributes are made once.
 #include <map>
-#include <sstream>
 
 #include "graph/passes/pass.h"
 
@@ -10,15 +9,13 @@ Graph common_subexpressions(const Graph& graph) {
   Rewriter rewriter(graph);
   std::map<std::pair<const Op*, std::vector<int>>, std::vector<const Node*>> seen;
   for (const Node& node : graph.nodes) {
-    std::vector<int> inputs;
-    for (int input : node.inputs) inputs.push_back(rewriter.mapped(input));
+    const std::vector<int> inputs = rewriter.mapped(node.inputs);
     std::vector<const Node*>& candidates = seen[{node.op, inputs}];
     const Node* same = nullptr;
     for (const Node* candidate : candidates) {
       bool equal = candidate->attributes == node.attributes;
       for (size_t i = 0; equal && i < node.outputs.size(); ++i)
-        equal = graph.values[static_cast<size_t>(candidate->outputs[i])].type ==
-                graph.values[static_cast<size_t>(node.outputs[i])].type;
+        equal = graph.type(candidate->outputs[i]) == graph.type(node.outputs[i]);
       if (equal) same = candidate;
     }
     if (same && node.op->kind != OpKind::effect && node.op->kind != OpKind::state) {

@@ -6,7 +6,7 @@ namespace tandem::graph {
 Graph dead_code(const Graph& graph) {
   std::vector<bool> needed(graph.values.size(), false);
   const auto need = [&](int value) {
-    if (value >= 0) needed[static_cast<size_t>(value)] = true;
+    if (value >= 0) at(needed, value) = true;
   };
   for (int output : graph.outputs) need(output);
   for (const StateWrite& write : graph.writes) need(write.value);
@@ -14,7 +14,7 @@ Graph dead_code(const Graph& graph) {
   std::vector<bool> keep(graph.nodes.size(), false);
   for (size_t n = graph.nodes.size(); n-- > 0;) {
     bool wanted = graph.nodes[n].op->kind == OpKind::effect;
-    for (int output : graph.nodes[n].outputs) wanted = wanted || needed[static_cast<size_t>(output)];
+    for (int output : graph.nodes[n].outputs) wanted = wanted || at(needed, output);
     if (!wanted) continue;
     keep[n] = true;
     for (int input : graph.nodes[n].inputs) need(input);

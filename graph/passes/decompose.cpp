@@ -16,8 +16,7 @@ Graph decompose(const Graph& graph) {
     const WhereScope scope(node.where);
     Tensors inputs, outputs(node.outputs.size());
     for (int input : node.inputs) inputs.push_back(rewriter.symbol(rewriter.mapped(input)));
-    for (size_t i = 0; i < outputs.size(); ++i)
-      outputs[i] = header_of(graph.values[static_cast<size_t>(node.outputs[i])].type);
+    for (size_t i = 0; i < outputs.size(); ++i) outputs[i] = header_of(graph.type(node.outputs[i]));
     rewriter.run(*node.op, inputs, node.attributes, outputs, node.where);
     for (size_t i = 0; i < outputs.size(); ++i)
       rewriter.replace(node.outputs[i], static_cast<int>(outputs[i].impl()->value));

@@ -23,21 +23,21 @@ Graph fold(const Graph& graph) {
   Rewriter rewriter(graph);
   static const Op& expand = find_op("expand");
   for (const Node& node : graph.nodes) {
-    const ValueType& type = graph.values[static_cast<size_t>(node.outputs[0])].type;
-    if (std::string_view(node.op->name) == "full") {
+    const ValueType& type = graph.type(node.outputs[0]);
+    if (node.op->fills) {
       const int number = rewriter.scalar(node.attributes.number("value"), type.dtype);
       if (type.shape.empty()) {
         rewriter.replace(node.outputs[0], number);
       } else {
         Graph& to = rewriter.to();
         const int made = to.add_node(expand, {number}, {{"shape", type.shape}}, node.where);
-        const int value = to.nodes[static_cast<size_t>(made)].outputs[0];
-        to.values[static_cast<size_t>(value)].type.device = type.device;
+        const int value = to.node(made).outputs[0];
+        to.type(value).device = type.device;
         rewriter.replace(node.outputs[0], value);
       }
       continue;
     }
-    bool constant = is_elementwise(*node.op) && type.shape.empty() && node.outputs.size() == 1;
+    bool constant = node.op->is_pointwise() && type.shape.empty() && node.outputs.size() == 1;
     for (int input : node.inputs) constant = constant && constant_number(rewriter.to(), rewriter.mapped(input));
     if (!constant) {
       rewriter.copy(node);
@@ -45,8 +45,7 @@ Graph fold(const Graph& graph) {
     }
     Tensors inputs;
     for (int input : node.inputs)
-      inputs.push_back(materialise(*constant_number(rewriter.to(), rewriter.mapped(input)),
-                                   graph.values[static_cast<size_t>(input)].type.dtype));
+      inputs.push_back(materialise(*constant_number(rewriter.to(), rewriter.mapped(input)), graph.type(input).dtype));
     Tensor result = materialise(0, type.dtype);
     run_kernel(*node.op, inputs, node.attributes, {&result, 1}, node.where);
     Interceptor* self = set_interceptor(nullptr);

@@ -1,406 +1,118 @@
-// lower: spells a group of nodes as loops (loop.h): operands become loads at affine positions, views
-// disappear into the positions, and each fold gets the phase after which its result is known.
+// lower: the groups that fusion chose become nodes of op "fused", each holding the loops that compute it
+// (lower_kernel.cpp spells them). What isn't fused stays as it is. Views between kernels stay views; those that a
+// kernel looks through are dead afterwards.
 #include <algorithm>
-#include <numeric>
 
-#include "core/custom_op.h"
-#include "graph/passes/fusion_groups.h"
+#include "graph/ir/at.h"
+#include "graph/passes/groups.h"
 #include "graph/passes/pass.h"
 
 namespace tandem::graph {
 
-GroupContext::GroupContext(const Graph& graph) : graph(graph) {}
-
-bool GroupContext::is_generator(int node) const {
-  const std::string_view name = graph.nodes[static_cast<size_t>(node)].op->name;
-  return name == "arange" ||
-         (name == "random_uniform" && type(graph.nodes[static_cast<size_t>(node)].outputs[0]).dtype == DType::float32);
-}
-
-bool GroupContext::is_scalar_node(int node) const {
-  const Node& n = graph.nodes[static_cast<size_t>(node)];
-  if (!is_elementwise(*n.op)) return false;
-  for (int input : n.inputs)
-    if (type(input).shape.numel() != 1) return false;
-  return type(n.outputs[0]).shape.numel() == 1;
-}
-
 namespace {
 
-/// The dims of `to` in terms of those of `from`, for a reshape that only adds or drops extents of 1.
-std::optional<std::vector<int>> squeezed(const Shape& from, const Shape& to, const std::vector<int>& dims) {
-  std::vector<int> result;
-  int i = 0;
-  for (int j = 0; j < to.size(); ++j) {
-    if (to[j] == 1) {
-      result.push_back(-1);
-      continue;
-    }
-    while (i < from.size() && from[i] == 1) ++i;
-    if (i == from.size() || from[i] != to[j]) return std::nullopt;
-    result.push_back(dims[static_cast<size_t>(i++)]);
-  }
-  for (; i < from.size(); ++i)
-    if (from[i] != 1) return std::nullopt;
-  return result;
+/// The op of fused nodes: no kernel of its own, and not in the table.
+const Op& fused_op() {
+  static const Op op{.name = "fused", .kind = OpKind::opaque, .inputs = kVariadic, .outputs = 0};
+  return op;
 }
-
-}  // namespace
-
-Reference GroupContext::reference(int value) const {
-  std::vector<int> views;
-  while (maker(value) >= 0 && is_view(maker(value))) {
-    views.push_back(maker(value));
-    value = graph.nodes[static_cast<size_t>(views.back())].inputs[0];
-  }
-  Reference r;
-  r.base = value;
-  r.shape = type(value).shape;
-  r.strides = type(value).strides;
-  std::vector<int> dims(static_cast<size_t>(r.shape.size()));
-  std::iota(dims.begin(), dims.end(), 0);
-  for (int i = 0; i < r.shape.size(); ++i)
-    if (r.shape[i] == 1) dims[static_cast<size_t>(i)] = -1;
-  r.dims = dims;
-  for (size_t v = views.size(); v-- > 0;) {
-    const Node& view = graph.nodes[static_cast<size_t>(views[v])];
-    Tensor header = header_of({type(value).dtype, type(value).device, r.shape, r.strides}), result;
-    Infer infer(*view.op, {&header, 1}, view.attributes, {&result, 1}, view.where);
-    view.op->infer(infer);
-    const Shape& shape = result.shape();
-    if (r.dims) {
-      const std::string_view name = view.op->name;
-      std::vector<int> next;
-      if (name == "expand") {
-        const int shift = shape.size() - r.shape.size();
-        for (int i = 0; i < shape.size(); ++i)
-          next.push_back(i < shift || r.shape[i - shift] != shape[i] ? -1 : (*r.dims)[static_cast<size_t>(i - shift)]);
-        r.dims = next;
-      } else if (name == "permute") {
-        for (int64_t d : view.attributes.integers("dims")) next.push_back((*r.dims)[static_cast<size_t>(d)]);
-        r.dims = next;
-      } else if (name == "reshape") {
-        r.dims = squeezed(r.shape, shape, *r.dims);
-      } else {
-        r.dims.reset();
-      }
-    }
-    r.offset += result.impl()->offset;
-    r.shape = shape;
-    r.strides = result.strides();
-  }
-  return r;
-}
-
-namespace {
 
 class Lowerer {
  public:
-  Lowerer(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored,
-          std::vector<int>& inputs)
-      : context_(context), kernel_(kernel), stored_(stored), inputs_(inputs) {}
+  Lowerer(const Groups& groups, FusionReport& report)
+      : groups_(groups), report_(report), rewriter_(groups.graph), wanted_(groups.wanted_values()),
+        state_(groups.all.size(), State::waiting) {}
 
-  LoopKernel run() {
-    // Where folds of everything end up: segment and slot of each.
-    for (size_t s = 0; s < kernel_.segments.size(); ++s) lower_segment(kernel_.segments[s], static_cast<int>(s));
-    lower_finish();
-    // Buffers: what is read, then what is stored.
-    const int reads = static_cast<int>(inputs_.size());
-    for (int value : inputs_) out_.buffers.push_back(context_.type(value).dtype);
-    for (int value : stored_) out_.buffers.push_back(context_.type(value).dtype);
-    for (Segment& segment : out_.segments)
-      for (Store& store : segment.stores) store.buffer += reads;
-    for (Store& store : out_.finish.stores) store.buffer += reads;
-    return std::move(out_);
+  Graph run() {
+    // In order of their last node, operands first.
+    std::vector<std::pair<int, int>> order;  // last node, group
+    for (int g = 0; g < count(groups_.all); ++g) {
+      if (!at(groups_.all, g).alive) continue;
+      int last = -1;
+      groups_.each_member(at(groups_.all, g), [&](int n) { last = std::max(last, n); });
+      order.emplace_back(last, g);
+    }
+    std::sort(order.begin(), order.end());
+    for (const auto& [last, g] : order) emit(g);
+    const Graph& graph = groups_.graph;
+    for (int output : graph.outputs) view_of(output);
+    for (const StateWrite& write : graph.writes) view_of(write.value);
+    for (const GradientWrite& write : graph.gradients)
+      if (write.value >= 0) view_of(write.value);
+    return rewriter_.finish();
   }
 
  private:
-  const Node& node(int n) const { return context_.graph.nodes[static_cast<size_t>(n)]; }
+  enum class State : uint8_t { waiting, begun, done };
 
-  int buffer(int value) {
-    for (size_t i = 0; i < inputs_.size(); ++i)
-      if (inputs_[i] == value) return static_cast<int>(i);
-    inputs_.push_back(value);
-    return static_cast<int>(inputs_.size()) - 1;
-  }
-
-  /// State of the segment (or finish) being spelled.
-  struct Current {
-    Segment* segment = nullptr;
-    const GroupSegment* group = nullptr;  ///< null for the finish
-    std::map<int, int> statement_of;      ///< graph value (without views) made in the segment → statement
-    std::map<std::pair<int, std::vector<int64_t>>, int> loads;  ///< value and position → statement
-    size_t rank = 0;
-  };
-
-  int add(Current& now, Statement statement) {
-    now.segment->statements.push_back(std::move(statement));
-    return static_cast<int>(now.segment->statements.size()) - 1;
-  }
-
-  /// The operand `input` of a call whose iteration dims lie at `dims` of the domain.
-  int operand(Current& now, int input, const std::vector<int>& dims) {
-    const Reference r = context_.reference(input);
-    if (const auto made = now.statement_of.find(r.base); made != now.statement_of.end()) return made->second;
-    if (const double* number = constant_number(context_.graph, r.base)) {
-      Statement literal{.kind = LoopOp::literal,
-                        .level = Level::scalar,
-                        .dtype = context_.type(r.base).dtype,
-                        .number = *number,
-                        .value = r.base};
-      return now.statement_of[r.base] = add(now, literal);
-    }
-    const int maker = context_.maker(r.base);
-    if (maker >= 0 && recomputed(maker)) {
-      if (context_.is_generator(maker)) return generator(now, node(maker), r, dims);
-      const int statement = scalar_call(now, node(maker));
-      return now.statement_of[r.base] = statement;
-    }
-    // From memory.
-    Statement load{.kind = LoopOp::load,
-                   .dtype = context_.type(r.base).dtype,
-                   .position = position(now, r, dims),
-                   .value = r.base};
-    load.level = level_of(now, load.position);
-    load.buffer = buffer(r.base);
-    std::vector<int64_t> key(load.position.strides.begin(), load.position.strides.end());
-    key.push_back(load.position.offset);
-    const auto [known, fresh] = now.loads.try_emplace({r.base, key}, 0);
-    if (fresh) known->second = add(now, load);
-    return known->second;
-  }
-
-  /// Scalars and generators that have no place in memory, because no kernel makes them.
-  bool recomputed(int maker) const {
-    if (context_.is_generator(maker)) return true;
-    return context_.is_scalar_node(maker) && !context_.in_memory.count(maker);
-  }
-
-  int scalar_call(Current& now, const Node& n) {
-    Statement call = call_statement(now, n, {});
-    call.level = now.group ? Level::scalar : Level::finish;
-    return add(now, call);
-  }
-
-  int generator(Current& now, const Node& n, const Reference& r, const std::vector<int>& dims) {
-    Statement statement{
-        .dtype = context_.type(n.outputs[0]).dtype, .position = position(now, r, dims), .value = n.outputs[0]};
-    statement.level = level_of(now, statement.position);
-    if (std::string_view(n.op->name) == "arange") {
-      statement.kind = LoopOp::index;
-      statement.begin = n.attributes.number("begin");
-      statement.step = n.attributes.number("step");
-    } else {
-      statement.kind = LoopOp::uniform;
-      statement.integer = n.attributes.integer("site");
-      statement.buffer = buffer(context_.reference(n.inputs[0]).base);
-    }
-    return add(now, statement);
-  }
-
-  Position position(const Current& now, const Reference& r, const std::vector<int>& dims) const {
-    Position result;
-    result.offset = r.offset;
-    std::vector<int64_t> strides(now.rank, 0);
-    const int shift = static_cast<int>(dims.size()) - r.shape.size();
-    for (int i = 0; i < r.shape.size(); ++i) {
-      const int at = i + shift;
-      const int d = at >= 0 ? dims[static_cast<size_t>(at)] : -1;
-      if (d >= 0 && r.shape[i] != 1) strides[static_cast<size_t>(d)] += r.strides[i];
-    }
-    result.strides = Shape(strides);
-    return result;
-  }
-
-  static bool walks(const Position& position, const std::vector<bool>& dims, bool which) {
-    for (int d = 0; d < position.strides.size(); ++d)
-      if (position.strides[d] != 0 && dims[static_cast<size_t>(d)] == which) return true;
-    return false;
-  }
-
-  Level level_of(const Current& now, const Position& position) const {
-    if (!now.group) return Level::finish;
-    bool any = false;
-    for (int64_t stride : position.strides) any = any || stride != 0;
-    if (!any) return Level::scalar;
-    if (now.group->has_rows() && !walks(position, now.group->reduced, true)) return Level::row;
-    return Level::element;
-  }
-
-  Statement call_statement(Current& now, const Node& n, const std::vector<int>& dims) {
-    Statement call{
-        .kind = LoopOp::pointwise, .dtype = context_.type(n.outputs[0]).dtype, .op = n.op, .value = n.outputs[0]};
-    if (n.op->pointwise.expression == nullptr) call.kind = LoopOp::cast, call.op = nullptr;
-    for (int input : n.inputs) call.operands.push_back(operand(now, input, dims));
-    if (n.op->user)  // a user's expression: its attributes are numbers after the operands
-      for (const std::string& name : n.op->user->attributes)
-        call.operands.push_back(add(now, {.kind = LoopOp::literal,
-                                          .level = now.group ? Level::scalar : Level::finish,
-                                          .dtype = call.dtype,
-                                          .number = n.attributes.number(name)}));
-    for (int o : call.operands) call.phase = std::max(call.phase, known_from(now, o));
-    return call;
-  }
-
-  /// The first phase in which a statement's value is known.
-  static int known_from(const Current& now, int statement) {
-    const Statement& s = now.segment->statements[static_cast<size_t>(statement)];
-    return s.kind == LoopOp::fold ? s.phase + 1 : s.phase;
-  }
-
-  void lower_segment(const GroupSegment& group, int index) {
-    Segment segment;
-    Current now;
-    now.segment = &segment;
-    now.group = &group;
-    now.rank = group.domain.size();
-    segment.by_row = group.has_rows();
-    for (const Member& member : group.members) {
-      const Node& n = node(member.node);
-      const int value = n.outputs[0];
-      if (n.op->kind != OpKind::reduce) {
-        Statement call = call_statement(now, n, member.dims);
-        call.level = member.level;
-        now.statement_of[value] = add(now, call);
-        continue;
-      }
-      const std::string_view name = n.op->name;
-      Statement fold{.kind = LoopOp::fold, .level = member.level, .dtype = context_.type(value).dtype, .value = value};
-      fold.fold = name == "sum" ? Fold::sum : name == "prod" ? Fold::prod : name == "max" ? Fold::max : Fold::min;
-      fold.operands = {operand(now, n.inputs[0], member.dims)};
-      fold.phase = known_from(now, fold.operands[0]);
-      if (member.level == Level::finish) {
-        // Folded where its operand is: over elements, or over rows.
-        const Level operand_level = segment.statements[static_cast<size_t>(fold.operands[0])].level;
-        fold.level = operand_level == Level::row && segment.by_row ? Level::row : Level::element;
-        if (operand_level == Level::scalar) fold.level = Level::element;
-        fold.partial = segment.partials++;
-        folded_[value] = {index, fold.partial, fold.fold, fold.dtype};
-        add(now, fold);
-        continue;
-      }
-      fold.level = Level::row;
-      now.statement_of[value] = add(now, fold);
-    }
-    for (const Member& member : group.members) {
-      const int value = node(member.node).outputs[0];
-      const auto found = std::find(stored_.begin(), stored_.end(), value);
-      if (found == stored_.end() || member.level == Level::finish) continue;
-      Store store{
-          .statement = now.statement_of[value], .buffer = static_cast<int>(found - stored_.begin()), .position = {}};
-      std::vector<int64_t> strides(now.rank, 0);
-      const ValueType& type = context_.type(value);
-      for (int i = 0; i < type.shape.size(); ++i)
-        if (const int d = member.output_dims[static_cast<size_t>(i)]; d >= 0)
-          strides[static_cast<size_t>(d)] = type.strides[i];
-      store.position.strides = Shape(strides);
-      segment.stores.push_back(store);
-    }
-    order_dims(segment, group);
-    out_.segments.push_back(std::move(segment));
-  }
-
-  /// Sorts the dims as they lie in memory, rows apart from columns, and joins those that every position
-  /// walks as one.
-  void order_dims(Segment& segment, const GroupSegment& group) {
-    std::vector<Position*> positions;
-    for (Statement& s : segment.statements)
-      if (s.kind == LoopOp::load || s.kind == LoopOp::index || s.kind == LoopOp::uniform)
-        positions.push_back(&s.position);
-    for (Store& s : segment.stores) positions.push_back(&s.position);
-    // The position that walks the most dims, stores before loads, leads.
-    const Position* leader = nullptr;
-    int most = -1;
-    for (size_t p = positions.size(); p-- > 0;) {
-      int walked = 0;
-      for (int64_t stride : positions[p]->strides) walked += stride != 0;
-      if (walked > most) most = walked, leader = positions[p];
-    }
-    std::vector<int> order(group.domain.size());
-    std::iota(order.begin(), order.end(), 0);
-    const Shape lead = leader ? leader->strides : Shape();
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      if (group.reduced[static_cast<size_t>(a)] != group.reduced[static_cast<size_t>(b)])
-        return !group.reduced[static_cast<size_t>(a)];
-      return leader && lead[a] > lead[b];
+  void emit(int g) {
+    State& state = at(state_, g);
+    TANDEM_ASSERT(state != State::begun, "fusion made a cycle");
+    if (state == State::done) return;
+    state = State::begun;
+    const Group& group = at(groups_.all, g);
+    groups_.each_member(group, [&](int n) {
+      groups_.each_source(n, [&](int source) {
+        if (source != g) emit(source);
+      });
     });
-    std::vector<int64_t> extents;
-    std::vector<bool> reduced;
-    std::vector<std::vector<int>> from;  // domain dims joined into each new dim, outer first
-    for (int d : order) {
-      bool joins = !extents.empty() && reduced.back() == group.reduced[static_cast<size_t>(d)];
-      for (size_t p = 0; joins && p < positions.size(); ++p)
-        joins = positions[p]->strides[from.back().back()] ==
-                positions[p]->strides[d] * group.domain[static_cast<size_t>(d)];
-      if (joins) {
-        extents.back() *= group.domain[static_cast<size_t>(d)];
-        from.back().push_back(d);
-      } else {
-        extents.push_back(group.domain[static_cast<size_t>(d)]);
-        reduced.push_back(group.reduced[static_cast<size_t>(d)]);
-        from.push_back({d});
-      }
-    }
-    for (Position* position : positions) {
-      Shape strides;
-      for (const std::vector<int>& joined : from) strides.push_back(position->strides[joined.back()]);
-      position->strides = strides;
-    }
-    for (size_t i = 0; i < extents.size(); ++i)
-      (segment.by_row && reduced[i] ? segment.columns : segment.rows).push_back(extents[i]);
+    if (group.fused) emit_kernel(group);
+    else emit_node(groups_.node(group.node));
+    state = State::done;
   }
 
-  struct Folded {
-    int segment, slot;
-    Fold fold;
-    DType dtype;
-  };
-
-  void lower_finish() {
-    Current now;
-    now.segment = &out_.finish;
-    for (const auto& [value, folded] : folded_) {
-      Statement partial{.kind = LoopOp::partial,
-                        .level = Level::finish,
-                        .dtype = folded.dtype,
-                        .buffer = folded.segment,
-                        .integer = folded.slot,
-                        .fold = folded.fold,
-                        .value = value};
-      now.statement_of[value] = add(now, partial);
-    }
-    for (int n : kernel_.finish) {
-      Statement call = call_statement(now, node(n), {});
-      call.level = Level::finish;
-      now.statement_of[node(n).outputs[0]] = add(now, call);
-    }
-    for (Statement& s : out_.finish.statements) s.level = Level::finish;
-    for (size_t i = 0; i < stored_.size(); ++i)
-      if (const auto made = now.statement_of.find(stored_[i]);
-          made != now.statement_of.end() && !stored_by_segment(stored_[i]))
-        out_.finish.stores.push_back({.statement = made->second, .buffer = static_cast<int>(i), .position = {}});
+  void emit_node(const Node& node) {
+    for (int input : node.inputs) view_of(input);
+    rewriter_.copy(node);
   }
 
-  bool stored_by_segment(int value) const {
-    for (const Segment& segment : out_.segments)
-      for (const Store& store : segment.stores)
-        if (stored_[static_cast<size_t>(store.buffer)] == value) return true;
-    return false;
+  void emit_kernel(const Group& group) {
+    std::vector<int> stored, inputs;
+    std::vector<ValueType> types;
+    std::string names;
+    Where where;
+    groups_.each_member(group, [&](int n) {
+      const Node& node = groups_.node(n);
+      for (int output : node.outputs)
+        if (at(wanted_, output)) stored.push_back(output), types.push_back(groups_.type(output));
+      if (names.size() < 160) names += (names.empty() ? "" : " ") + std::string(node.op->name);
+      else if (names.back() != '.') names += " ...";
+      if (!where.line()) where = node.where;
+    });
+    auto kernel = std::make_shared<LoopKernel>(lower_kernel(groups_, group.kernel, stored, inputs));
+    for (int& input : inputs) input = view_of(input);
+    Graph& to = rewriter_.to();
+    const int made = to.append({.op = &fused_op(),
+                                .inputs = inputs,
+                                .outputs = {},
+                                .attributes = {{"ops", names}},
+                                .where = where,
+                                .fused = kernel},
+                               types);
+    for (int i = 0; i < count(stored); ++i) rewriter_.replace(at(stored, i), at(to.node(made).outputs, i));
+    report_.kernels.push_back(
+        detail::str(to_string(where), ": ", group.kernel.segments.size(), " segment(s): ", names));
   }
 
-  const GroupContext& context_;
-  const GroupKernel& kernel_;
-  const std::vector<int>& stored_;
-  std::vector<int>& inputs_;
-  LoopKernel out_;
-  std::map<int, Folded> folded_;  ///< graph value of a fold of everything
+  /// Copies the views between a value in memory and this one.
+  int view_of(int value) {
+    if (rewriter_.mapped(value) >= 0) return rewriter_.mapped(value);
+    const int maker = groups_.maker(value);
+    TANDEM_ASSERT(maker >= 0 && (groups_.is_view(maker) || groups_.is_generator(maker)),
+                  "a value of a kernel is read but not stored: ", groups_.node(maker).op->name);
+    emit_node(groups_.node(maker));
+    return rewriter_.mapped(value);
+  }
+
+  const Groups& groups_;
+  FusionReport& report_;
+  Rewriter rewriter_;
+  const std::vector<bool> wanted_;
+  std::vector<State> state_;  ///< of each group
 };
 
 }  // namespace
 
-LoopKernel lower(const GroupContext& context, const GroupKernel& kernel, const std::vector<int>& stored,
-                 std::vector<int>& inputs) {
-  return Lowerer(context, kernel, stored, inputs).run();
-}
+Graph lower(const Groups& groups, FusionReport& report) { return Lowerer(groups, report).run(); }
 
 }  // namespace tandem::graph

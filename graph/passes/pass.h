@@ -1,4 +1,4 @@
-// What passes share: a way to rewrite a graph node by node.
+// The passes, and what they share: a way to rewrite a graph node by node. pipeline.cpp says in which order they run, and why.
 #pragma once
 
 #include <span>
@@ -7,6 +7,7 @@
 
 #include "core/autocast.h"
 #include "core/dispatch.h"
+#include "graph/ir/at.h"
 #include "graph/ir/graph.h"
 
 namespace tandem::graph {
@@ -20,11 +21,14 @@ class Rewriter final : public Interceptor {
 
   const Graph& from() const { return from_; }
   Graph& to() { return to_; }
-  int mapped(int old_value) const { return map_[static_cast<size_t>(old_value)]; }
+  int mapped(int old_value) const { return at(map_, old_value); }
+  std::vector<int> mapped(const std::vector<int>& old_values) const;
   /// Copies the node with its operands mapped; keeps the layouts of its outputs.
-  void copy(const Node& node);
+  void copy(const Node& node) { copy(node, mapped(node.inputs)); }
+  /// Copies the node with operands of the new graph.
+  void copy(const Node& node, std::vector<int> inputs);
   /// Lets `new_value` stand for `old_value`.
-  void replace(int old_value, int new_value) { map_[static_cast<size_t>(old_value)] = new_value; }
+  void replace(int old_value, int new_value) { at(map_, old_value) = new_value; }
   /// A symbolic tensor for a value of the new graph, to call public functions with.
   Tensor symbol(int new_value);
   /// A number as a leaf of the new graph.
@@ -55,16 +59,24 @@ class Rewriter final : public Interceptor {
   AutocastOff autocast_off_;  ///< the trace holds every cast already
 };
 
-/// True for pointwise ops with a scalar expression, and for casts and copies, which have an obvious one.
-bool is_elementwise(const Op& op);
 /// The single number of a scalar leaf, or of a one-element constant, that stays the same between calls.
 const double* constant_number(const Graph& graph, int value);
 
-// The passes that rewrite op by op. fusion.h, lower.h and plan.h have those that choose kernels and memory.
 Graph decompose(const Graph& graph);
 Graph fold(const Graph& graph);
 Graph simplify(const Graph& graph);
 Graph common_subexpressions(const Graph& graph);
 Graph dead_code(const Graph& graph);
+
+/// What was joined, and which producer-consumer pairs were not, with the reason.
+struct FusionReport {
+  std::vector<std::string> kernels;
+  std::vector<std::string> refused;
+};
+
+class Groups;
+Groups fuse(const Graph& graph, FusionReport& report);
+void join_state_kernels(Groups& groups);
+Graph lower(const Groups& groups, FusionReport& report);
 
 }  // namespace tandem::graph

@@ -3,58 +3,118 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
-#include "graph/passes/pass.h"
+#include "graph/passes/groups.h"
 
 namespace tandem {
 
-std::vector<std::string> pass_names() {
-  return {"decompose",  "fold",        "simplify", "common_subexpressions", "dead_code", "fusion",
-          "horizontal", "memory_plan", "emit"};
-}
-
 namespace graph {
 
-Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where) {
-  for (const std::string& name : without) {
-    const std::vector<std::string> names = pass_names();
-    if (std::find(names.begin(), names.end(), name) == names.end()) {
+namespace {
+
+/// What one pass hands to the next.
+struct Work {
+  Graph graph;
+  std::optional<Groups> groups;  ///< of the graph's nodes, between fusion and lower
+  FusionReport report;
+};
+
+struct Pass {
+  const char* name;
+  void (*function)(Work&);
+  const char* why;
+  bool for_kernels = false;  ///< only where kernels are generated: op by op, the whole ops are faster
+};
+
+template <Graph (*rewritten)(const Graph&)> void rewrite(Work& work) { work.graph = rewritten(work.graph); }
+
+void number_kernels(Work& work) {
+  int kernel = 0;
+  for (const Group& group : work.groups->all) {
+    if (!group.alive || !group.fused) continue;
+    work.groups->each_member(group, [&](int n) { work.graph.node(n).kernel = kernel; });
+    ++kernel;
+  }
+}
+
+constexpr Pass kPasses[] = {
+    {"decompose", rewrite<decompose>, "softmax, adamw, ... become ops that fuse with their neighbours", true},
+    {"fold", rewrite<fold>, "what is known now needn't be computed at each call"},
+    {"simplify", rewrite<simplify>, "calls that change no bit cost a kernel, and hide ops from each other"},
+    {"common_subexpressions", rewrite<common_subexpressions>, "gradient rules compute much of the forward pass again"},
+    {"dead_code", rewrite<dead_code>, "traces hold gradients nobody reads, and what other passes left behind"},
+    {"fusion",
+     [](Work& work) {
+       work.groups.emplace(fuse(work.graph, work.report));
+       number_kernels(work);
+     },
+     "memory is slow: what one op has just made, the next reads from a register", true},
+    {"horizontal",
+     [](Work& work) {
+       join_state_kernels(*work.groups);
+       number_kernels(work);
+     },
+     "an optimiser has many small kernels, each with the cost of a launch", true},
+    {"lower",
+     [](Work& work) {
+       Graph lowered = lower(*work.groups, work.report);
+       work.groups.reset();
+       work.graph = std::move(lowered);
+     },
+     "kernels are emitted from loops, not from ops", true},
+    {"dead_code", rewrite<dead_code>, "views that kernels look through are read no more", true},
+};
+
+constexpr const char* kSwitches[] = {"memory_plan", "emit"};  // of PlanOptions
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+}  // namespace
+
+PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
+  std::vector<std::string> known = pass_names();
+  known.insert(known.end(), std::begin(kSwitches), std::end(kSwitches));
+  for (const std::string& name : without)
+    if (!contains(known, name)) {
       std::string all;
-      for (const std::string& each : names) all += (all.empty() ? "" : ", ") + each;
+      for (const std::string& each : known) all += (all.empty() ? "" : ", ") + each;
       throw ValueError("compile: no pass is called \"" + name + "\"; there are " + all, where);
     }
-  }
-  const auto off = [&](const char* name) { return std::find(without.begin(), without.end(), name) != without.end(); };
-  Optimised result;
-  result.graph = traced;
-  result.stages.push_back({"traced", traced});
-  const auto run = [&](const char* name, auto&& pass) {
-    if (off(name)) return;
-    const auto begin = std::chrono::steady_clock::now();
-    PassTime time{.name = name, .seconds = 0, .nodes_before = static_cast<int>(result.graph.size()), .nodes_after = 0};
-    result.graph = pass(result.graph);
-    time.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    time.nodes_after = static_cast<int>(result.graph.size());
-    result.times.push_back(time);
-    result.stages.push_back({name, result.graph});
-#ifndef NDEBUG
-    verify(result.graph, name);
-#endif
-  };
+  return {.memory_plan = !contains(without, "memory_plan"), .emit = !contains(without, "emit")};
+}
 
-  const bool fusing = !off("fusion") && !off("emit");
-  if (fusing) run("decompose", decompose);  // softmax, adamw, …: into ops that fuse
-  run("fold", fold);                        // numbers that are known now
-  run("simplify", simplify);                // calls that change nothing
-  run("common_subexpressions", common_subexpressions);
-  run("dead_code", dead_code);
-  if (fusing) {
-    const FusionOptions options{.horizontal = !off("horizontal")};
-    run("fusion", [&](const Graph& graph) { return fuse(graph, options, result.fusion); });
-    run("dead_code", dead_code);  // views that now live inside kernels
+Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where) {
+  const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
+  Work work{.graph = traced, .groups = {}, .report = {}};
+  Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
+  for (const Pass& pass : kPasses) {
+    if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;
+    PassTime time{.name = pass.name, .nodes_before = count(work.graph.nodes)};
+    const auto begin = std::chrono::steady_clock::now();
+    pass.function(work);
+    time.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    time.nodes_after = count(work.graph.nodes);
+    result.times.push_back(std::move(time));
+    result.stages.push_back({pass.name, work.graph});
+#ifndef NDEBUG
+    verify(work.graph, pass.name);
+#endif
   }
+  result.graph = std::move(work.graph);
+  result.fusion = std::move(work.report);
   return result;
 }
 
 }  // namespace graph
+
+std::vector<std::string> pass_names() {
+  std::vector<std::string> names;
+  for (const graph::Pass& pass : graph::kPasses)
+    if (!graph::contains(names, pass.name)) names.push_back(pass.name);
+  return names;
+}
+
 }  // namespace tandem

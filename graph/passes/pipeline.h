@@ -1,10 +1,11 @@
-// The passes, in the order they run. This list is the table of contents of graph mode.
+// The passes, in the order they run. The table in pipeline.cpp is the table of contents of graph mode.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "graph/passes/fusion.h"
+#include "graph/passes/pass.h"
+#include "graph/run/plan_options.h"
 #include "graph/trace/compile.h"
 
 namespace tandem::graph {
@@ -16,8 +17,11 @@ struct Optimised {
   FusionReport fusion;
 };
 
-/// Runs all passes but those in `without` (names as in pass_names()). Without "fusion" there is nothing
-/// to gain from taking ops apart, so "decompose" is left out with it.
+/// Runs all passes but those in `without` (names as in pass_names()). Where no kernels are generated (without "fusion",
+/// "lower" or "emit"), passes that only serve them are left out too.
 Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where);
+
+/// The switches among the names of CompileOptions::without. ValueError if one is neither a switch nor a pass.
+PlanOptions plan_options(const std::vector<std::string>& without, Where where);
 
 }  // namespace tandem::graph

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "core/ops/ops.h"
+#include "graph/ir/views.h"
 #include "graph/passes/pass.h"
 
 namespace tandem::graph {
@@ -16,8 +17,7 @@ Rewriter::Rewriter(const Graph& from)
       grad_was_enabled_(grad_enabled()) {
   set_grad_enabled(false);
   to_.draws = from.draws;
-  for (const Leaf& leaf : from.leaves)
-    replace(leaf.value, to_.add_leaf(leaf, from.values[static_cast<size_t>(leaf.value)].type));
+  for (const Leaf& leaf : from.leaves) replace(leaf.value, to_.add_leaf(leaf, from.type(leaf.value)));
 }
 
 Rewriter::~Rewriter() {
@@ -25,23 +25,24 @@ Rewriter::~Rewriter() {
   set_grad_enabled(grad_was_enabled_);
 }
 
-void Rewriter::copy(const Node& node) {
+std::vector<int> Rewriter::mapped(const std::vector<int>& old_values) const {
+  std::vector<int> result;
+  for (int value : old_values) result.push_back(mapped(value));
+  return result;
+}
+
+void Rewriter::copy(const Node& node, std::vector<int> inputs) {
+  std::vector<ValueType> types;
+  for (int output : node.outputs) types.push_back(from_.type(output));
   Node made = node;
-  made.outputs.clear();
-  for (int& input : made.inputs) input = mapped(input);
-  const int index = static_cast<int>(to_.nodes.size());
-  for (size_t i = 0; i < node.outputs.size(); ++i) {
-    made.outputs.push_back(static_cast<int>(to_.values.size()));
-    to_.values.push_back({from_.values[static_cast<size_t>(node.outputs[i])].type, index, static_cast<int>(i)});
-    replace(node.outputs[i], made.outputs.back());
-  }
-  to_.nodes.push_back(std::move(made));
+  made.inputs = std::move(inputs);
+  const int index = to_.append(std::move(made), types);
+  for (int i = 0; i < count(node.outputs); ++i) replace(at(node.outputs, i), at(to_.node(index).outputs, i));
 }
 
 Tensor Rewriter::symbol(int value) {
   const int leaf = to_.leaf_of(value);
-  Tensor result = header_of(to_.values[static_cast<size_t>(value)].type,
-                            leaf >= 0 && to_.leaves[static_cast<size_t>(leaf)].kind == LeafKind::scalar);
+  Tensor result = header_of(to_.type(value), leaf >= 0 && to_.leaf(leaf).kind == LeafKind::scalar);
   result.impl()->trace = id_;
   result.impl()->value = value;
   return result;
@@ -50,9 +51,8 @@ Tensor Rewriter::symbol(int value) {
 int Rewriter::scalar(double number, DType dtype) {
   for (const Leaf& leaf : to_.leaves)
     if (leaf.kind == LeafKind::scalar && !leaf.run_time && leaf.number == number &&
-        std::signbit(leaf.number) == std::signbit(number) &&
-        to_.values[static_cast<size_t>(leaf.value)].type.dtype == dtype &&
-        to_.values[static_cast<size_t>(leaf.value)].type.shape.empty())
+        std::signbit(leaf.number) == std::signbit(number) && to_.type(leaf.value).dtype == dtype &&
+        to_.type(leaf.value).shape.empty())
       return leaf.value;
   return to_.add_leaf({.kind = LeafKind::scalar, .number = number}, {dtype, Device{}, {}, {}});
 }
@@ -85,38 +85,36 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
                     ": its decomposition gives ", results[i].dtype(), results[i].shape(), " for output ", i, ", infer ",
                     outputs[i].dtype(), outputs[i].shape());
       int value = static_cast<int>(results[i].impl()->value);
-      ValueType& type = to_.values[static_cast<size_t>(value)].type;
+      ValueType& type = to_.type(value);
       const ValueType wanted = type_of(outputs[i]);
       if (type.strides != wanted.strides) {
         // A layout is a choice where a node makes the value, but not where it is a view or comes from outside.
-        const int maker = to_.values[static_cast<size_t>(value)].node;
-        if (maker < 0 || to_.nodes[static_cast<size_t>(maker)].op->kind == OpKind::view) {
+        if (to_.value(value).node < 0 || is_view(to_, value)) {
           static const Op& copy = find_op("copy");
           const int node = to_.add_node(copy, {value}, {}, where);
-          value = to_.nodes[static_cast<size_t>(node)].outputs[0];
+          value = to_.node(node).outputs[0];
         }
-        to_.values[static_cast<size_t>(value)].type.strides = wanted.strides;
+        to_.type(value).strides = wanted.strides;
       }
       outputs[i].impl()->trace = id_;
       outputs[i].impl()->value = value;
     }
     return;
   }
-  Node node{.op = &op,
-            .inputs = std::move(operands),
-            .outputs = {},
-            .attributes = attributes,
-            .where = where,
-            .fused = nullptr};
-  const int index = static_cast<int>(to_.nodes.size());
+  std::vector<ValueType> types;
+  for (const Tensor& output : outputs) types.push_back(type_of(output));
+  const int node = to_.append({.op = &op,
+                               .inputs = std::move(operands),
+                               .outputs = {},
+                               .attributes = attributes,
+                               .where = where,
+                               .fused = nullptr},
+                              types);
   for (size_t i = 0; i < outputs.size(); ++i) {
     outputs[i].impl()->offset = 0;
     outputs[i].impl()->trace = id_;
-    outputs[i].impl()->value = static_cast<int64_t>(to_.values.size());
-    node.outputs.push_back(static_cast<int>(to_.values.size()));
-    to_.values.push_back({type_of(outputs[i]), index, static_cast<int>(i)});
+    outputs[i].impl()->value = to_.node(node).outputs[i];
   }
-  to_.nodes.push_back(std::move(node));
 }
 
 void Rewriter::assign(const Tensor&, const Tensor&, Where) { TANDEM_ASSERT(false, "assign in a decomposition"); }
@@ -138,12 +136,10 @@ Graph Rewriter::finish() {
   return std::move(to_);
 }
 
-bool is_elementwise(const Op& op) { return op.kind == OpKind::pointwise; }
-
 const double* constant_number(const Graph& graph, int value) {
   const int leaf = graph.leaf_of(value);
   if (leaf < 0) return nullptr;
-  const Leaf& found = graph.leaves[static_cast<size_t>(leaf)];
+  const Leaf& found = graph.leaf(leaf);
   return found.kind == LeafKind::scalar && !found.run_time ? &found.number : nullptr;
 }
 

@@ -6,75 +6,61 @@ namespace tandem::graph {
 
 namespace {
 
-/// The operand that the node's result equals, or -1.
-int same_as(const Graph& graph, const Node& node, const std::vector<int>& inputs) {
-  const std::string_view name = node.op->name;
-  const auto is_number = [&](size_t i, double wanted) {
-    const double* number = constant_number(graph, inputs[i]);
-    return number && *number == wanted;
+/// The operand that the node's result equals, if their types agree, or -1. A fold of extents of 1 keeps values too.
+int same_as(const Graph& graph, const Op& op, const std::vector<int>& inputs) {
+  const auto is = [&](const std::optional<double>& neutral, int i) {
+    const double* number = neutral ? constant_number(graph, at(inputs, i)) : nullptr;
+    return number && *number == *neutral;
   };
-  if (name == "copy" || name == "cast" || name == "contiguous") return 0;
-  if (name == "mul" && is_number(1, 1)) return 0;
-  if (name == "mul" && is_number(0, 1)) return 1;
-  if (name == "div" && is_number(1, 1)) return 0;
-  if (name == "sub" && is_number(1, 0)) return 0;
-  if (name == "reshape" || name == "expand") return 0;
-  if (name == "sum" || name == "max" || name == "min" || name == "prod" || name == "mean") return 0;
-  return -1;
+  if (op.keeps_values || is(op.neutral.right, 1)) return 0;
+  return is(op.neutral.left, 0) ? 1 : -1;
+}
+
+/// The node that makes the value, if it is such a view.
+const Node* made_by(View view, const Graph& graph, int value) {
+  const int maker = graph.value(value).node;
+  return maker >= 0 && graph.node(maker).op->view == view ? &graph.node(maker) : nullptr;
+}
+
+/// Operands that expand() made as large as another one already is, as they were before.
+void drop_expands(const Graph& graph, const Shape& shape, std::vector<int>& inputs) {
+  for (int& input : inputs) {
+    const Node* expand = made_by(View::expand, graph, input);
+    if (!expand) continue;
+    for (const int& other : inputs)
+      if (&other != &input && graph.type(other).shape == shape) {
+        input = expand->inputs[0];
+        break;
+      }
+  }
 }
 
 }  // namespace
 
 Graph simplify(const Graph& graph) {
   Rewriter rewriter(graph);
+  const Graph& to = rewriter.to();
   for (const Node& node : graph.nodes) {
-    std::vector<int> inputs;
-    for (int input : node.inputs) inputs.push_back(rewriter.mapped(input));
-    Graph& to = rewriter.to();
-    const ValueType& type = graph.values[static_cast<size_t>(node.outputs[0])].type;
-    if (const int same = node.outputs.size() == 1 ? same_as(to, node, inputs) : -1; same >= 0) {
-      const int operand = inputs[static_cast<size_t>(same)];
-      // The very same type: shape, dtype and layout. A reduction of extents 1 keeps values, whatever it is.
-      if (to.values[static_cast<size_t>(operand)].type == type) {
-        rewriter.replace(node.outputs[0], operand);
-        continue;
-      }
+    std::vector<int> inputs = rewriter.mapped(node.inputs);
+    const int result = node.outputs[0];
+    const ValueType& type = graph.type(result);
+    if (const int same = node.outputs.size() == 1 ? same_as(to, *node.op, inputs) : -1;
+        same >= 0 && to.type(at(inputs, same)) == type) {
+      rewriter.replace(result, at(inputs, same));
+      continue;
     }
-    if (is_elementwise(*node.op) && node.inputs.size() > 1) {
-      // Operands that expand() made as large as another one already is.
-      for (size_t i = 0; i < inputs.size(); ++i) {
-        const int maker = to.values[static_cast<size_t>(inputs[i])].node;
-        if (maker < 0 || std::string_view(to.nodes[static_cast<size_t>(maker)].op->name) != "expand") continue;
-        bool full_elsewhere = false;
-        for (size_t j = 0; j < inputs.size(); ++j)
-          full_elsewhere |= j != i && to.values[static_cast<size_t>(inputs[j])].type.shape == type.shape;
-        if (full_elsewhere) inputs[i] = to.nodes[static_cast<size_t>(maker)].inputs[0];
-      }
-    }
-    // Views of views: one view of the first.
-    if (const std::string_view name = node.op->name; name == "reshape" && inputs.size() == 1) {
-      const int maker = to.values[static_cast<size_t>(inputs[0])].node;
-      if (maker >= 0 && std::string_view(to.nodes[static_cast<size_t>(maker)].op->name) == "reshape") {
-        const int base = to.nodes[static_cast<size_t>(maker)].inputs[0];
-        const ValueType& base_type = to.values[static_cast<size_t>(base)].type;
+    if (node.op->is_pointwise()) drop_expands(to, type.shape, inputs);
+    if (node.op->view == View::reshape)  // of a reshape: one of what that was made from
+      if (const Node* first = made_by(View::reshape, to, inputs[0])) {
+        const int base = first->inputs[0];
+        const ValueType& base_type = to.type(base);
         if (base_type == type) {
-          rewriter.replace(node.outputs[0], base);
+          rewriter.replace(result, base);
           continue;
         }
         if (is_contiguous(base_type.shape, base_type.strides)) inputs[0] = base;
       }
-    }
-    // Copies the node with these operands.
-    Node made = node;
-    made.inputs = inputs;
-    made.outputs.clear();
-    const int index = static_cast<int>(to.nodes.size());
-    for (size_t i = 0; i < node.outputs.size(); ++i) {
-      made.outputs.push_back(static_cast<int>(to.values.size()));
-      to.values.push_back({graph.values[static_cast<size_t>(node.outputs[i])].type, index, static_cast<int>(i)});
-      rewriter.replace(node.outputs[i], made.outputs.back());
-    }
-    to.nodes.push_back(std::move(made));
+    rewriter.copy(node, std::move(inputs));
   }
   return rewriter.finish();
 }

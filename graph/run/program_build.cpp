@@ -21,12 +21,11 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }  // namespace
 
 void Program::Impl::separate_results() {
-  GroupContext context(graph);
   static const Op& copy = find_op("copy");
   std::vector<int> taken;
   const auto separate = [&](int value, bool state) {
-    const Reference r = context.reference(value);
-    const bool leaf = context.maker(r.base) < 0;
+    const Reference r = graph::reference(graph, value);
+    const bool leaf = graph.value(r.base).node < 0;
     const bool again = std::find(taken.begin(), taken.end(), r.base) != taken.end();
     if (leaf || r.base != value || (again && !state)) {
       const int node = graph.add_node(copy, {value}, {}, {});
@@ -43,12 +42,11 @@ void Program::Impl::separate_results() {
 
 bool Program::Impl::build(Where where, std::string* reason) {
   separate_results();
-  const GroupContext context(graph);
   std::vector<Reference> references;
-  for (int v = 0; v < static_cast<int>(graph.values.size()); ++v) references.push_back(context.reference(v));
+  for (int v = 0; v < static_cast<int>(graph.values.size()); ++v) references.push_back(graph::reference(graph, v));
   std::vector<int> order;  // nodes that run
   for (int n = 0; n < static_cast<int>(graph.nodes.size()); ++n)
-    if (!context.is_view(n)) order.push_back(n);
+    if (graph.node(n).op->kind != OpKind::view) order.push_back(n);
 
   // Which steps read each base, and who makes it.
   std::vector<std::vector<int>> readers(graph.values.size());
@@ -224,7 +222,7 @@ void Program::Impl::find_device(const std::vector<int>& order) {
   for (int n : order) {
     const Node& node = graph.nodes[static_cast<size_t>(n)];
     if (node.op->user) capturable = false;  // what it does on the device is its own business: allocate, wait, …
-    if (std::string_view(node.op->name) == "transfer") {
+    if (node.op->transfers) {
       capturable = false;
       continue;
     }

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "graph/codegen/c_source.h"
+#include "graph/ir/views.h"
 #include "graph/native/system_compiler.h"
-#include "graph/passes/fusion_groups.h"
 #include "graph/run/cuda_step.h"
 #include "graph/run/program.h"
 #include "kernels/cuda/capture.h"

@@ -185,10 +185,6 @@ struct CompiledFunction::State {
   Specialisation* newest = nullptr;
   uint64_t clock = 0;
 
-  bool off(const char* pass) const {
-    return std::find(options.without.begin(), options.without.end(), pass) != options.without.end();
-  }
-
   /// The program for a trace: optimised, planned and emitted as far as the mode and the machine allow.
   std::unique_ptr<Program> make_program(const Graph& traced) {
     const auto begin = std::chrono::steady_clock::now();
@@ -202,7 +198,7 @@ struct CompiledFunction::State {
       fusion = {};
     } else {
       Optimised optimised = optimise(traced, options.without, where);
-      const bool planned = !off("memory_plan");
+      const bool planned = plan_options(options.without, where).memory_plan;
       std::string reason;
       try {
         program = Program::build(optimised.graph, {.planned = planned}, where, &reason);
@@ -349,13 +345,7 @@ CompiledFunction::CompiledFunction(CompileOptions options, Where where) : state_
     throw ValueError(
         detail::str("compile: max_specialisations is ", state_->options.max_specialisations, ", must be at least 1"),
         state_->where);
-  const std::vector<std::string> names = pass_names();
-  for (const std::string& pass : state_->options.without)
-    if (std::find(names.begin(), names.end(), pass) == names.end()) {
-      std::string all;
-      for (const std::string& each : names) all += (all.empty() ? "" : ", ") + each;
-      throw ValueError("compile: no pass is called \"" + pass + "\"; there are " + all, state_->where);
-    }
+  plan_options(state_->options.without, state_->where);  // whether all names exist
 }
 CompiledFunction::~CompiledFunction() = default;
 CompiledFunction::CompiledFunction(CompiledFunction&&) noexcept = default;

@@ -29,7 +29,7 @@ enum class OnLimit : uint8_t { error, evict, eager };
 
 struct CompileOptions {
   Mode mode = Mode::compiled;
-  std::vector<std::string> without = {};  ///< passes to leave out, by name (see pass_names)
+  std::vector<std::string> without = {};  ///< passes to leave out, by name (see pass_names); also memory_plan, emit
   Verify verify = Verify::powers_of_two;
   int max_specialisations = 8;
   OnLimit on_limit = OnLimit::error;

@@ -3,6 +3,7 @@
 #include "graph/trace/tracer.h"
 
 #include "autograd/tape.h"
+#include "graph/ir/views.h"
 #include "graph/trace/compile.h"
 
 #include "core/ops/ops.h"
@@ -36,24 +37,28 @@ class Tracer final : public Interceptor {
 
   void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
            Where where) override {
-    Node node{.op = &op, .inputs = {}, .outputs = {}, .attributes = attributes, .where = where, .fused = nullptr};
-    for (const Tensor& input : inputs) node.inputs.push_back(value_of(input, op, where));
-    const int index = static_cast<int>(graph_.nodes.size());
+    std::vector<int> operands;
+    for (const Tensor& input : inputs) operands.push_back(value_of(input, op, where));
+    std::vector<ValueType> types;
+    for (const Tensor& output : outputs) types.push_back(type_of(output));
+    const int node = graph_.append({.op = &op,
+                                    .inputs = std::move(operands),
+                                    .outputs = {},
+                                    .attributes = attributes,
+                                    .where = where,
+                                    .fused = nullptr},
+                                   types);
     for (size_t i = 0; i < outputs.size(); ++i) {
       outputs[i].impl()->offset = 0;
-      node.outputs.push_back(static_cast<int>(graph_.values.size()));
-      graph_.values.push_back({type_of(outputs[i]), index, static_cast<int>(i)});
-      symbol(outputs[i], node.outputs.back());
+      symbol(outputs[i], graph_.node(node).outputs[i]);
     }
-    graph_.nodes.push_back(std::move(node));
   }
 
   void assign(const Tensor& target, const Tensor& value, Where where) override {
     static const Op& copy = find_op("copy");
     const int id = value_of(value, copy, where);
     if (target.is_symbolic()) {
-      const int maker = graph_.values[static_cast<size_t>(target.impl()->value)].node;
-      if (maker >= 0 && graph_.nodes[static_cast<size_t>(maker)].op->kind == OpKind::view)
+      if (is_view(graph_, static_cast<int>(target.impl()->value)))
         throw TraceError(
             "assign: this tensor is a view of another value of the trace, which graph mode can't write through; "
             "assign to the whole tensor, or build the result with where or concat",
@@ -82,12 +87,12 @@ class Tracer final : public Interceptor {
     const int value = tensor.impl()->trace == id_ ? tensor.impl()->value : -1;
     std::string origin;
     if (value >= 0) {
-      const Value& made = graph_.values[static_cast<size_t>(value)];
+      const Value& made = graph_.value(value);
       if (made.node >= 0) {
-        const Node& node = graph_.nodes[static_cast<size_t>(made.node)];
+        const Node& node = graph_.node(made.node);
         origin = detail::str(" It is the result of ", node.op->name, " at ", to_string(node.where), ".");
       } else {
-        const Leaf& leaf = graph_.leaves[static_cast<size_t>(graph_.leaf_of(value))];
+        const Leaf& leaf = graph_.leaf(graph_.leaf_of(value));
         origin = detail::str(" It is ", name_of(leaf.kind),
                              leaf.kind == LeafKind::argument ? " " + std::to_string(leaf.argument) : "", ".");
       }

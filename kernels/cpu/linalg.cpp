@@ -375,8 +375,8 @@ void eigh_kernel(KernelContext& c) {
     each_matrix(c, a, [&](int64_t i) {
       const Fault asymmetry = not_symmetric<T>(a[i]);
       if (!asymmetry.empty()) return asymmetry;
-      const Eigen::SelfAdjointEigenSolver<Matrix<T>> solver(a[i],
-                                                            vectors ? Eigen::ComputeEigenvectors : Eigen::EigenvaluesOnly);
+      const Eigen::SelfAdjointEigenSolver<Matrix<T>> solver(
+          a[i], vectors ? Eigen::ComputeEigenvectors : Eigen::EigenvaluesOnly);
       if (solver.info() != Eigen::Success) return Fault(kNotConverged);
       w.out(i) = solver.eigenvalues();
       if (vectors) Batch<T>(c.out(1)).out(i) = solver.eigenvectors();

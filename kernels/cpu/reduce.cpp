@@ -15,8 +15,6 @@ namespace tandem {
 
 namespace {
 
-enum class Fold { sum, product, greatest, least };
-
 /// x's dims, extents of 1 dropped, as they lie in memory (innermost last) and merged where possible.
 /// `out` is the stride in the (contiguous) output, 0 for a dim that is folded away.
 struct Layout {
@@ -99,16 +97,16 @@ template <class A> A identity(Fold fold) {
   using Limits = std::numeric_limits<A>;
   switch (fold) {
     case Fold::sum: return 0;
-    case Fold::product: return 1;
-    case Fold::greatest: return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
+    case Fold::prod: return 1;
+    case Fold::max: return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
     default: return Limits::has_infinity ? Limits::infinity() : Limits::max();
   }
 }
 template <class A> A combine(Fold fold, A a, A b) {
   switch (fold) {
     case Fold::sum: return a + b;
-    case Fold::product: return a * b;
-    case Fold::greatest: return a != a || a > b ? a : b;  // NaN wins
+    case Fold::prod: return a * b;
+    case Fold::max: return a != a || a > b ? a : b;  // NaN wins
     default: return a != a || a < b ? a : b;
   }
 }
@@ -378,12 +376,12 @@ void position_kernel(KernelContext& c, Fold fold) {
 
 void add_cpu_reduce(Kernels kernels) {
   kernels["sum"] = [](KernelContext& c) { reduce(c, Fold::sum, false); };
-  kernels["prod"] = [](KernelContext& c) { reduce(c, Fold::product, false); };
+  kernels["prod"] = [](KernelContext& c) { reduce(c, Fold::prod, false); };
   kernels["mean"] = [](KernelContext& c) { reduce(c, Fold::sum, true); };
-  kernels["max"] = [](KernelContext& c) { reduce(c, Fold::greatest, false); };
-  kernels["min"] = [](KernelContext& c) { reduce(c, Fold::least, false); };
-  kernels["argmax"] = [](KernelContext& c) { position_kernel(c, Fold::greatest); };
-  kernels["argmin"] = [](KernelContext& c) { position_kernel(c, Fold::least); };
+  kernels["max"] = [](KernelContext& c) { reduce(c, Fold::max, false); };
+  kernels["min"] = [](KernelContext& c) { reduce(c, Fold::min, false); };
+  kernels["argmax"] = [](KernelContext& c) { position_kernel(c, Fold::max); };
+  kernels["argmin"] = [](KernelContext& c) { position_kernel(c, Fold::min); };
 }
 
 }  // namespace tandem

@@ -205,10 +205,10 @@ Sample sample(const char* op, std::string label, std::vector<Operand> operands, 
 // The ops -----------------------------------------------------------------------------------------------------------
 
 void add_systems(Samples& samples) {
-  const std::pair<Shape, Shape> shapes[] = {{{3, 3}, {3, 2}},       {{1, 1}, {1, 1}},       {{4, 4}, {4, 1}},
-                                            {{2, 3, 3}, {2, 3, 2}}, {{3, 3}, {2, 3, 1}},    {{2, 3, 3}, {3, 2}},
+  const std::pair<Shape, Shape> shapes[] = {{{3, 3}, {3, 2}},          {{1, 1}, {1, 1}},       {{4, 4}, {4, 1}},
+                                            {{2, 3, 3}, {2, 3, 2}},    {{3, 3}, {2, 3, 1}},    {{2, 3, 3}, {3, 2}},
                                             {{2, 1, 2, 2}, {3, 2, 2}}, {{0, 3, 3}, {0, 3, 2}}, {{0, 0}, {0, 2}},
-                                            {{3, 3}, {3, 0}},       {{64, 64}, {64, 5}}};
+                                            {{3, 3}, {3, 0}},          {{64, 64}, {64, 5}}};
   for (const auto& [a, b] : shapes) {
     const int64_t n = a.back(), k = b.back();
     const std::string label = detail::str(a, " x ", b);
@@ -247,7 +247,8 @@ void add_systems(Samples& samples) {
   samples.push_back(sample(
       "solve", "from the right", {{{2, 3, 3}, dominant(3)}, {{2, 2, 3}, spread(-2, 2, 1)}},
       [](const Tensors& x) { return Tensors{linalg::solve(x[0], x[1], {.left = false})}; },
-      of_each(2, 3, [](const Matrix& a, const Matrix& b) { return transposed(solved(transposed(a), transposed(b))); })));
+      of_each(2, 3,
+              [](const Matrix& a, const Matrix& b) { return transposed(solved(transposed(a), transposed(b))); })));
   samples.push_back(sample(
       "solve_triangular", "from the right", {{{3, 3}, dominant(3)}, {{2, 2, 3}, spread(-2, 2, 1)}},
       [](const Tensors& x) { return Tensors{linalg::solve_triangular(x[0], x[1], {.upper = false, .left = false})}; },
@@ -257,16 +258,15 @@ void add_systems(Samples& samples) {
         return transposed(solved(transposed(a), transposed(b)));
       })));
 
-  const std::pair<Shape, Shape> fits[] = {{{5, 3}, {5, 2}},    {{2, 5}, {2, 2}},          {{3, 3}, {3, 1}},
-                                          {{1, 1}, {1, 1}},    {{2, 4, 2}, {4, 1}},       {{3, 2}, {2, 3, 1}},
-                                          {{2, 2, 3}, {2, 1}}, {{0, 4, 2}, {0, 4, 1}},    {{3, 0}, {3, 2}},
+  const std::pair<Shape, Shape> fits[] = {{{5, 3}, {5, 2}},    {{2, 5}, {2, 2}},       {{3, 3}, {3, 1}},
+                                          {{1, 1}, {1, 1}},    {{2, 4, 2}, {4, 1}},    {{3, 2}, {2, 3, 1}},
+                                          {{2, 2, 3}, {2, 1}}, {{0, 4, 2}, {0, 4, 1}}, {{3, 0}, {3, 2}},
                                           {{0, 3}, {0, 2}},    {{40, 17}, {40, 3}}};
   for (const auto& [a, b] : fits)
     samples.push_back(sample(
         "lstsq", detail::str(a, " x ", b), {{a, spread(-2, 2, 3)}, {b, spread(-2, 2, 1)}},
         [](const Tensors& x) { return Tensors{linalg::lstsq(x[0], x[1])}; },
-        of_each(a.back(), b.back(),
-                [](const Matrix& a, const Matrix& b) { return product(pseudo_inverse(a), b); })));
+        of_each(a.back(), b.back(), [](const Matrix& a, const Matrix& b) { return product(pseudo_inverse(a), b); })));
 }
 
 void add_inverses(Samples& samples) {
@@ -352,8 +352,19 @@ void add_decompositions(Samples& samples) {
         [](const Tensors& x) { return Tensors{linalg::eigvalsh(symmetric(x[0]))}; }, spectrum(false)));
   }
 
-  for (const Shape& shape : {Shape{3, 3}, {1, 1}, {4, 2}, {2, 4}, {2, 3, 2}, {1, 3}, {3, 1}, {0, 3, 2}, {0, 3}, {3, 0},
-                             {0, 0}, {24, 20}, {20, 24}}) {
+  for (const Shape& shape : {Shape{3, 3},
+                             {1, 1},
+                             {4, 2},
+                             {2, 4},
+                             {2, 3, 2},
+                             {1, 3},
+                             {3, 1},
+                             {0, 3, 2},
+                             {0, 3},
+                             {3, 0},
+                             {0, 0},
+                             {24, 20},
+                             {20, 24}}) {
     const int64_t m = shape[shape.size() - 2], n = shape.back(), k = std::min(m, n);
     const Generator value = spread(-2, 2, 3);
     const auto unique_qr = [](linalg::QrMode mode) {  // R's diagonal is made positive

@@ -1,0 +1,110 @@
+// What fusion (fusion.cpp) decides, horizontal joins further and lower spells as loops: groups of nodes, each a kernel
+// to be, or a node that stays as it is.
+#pragma once
+
+#include <functional>
+#include <set>
+#include <vector>
+
+#include "graph/ir/graph.h"
+#include "graph/ir/loop.h"
+#include "graph/ir/views.h"
+
+namespace tandem::graph {
+
+/// A member of a segment: a graph node, its level, and for each of its iteration dims the dim of the
+/// segment's domain (-1 for extent 1).
+struct Member {
+  int node = -1;
+  Level level = Level::element;
+  std::vector<int> dims;         ///< of the iteration: the output's dims, or a reduction's operand's
+  std::vector<int> output_dims;  ///< of the output
+};
+
+struct GroupSegment {
+  std::vector<int64_t> domain;
+  std::vector<bool> reduced;    ///< which domain dims row reductions fold; all false without any
+  std::vector<Member> members;  ///< in topological order
+  bool has_rows() const {
+    for (bool r : reduced)
+      if (r) return true;
+    return false;
+  }
+};
+
+/// A kernel to be: segments, and scalar nodes that run after them.
+struct GroupKernel {
+  std::vector<GroupSegment> segments;
+  std::vector<int> finish;  ///< nodes
+};
+
+struct Group {
+  bool fused = false;
+  int node = -1;       ///< of a group that isn't fused
+  GroupKernel kernel;  ///< of one that is
+  bool alive = true;   ///< not absorbed by another
+};
+
+/// Where a value is made within a kernel.
+struct Place {
+  int segment = -1;  ///< -1: the finish
+  int member = -1;
+};
+
+/// The groups of a graph. Views belong to none: they are looked through.
+class Groups {
+ public:
+  explicit Groups(const Graph& graph);
+
+  const Graph& graph;
+  std::vector<Group> all;
+  std::vector<int> group_of;    ///< of each node; -1: a view, or a scalar computed where it is read
+  std::vector<Place> place_of;  ///< of each node in its fused group
+  /// Scalar nodes that depend on a kernel's result, so that they are read from memory, not computed again.
+  std::set<int> in_memory;
+
+  const Node& node(int n) const { return graph.node(n); }
+  const ValueType& type(int value) const { return graph.type(value); }
+  int maker(int value) const { return graph.value(value).node; }
+  /// The node that makes what the value shows through its views; -1: none.
+  int source(int value) const { return maker(reference(graph, value).base); }
+  bool is_view(int n) const { return node(n).op->kind == OpKind::view; }
+  /// arange and random_uniform: computed wherever they are read.
+  bool is_generator(int n) const;
+  /// One-element pointwise node.
+  bool is_scalar_node(int n) const;
+  /// Made by the finish, or by a fold whose result is only complete there.
+  bool is_finished(int n) const;
+  /// Generators and scalars made of numbers and memory are not read by kernels but computed again.
+  bool computed_again(int n) const { return is_generator(n) || (is_scalar_node(n) && !in_memory.count(n)); }
+  bool computed_again(int n, int by_group) const;
+
+  /// Groups whose results the node reads.
+  void each_source(int n, const std::function<void(int group)>& visit) const;
+  void each_member(const Group& group, const std::function<void(int node)>& visit) const;
+  /// Joining `n` to the group is fine if nothing that n reads elsewhere depends on the group.
+  bool makes_cycle(int n, int group) const;
+  /// Neither reads what the other makes.
+  bool independent(int a, int b) const;
+  /// Two groups may become one if every path between them is a direct edge.
+  bool mergeable(int a, int b) const;
+  /// Values read outside the group that makes them, or returned.
+  std::vector<bool> wanted_values() const;
+
+  /// A node's group of its own.
+  void add(int n, Group group);
+  /// Moves the segments and finish of `other` to `group`.
+  void absorb(int other, int group);
+  void index_members(int group);
+
+ private:
+  bool reaches(int from, int to, std::set<int>& seen) const;
+  bool reaches_indirectly(int from, int to) const;
+};
+
+/// Spells a kernel as loops. `stored` are the values to put in memory; the node's inputs are appended to
+/// `inputs` in the order of the buffers.
+LoopKernel lower_kernel(const Groups& groups, const GroupKernel& kernel, const std::vector<int>& stored,
+                        std::vector<int>& inputs);
+
+}  // namespace tandem::graph

@@ -1,0 +1,11 @@
+// What becomes of an optimised graph: switches beside the passes.
+#pragma once
+
+namespace tandem::graph {
+
+struct PlanOptions {
+  bool memory_plan = true;  ///< values share an arena, packed by liveness; else each has memory of its own
+  bool emit = true;         ///< fused kernels are generated and compiled; else all ops run on the eager kernels
+};
+
+}  // namespace tandem::graph
