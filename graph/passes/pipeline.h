@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "graph/ir/stage.h"
 #include "graph/passes/pass.h"
 #include "graph/run/plan_options.h"
-#include "graph/trace/compile.h"
 
 namespace tandem::graph {
 

@@ -3,7 +3,6 @@
 #include <chrono>
 
 #include "core/ops/ops.h"
-#include "graph/passes/pass.h"
 #include "graph/run/memory_plan.h"
 #include "graph/run/program_impl.h"
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../ir/graph.h"
+#include "../ir/stage.h"
 
 namespace tandem {
 
@@ -35,17 +36,9 @@ struct CompileOptions {
   OnLimit on_limit = OnLimit::error;
 };
 
-/// Names of all passes in the order they run.
-std::vector<std::string> pass_names();
-
 struct Retrace {
   std::string reason;  ///< "argument 0: shape [8, 64] -> [16, 64]"
   double seconds = 0;  ///< what it cost
-};
-struct PassTime {
-  std::string name;
-  double seconds = 0;
-  int nodes_before = 0, nodes_after = 0;
 };
 /// What graph mode did. Bytes and kernels are of the newest specialisation.
 struct Stats {
@@ -63,12 +56,6 @@ struct Stats {
   std::string note;              ///< why the tier is lower than asked for, if it is
   std::vector<PassTime> passes;
   std::vector<Retrace> retraces;
-};
-
-/// The graph after one pass.
-struct Stage {
-  std::string name;
-  Graph graph;
 };
 
 namespace graph {
