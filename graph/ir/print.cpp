@@ -82,8 +82,7 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph) {
   for (const Node& node : graph.nodes) {
     out << "  ";
     for (size_t i = 0; i < node.outputs.size(); ++i)
-      out << (i ? ", " : "") << value_text(node.outputs[i]) << ": "
-          << graph.type(node.outputs[i]);
+      out << (i ? ", " : "") << value_text(node.outputs[i]) << ": " << graph.type(node.outputs[i]);
     out << " = " << node.op->name << '(';
     for (size_t i = 0; i < node.inputs.size(); ++i) out << (i ? ", " : "") << value_text(node.inputs[i]);
     out << ')';
@@ -102,8 +101,7 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph) {
     out << '\n';
   }
   for (const StateWrite& write : graph.writes)
-    out << "  assign " << value_text(graph.leaf(write.leaf).value) << " = "
-        << value_text(write.value) << '\n';
+    out << "  assign " << value_text(graph.leaf(write.leaf).value) << " = " << value_text(write.value) << '\n';
   for (size_t i = 0; i < graph.gradients.size(); ++i) {
     const GradientWrite& gradient = graph.gradients[i];
     out << "  gradient "

@@ -54,8 +54,7 @@ bool is_view(const Graph& graph, int value) {
 
 Reference reference(const Graph& graph, int value) {
   std::vector<const Node*> views;
-  for (; is_view(graph, value); value = views.back()->inputs[0])
-    views.push_back(&graph.node(graph.value(value).node));
+  for (; is_view(graph, value); value = views.back()->inputs[0]) views.push_back(&graph.node(graph.value(value).node));
   const ValueType& type = graph.type(value);
   Reference r{.base = value, .shape = type.shape, .strides = type.strides, .dims = std::vector<int>()};
   for (int i = 0; i < r.shape.size(); ++i) r.dims->push_back(r.shape[i] == 1 ? -1 : i);

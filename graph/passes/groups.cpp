@@ -8,8 +8,7 @@
 
 namespace tandem::graph {
 
-Groups::Groups(const Graph& graph)
-    : graph(graph), group_of(graph.nodes.size(), -1), place_of(graph.nodes.size()) {}
+Groups::Groups(const Graph& graph) : graph(graph), group_of(graph.nodes.size(), -1), place_of(graph.nodes.size()) {}
 
 bool Groups::is_generator(int n) const {
   const std::optional<Sequence>& sequence = node(n).op->sequence;

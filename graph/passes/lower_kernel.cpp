@@ -76,10 +76,8 @@ class KernelLowerer {
       return now.statement_of[r.base] = statement;
     }
     // From memory.
-    Statement load{.kind = LoopOp::load,
-                   .dtype = groups_.type(r.base).dtype,
-                   .position = position(now, r, dims),
-                   .value = r.base};
+    Statement load{
+        .kind = LoopOp::load, .dtype = groups_.type(r.base).dtype, .position = position(now, r, dims), .value = r.base};
     load.level = level_of(now, load.position);
     load.buffer = buffer(r.base);
     std::vector<int64_t> key(load.position.strides.begin(), load.position.strides.end());
@@ -202,8 +200,7 @@ class KernelLowerer {
       std::vector<int64_t> strides(now.rank, 0);
       const ValueType& type = groups_.type(value);
       for (int i = 0; i < type.shape.size(); ++i)
-        if (const int d = at(member.output_dims, i); d >= 0)
-          at(strides, d) = type.strides[i];
+        if (const int d = at(member.output_dims, i); d >= 0) at(strides, d) = type.strides[i];
       store.position.strides = Shape(strides);
       segment.stores.push_back(store);
     }
@@ -231,8 +228,7 @@ class KernelLowerer {
     std::iota(order.begin(), order.end(), 0);
     const Shape lead = leader ? leader->strides : Shape();
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      if (at(group.reduced, a) != at(group.reduced, b))
-        return !at(group.reduced, a);
+      if (at(group.reduced, a) != at(group.reduced, b)) return !at(group.reduced, a);
       return leader && lead[a] > lead[b];
     });
     std::vector<int64_t> extents;
@@ -241,8 +237,7 @@ class KernelLowerer {
     for (int d : order) {
       bool joins = !extents.empty() && reduced.back() == at(group.reduced, d);
       for (size_t p = 0; joins && p < positions.size(); ++p)
-        joins = positions[p]->strides[from.back().back()] ==
-                positions[p]->strides[d] * at(group.domain, d);
+        joins = positions[p]->strides[from.back().back()] == positions[p]->strides[d] * at(group.domain, d);
       if (joins) {
         extents.back() *= at(group.domain, d);
         from.back().push_back(d);
