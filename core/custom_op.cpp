@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "core/dispatch.h"
+#include "core/ops/reduce_shared.h"
 
 namespace tandem {
 
@@ -45,8 +46,28 @@ const Op& entry(const Op& handle) {
   return handle.user ? *handle.user->entry : handle.id >= 0 ? find_op(handle.name) : handle;
 }
 
+/// Those of a reduction: "dims" sorted and counted from the front, and "keepdim".
+Attributes of_fold(const Op& op, const Tensor& x, const Attributes& given, Where where) {
+  Dims dims;
+  bool keepdim = false;
+  for (const Attribute& attribute : given) {
+    const std::string_view name = attribute.name;
+    const auto* list = std::get_if<Shape>(&attribute.value);
+    const auto* number = std::get_if<int64_t>(&attribute.value);
+    if (name == "dims" && list) dims = *list;
+    else if (name == "dims" && number) dims = Dims(*number);
+    else if (name == "keepdim" && number) keepdim = *number != 0;
+    else
+      throw ValueError(detail::str(op.name, ": attribute ", name, " is not one of a reduction: dims (one, or a list) ",
+                                   "and keepdim (true or false)"),
+                       where);
+  }
+  return {{"dims", normalized_dims(op.name, Arg(x, where), dims)}, {"keepdim", keepdim}};
+}
+
 /// The attributes in the order of the definition, as numbers: equal calls have equal attributes.
-Attributes ordered(const Op& op, const Attributes& given, Where where) {
+Attributes ordered(const Op& op, const Tensor& first, const Attributes& given, Where where) {
+  if (op.user && op.fold) return of_fold(op, first, given, where);
   if (!op.user || !op.is_pointwise()) return given;
   Attributes result;
   for (const std::string& name : op.user->attributes) {
@@ -80,7 +101,7 @@ Tensor call(const Op& handle, std::span<const Arg* const> operands, const Attrib
   const Op& op = entry(handle);
   const Where where = user_line(operands[0]->where());
   check_count(op, operands.size(), where);
-  const Attributes attributes = ordered(op, given, where);
+  const Attributes attributes = ordered(op, operands[0]->tensor(), given, where);
   if (op.is_pointwise() && op.pointwise.expression) return dispatch_pointwise(op, operands, attributes);
   if (op.outputs != 1)
     throw ValueError(detail::str(op.name, ": has ", op.outputs, " results; call it with Tensors{…} to get them all"),
@@ -110,7 +131,7 @@ Tensors Op::operator()(const Tensors& operands, const Attributes& given, Where w
   where = user_line(where);
   const Op& op = entry(*this);
   check_count(op, operands.size(), where);
-  const Attributes attributes = ordered(op, given, where);
+  const Attributes attributes = ordered(op, operands.empty() ? Tensor() : operands[0], given, where);
   if (!(op.is_pointwise() && op.pointwise.expression)) return dispatch_all(op, operands, attributes, where);
   std::vector<Arg> args;
   for (const Tensor& operand : operands) args.emplace_back(operand, where);
@@ -194,7 +215,7 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
 Op custom_op(const std::string& name, CustomOp definition, Where where) {
   where = user_line(where);
   check_name("custom_op", name, where);
-  if (!definition.infer)
+  if (!definition.infer && !definition.fold)
     throw ValueError(
         detail::str("custom_op ", name,
                     ": needs .infer, which gives the results' shapes: [](td::Infer& op) { op.output(op.input(0)); }"),
@@ -224,6 +245,18 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
   };
   for (size_t kind = 0; kind < kDeviceKinds; ++kind)
     if (user->kernels[kind]) op.kernels[kind] = call_kernel;
+  if (definition.fold) {
+    constexpr const char* folds[] = {"sum", "prod", "max", "min"};
+    const Op& like = find_op(folds[static_cast<int>(*definition.fold)]);
+    op.kind = OpKind::reduce;
+    op.fold = like.fold;
+    op.keeps_values = like.keeps_values;
+    op.inputs = op.outputs = 1;
+    if (!user->infer) op.infer = like.infer;
+    if (!user->kernels[0]) op.contiguous_inputs = like.contiguous_inputs;
+    for (size_t kind = 0; kind < kDeviceKinds; ++kind)
+      if (!user->kernels[kind]) op.kernels[kind] = like.kernels[kind];
+  }
   if (user->grad) {
     op.grad = call_gradient;
     op.saved = existing(definition.saved, op.inputs, op.outputs);

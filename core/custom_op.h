@@ -72,10 +72,13 @@ struct CustomOp {
   bool contiguous_inputs = true;                ///< operands are laid out in rows first: what input<T>() wants
   bool has_effect =
       false;  ///< does something beside its results: never left out of a graph, nor merged with another call
+  /// A reduction of one operand, over attributes "dims" (all, unless given) and "keepdim": sum, prod, max or min, under the
+  /// gradient given here. It has their infer and kernels where none is given, and the compiler fuses it as it fuses them.
+  std::optional<Fold> fold = std::nullopt;
 };
 
-/// Defines an op by its functions. In a graph it is a step of its own. ValueError if the name is taken or no identifier, or
-/// infer or grad is missing.
+/// Defines an op by its functions. In a graph it is a step of its own, unless it is a fold. ValueError if the name is taken or
+/// no identifier, or infer (of what is no fold) or grad is missing.
 Op custom_op(const std::string& name, CustomOp definition, Where where = Where::current());
 
 // ---- For the engine.

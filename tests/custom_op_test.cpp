@@ -270,6 +270,35 @@ TEST_CASE("custom_op: runs eagerly, in replay and compiled, on operands of any l
   CHECK_FALSE(cumulative_max(td::ones({2}, {.requires_grad = true})).requires_grad());
 }
 
+TEST_CASE("custom_op: a reduction given as a fold fuses as sum does, under its own gradient") {
+  const td::Op clipped_sum = td::custom_op("test_clipped_sum", {
+                                                                   .grad =
+                                                                       [](const td::OpContext& op) {
+                                                                         const Tensor g =
+                                                                             clamp(op.grad_output(), -1, 1);
+                                                                         return Tensors{expand(g, op.input_shape(0))};
+                                                                       },
+                                                                   .saved = td::kSaveNothing,
+                                                                   .fold = td::Fold::sum,
+                                                               });
+  const auto f = [&](const Tensor& x) { return exp(x) / clipped_sum(exp(x), {{"dims", -1}, {"keepdim", true}}); };
+  const Tensor x = td::randn({5, 70});
+  auto compiled = td::compile(f), replayed = td::compile(f, {.mode = td::Mode::replay});
+  const std::vector<double> eager = f(x).to_vector<double>();
+  CHECK(compiled(x).to_vector<double>() == eager);
+  CHECK(replayed(x).to_vector<double>() == eager);
+  CHECK(compiled.stats().kernels == 1);
+  CHECK(compiled.stats().fused_kernels == 1);
+  CHECK(clipped_sum(x).to_vector<double>() == sum(x).to_vector<double>());
+
+  Tensor w = td::randn({3}).requires_grad(true);
+  const Tensor loss = 5 * clipped_sum(w, {{"dims", 0}, {"keepdim", true}});
+  sum(loss).backward();
+  CHECK(w.grad().to_vector<float>() == Floats{1, 1, 1});
+  CHECK_THROWS_AS(clipped_sum(x, {{"dims", 2}}), td::DimensionError);
+  CHECK_THROWS_AS(clipped_sum(x, {{"axis", 0}}), td::ValueError);
+}
+
 TEST_CASE("custom_op: a gradient by another op, which has one itself; several results") {
   Tensor x = td::linspace(-1, 1, 5, {.dtype = td::float64, .requires_grad = true});
   const auto f = [](const Tensor& x) { return cube(x).sum(); };

@@ -12,6 +12,7 @@
 #include "core/dispatch.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
+#include "graph/trace/signature.h"
 #include "graph/trace/tracer.h"
 
 namespace tandem {
@@ -35,102 +36,22 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-struct ArgumentKey {
-  ValueType type;
-  bool requires_grad = false;
-  bool has_gradient = false;  ///< grad() was defined, of one that requires a gradient
-  int same_as = -1;           ///< an earlier argument that is the same tensor
-};
-
-ArgumentKey key_of(const Tensors& arguments, size_t i) {
-  const TensorImpl& impl = *arguments[i].impl();
-  ArgumentKey key{type_of(arguments[i]), impl.requires_grad, impl.requires_grad && impl.grad.defined(), -1};
-  for (size_t j = 0; j < i && key.same_as < 0; ++j)
-    if (arguments[j].impl() == arguments[i].impl()) key.same_as = static_cast<int>(j);
-  return key;
-}
-
-bool matches(const ArgumentKey& key, const Tensors& arguments, size_t i) {
-  const TensorImpl& impl = *arguments[i].impl();
-  if (impl.dtype != key.type.dtype || impl.device != key.type.device || impl.requires_grad != key.requires_grad ||
-      !(impl.shape == key.type.shape) || !(impl.strides == key.type.strides))
-    return false;
-  if (impl.requires_grad && impl.grad.defined() != key.has_gradient) return false;
-  if (i == 0) return true;
-  return key_of(arguments, i).same_as == key.same_as;
-}
-
-std::string spell(const AutocastState& state) { return state.enabled ? std::string(name_of(state.dtype)) : "off"; }
-
 struct Specialisation {
-  std::vector<ArgumentKey> arguments;
-  std::string static_key;
-  bool grad_enabled = true;
-  AutocastState autocast;
+  explicit Specialisation(Signature signature) : signature(std::move(signature)) {}
+
+  Signature signature;
   std::vector<bool> differentiable;  ///< of each result: traced from something that requires a gradient
-  Traced traced;
+  Graph traced;
   std::unique_ptr<Program> program;
   int64_t calls = 0;
   uint64_t last_used = 0;
   bool reads_numbers = false;  ///< some constant has changed between traces: trace at each call
-
-  bool fits(const Tensors& given, const std::string& key) const {
-    if (given.size() != arguments.size() || key != static_key || grad_enabled != tandem::grad_enabled() ||
-        !(autocast == autocast_state()))
-      return false;
-    for (size_t i = 0; i < given.size(); ++i)
-      if (!matches(arguments[i], given, i)) return false;
-    for (const FlagGuard& guard : traced.flags)
-      if (*guard.flag != guard.value) return false;
-    for (const GradientGuard& guard : traced.gradients)
-      if (guard.tensor.impl()->grad.defined() != guard.defined) return false;
-    return true;
-  }
 
   /// Results are plain values; those that eagerly would have a tape say so when backward() is called on them.
   Tensors run(const Tensors& given) const {
     Tensors results = program->run(given);
     for (size_t i = 0; i < results.size(); ++i) results[i].impl()->from_graph = differentiable[i];
     return results;
-  }
-
-  /// What is different from this call, in words.
-  std::string difference(const Tensors& given, const std::string& key) const {
-    std::ostringstream out;
-    if (given.size() != arguments.size()) out << given.size() << " tensors instead of " << arguments.size();
-    for (size_t i = 0; out.str().empty() && i < given.size(); ++i) {
-      if (matches(arguments[i], given, i)) continue;
-      const ValueType &was = arguments[i].type, now = type_of(given[i]);
-      out << "argument " << i << ": ";
-      if (was.shape != now.shape) out << "shape " << was.shape << " -> " << now.shape;
-      else if (was.dtype != now.dtype) out << "dtype " << was.dtype << " -> " << now.dtype;
-      else if (was.device != now.device) out << "device " << was.device << " -> " << now.device;
-      else if (was.strides != now.strides) out << "strides " << was.strides << " -> " << now.strides;
-      else if (arguments[i].requires_grad != given[i].requires_grad())
-        out << "requires_grad " << arguments[i].requires_grad << " -> " << given[i].requires_grad();
-      else if (given[i].requires_grad() && arguments[i].has_gradient != given[i].impl()->grad.defined())
-        out << "grad() " << (arguments[i].has_gradient ? "defined -> undefined" : "undefined -> defined");
-      else out << "is the same tensor as another argument, or no longer";
-    }
-    if (out.str().empty() && key != static_key) out << "static arguments " << static_key << " -> " << key;
-    if (out.str().empty() && grad_enabled != tandem::grad_enabled())
-      out << "gradients " << (grad_enabled ? "on -> off" : "off -> on");
-    if (out.str().empty() && !(autocast == autocast_state()))
-      out << "autocast " << spell(autocast) << " -> " << spell(autocast_state());
-    if (out.str().empty())
-      for (const FlagGuard& guard : traced.flags)
-        if (*guard.flag != guard.value) {
-          out << "a flag that the function reads (training mode): " << guard.value << " -> " << *guard.flag;
-          break;
-        }
-    if (out.str().empty())
-      for (const GradientGuard& guard : traced.gradients)
-        if (guard.tensor.impl()->grad.defined() != guard.defined) {
-          out << "grad() of a tensor " << guard.tensor.shape() << ": "
-              << (guard.defined ? "defined -> undefined" : "undefined -> defined");
-          break;
-        }
-    return out.str();
   }
 };
 
@@ -151,8 +72,7 @@ std::string structural_difference(const Graph& a, const Graph& b) {
     return detail::str("it read ", a.leaves.size(), " tensors and numbers from outside, now ", b.leaves.size());
   for (size_t i = 0; i < a.leaves.size(); ++i) {
     const Leaf &x = a.leaves[i], &y = b.leaves[i];
-    const ValueType &tx = a.values[static_cast<size_t>(x.value)].type,
-                    &ty = b.values[static_cast<size_t>(y.value)].type;
+    const ValueType &tx = a.type(x.value), &ty = b.type(y.value);
     if (x.kind != y.kind || !(tx == ty))
       return detail::str("then: ", name_of(x.kind), " ", tx, " read at ", to_string(x.where),
                          "; now: ", name_of(y.kind), " ", ty, " read at ", to_string(y.where));
@@ -230,16 +150,16 @@ struct CompiledFunction::State {
     return program;
   }
 
-  Specialisation* find(const Tensors& arguments, const std::string& static_key) {
-    if (newest && newest->fits(arguments, static_key)) return newest;
+  Specialisation* find(const Call& call) {
+    if (newest && newest->signature.holds(call)) return newest;
     for (const auto& each : specialisations)
-      if (each->fits(arguments, static_key)) return newest = each.get();
+      if (each->signature.holds(call)) return newest = each.get();
     return nullptr;
   }
 
-  Specialisation* specialise(const Tensors& arguments, const std::string& static_key, const Function& function) {
+  Specialisation* specialise(const Call& call, const Function& function) {
     Retrace retrace;
-    if (newest) retrace.reason = newest->difference(arguments, static_key);
+    if (newest) retrace.reason = newest->signature.describe(call);
     if (static_cast<int>(specialisations.size()) >= options.max_specialisations) {
       if (options.on_limit == OnLimit::eager) return nullptr;
       if (options.on_limit == OnLimit::error)
@@ -254,13 +174,9 @@ struct CompiledFunction::State {
       specialisations.erase(oldest);
     }
     const auto begin = std::chrono::steady_clock::now();
-    auto made = std::make_unique<Specialisation>();
-    for (size_t i = 0; i < arguments.size(); ++i) made->arguments.push_back(key_of(arguments, i));
-    made->static_key = static_key;
-    made->grad_enabled = tandem::grad_enabled();
-    made->autocast = autocast_state();
-    made->traced = run_trace(
-        arguments,
+    auto made = std::make_unique<Specialisation>(Signature(call));
+    Traced traced = run_trace(
+        call.arguments,
         [&](const Tensors& in) {
           Tensors results = function(in);
           for (const Tensor& result : results) made->differentiable.push_back(result.requires_grad());
@@ -268,7 +184,9 @@ struct CompiledFunction::State {
         },
         where);
     stats.trace_seconds += seconds_since(begin);
-    made->program = make_program(made->traced.graph);
+    made->traced = std::move(traced.graph);
+    made->signature.reads(std::move(traced.flags), std::move(traced.gradients));
+    made->program = make_program(made->traced);
     ++stats.traces;
     if (newest) {
       retrace.seconds = seconds_since(begin);
@@ -282,7 +200,7 @@ struct CompiledFunction::State {
   /// another structure is an error.
   void check(Specialisation& specialisation, const Tensors& arguments, const Function& function) {
     const Traced now = run_trace(arguments, function, where);
-    Graph& then = specialisation.traced.graph;
+    Graph& then = specialisation.traced;
     if (const std::string difference = structural_difference(then, now.graph); !difference.empty())
       throw TraceError(
           detail::str(
@@ -324,8 +242,7 @@ struct CompiledFunction::State {
         specialisation.program->bind(static_cast<int>(i), fresh.tensor);
       }
     }
-    specialisation.traced.gradients = now.gradients;
-    specialisation.traced.flags = now.flags;
+    specialisation.signature.reads(now.flags, now.gradients);
   }
 };
 
@@ -363,9 +280,10 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
     if (!arguments[i].defined())
       throw UndefinedError(detail::str("compiled function: argument ", i, " is an undefined Tensor"), state.where);
   ++state.stats.calls;
-  Specialisation* specialisation = state.find(arguments, static_key);
+  const Call call{arguments, static_key};
+  Specialisation* specialisation = state.find(call);
   if (!specialisation) {
-    specialisation = state.specialise(arguments, static_key, function);
+    specialisation = state.specialise(call, function);
     if (!specialisation) return function(arguments);  // over the limit, and eager was chosen
     specialisation->last_used = ++state.clock;
     specialisation->calls = 1;
