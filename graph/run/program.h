@@ -1,21 +1,18 @@
-// Program: what a specialisation runs. A flat list of steps over memory that was laid out beforehand.
+// Program: what a specialisation runs: a plan, its code, what the trace closed over, and a pool of runs.
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
-#include "graph/ir/graph.h"
+#include "graph/run/plan.h"
+#include "graph/run/run.h"
 
 namespace tandem::graph {
 
-struct ProgramOptions {
-  bool planned = true;   ///< one arena; otherwise values come from the allocator and go when they are last used
-  bool in_place = true;  ///< updates write straight into the state they are assigned to, where that is safe
-};
-
-struct ProgramStats {
-  int kernels = 0, fused_kernels = 0;
-  int64_t arena_bytes = 0, lower_bound_bytes = 0;
+struct BuildCost {
   double emit_seconds = 0, compiler_seconds = 0;
   bool compiler_cached = false;
   std::string note;
@@ -23,29 +20,47 @@ struct ProgramStats {
 
 class Program {
  public:
-  /// Throws CompileError if generated source doesn't build. `fused nodes` need the system compiler: where there
-  /// is none, nullptr and a reason.
-  static std::unique_ptr<Program> build(Graph graph, ProgramOptions options, Where where, std::string* reason);
-  ~Program();
+  /// Throws CompileError if generated source doesn't build. Fused nodes need a compiler: where there is none, nullptr
+  /// and a reason.
+  static std::unique_ptr<Program> build(Graph graph, PlanOptions options, Where where, std::string* reason);
 
-  /// Runs with these arguments; afterwards state is assigned, grad() set, and the results are new tensors.
+  /// Runs with these arguments; afterwards state is assigned, grad() set, and the results are new tensors. Several
+  /// threads may, each with a Run of its own, unless plan().alone().
   Tensors run(const Tensors& arguments);
 
-  const Graph& graph() const;
-  const ProgramStats& stats() const;
-  const std::string& source() const;
-  /// One line for each step: what runs and where its results lie.
-  std::string describe() const;
+  const Plan& plan() const { return plan_; }
+  const BuildCost& cost() const { return cost_; }
+  /// The generated sources, one after another.
+  std::string source() const;
 
+  // Not while a run is under way.
   /// Another tensor takes the place of a state, gradient or constant leaf (index in graph().leaves).
-  void bind(int leaf, const Tensor& tensor);
+  void bind(int leaf, const Tensor& tensor) { bindings_.tensors[leaf] = tensor; }
   /// The number of a run-time scalar.
   void set_number(int leaf, double number);
 
  private:
-  struct Impl;
-  explicit Program(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  Program(Graph graph, PlanOptions options, Where where);
+  bool build_code(Where where, std::string* reason);
+  /// Memory that a run changes is known to the graph under one name: an argument that lies there as well would be
+  /// read before or after the change as the schedule has it, and its gradient would be lost.
+  void refuse_aliases(const Tensors& arguments) const;
+  /// A run that no call has now, for a call of its own.
+  Run& take();
+  void give_back(Run& run);
+
+  Plan plan_;
+  Where where_;  ///< the line of compile()
+  BuildCost cost_;
+  std::vector<std::unique_ptr<Kernels>> code_;
+  Bindings bindings_;
+  // The pool: the first run, which is all that one thread needs, and those of calls that found it taken.
+  std::unique_ptr<Run> first_;
+  bool alone_ = true;  ///< plan_.alone(): it is never taken twice
+  std::atomic<bool> first_taken_ = false;
+  std::mutex mutex_;  ///< of what follows
+  std::vector<std::unique_ptr<Run>> others_;
+  std::vector<Run*> idle_;  ///< of others_
 };
 
 }  // namespace tandem::graph

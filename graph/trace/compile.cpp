@@ -12,6 +12,7 @@
 #include "core/dispatch.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
+#include "graph/trace/call_lock.h"
 #include "graph/trace/signature.h"
 #include "graph/trace/tracer.h"
 
@@ -43,9 +44,9 @@ struct Specialisation {
   std::vector<bool> differentiable;  ///< of each result: traced from something that requires a gradient
   Graph traced;
   std::unique_ptr<Program> program;
-  int64_t calls = 0;
-  uint64_t last_used = 0;
-  bool reads_numbers = false;  ///< some constant has changed between traces: trace at each call
+  std::atomic<int64_t> calls = 0;
+  std::atomic<uint64_t> last_used = 0;  ///< when another took its place as the newest
+  bool reads_numbers = false;           ///< some constant has changed between traces: trace at each call
 
   /// Results are plain values; those that eagerly would have a tape say so when backward() is called on them.
   Tensors run(const Tensors& given) const {
@@ -98,12 +99,13 @@ bool same_bytes(const Tensor& a, const Tensor& b) {
 struct CompiledFunction::State {
   CompileOptions options;
   Where where;
-  Stats stats;
+  CallLock lock;  ///< what follows is changed by who is alone, but for what is atomic
+  Stats stats;    ///< calls: those that no specialisation counts
   std::vector<Stage> stages;
   FusionReport fusion;
   std::vector<std::unique_ptr<Specialisation>> specialisations;
-  Specialisation* newest = nullptr;
-  uint64_t clock = 0;
+  std::atomic<Specialisation*> newest = nullptr;  ///< the one that served last
+  std::atomic<uint64_t> clock = 0;
 
   /// The program for a trace: optimised, planned and emitted as far as the mode and the machine allow.
   std::unique_ptr<Program> make_program(const Graph& traced) {
@@ -112,54 +114,66 @@ struct CompiledFunction::State {
     stats.note.clear();
     if (options.mode == Mode::replay) {
       stages = {{"traced", traced}};
-      program = Program::build(traced, {.planned = false}, where, nullptr);
-      stats.tier = "eager kernels, one by one";
+      program = Program::build(traced, {.memory_plan = false}, where, nullptr);
       stats.passes.clear();
       fusion = {};
     } else {
       Optimised optimised = optimise(traced, options.without, where);
-      const bool planned = plan_options(options.without, where).memory_plan;
+      const PlanOptions switches = plan_options(options.without, where);
       std::string reason;
       try {
-        program = Program::build(optimised.graph, {.planned = planned}, where, &reason);
+        program = Program::build(optimised.graph, switches, where, &reason);
       } catch (const CompileError& error) { reason = error.message(); }
       if (!program) {  // the tier below: the planned graph on eager kernels
         std::vector<std::string> without = options.without;
         without.push_back("emit");
         optimised = optimise(traced, without, where);
-        program = Program::build(optimised.graph, {.planned = planned}, where, nullptr);
+        program = Program::build(optimised.graph, switches, where, nullptr);
         stats.note = reason;
       } else {
-        stats.note = program->stats().note;
+        stats.note = program->cost().note;
       }
-      const bool cuda = program->source().find("__global__") != std::string::npos;
-      stats.tier = !program->stats().fused_kernels ? "eager kernels, planned" : cuda ? "generated CUDA" : "generated C";
       stages = std::move(optimised.stages);
       stats.passes = std::move(optimised.times);
       fusion = std::move(optimised.fusion);
     }
-    const ProgramStats& made = program->stats();
-    stats.kernels = made.kernels;
-    stats.fused_kernels = made.fused_kernels;
-    stats.peak_bytes = made.arena_bytes;
-    stats.lower_bound_bytes = made.lower_bound_bytes;
-    stats.emit_seconds += made.emit_seconds;
-    stats.compiler_seconds += made.compiler_seconds;
-    stats.compiler_cached = made.compiler_cached;
-    stats.pass_seconds += seconds_since(begin) - made.emit_seconds - made.compiler_seconds;
+    const Plan& plan = program->plan();
+    const BuildCost& cost = program->cost();
+    stats.tier = plan.tier();
+    stats.kernels = plan.kernels();
+    stats.fused_kernels = plan.fused_kernels();
+    stats.peak_bytes = plan.arena_bytes();
+    stats.lower_bound_bytes = plan.lower_bound_bytes();
+    stats.emit_seconds += cost.emit_seconds;
+    stats.compiler_seconds += cost.compiler_seconds;
+    stats.compiler_cached = cost.compiler_cached;
+    stats.pass_seconds += seconds_since(begin) - cost.emit_seconds - cost.compiler_seconds;
+    if (plan.alone()) lock.stay_alone();
     return program;
   }
 
   Specialisation* find(const Call& call) {
-    if (newest && newest->signature.holds(call)) return newest;
+    Specialisation* const last = newest.load(std::memory_order_relaxed);
+    if (last && last->signature.holds(call)) return last;
     for (const auto& each : specialisations)
-      if (each->signature.holds(call)) return newest = each.get();
+      if (each->signature.holds(call)) return served_by(*each);
     return nullptr;
+  }
+
+  Specialisation* served_by(Specialisation& next) {
+    if (Specialisation* const last = newest.exchange(&next)) last->last_used = ++clock;
+    return &next;
+  }
+
+  /// Whether a specialisation's call of that number is traced again to compare.
+  bool due(int64_t calls) const {
+    return options.verify == Verify::every || (options.verify == Verify::powers_of_two && (calls & (calls - 1)) == 0);
   }
 
   Specialisation* specialise(const Call& call, const Function& function) {
     Retrace retrace;
-    if (newest) retrace.reason = newest->signature.describe(call);
+    Specialisation* const last = newest;
+    if (last) retrace.reason = last->signature.describe(call);
     if (static_cast<int>(specialisations.size()) >= options.max_specialisations) {
       if (options.on_limit == OnLimit::eager) return nullptr;
       if (options.on_limit == OnLimit::error)
@@ -169,8 +183,11 @@ struct CompiledFunction::State {
                         ". Pad or bucket that argument, raise max_specialisations, or set on_limit to OnLimit::evict "
                         "or OnLimit::eager"),
             where);
+      if (last) last->last_used = ++clock;
       const auto oldest = std::min_element(specialisations.begin(), specialisations.end(),
                                            [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
+      stats.calls += (*oldest)->calls;
+      if (oldest->get() == last) newest = nullptr;
       specialisations.erase(oldest);
     }
     const auto begin = std::chrono::steady_clock::now();
@@ -188,12 +205,12 @@ struct CompiledFunction::State {
     made->signature.reads(std::move(traced.flags), std::move(traced.gradients));
     made->program = make_program(made->traced);
     ++stats.traces;
-    if (newest) {
+    if (last) {
       retrace.seconds = seconds_since(begin);
       stats.retraces.push_back(std::move(retrace));
     }
     specialisations.push_back(std::move(made));
-    return newest = specialisations.back().get();
+    return served_by(*specialisations.back());
   }
 
   /// Traces again and compares: changed numbers are promoted, other tensors take the place of the old ones,
@@ -269,8 +286,14 @@ CompiledFunction::CompiledFunction(CompiledFunction&&) noexcept = default;
 CompiledFunction& CompiledFunction::operator=(CompiledFunction&&) noexcept = default;
 
 const CompileOptions& CompiledFunction::options() const { return state_->options; }
-const Stats& CompiledFunction::stats() const { return state_->stats; }
 const std::vector<Stage>& CompiledFunction::stages() const { return state_->stages; }
+
+Stats CompiledFunction::stats() const {
+  const auto hold = state_->lock.hold();
+  Stats stats = state_->stats;
+  for (const auto& each : state_->specialisations) stats.calls += each->calls;
+  return stats;
+}
 
 Tensors CompiledFunction::call(const Tensors& arguments, const std::string& static_key, const Function& function) {
   State& state = *state_;
@@ -279,39 +302,62 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
   for (size_t i = 0; i < arguments.size(); ++i)
     if (!arguments[i].defined())
       throw UndefinedError(detail::str("compiled function: argument ", i, " is an undefined Tensor"), state.where);
-  ++state.stats.calls;
   const Call call{arguments, static_key};
+  int64_t counted = 0;  // this call's number, once its specialisation has counted it
+  if (state.lock.try_enter()) {
+    struct Inside {
+      CallLock& lock;
+      ~Inside() { lock.leave(); }
+    } const inside{state.lock};
+    if (Specialisation* found = state.find(call)) {
+      counted = ++found->calls;
+      if (!found->reads_numbers && !state.due(counted)) return found->run(arguments);
+    }
+  }
+  std::unique_lock alone(state.lock);
   Specialisation* specialisation = state.find(call);
   if (!specialisation) {
     specialisation = state.specialise(call, function);
-    if (!specialisation) return function(arguments);  // over the limit, and eager was chosen
-    specialisation->last_used = ++state.clock;
-    specialisation->calls = 1;
+    if (!specialisation) {  // over the limit, and eager was chosen
+      ++state.stats.calls;
+      alone.unlock();
+      return function(arguments);
+    }
+    ++specialisation->calls;
     return specialisation->run(arguments);
   }
-  specialisation->last_used = ++state.clock;
-  const int64_t calls = ++specialisation->calls;
-  const bool due = state.options.verify == Verify::every ||
-                   (state.options.verify == Verify::powers_of_two && (calls & (calls - 1)) == 0);
-  if (specialisation->reads_numbers || due) {
-    if (due) ++state.stats.verifications;
-    state.check(*specialisation, arguments, function);
+  if (!counted) {  // nobody else counts now
+    counted = specialisation->calls.load(std::memory_order_relaxed) + 1;
+    specialisation->calls.store(counted, std::memory_order_relaxed);
   }
+  const bool due = state.due(counted);
+  if (due) ++state.stats.verifications;
+  if (due || specialisation->reads_numbers) state.check(*specialisation, arguments, function);
   return specialisation->run(arguments);
 }
 
+std::string CompiledFunction::plan() const {
+  const auto hold = state_->lock.hold();
+  const Specialisation* const newest = state_->newest;
+  return newest ? newest->program->plan().to_string() : std::string();
+}
+
 std::string CompiledFunction::source() const {
-  return state_->newest ? state_->newest->program->source() : std::string();
+  const auto hold = state_->lock.hold();
+  const Specialisation* const newest = state_->newest;
+  return newest ? newest->program->source() : std::string();
 }
 
 std::string CompiledFunction::explain() const {
+  const auto hold = state_->lock.hold();
   const State& state = *state_;
-  const Stats& s = state.stats;
+  const Stats s = stats();
   std::ostringstream out;
   out << "compiled at " << to_string(state.where) << ", mode " << name_of(state.options.mode) << ": " << s.calls
       << " calls, " << s.traces << " traces, " << s.verifications << " verifications, " << s.promoted
       << " constants promoted\n";
-  if (!state.newest) return out.str() + "not called yet\n";
+  const Specialisation* const newest = state.newest;
+  if (!newest) return out.str() + "not called yet\n";
   out << "runs as " << s.tier << ": " << s.kernels << " kernels, " << s.fused_kernels << " of them generated\n";
   if (!s.note.empty()) out << "note: " << s.note << "\n";
   out << "seconds: trace " << s.trace_seconds << ", passes " << s.pass_seconds << ", emit " << s.emit_seconds
@@ -323,9 +369,7 @@ std::string CompiledFunction::explain() const {
   for (const PassTime& pass : s.passes)
     out << "  " << pass.name << ": " << pass.nodes_before << " -> " << pass.nodes_after << " nodes, "
         << pass.seconds * 1e3 << " ms\n";
-  out << "steps:\n";
-  std::istringstream steps(state.newest->program->describe());
-  for (std::string line; std::getline(steps, line);) out << "  " << line << "\n";
+  out << newest->program->plan().to_string();
   out << "fused:\n";
   for (const std::string& line : state.fusion.kernels) out << "  " << line << "\n";
   out << "refused:\n";

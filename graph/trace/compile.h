@@ -3,6 +3,7 @@
 
 #include <array>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -73,9 +74,10 @@ class CompiledFunction {
   /// `static_key` spells the arguments that are no tensors; they are baked into the trace.
   Tensors call(const Tensors& arguments, const std::string& static_key, const Function& function);
   const CompileOptions& options() const;
-  const Stats& stats() const;
+  Stats stats() const;
   const std::vector<Stage>& stages() const;
   std::string explain() const;
+  std::string plan() const;
   std::string source() const;
 
  private:
@@ -101,28 +103,27 @@ template <class T, size_t N> void flatten(Tensors& out, const std::array<T, N>& 
 }
 template <class T> struct Unflatten;
 template <> struct Unflatten<Tensor> {
-  static Tensor from(const Tensors& in, size_t& at) { return in[at++]; }
+  static Tensor from(Tensors& in, size_t& at) { return std::move(in[at++]); }
 };
 template <> struct Unflatten<Tensors> {
-  static Tensors from(const Tensors& in, size_t& at) {
-    Tensors rest(in.begin() + static_cast<std::ptrdiff_t>(at), in.end());
+  static Tensors from(Tensors& in, size_t& at) {
+    Tensors rest(std::make_move_iterator(in.begin() + static_cast<std::ptrdiff_t>(at)),
+                 std::make_move_iterator(in.end()));
     at = in.size();
     return rest;
   }
 };
 template <class... T> struct Unflatten<std::tuple<T...>> {
-  static std::tuple<T...> from(const Tensors& in, size_t& at) {
-    return std::tuple<T...>{Unflatten<T>::from(in, at)...};
-  }
+  static std::tuple<T...> from(Tensors& in, size_t& at) { return std::tuple<T...>{Unflatten<T>::from(in, at)...}; }
 };
 template <class A, class B> struct Unflatten<std::pair<A, B>> {
-  static std::pair<A, B> from(const Tensors& in, size_t& at) {
+  static std::pair<A, B> from(Tensors& in, size_t& at) {
     A first = Unflatten<A>::from(in, at);
     return {std::move(first), Unflatten<B>::from(in, at)};
   }
 };
 template <class T, size_t N> struct Unflatten<std::array<T, N>> {
-  static std::array<T, N> from(const Tensors& in, size_t& at) {
+  static std::array<T, N> from(Tensors& in, size_t& at) {
     std::array<T, N> result;
     for (T& each : result) each = Unflatten<T>::from(in, at);
     return result;
@@ -145,7 +146,8 @@ template <class T> void describe_static(std::string& key, const T& value) {
 
 }  // namespace graph
 
-/// A function that runs in one of the three modes. Made by compile().
+/// A function that runs in one of the three modes. Made by compile(). Several threads may call it at one time:
+/// docs/contract.md says what runs side by side and what one after another.
 template <class F> class Compiled {
  public:
   Compiled(F function, CompileOptions options, Where where)
@@ -157,9 +159,10 @@ template <class F> class Compiled {
     using Result = std::invoke_result_t<F&, const Args&...>;
     if (core_.options().mode == Mode::eager) return function_(args...);
     Tensors tensors;
+    tensors.reserve(sizeof...(Args));
     std::string static_key;
     ((graph::IsTensor<Args>::value ? add(tensors, args) : void(), graph::describe_static(static_key, args)), ...);
-    const Tensors results = core_.call(tensors, static_key, [&](const Tensors& in) {
+    const auto function = [&](const Tensors& in) {
       size_t next = 0;
       const auto pick = [&](const auto& arg) -> decltype(auto) {
         if constexpr (graph::IsTensor<decltype(arg)>::value) return (in[next++]);
@@ -170,18 +173,21 @@ template <class F> class Compiled {
       if constexpr (std::is_void_v<Result>) std::apply(function_, picked);
       else graph::flatten(out, std::apply(function_, picked));
       return out;
-    });
+    };
+    Tensors results = core_.call(tensors, static_key, std::ref(function));  // by reference: it allocates nothing
     if constexpr (!std::is_void_v<Result>) {
       size_t at = 0;
       return graph::Unflatten<std::decay_t<Result>>::from(results, at);
     }
   }
 
-  const Stats& stats() const { return core_.stats(); }
-  /// The graph as traced and after each pass, of the newest specialisation.
+  Stats stats() const { return core_.stats(); }
+  /// The graph as traced and after each pass, of the newest specialisation. Not to be read while another thread calls.
   const std::vector<Stage>& stages() const { return core_.stages(); }
-  /// Fusions made and refused, the memory plan, retraces and their reasons.
+  /// Fusions made and refused, the plan, retraces and their reasons.
   std::string explain() const { return core_.explain(); }
+  /// What one call does: steps in order, and where each value lies (of the newest specialisation).
+  std::string plan() const { return core_.plan(); }
   /// The generated C or CUDA C++.
   std::string source() const { return core_.source(); }
   F& function() { return function_; }

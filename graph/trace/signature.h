@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "core/autocast.h"
-#include "graph/ir/graph.h"
-#include "graph/trace/tracer.h"
+#include "../../core/autocast.h"
+#include "../ir/graph.h"
+#include "tracer.h"
 
 namespace tandem::graph {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "files.h"
-#include "graph/run/cuda_step.h"
+#include "graph/run/cuda_runtime.h"
 #include "kernels/cuda/module.h"
 #include "tandem.h"
 #include "tests/cuda/orders.h"

@@ -1,0 +1,156 @@
+// The CPU's runtime: loop kernels as C, built by the system compiler, run in chunks by OpenMP's threads.
+#include <algorithm>
+#include <chrono>
+
+#include "graph/codegen/c_source.h"
+#include "graph/native/system_compiler.h"
+#include "graph/run/runtime.h"
+#include "kernels/cpu/support/parallel.h"
+
+namespace tandem::graph {
+
+namespace {
+
+constexpr double kChunkCost = 48 * 1024;  ///< simple operations that are worth a chunk of their own
+constexpr int64_t kMostChunks = 64;
+
+using SegmentFn = void (*)(char* const* buffers, char* partials, long begin, long end);
+using FinishFn = void (*)(char* const* buffers, char* const* partials, const long* chunks);
+
+double cost_of(const SegmentCall& segment) {
+  return static_cast<double>(segment.units) * static_cast<double>(segment.elements_per_unit) * segment.cost;
+}
+
+template <class Function> Function function_of(const KernelLibrary& library, const std::string& name) {
+  auto* function = reinterpret_cast<Function>(library.symbol(name.c_str()));
+  TANDEM_ASSERT(function, "no symbol ", name);
+  return function;
+}
+
+class CpuLaunch final : public Launch {
+ public:
+  CpuLaunch(const KernelCall& call, const KernelLibrary& library, const PointTo& point_to)
+      : buffers_(call.segments.size()), partials_(call.segments.size()) {
+    double total = 0;
+    for (size_t s = 0; s < call.segments.size(); ++s) {
+      add_chunks(call.segments[s], s, library, point_to);
+      total += cost_of(call.segments[s]);
+    }
+    for (std::vector<char>& partials : partials_) partial_pointers_.push_back(partials.data());
+    parallel_ = chunks_.size() > 1 && total > 2 * kChunkCost;
+    if (call.finish.empty()) return;
+    finish_ = function_of<FinishFn>(library, call.finish);
+    finish_buffers_.assign(call.finish_buffers.size() + 1, nullptr);
+    for (size_t b = 0; b < call.finish_buffers.size(); ++b) point_to(call.finish_buffers[b], &finish_buffers_[b]);
+  }
+
+  void run() override {
+    const auto count = static_cast<int64_t>(chunks_.size());
+    const auto run_chunks = [&](int64_t begin, int64_t end) {
+      for (const Chunk* c = chunks_.data() + begin; c != chunks_.data() + end; ++c)
+        c->function(c->buffers, c->partials, c->begin, c->end);
+    };
+    if (parallel_) {
+      const int64_t threads = std::min<int64_t>(count, num_threads());
+      parallel_for(threads, 1,
+                   [&](int64_t begin, int64_t end) { run_chunks(share(begin, threads), share(end, threads)); });
+    } else {
+      run_chunks(0, count);
+    }
+    if (finish_)
+      finish_(reinterpret_cast<char* const*>(finish_buffers_.data()), partial_pointers_.data(), chunk_counts_.data());
+  }
+
+ private:
+  struct Chunk {
+    SegmentFn function;
+    char* const* buffers;
+    char* partials;
+    long begin, end;
+  };
+
+  void add_chunks(const SegmentCall& segment, size_t s, const KernelLibrary& library, const PointTo& point_to) {
+    std::vector<void*>& table = buffers_[s];
+    table.assign(segment.buffers.size() + 1, nullptr);
+    for (size_t b = 0; b < segment.buffers.size(); ++b) point_to(segment.buffers[b], &table[b]);
+    const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(cost_of(segment) / kChunkCost), 1,
+                                              std::min(kMostChunks, std::max<int64_t>(segment.units, 1)));
+    partials_[s].assign(count * segment.partials * 8 + 8, 0);
+    const auto function = function_of<SegmentFn>(library, segment.name);
+    // Chunks begin at multiples of 16 units, so that vectors and cache lines are whole.
+    int64_t size = (segment.units + count - 1) / count;
+    if (segment.elements_per_unit == 1) size = (size + 15) / 16 * 16;
+    long made = 0;
+    for (int64_t begin = 0; begin < segment.units; begin += size, ++made) {
+      const int64_t end = std::min(segment.units, begin + size);
+      chunks_.push_back({function, reinterpret_cast<char* const*>(table.data()),
+                         partials_[s].data() + made * segment.partials * 8, begin, end});
+      costs_.push_back((costs_.empty() ? 0 : costs_.back()) + static_cast<double>(end - begin) *
+                                                                  static_cast<double>(segment.elements_per_unit) *
+                                                                  segment.cost);
+    }
+    chunk_counts_.push_back(made);
+  }
+
+  /// The first chunk of thread `t` of `threads`. They share the cost, not the number of chunks: the segments of a
+  /// kernel (an optimiser's parameters, say) are of very different sizes.
+  int64_t share(int64_t t, int64_t threads) const {
+    const double wanted = costs_.back() * static_cast<double>(t) / static_cast<double>(threads);
+    const auto holds = std::lower_bound(costs_.begin(), costs_.end(), wanted);
+    if (t <= 0) return 0;
+    if (t >= threads || holds == costs_.end()) return std::ssize(costs_);
+    const double before = holds == costs_.begin() ? 0 : *(holds - 1);
+    return holds - costs_.begin() + (wanted - before > (*holds - before) / 2 ? 1 : 0);
+  }
+
+  std::vector<std::vector<void*>> buffers_;  ///< of each segment
+  std::vector<std::vector<char>> partials_;  ///< of each segment
+  std::vector<Chunk> chunks_;
+  std::vector<double> costs_;  ///< of all chunks up to each, itself included
+  std::vector<char*> partial_pointers_;
+  std::vector<long> chunk_counts_;
+  std::vector<void*> finish_buffers_;
+  FinishFn finish_ = nullptr;
+  bool parallel_ = false;
+};
+
+class CpuKernels final : public Kernels {
+ public:
+  int add(const LoopKernel& kernel) override {
+    calls_.push_back(source_.add(kernel));
+    return static_cast<int>(calls_.size()) - 1;
+  }
+  std::string source() const override { return source_.text(); }
+  bool compile(Device, Where where, std::string* reason, CompileCost& cost) override {
+    const auto begin = std::chrono::steady_clock::now();
+    library_ = load_c_source(source(), where, reason);
+    if (!library_) return false;
+    cost = {std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), library_->from_cache,
+            library_->note};
+    return true;
+  }
+  std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const override {
+    return std::make_unique<CpuLaunch>(calls_[kernel], *library_, point_to);
+  }
+
+ private:
+  CSource source_;
+  std::vector<KernelCall> calls_;
+  std::shared_ptr<KernelLibrary> library_;
+};
+
+class CpuRuntime final : public Runtime {
+ public:
+  const char* tier() const override { return CSource::tier; }
+  std::unique_ptr<Kernels> kernels() const override { return std::make_unique<CpuKernels>(); }
+  bool concurrent() const override { return true; }
+};
+
+}  // namespace
+
+const Runtime& cpu_runtime() {
+  static const CpuRuntime runtime;
+  return runtime;
+}
+
+}  // namespace tandem::graph

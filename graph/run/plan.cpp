@@ -1,0 +1,323 @@
+// Making a plan: results apart from everything else, places, steps, and the memory of it all.
+#include "graph/run/plan.h"
+
+#include <algorithm>
+#include <numeric>
+#include <sstream>
+
+#include "graph/ir/views.h"
+#include "graph/run/memory_plan.h"
+#include "graph/run/runtime.h"
+
+namespace tandem::graph {
+
+namespace {
+
+class Planner {
+ public:
+  Planner(Graph graph, PlanOptions options) {
+    plan_.graph = std::move(graph);
+    plan_.options = options;
+  }
+
+  Plan run() {
+    separate_results();
+    follow_views();
+    place_values();
+    find_device();
+    plan_memory();
+    return std::move(plan_);
+  }
+
+ private:
+  Plan plan_;
+  Graph& graph_ = plan_.graph;
+  std::vector<Reference> references_;      ///< of each value
+  std::vector<std::vector<int>> readers_;  ///< steps that read each value that is no view
+  std::vector<int> made_at_;               ///< step that makes it; -1: none
+  std::vector<int> intermediate_;          ///< values that only steps read
+
+  /// Results that are also something else get a copy of their own.
+  void separate_results() {
+    static const Op& copy = find_op("copy");
+    std::vector<int> taken;
+    const auto separate = [&](int& value, bool state) {
+      const Reference r = reference(graph_, value);
+      const bool again = std::find(taken.begin(), taken.end(), r.base) != taken.end();
+      if (graph_.value(r.base).node < 0 || r.base != value || (again && !state))
+        value = graph_.node(graph_.add_node(copy, {value}, {}, {})).outputs[0];
+      taken.push_back(value);
+    };
+    for (int& output : graph_.outputs) separate(output, false);
+    for (GradientWrite& write : graph_.gradients)
+      if (write.value >= 0) separate(write.value, false);
+    for (StateWrite& write : graph_.writes) separate(write.value, true);
+  }
+
+  void follow_views() {
+    for (int v = 0; v < std::ssize(graph_.values); ++v) references_.push_back(reference(graph_, v));
+    for (int n = 0; n < std::ssize(graph_.nodes); ++n)
+      if (graph_.node(n).op->kind != OpKind::view)
+        plan_.steps.push_back({.node = n, .device = plan_.type(graph_.node(n).outputs[0]).device});
+    readers_.resize(graph_.values.size());
+    made_at_.assign(graph_.values.size(), -1);
+    for (int s = 0; s < std::ssize(plan_.steps); ++s) {
+      for (int input : node_of(s).inputs) readers_[references_[input].base].push_back(s);
+      for (int output : node_of(s).outputs) made_at_[output] = s;
+    }
+  }
+
+  const Node& node_of(int step) const { return graph_.node(plan_.steps[step].node); }
+
+  void add_place(PlaceKind kind, int value, int index) {
+    plan_.locations[value].place = static_cast<int>(plan_.places.size());
+    plan_.places.push_back({.kind = kind, .value = value, .index = index});
+  }
+  bool placed(int value) const { return plan_.locations[value].place >= 0; }
+
+  void place_values() {
+    plan_.locations.resize(graph_.values.size());
+    for (int i = 0; i < std::ssize(graph_.leaves); ++i) add_place(PlaceKind::leaf, graph_.leaf(i).value, i);
+    for (int i = 0; i < std::ssize(graph_.outputs); ++i) add_place(PlaceKind::result, graph_.outputs[i], i);
+    for (int i = 0; i < std::ssize(graph_.gradients); ++i) {
+      const GradientWrite& write = graph_.gradients[i];
+      bool recycle = true;
+      for (const Leaf& leaf : graph_.leaves)
+        recycle = recycle && !(leaf.kind == LeafKind::gradient && leaf.argument == write.argument &&
+                               leaf.tensor.impl() == write.tensor.impl());
+      plan_.gradients.push_back({write.value, recycle});
+      if (write.value >= 0) add_place(PlaceKind::gradient, write.value, i);
+    }
+    // State written in place shares the place of the state.
+    for (const StateWrite& write : graph_.writes) {
+      if (in_place(write)) plan_.locations[write.value].place = plan_.location(graph_.leaf(write.leaf).value).place;
+      else plan_.late_writes.push_back({write.leaf, write.value, write.where});
+    }
+    for (int s = 0; s < std::ssize(plan_.steps); ++s)
+      for (int output : node_of(s).outputs)
+        if (!placed(output)) {
+          add_place(PlaceKind::allocated, output, -1);
+          intermediate_.push_back(output);
+        }
+    for (int v = 0; v < std::ssize(graph_.values); ++v)
+      plan_.locations[v] = {.place = plan_.location(references_[v].base).place,
+                            .offset = references_[v].offset * size_of(plan_.type(v).dtype)};
+    for (const LateWrite& write : plan_.late_writes)  // such a value lives until the end
+      readers_[references_[write.value].base].push_back(static_cast<int>(plan_.steps.size()));
+  }
+
+  /// Whether the step that makes the value may write it straight into the state tensor.
+  bool in_place(const StateWrite& write) const {
+    const Leaf& leaf = graph_.leaf(write.leaf);
+    const int made = made_at_[write.value];
+    if (made < 0 || placed(write.value) || !(plan_.type(write.value) == plan_.type(leaf.value)) || !alone(leaf))
+      return false;
+    const std::vector<int>& read_by = readers_[leaf.value];
+    for (int reader : read_by)
+      if (reader > made) return false;
+    return std::find(read_by.begin(), read_by.end(), made) == read_by.end() ||
+           reads_before_writing(node_of(made), leaf.value, write.value);
+  }
+
+  /// No other leaf shares its storage.
+  bool alone(const Leaf& leaf) const {
+    if (!leaf.tensor.defined() || leaf.kind != LeafKind::state) return false;
+    for (const Leaf& other : graph_.leaves)
+      if (&other != &leaf && other.tensor.defined() && other.kind != LeafKind::gradient &&
+          other.tensor.shares_storage(leaf.tensor))
+        return false;
+    return true;
+  }
+
+  /// Whether the node may write `value` over `state`, which it reads.
+  bool reads_before_writing(const Node& node, int state, int value) const {
+    if (!node.fused) {
+      for (int input : node.inputs)
+        if (references_[input].base == state && input != state) return false;
+      return node.op->in_place;
+    }
+    const LoopKernel& kernel = *node.fused;
+    const int inputs = static_cast<int>(node.inputs.size());
+    int stored = -1;
+    for (int i = 0; i < std::ssize(node.outputs); ++i)
+      if (node.outputs[i] == value) stored = inputs + i;
+    for (const Store& store : kernel.finish.stores)
+      if (store.buffer == stored) return true;  // the finish runs after everything
+    const auto reads_state = [&](const Statement& statement) {
+      return statement.buffer >= 0 && statement.buffer < inputs &&
+             references_[node.inputs[statement.buffer]].base == state;
+    };
+    for (const Segment& segment : kernel.segments) {
+      const Store* mine = nullptr;
+      for (const Store& store : segment.stores)
+        if (store.buffer == stored) mine = &store;
+      for (const Statement& statement : segment.statements) {
+        if (statement.kind == LoopOp::literal || !reads_state(statement)) continue;
+        if (!mine || segment.by_row || statement.kind != LoopOp::load) return false;
+        if (statement.position.offset != mine->position.offset || statement.position.strides != mine->position.strides)
+          return false;
+      }
+    }
+    for (const Statement& statement : kernel.finish.statements)
+      if (statement.kind == LoopOp::load && reads_state(statement)) return false;
+    return true;
+  }
+
+  /// The device of the steps, the numbers that kernels there read, and whether it may record them.
+  void find_device() {
+    const auto on_host = [](const Device& device) { return device == cpu(); };
+    bool all_there = true;
+    for (const PlanStep& step : plan_.steps)
+      if (on_host(step.device)) all_there = false;
+      else plan_.device = step.device;
+    if (on_host(plan_.device)) return;
+    plan_.recorded = all_there && plan_.options.memory_plan && runtime_for(plan_.device).records();
+    for (const PlanStep& step : plan_.steps) {
+      const Node& node = graph_.node(step.node);
+      // What a user's op does on the device is its own business: allocate, wait, …
+      if (node.op->user || node.op->transfers) plan_.recorded = false;
+      if (node.op->transfers || on_host(step.device)) continue;
+      for (int input : node.inputs) {
+        if (!on_host(plan_.type(input).device) || plan_.location(input).number >= 0) continue;
+        const int leaf = graph_.leaf_of(input);
+        TANDEM_ASSERT(leaf >= 0, "a kernel on ", plan_.device, " reads a value of the host that is no leaf");
+        const int64_t offset = (plan_.number_bytes() + 15) / 16 * 16;
+        plan_.locations[input].number = static_cast<int>(plan_.numbers.size());
+        plan_.numbers.push_back({leaf, bytes_of(plan_.type(input)), offset});
+      }
+    }
+    for (const Leaf& leaf : graph_.leaves)
+      if (leaf.kind == LeafKind::argument && !is_dense(plan_.type(leaf.value).shape, plan_.type(leaf.value).strides))
+        plan_.recorded = false;
+  }
+
+  void plan_memory() {
+    std::vector<Lifetime> lifetimes;  // of each intermediate value
+    for (int value : intermediate_) {
+      const int first = made_at_[value];
+      lifetimes.push_back({.bytes = bytes_of(plan_.type(value)),
+                           .first = first,
+                           .last = std::accumulate(readers_[value].begin(), readers_[value].end(), first,
+                                                   [](int a, int b) { return std::max(a, b); })});
+    }
+    std::vector<Device> devices;
+    for (int value : intermediate_)
+      if (const Device at = plan_.type(value).device; std::find(devices.begin(), devices.end(), at) == devices.end())
+        devices.push_back(at);
+    for (const Device& device : devices) {
+      std::vector<Lifetime> here;
+      std::vector<int> values;
+      for (size_t i = 0; i < lifetimes.size(); ++i)
+        if (plan_.type(intermediate_[i]).device == device) {
+          here.push_back(lifetimes[i]);
+          values.push_back(intermediate_[i]);
+        }
+      const MemoryPlan memory = graph::plan_memory(here);
+      const int arena = static_cast<int>(plan_.arenas.size());
+      plan_.arenas.push_back(
+          {.device = device, .bytes = plan_.options.memory_plan ? memory.bytes : 0, .lower_bound = memory.lower_bound});
+      if (plan_.options.memory_plan)
+        for (size_t i = 0; i < values.size(); ++i) {
+          PlanPlace& place = plan_.places[plan_.location(values[i]).place];
+          place.kind = PlaceKind::arena;
+          place.index = arena;
+          place.offset = here[i].offset;
+        }
+    }
+    if (plan_.options.memory_plan) return;
+    for (size_t i = 0; i < intermediate_.size(); ++i) {
+      const int place = plan_.location(intermediate_[i]).place;
+      plan_.steps[lifetimes[i].first].allocate.push_back(place);
+      (lifetimes[i].last < std::ssize(plan_.steps) ? plan_.steps[lifetimes[i].last].release : plan_.release_last)
+          .push_back(place);
+    }
+  }
+};
+
+std::string spell(const Plan& plan, const PlanPlace& place) {
+  switch (place.kind) {
+    case PlaceKind::leaf: {
+      const Leaf& leaf = plan.graph.leaf(place.index);
+      if (leaf.kind == LeafKind::argument) return detail::str("argument ", leaf.argument);
+      if (leaf.kind == LeafKind::scalar && !leaf.run_time) return detail::str("scalar ", leaf.number);
+      return detail::str(name_of(leaf.kind), " ", place.index);
+    }
+    case PlaceKind::result: return detail::str("result ", place.index);
+    case PlaceKind::gradient: return detail::str("new gradient ", place.index);
+    case PlaceKind::arena: return detail::str("arena ", place.index, " at ", place.offset);
+    case PlaceKind::allocated: break;
+  }
+  return "allocated";
+}
+
+/// "p3", or "p3+64" of a view.
+std::string spell(const Location& location) {
+  const std::string offset = location.offset ? detail::str("+", location.offset) : "";
+  return detail::str("p", location.place, offset);
+}
+
+}  // namespace
+
+int64_t bytes_of(const ValueType& type) { return type.shape.numel() * size_of(type.dtype); }
+
+Plan make_plan(Graph graph, PlanOptions options) { return Planner(std::move(graph), options).run(); }
+
+int Plan::fused_kernels() const {
+  return static_cast<int>(std::count_if(steps.begin(), steps.end(), [](const PlanStep& s) { return s.kernel >= 0; }));
+}
+int64_t Plan::arena_bytes() const {
+  return std::accumulate(arenas.begin(), arenas.end(), int64_t{0},
+                         [](int64_t sum, const Arena& a) { return sum + a.bytes; });
+}
+int64_t Plan::lower_bound_bytes() const {
+  return std::accumulate(arenas.begin(), arenas.end(), int64_t{0},
+                         [](int64_t sum, const Arena& a) { return sum + a.lower_bound; });
+}
+
+std::string Plan::tier() const {
+  std::string all;
+  for (const GeneratedCode& each : code) all += (all.empty() ? "" : " and ") + each.tier;
+  return !all.empty() ? all : options.memory_plan ? "eager kernels, planned" : "eager kernels, one by one";
+}
+
+bool Plan::alone() const {
+  if (!graph.writes.empty() || !graph.gradients.empty() || graph.draws) return true;
+  return std::any_of(steps.begin(), steps.end(), [](const PlanStep& s) { return !runtime_for(s.device).concurrent(); });
+}
+
+std::string Plan::to_string() const {
+  std::ostringstream out;
+  out << "plan: " << kernels() << " steps, " << fused_kernels() << " of them generated, " << tier()
+      << (recorded ? ", recorded as one launch" : "") << (alone() ? "" : ", calls may overlap") << "\n";
+  for (size_t a = 0; a < arenas.size(); ++a)
+    out << "arena " << a << " on " << arenas[a].device << ": " << arenas[a].bytes << " bytes, lower bound "
+        << arenas[a].lower_bound << "\n";
+  for (const GeneratedCode& each : code)
+    out << "source for " << each.device << ": " << each.source.size() << " bytes, SHA-256 " << each.hash << "\n";
+  out << "places:\n";
+  for (size_t p = 0; p < places.size(); ++p)
+    out << "  p" << p << " " << spell(*this, places[p]) << ": " << type(places[p].value) << ", "
+        << bytes_of(type(places[p].value)) << " bytes\n";
+  out << "steps:\n";
+  const auto list = [&](const std::vector<int>& values) {
+    for (size_t i = 0; i < values.size(); ++i) out << (i ? ", " : " ") << spell(location(values[i]));
+  };
+  for (const PlanStep& step : steps) {
+    const Node& node = graph.node(step.node);
+    out << " ";
+    list(node.outputs);
+    if (node.fused) out << " = fused {" << node.attributes.text("ops") << "}";
+    else out << " = " << node.op->name;
+    list(node.inputs);
+    for (int output : node.outputs) out << " -> " << type(output);
+    if (node.where.line()) out << "  # " << tandem::to_string(node.where);
+    out << "\n";
+  }
+  for (const LateWrite& write : late_writes)
+    out << "  " << spell(location(graph.leaf(write.leaf).value)) << " = late write " << spell(location(write.value))
+        << "\n";
+  if (graph.draws) out << "draws: " << graph.draws << "\n";
+  return out.str();
+}
+
+}  // namespace tandem::graph

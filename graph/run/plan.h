@@ -1,0 +1,109 @@
+// Plan: what a specialisation runs, as data: which steps, in which order, and where every value lies. It is made once,
+// never changes, and points into no memory that a call owns; a Run (run.h) holds what one call needs.
+//
+// Every value lies in a *place*: a leaf (an argument, a state tensor, …), a result, a new gradient, or a piece of the
+// arena. Views are offsets into a place.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "graph/ir/graph.h"
+#include "graph/run/plan_options.h"
+
+namespace tandem::graph {
+
+enum class PlaceKind : uint8_t {
+  leaf,       ///< memory of a leaf: bound at each call
+  result,     ///< a new tensor at each call
+  gradient,   ///< grad() after the call: a new tensor, or the last call's written over
+  arena,      ///< a piece of the arena
+  allocated,  ///< from the allocator, while it is alive
+};
+struct PlanPlace {
+  PlaceKind kind = PlaceKind::allocated;
+  int value = -1;      ///< the value that it was made for
+  int index = -1;      ///< which leaf, result, gradient or arena
+  int64_t offset = 0;  ///< bytes into the arena
+};
+
+/// Where a value lies.
+struct Location {
+  int place = -1;
+  int64_t offset = 0;  ///< bytes into the place
+  int number = -1;     ///< in Plan::numbers: kernels on the device read this value there
+};
+
+struct PlanStep {
+  int node = -1;  ///< an op, or a fused kernel
+  Device device;
+  int code = -1;                                 ///< of a fused kernel: in Plan::code,
+  int kernel = -1;                               ///< and its number there
+  std::vector<int> allocate = {}, release = {};  ///< places that live from, or until, this step
+};
+
+/// A value that is copied to a state tensor after all steps.
+struct LateWrite {
+  int leaf = -1, value = -1;
+  Where where;
+};
+
+struct NewGradient {
+  int value = -1;       ///< -1: grad() is cleared
+  bool recycle = true;  ///< the last call's gradient is written over, if nobody else holds it: no step reads it
+};
+
+/// A number of the host (learning rate, step, random key) that kernels on the device read: copied there at each call.
+struct HostNumber {
+  int leaf = -1;
+  int64_t bytes = 0, offset = 0;
+};
+
+/// The source that was generated for one device.
+struct GeneratedCode {
+  Device device;
+  std::string tier, source = {}, hash = {};  ///< Runtime::tier(); SHA-256 of the source
+};
+
+struct Arena {
+  Device device;
+  int64_t bytes = 0;
+  int64_t lower_bound = 0;  ///< most bytes alive at one step: no plan is smaller
+};
+
+struct Plan {
+  Graph graph;  ///< with a copy of each result that is also something else
+  PlanOptions options;
+  std::vector<PlanPlace> places;
+  std::vector<Location> locations;  ///< of each value
+  std::vector<PlanStep> steps;
+  std::vector<LateWrite> late_writes;
+  std::vector<int> release_last;       ///< places that late writes read
+  std::vector<NewGradient> gradients;  ///< of each of graph.gradients
+  std::vector<HostNumber> numbers;
+  std::vector<Arena> arenas;  ///< one for each device with intermediate values
+  std::vector<GeneratedCode> code;
+  Device device;          ///< the one beside the host that steps run on, if any does
+  bool recorded = false;  ///< all steps are launches on `device`, which repeats them as one
+
+  const ValueType& type(int value) const { return graph.type(value); }
+  const Location& location(int value) const { return locations[value]; }
+  int64_t number_bytes() const { return numbers.empty() ? 0 : numbers.back().offset + numbers.back().bytes; }
+  int kernels() const { return static_cast<int>(steps.size() + late_writes.size()); }
+  int fused_kernels() const;
+  int64_t arena_bytes() const;
+  int64_t lower_bound_bytes() const;
+  /// What runs it: "generated C", "eager kernels, planned", …
+  std::string tier() const;
+  /// A call changes what other calls read (state, gradients, the random generator), or its device takes one at a time.
+  bool alone() const;
+  /// Places and steps, a line each.
+  std::string to_string() const;
+};
+
+/// Where everything lies and what runs in which order. Fused kernels get their code later (see Program::build).
+Plan make_plan(Graph graph, PlanOptions options);
+
+int64_t bytes_of(const ValueType& type);
+
+}  // namespace tandem::graph

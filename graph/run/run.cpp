@@ -1,0 +1,244 @@
+// Runs: binding what a call brings, then the steps in turn.
+#include "graph/run/run.h"
+
+#include <cstring>
+
+#include "core/random.h"
+
+namespace tandem::graph {
+
+namespace {
+/// Nobody else holds it, and it is laid out as the type says.
+bool may_write_over(const TensorImpl& old, const ValueType& type) {
+  return old.references.load() == 1 && old.storage && old.storage->references() == 1 && !old.requires_grad &&
+         old.dtype == type.dtype && old.device == type.device && old.shape == type.shape &&
+         old.strides == type.strides && old.offset == 0 && static_cast<int64_t>(old.storage->bytes) == bytes_of(type);
+}
+}  // namespace
+
+Run::Run(const Plan& plan, const Bindings& bindings, std::span<const std::unique_ptr<Kernels>> code)
+    : plan_(plan), bindings_(bindings), spots_(plan.places.size()), headers_(plan.graph.values.size()) {
+  for (const Arena& arena : plan.arenas) arenas_.emplace_back(std::max<int64_t>(arena.bytes, 1), arena.device);
+  if (!plan.numbers.empty()) {
+    numbers_.resize(plan.number_bytes(), 0);
+    numbers_changed_ = true;
+    on_device_ = Memory(numbers_.size(), plan.device);
+  }
+  make_steps(code);
+  for (size_t p = 0; p < spots_.size(); ++p) {
+    const PlanPlace& place = plan.places[p];
+    if (place.kind == PlaceKind::arena) spots_[p].bind(arenas_[place.index].data() + place.offset);
+    if (place.kind == PlaceKind::leaf && plan.graph.leaf(place.index).kind == LeafKind::scalar)
+      spots_[p].bind(bindings.numbers[place.index].impl()->data);
+  }
+}
+
+void Run::make_steps(std::span<const std::unique_ptr<Kernels>> code) {
+  const Graph& graph = plan_.graph;
+  for (const PlanStep& planned : plan_.steps) {
+    const Node& node = graph.node(planned.node);
+    Step step{.op = node.op, .attributes = &node.attributes, .where = node.where, .plan = &planned};
+    if (node.fused) {
+      const int inputs = static_cast<int>(node.inputs.size());
+      step.launch = code[planned.code]->launch(planned.kernel, [&](int buffer, void** address) {
+        const int value = buffer < inputs ? node.inputs[buffer] : node.outputs[buffer - inputs];
+        if (plan_.location(value).number >= 0) *address = number_at(value);
+        else use(value, address);
+      });
+    } else {
+      step.kernel = kernel_for(*node.op, planned.device);
+      for (int input : node.inputs) {
+        if (plan_.recorded && plan_.location(input).number >= 0) {
+          ValueType there = plan_.type(input);
+          there.device = plan_.device;
+          step.inputs.push_back(header_of(there));
+          step.inputs.back().impl()->data = number_at(input);
+        } else {
+          step.inputs.push_back(header(input));
+        }
+      }
+      for (int output : node.outputs) step.outputs.push_back(header(output));
+    }
+    steps_.push_back(std::move(step));
+  }
+  static const Op& copy = find_op("copy");
+  static const Attributes none;
+  for (const LateWrite& write : plan_.late_writes) {
+    const int state = graph.leaf(write.leaf).value;
+    steps_.push_back({.op = &copy,
+                      .attributes = &none,
+                      .where = write.where,
+                      .kernel = kernel_for(copy, plan_.type(state).device),
+                      .inputs = {header(write.value)},
+                      .outputs = {header(state)}});
+  }
+}
+
+void Run::use(int value, void** pointer) { spot(value).uses.push_back({pointer, plan_.location(value).offset}); }
+
+Tensor Run::header(int value) {
+  Tensor& made = headers_[value];
+  if (!made.defined()) {
+    const int leaf = plan_.graph.leaf_of(value);
+    const bool scalar =
+        leaf >= 0 && (plan_.graph.leaf(leaf).kind == LeafKind::scalar ||
+                      (plan_.graph.leaf(leaf).tensor.defined() && plan_.graph.leaf(leaf).tensor.impl()->is_scalar));
+    made = header_of(plan_.type(value), scalar);
+    use(value, &made.impl()->data);
+  }
+  return made;
+}
+
+Tensors Run::operator()(const Tensors& arguments) {
+  const Graph& graph = plan_.graph;
+  bind_leaves(arguments);
+  Tensors results = make_results();
+  Tensors new_gradients = make_gradients(arguments);
+  upload_numbers();
+  if (plan_.recorded) {
+    run_recorded();
+    for (size_t i = 0; i < results.size(); ++i)
+      backend(plan_.device.kind)
+          .copy(results[i].impl()->data, plan_.device, spot(graph.outputs[i]).data, plan_.device,
+                bytes_of(plan_.type(graph.outputs[i])));
+  } else {
+    run_steps();
+  }
+  for (int place : plan_.release_last) spots_[place].memory = Memory();
+  for (const StateWrite& write : graph.writes) {
+    Storage* storage = bindings_.tensors[write.leaf].impl()->storage;
+    ++storage->version;
+    storage->last_write = write.where;
+  }
+  for (size_t i = 0; i < new_gradients.size(); ++i) {
+    const GradientWrite& write = graph.gradients[i];
+    (write.argument >= 0 ? arguments[write.argument] : write.tensor).impl()->grad = std::move(new_gradients[i]);
+  }
+  if (graph.draws) default_generator().set_draws(default_generator().draws() + static_cast<uint64_t>(graph.draws));
+  return results;
+}
+
+void Run::bind_leaves(const Tensors& arguments) {
+  const Graph& graph = plan_.graph;
+  for (size_t i = 0; i < graph.leaves.size(); ++i) {
+    const Leaf& leaf = graph.leaves[i];
+    const Tensor& bound = bindings_.tensors[i];
+    switch (leaf.kind) {
+      case LeafKind::argument: {
+        void* data = arguments[leaf.argument].impl()->data;
+        if (plan_.recorded && arguments[leaf.argument].impl()->device == plan_.device) {
+          void* place = fixed(spot(leaf.value), plan_.type(leaf.value));
+          backend(plan_.device.kind).copy(place, plan_.device, data, plan_.device, bytes_of(plan_.type(leaf.value)));
+          data = place;
+        }
+        spot(leaf.value).bind(data);
+        break;
+      }
+      case LeafKind::gradient:
+        spot(leaf.value).bind((leaf.argument >= 0 ? arguments[leaf.argument] : bound).impl()->grad.impl()->data);
+        break;
+      case LeafKind::state:
+      case LeafKind::constant:
+        if (!bound.defined())
+          throw GraphError("run: this graph was read from text, so its state leaves have no tensors; bind them first",
+                           Where::current());
+        spot(leaf.value).bind(bound.impl()->data);
+        break;
+      case LeafKind::scalar: break;
+    }
+  }
+}
+
+void* Run::fixed(Spot& spot, const ValueType& type) {
+  if (!spot.memory.data()) spot.memory = Memory(bytes_of(type), type.device);
+  return spot.memory.data();
+}
+
+Tensor Run::fresh(int value) {
+  Tensor result = header_of(plan_.type(value));
+  result.impl()->allocate();
+  return result;
+}
+
+Tensors Run::make_results() {
+  Tensors results;
+  results.reserve(plan_.graph.outputs.size());
+  for (int output : plan_.graph.outputs) {
+    results.push_back(fresh(output));
+    Spot& place = spot(output);
+    place.bind(plan_.recorded ? fixed(place, plan_.type(output)) : results.back().impl()->data);
+  }
+  return results;
+}
+
+Tensors Run::make_gradients(const Tensors& arguments) {
+  Tensors made;
+  made.reserve(plan_.gradients.size());
+  for (size_t i = 0; i < plan_.gradients.size(); ++i) {
+    const NewGradient& gradient = plan_.gradients[i];
+    if (gradient.value < 0) {
+      made.emplace_back();
+      continue;
+    }
+    const GradientWrite& write = plan_.graph.gradients[i];
+    Tensor& old = (write.argument >= 0 ? arguments[write.argument] : write.tensor).impl()->grad;
+    const ValueType& type = plan_.type(gradient.value);
+    const bool recycled = gradient.recycle && old.defined() && may_write_over(*old.impl(), type);
+    made.push_back(recycled ? std::move(old) : fresh(gradient.value));
+    spot(gradient.value).bind(made.back().impl()->data);
+  }
+  return made;
+}
+
+void Run::upload_numbers() {
+  if (plan_.numbers.empty()) return;
+  for (const HostNumber& number : plan_.numbers) {
+    const void* from = spot(plan_.graph.leaf(number.leaf).value).data;
+    if (std::memcmp(numbers_.data() + number.offset, from, number.bytes) == 0) continue;
+    std::memcpy(numbers_.data() + number.offset, from, number.bytes);
+    numbers_changed_ = true;
+  }
+  if (numbers_changed_)
+    backend(plan_.device.kind).copy(on_device_.data(), plan_.device, numbers_.data(), cpu(), numbers_.size());
+  numbers_changed_ = false;
+}
+
+void Run::run_steps() {
+  for (Step& step : steps_) run_step(step);
+}
+
+void Run::run_recorded() {
+  std::vector<void*> now;
+  for (const Spot& each : spots_) now.push_back(each.data);
+  if (recording_ && now == recorded_at_) return recording_->launch();
+  const bool settled = now == last_at_;
+  last_at_ = std::move(now);
+  if (!settled) return run_steps();
+  recording_ = runtime_for(plan_.device).recording(plan_.device);
+  recording_->record([&] { run_steps(); });
+  recorded_at_ = last_at_;
+  recording_->launch();
+}
+
+void Run::run_step(Step& step) {
+  if (step.plan)
+    for (int place : step.plan->allocate) {
+      const ValueType& type = plan_.type(plan_.places[place].value);
+      spots_[place].memory = Memory();  // left over where the last run threw
+      spots_[place].memory = Memory(bytes_of(type), type.device);
+      spots_[place].bind(spots_[place].memory.data());
+    }
+  if (step.launch) {
+    step.launch->run();
+  } else {
+    if (!step.kernel) [[unlikely]]
+      throw KernelError(detail::str(step.op->name, ": no kernel for this device yet; move the operands to another"),
+                        step.where);
+    KernelContext context(*step.op, step.inputs, *step.attributes, step.outputs, step.where);
+    step.kernel(context);
+  }
+  if (step.plan)
+    for (int place : step.plan->release) spots_[place].memory = Memory();
+}
+
+}  // namespace tandem::graph

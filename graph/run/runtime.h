@@ -1,0 +1,78 @@
+// Runtime: what plans ask of a kind of device: code from loop kernels, launches, and a whole step as one launch.
+// docs/adding-a-device.md says how a device joins.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/device.h"
+#include "graph/ir/loop.h"
+
+namespace tandem::graph {
+
+/// One fused kernel of one Run: holds the addresses of its buffers, which the Run keeps up to date.
+class Launch {
+ public:
+  virtual ~Launch() = default;
+  virtual void run() = 0;
+};
+
+/// Tells a launch's owner where the launch keeps the address of a buffer (an index in LoopKernel::buffers).
+using PointTo = std::function<void(int buffer, void** address)>;
+
+/// What compiling took.
+struct CompileCost {
+  double seconds = 0;
+  bool cached = true;     ///< found in memory or on disk
+  std::string note = {};  ///< why the cache on disk wasn't used
+};
+
+/// The fused kernels of one plan on one device: first a source; code, once compiled. Then all Runs share it.
+class Kernels {
+ public:
+  virtual ~Kernels() = default;
+  /// Adds a kernel to the source; returns its number.
+  virtual int add(const LoopKernel& kernel) = 0;
+  virtual std::string source() const = 0;
+  /// False and a reason where nothing can compile it here; CompileError where the compiler refuses it. `where` is the
+  /// user's line.
+  virtual bool compile(Device device, Where where, std::string* reason, CompileCost& cost) = 0;
+  /// A kernel with tables of its own. Valid as long as the Kernels.
+  virtual std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const = 0;
+};
+
+/// The steps of one Run as one launch.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  /// Everything that `steps` launches on the device is recorded instead of run.
+  virtual void record(const std::function<void()>& steps) = 0;
+  /// Runs it all, on the same addresses.
+  virtual void launch() = 0;
+};
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+  /// What runs fused kernels, for Stats::tier: "generated C".
+  virtual const char* tier() const = 0;
+  /// For the fused kernels of a new plan.
+  virtual std::unique_ptr<Kernels> kernels() const = 0;
+  /// Whether several threads may run steps at one time.
+  virtual bool concurrent() const { return false; }
+  /// Whether recording() gives one.
+  virtual bool records() const { return false; }
+  virtual std::unique_ptr<Recording> recording(Device) const { return nullptr; }
+};
+
+/// That of the device's kind.
+const Runtime& runtime_for(Device device);
+/// Another one for all plans made from now on; returns the one before. It must outlive those plans.
+const Runtime& set_runtime(DeviceKind kind, const Runtime& runtime);
+
+// The built-in ones.
+const Runtime& cpu_runtime();
+const Runtime& cuda_runtime();
+
+}  // namespace tandem::graph

@@ -1,0 +1,171 @@
+// What docs/contract.md says of threads and exceptions.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "files.h"
+#include "tandem.h"
+
+using namespace tandem;
+
+namespace {
+
+constexpr int kThreads = 4;
+
+/// Runs f(thread) on each of four threads.
+void together(const std::function<void(int)>& f) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) threads.emplace_back(f, t);
+  for (std::thread& thread : threads) thread.join();
+}
+
+struct Mlp {
+  nn::Linear first{16, 32};
+  nn::Linear output{32, 4};
+  Tensor operator()(const Tensor& x) const { return softmax(output(relu(first(x)))); }
+};
+
+}  // namespace
+
+TEST_CASE("threads: calls of one compiled function run side by side, each with results of its own") {
+  const NoGrad guard;
+  const Mlp model;
+  Tensors inputs, wanted;
+  for (int t = 0; t < kThreads; ++t) {
+    inputs.push_back(randn({8, 16}));
+    wanted.push_back(model(inputs.back()));
+  }
+  for (const Mode mode : {Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    auto f = compile([&](const Tensor& x) { return model(x); }, {.mode = mode});
+    auto reference = compile([&](const Tensor& x) { return model(x); }, {.mode = mode});
+    std::vector<std::vector<float>> bits;
+    for (int t = 0; t < kThreads; ++t) {
+      CHECK(allclose(reference(inputs[t]), wanted[t]));
+      bits.push_back(reference(inputs[t]).to_vector<float>());
+    }
+    std::atomic<int> wrong = 0;
+    together([&](int t) {
+      const NoGrad here;
+      for (int i = 0; i < 1000; ++i) wrong += f(inputs[t]).to_vector<float>() != bits[t];
+    });
+    CHECK(wrong == 0);
+    CHECK(f.stats().traces == 1);
+    CHECK(f.stats().calls == kThreads * 1000);
+    CHECK(file_tests::contains(f.plan(), "calls may overlap"));
+  }
+}
+
+TEST_CASE("threads: specialisations are made, given up and verified while others call") {
+  const NoGrad guard;
+  const Tensor w = randn({16});
+  auto f = compile([&](const Tensor& x) { return x * w + 1; },
+                   {.mode = Mode::replay, .max_specialisations = 2, .on_limit = OnLimit::evict});
+  std::atomic<int> wrong = 0;
+  together([&](int t) {
+    const NoGrad here;
+    const Tensor x = ones({t + 1, 16});
+    const auto wanted = (x * w + 1).to_vector<float>();
+    for (int i = 0; i < 100; ++i) {
+      wrong += f(x).to_vector<float>() != wanted;
+      wrong += f.stats().calls < i;
+    }
+  });
+  CHECK(wrong == 0);
+  CHECK(f.stats().calls == kThreads * 100);
+}
+
+TEST_CASE("threads: a step that assigns state is run by one thread at a time, and none is lost") {
+  for (const Mode mode : {Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    Tensor total = zeros({64}), count = zeros({});
+    auto add = compile(
+        [&](const Tensor& x) {
+          total.assign(total + x);
+          count.assign(count + 1);
+          return count + 0;
+        },
+        {.mode = mode});
+    std::atomic<int> last = 0;
+    together([&](int t) {
+      const Tensor x = full({64}, t + 1.0);
+      for (int i = 0; i < 250; ++i)
+        if (const int now = static_cast<int>(add(x).item<float>()); now == kThreads * 250) last = now;
+    });
+    CHECK(last == kThreads * 250);
+    CHECK(total.to_vector<float>() == std::vector<float>(64, 250 * (1 + 2 + 3 + 4)));
+    CHECK_FALSE(file_tests::contains(add.plan(), "calls may overlap"));
+  }
+}
+
+TEST_CASE("threads: a training step is shared by threads") {
+  for (const Mode mode : {Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    Tensor w = zeros({8});
+    w.requires_grad(true);
+    nn::optim::Sgd optimizer({w}, {.lr = 1});
+    auto step = compile(
+        [&](const Tensor& x) {
+          optimizer.zero_grad();
+          const Tensor loss = sum(w * x);
+          loss.backward();
+          optimizer.step();
+          return loss;
+        },
+        {.mode = mode});
+    together([&](int t) {
+      const Tensor x = full({8}, t + 1.0);
+      for (int i = 0; i < 100; ++i) step(x);
+    });
+    CHECK(w.detach().to_vector<float>() == std::vector<float>(8, -100 * (1 + 2 + 3 + 4)));
+  }
+}
+
+TEST_CASE("threads: calls of one function that draws never use a draw twice") {
+  manual_seed(5);
+  auto f = compile([&](const Tensor& x) { return x + rand({4}); }, {.mode = Mode::replay});
+  const uint64_t before = default_generator().draws();
+  together([&](int) {
+    const Tensor x = zeros({4});
+    for (int i = 0; i < 50; ++i) f(x);
+  });
+  CHECK(default_generator().draws() == before + kThreads * 50);
+}
+
+TEST_CASE("threads: a function may ask for its own statistics while it is traced") {
+  std::function<int64_t()> traces;
+  auto f = compile(
+      [&](const Tensor& x) {
+        CHECK(traces() == 0);
+        return x + 1;
+      },
+      {.mode = Mode::replay, .verify = Verify::never});
+  traces = [&] { return f.stats().traces; };
+  f(zeros({2}));
+  CHECK(traces() == 1);
+}
+
+TEST_CASE("exceptions: a call that throws leaves the function and the state as they were") {
+  for (const Mode mode : {Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    bool fail = true;
+    Tensor state = zeros({2});
+    auto f = compile(
+        [&](const Tensor& x) {
+          state.assign(state + 1);
+          if (fail) throw std::runtime_error("not today");
+          return x + state;
+        },
+        {.mode = mode});
+    CHECK_THROWS_WITH_AS(f(zeros({2})), "not today", std::runtime_error);
+    CHECK(state.to_vector<float>() == std::vector<float>{0, 0});
+    fail = false;
+    CHECK(f(zeros({2})).to_vector<float>() == std::vector<float>{1, 1});
+    CHECK_THROWS_AS(f(Tensor()), UndefinedError);
+    CHECK(f(zeros({2})).to_vector<float>() == std::vector<float>{2, 2});
+  }
+}
