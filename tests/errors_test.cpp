@@ -399,6 +399,10 @@ TEST_CASE("E007 OutOfMemoryError: the op, what it wanted, and what there is") {
   td::set_memory_limit(0);
 }
 
+TEST_CASE("E008 LinAlgError: a matrix without an inverse") {
+  RAISES(LinAlgError, td::linalg::inverse(td::ones({2, 2})), "inverse: the matrix float32[2, 2] is singular");
+}
+
 TEST_CASE("E010 AutogradError: nothing to differentiate, or no longer") {
   Tensor x = leaf({2});
   RAISES(AutogradError, floats({1}).backward(),

@@ -147,6 +147,17 @@ std::string report(const std::map<std::string, Tally>& tallies) {
 
 }  // namespace
 
+/// Whether the registers that long doubles live in are all free, as a function must leave them.
+static bool x87_is_free() {
+#ifdef __x86_64__
+  unsigned environment[7];
+  asm volatile("fnstenv %0\n\tfldenv %0" : "+m"(environment));
+  return (environment[2] & 0xffff) == 0xffff;
+#else
+  return true;
+#endif
+}
+
 TEST_CASE("every op of the table: forward, gradients and modes, on its samples in every layout") {
   const td::Device device = test_device();
   const int64_t every = number_from("TANDEM_TEST_EVERY", 1);
@@ -176,6 +187,7 @@ TEST_CASE("every op of the table: forward, gradients and modes, on its samples i
       }
     }
     if (!for_modes.empty()) suite.modes(for_modes);
+    CHECK_MESSAGE(x87_is_free(), op->name << ": a kernel leaves x87 or MMX registers in use");
     CHECK_MESSAGE(any, "op " << op->name << " has no samples: add some to tests/samples/");
   }
   CHECK_MESSAGE(!suite.tallies().empty(), "no op was tested");

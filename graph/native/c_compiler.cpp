@@ -25,6 +25,10 @@ std::vector<std::string> flags_for(Isa isa) {
   };
   add({"-O3", "-std=gnu11", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"});
   add({"-fopenmp-simd", "-w", "-pipe"});
+#ifdef __x86_64__
+  // g++ 12 spills to MMX registers, and leaves none of them to the x87 code of the caller: long doubles become NaN.
+  add({"-mno-mmx"});
+#endif
   if (isa >= Isa::avx2) add({"-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"});
   if (isa >= Isa::avx512) add({"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"});
   return flags;
