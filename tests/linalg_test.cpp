@@ -35,7 +35,9 @@ TEST_CASE("linalg: a singular matrix is a LinAlgError that says which of the bat
   const Tensor good = matrix({2, 1, 1, 3}, {1, 2, 2}), bad = matrix({1, 2, 2, 4}, {1, 2, 2});
   const Tensor batch = td::concat({good, bad});
   check_contains(message_of<td::LinAlgError>([&] { la::inverse(batch); }), "inverse: the matrix at [1] of");
-  check_contains(message_of<td::LinAlgError>([&] { la::solve(bad, td::ones({2, 1}, {.dtype = td::float64})); }),
+  check_contains(message_of<td::LinAlgError>([&] {
+                   la::solve(bad, td::ones({2, 1}, {.dtype = td::float64}));
+                 }),
                  "is singular");
   CHECK(la::det(batch).to_vector<double>()[1] == doctest::Approx(0));
   CHECK(la::matrix_rank(batch).to_vector<int64_t>() == std::vector<int64_t>{2, 1});
@@ -79,8 +81,8 @@ TEST_CASE("linalg: a training step through a Cholesky factor is the same in each
     auto step = td::compile(
         [&](const Tensor& target) {
           const Tensor spd = (w + w.transpose(0, 1)) * 0.5;
-          const Tensor loss = la::slogdet(spd).logabsdet + (la::solve(spd, target) * target).sum() +
-                              la::cholesky(spd).sum();
+          const Tensor loss =
+              la::slogdet(spd).logabsdet + (la::solve(spd, target) * target).sum() + la::cholesky(spd).sum();
           loss.backward();
           return loss;
         },

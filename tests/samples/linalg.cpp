@@ -161,9 +161,21 @@ Reference of_each(int64_t rows, int64_t columns, OfOne of_one) {
   };
 }
 
+/// Values without a pattern: those of spread() lie on a lattice, and large matrices of them, or small
+/// ones in some layouts, are singular.
+Generator scattered(double low, double high, uint64_t salt = 0) {
+  return [=](int64_t i) {
+    uint64_t bits =
+        (static_cast<uint64_t>(i) + 1 + (salt << 32)) * 0x9E3779B97F4A7C15u;  // splitmix64 (Steele et al. 2014)
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9u;
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EBu;
+    return low + (high - low) * static_cast<double>((bits ^ (bits >> 31)) >> 40) * 0x1p-24;
+  };
+}
+
 /// Values of square matrices with a large diagonal, so that they are far from singular.
-Generator dominant(int64_t n, int salt = 0) {
-  const Generator other = spread(-1, 1, salt);
+Generator dominant(int64_t n, uint64_t salt = 0) {
+  const Generator other = scattered(-1, 1, salt);
   return [=](int64_t i) {
     const int64_t at = i % std::max<int64_t>(n * n, 1);
     return other(i) + (at % (n + 1) == 0 ? (at % 2 ? -1.0 : 1.0) * (1 + static_cast<double>(n) / 2) : 0.0);
@@ -212,14 +224,14 @@ void add_systems(Samples& samples) {
   for (const auto& [a, b] : shapes) {
     const int64_t n = a.back(), k = b.back();
     const std::string label = detail::str(a, " x ", b);
-    const std::vector<Operand> operands = {{a, dominant(n)}, {b, spread(-2, 2, 1)}};
+    const std::vector<Operand> operands = {{a, dominant(n)}, {b, scattered(-2, 2, 1)}};
     const auto by_elimination = [](const Matrix& a, const Matrix& b) { return solved(a, b); };
     samples.push_back(sample(
         "solve", label, operands, [](const Tensors& x) { return Tensors{linalg::solve(x[0], x[1])}; },
         of_each(n, k, by_elimination)));
     for (const bool upper : {true, false}) {
       for (const bool unit : {true, false}) {
-        if (unit && n > 8) continue;  // its inverse grows with n
+        if (n > 8) continue;  // its inverse grows with n
         samples.push_back(sample(
             "solve_triangular", label + (upper ? ", upper" : ", lower") + (unit ? ", unitriangular" : ""), operands,
             [=](const Tensors& x) {
@@ -237,7 +249,7 @@ void add_systems(Samples& samples) {
     }
   }
   samples.push_back(sample(
-      "solve", "vector", {{{3, 3}, dominant(3)}, {{3}, spread(-2, 2, 1)}},
+      "solve", "vector", {{{3, 3}, dominant(3)}, {{3}, scattered(-2, 2, 1)}},
       [](const Tensors& x) { return Tensors{unsqueeze(linalg::solve(x[0], x[1]), -1)}; },
       [](const NumberLists& in) {
         Numbers column = in[1];
@@ -245,12 +257,12 @@ void add_systems(Samples& samples) {
         return of_each(3, 1, [](const Matrix& a, const Matrix& b) { return solved(a, b); })({in[0], column});
       }));
   samples.push_back(sample(
-      "solve", "from the right", {{{2, 3, 3}, dominant(3)}, {{2, 2, 3}, spread(-2, 2, 1)}},
+      "solve", "from the right", {{{2, 3, 3}, dominant(3)}, {{2, 2, 3}, scattered(-2, 2, 1)}},
       [](const Tensors& x) { return Tensors{linalg::solve(x[0], x[1], {.left = false})}; },
       of_each(2, 3,
               [](const Matrix& a, const Matrix& b) { return transposed(solved(transposed(a), transposed(b))); })));
   samples.push_back(sample(
-      "solve_triangular", "from the right", {{{3, 3}, dominant(3)}, {{2, 2, 3}, spread(-2, 2, 1)}},
+      "solve_triangular", "from the right", {{{3, 3}, dominant(3)}, {{2, 2, 3}, scattered(-2, 2, 1)}},
       [](const Tensors& x) { return Tensors{linalg::solve_triangular(x[0], x[1], {.upper = false, .left = false})}; },
       of_each(2, 3, [](Matrix a, const Matrix& b) {
         for (int64_t i = 0; i < 3; ++i)
@@ -264,7 +276,7 @@ void add_systems(Samples& samples) {
                                           {{0, 3}, {0, 2}},    {{40, 17}, {40, 3}}};
   for (const auto& [a, b] : fits)
     samples.push_back(sample(
-        "lstsq", detail::str(a, " x ", b), {{a, spread(-2, 2, 3)}, {b, spread(-2, 2, 1)}},
+        "lstsq", detail::str(a, " x ", b), {{a, scattered(-2, 2, 3)}, {b, scattered(-2, 2, 1)}},
         [](const Tensors& x) { return Tensors{linalg::lstsq(x[0], x[1])}; },
         of_each(a.back(), b.back(), [](const Matrix& a, const Matrix& b) { return product(pseudo_inverse(a), b); })));
 }
@@ -302,7 +314,7 @@ void add_inverses(Samples& samples) {
   }
   for (const Shape& shape : {Shape{3, 3}, {4, 2}, {2, 4}, {1, 1}, {2, 3, 2}, {0, 3, 2}, {0, 3}, {3, 0}, {20, 12}})
     samples.push_back(sample(
-        "pinv", to_string(shape), {{shape, spread(-2, 2, 3)}},
+        "pinv", to_string(shape), {{shape, scattered(-2, 2, 3)}},
         [](const Tensors& x) { return Tensors{linalg::pinv(x[0])}; },
         of_each(shape.back(), shape[shape.size() - 2],
                 [](const Matrix& a, const Matrix&) { return pseudo_inverse(a); })));
@@ -312,7 +324,7 @@ void add_decompositions(Samples& samples) {
   for (const Shape& shape : {Shape{3, 3}, {1, 1}, {2, 3, 3}, {4, 4}, {0, 3, 3}, {0, 0}, {64, 64}}) {
     const int64_t n = shape.back();
     samples.push_back(sample(
-        "cholesky", to_string(shape), {{shape, spread(-1, 1)}},
+        "cholesky", to_string(shape), {{shape, scattered(-1, 1)}},
         [](const Tensors& x) { return Tensors{linalg::cholesky(definite(x[0]))}; },
         of_each(n, n, [](const Matrix& x, const Matrix&) {
           Matrix a = definite(x), l(x.rows, x.rows);
@@ -339,7 +351,7 @@ void add_decompositions(Samples& samples) {
     };
     // Values far apart; errors of vectors grow as they come together.
     samples.push_back(sample(
-        "eigh", to_string(shape), {{shape, spread(-2, 2, 5)}},
+        "eigh", to_string(shape), {{shape, scattered(-2, 2, 5)}},
         [](const Tensors& x) {
           const auto [w, v] = linalg::eigh(symmetric(x[0]));
           if (v.numel() == 0) return Tensors{w, v};
@@ -348,7 +360,7 @@ void add_decompositions(Samples& samples) {
         spectrum(true)));
     samples.back().ulps *= n > 8 ? 64 : 8;
     samples.push_back(sample(
-        "eigvalsh", to_string(shape), {{shape, spread(-2, 2, 5)}},
+        "eigvalsh", to_string(shape), {{shape, scattered(-2, 2, 5)}},
         [](const Tensors& x) { return Tensors{linalg::eigvalsh(symmetric(x[0]))}; }, spectrum(false)));
   }
 
@@ -366,7 +378,7 @@ void add_decompositions(Samples& samples) {
                              {24, 20},
                              {20, 24}}) {
     const int64_t m = shape[shape.size() - 2], n = shape.back(), k = std::min(m, n);
-    const Generator value = spread(-2, 2, 3);
+    const Generator value = scattered(-2, 2, 3);
     const auto unique_qr = [](linalg::QrMode mode) {  // R's diagonal is made positive
       return [=](const Tensors& x) {
         const auto [q, r] = linalg::qr(x[0], mode);
@@ -444,7 +456,7 @@ void add_decompositions(Samples& samples) {
         singular_values(false)));
   }
   samples.push_back(sample(
-      "qr", "[5, 2], complete", {{{5, 2}, spread(-2, 2)}},
+      "qr", "[5, 2], complete", {{{5, 2}, scattered(-2, 2)}},
       [](const Tensors& x) {
         const auto [q, r] = linalg::qr(x[0], linalg::QrMode::complete);
         return Tensors{matmul(q, r), matmul(q, transpose(q, -2, -1))};
