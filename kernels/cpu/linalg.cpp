@@ -1,116 +1,14 @@
-// Systems of equations and decompositions, by Eigen: one matrix of a batch after another, batches over the threads. Each
-// matrix is copied from its rows to the columns that Eigen's algorithms run along, and worked on there. Eigen's own threads
-// are off: they would split a product differently for each number of threads, and results with it.
-#define EIGEN_DONT_PARALLELIZE
-#include <Eigen/Dense>
+// Systems of equations and decompositions, by Eigen. Each matrix is copied from its rows to the columns that Eigen's
+// algorithms run along, and worked on there. Those by singular values are in linalg_svd.cpp.
+#include "kernels/cpu/linalg.h"
 
 #include <limits>
-#include <mutex>
-#include <string>
-
-#include "core/op.h"
-#include "kernels/cpu/support/parallel.h"
 
 namespace tandem {
 
 namespace {
 
-template <class T> using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
-template <class T> using Rows = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class T> using Input = Eigen::Map<const Rows<T>>;
-template <class T> using Output = Eigen::Map<Rows<T>>;
-
-/// The matrices in the last two dims (or of one column, in the last dim) of a contiguous tensor.
-template <class T> class Batch {
- public:
-  explicit Batch(const TensorImpl& x, int rank = 2) : data_(static_cast<T*>(x.data)), batch_(x.shape) {
-    rows_ = x.shape[x.shape.size() - rank];
-    columns_ = rank == 2 ? x.shape.back() : 1;
-    batch_.resize(x.shape.size() - rank);
-  }
-  const Shape& shape() const { return batch_; }
-  int64_t count() const { return batch_.numel(); }
-  int64_t rows() const { return rows_; }
-  int64_t columns() const { return columns_; }
-  Input<T> operator[](int64_t i) const { return {data_ + i * rows_ * columns_, rows_, columns_}; }
-  Output<T> out(int64_t i) const { return {data_ + i * rows_ * columns_, rows_, columns_}; }
-
-  /// The matrix that matrix `i` of a batch broadcast to `to` is read from.
-  int64_t source(int64_t i, const Shape& to) const {
-    int64_t position = 0, step = 1;
-    for (int d = 1; d <= to.size(); ++d) {
-      const int64_t at = i % to[to.size() - d];
-      i /= to[to.size() - d];
-      if (d > batch_.size()) continue;
-      const int64_t extent = batch_[batch_.size() - d];
-      if (extent != 1) position += at * step;
-      step *= extent;
-    }
-    return position;
-  }
-
- private:
-  T* data_;
-  Shape batch_;
-  int64_t rows_, columns_;
-};
-
-/// What is wrong with a matrix; empty for nothing.
-using Fault = std::string;
-
-/// The first matrix of operand 0 with a fault, from all threads.
-class Faults {
- public:
-  void add(int64_t matrix, const Fault& fault) {
-    if (fault.empty()) return;
-    const std::lock_guard lock(mutex_);
-    if (first_ >= 0 && first_ <= matrix) return;
-    first_ = matrix, fault_ = fault;
-  }
-  void raise(const KernelContext& c) const {
-    if (first_ < 0) return;
-    const TensorImpl& a = c.in(0);
-    Shape index = a.shape;
-    index.resize(a.shape.size() - 2);
-    int64_t rest = first_;
-    for (int d = index.size() - 1; d >= 0; --d) {
-      const int64_t extent = index[d];
-      index[d] = rest % extent;
-      rest /= extent;
-    }
-    c.fail<LinAlgError>("the matrix ", index.empty() ? std::string() : "at " + to_string(index) + " of ", a.dtype,
-                        a.shape, " ", fault_);
-  }
-
- private:
-  std::mutex mutex_;
-  int64_t first_ = -1;
-  Fault fault_;
-};
-
-/// Calls f(begin, end, faults) on pieces of a batch of `count` problems of `flops` each, and raises the first fault.
-template <class F> void over_batch(KernelContext& c, int64_t count, int64_t flops, F&& f) {
-  constexpr int64_t kWorthAThread = 50'000;
-  Faults faults;
-  parallel_for(count, std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, flops)),
-               [&](int64_t begin, int64_t end) { f(begin, end, faults); });
-  faults.raise(c);
-}
-/// The same for one matrix at a time: f(i) gives its fault. Matrices without elements are passed by.
-template <class T, class F> void each_matrix(KernelContext& c, const Batch<T>& a, F&& f) {
-  const int64_t rows = a.rows(), columns = a.columns();
-  over_batch(c, a.count(), rows * columns * std::min(rows, columns), [&](int64_t begin, int64_t end, Faults& faults) {
-    for (int64_t i = begin; i < end; ++i)
-      faults.add(i, a[i].allFinite() ? f(i) : Fault("has elements that are not finite; look for what made them"));
-  });
-}
-
-template <class F> void by_type(KernelContext& c, F&& f) {
-  if (c.in(0).dtype == DType::float64) f.template operator()<double>();
-  else f.template operator()<float>();
-}
-
-template <class... Parts> Fault fault(const Parts&... parts) { return detail::str(parts...); }
+using namespace by_eigen;
 
 // Singular and not symmetric ---------------------------------------------------------------------------------------
 
@@ -152,34 +50,7 @@ template <class T> int64_t failing_minor(Matrix<T> a) {
   return a.rows();
 }
 
-const char* const kNotConverged = "has a decomposition that didn't converge; scale it, or use float64";
-
 // Systems ----------------------------------------------------------------------------------------------------------
-
-/// out = A^-1 B, with `prepare(a)` a solver of one A, which serves all of B that follow each other in the batch.
-template <class T, class Prepare> void solve_each(KernelContext& c, Prepare&& prepare) {
-  const Batch<T> a(c.in(0)), b(c.in(1)), out(c.out());
-  const int64_t m = a.rows(), n = a.columns();
-  if (out.rows() * out.columns() == 0) return;
-  over_batch(c, out.count(), m * n * std::min(m, n) + m * n * b.columns(),
-             [&](int64_t begin, int64_t end, Faults& faults) {
-               auto solver = prepare();
-               int64_t last = -1;
-               bool sound = true;
-               for (int64_t i = begin; i < end; ++i) {
-                 const int64_t from = a.source(i, out.shape());
-                 if (from != last) {
-                   const Fault wrong = a[from].allFinite()
-                                           ? solver.factor(a[from])
-                                           : Fault("has elements that are not finite; look for what made them");
-                   faults.add(from, wrong);
-                   sound = wrong.empty();
-                   last = from;
-                 }
-                 if (sound) solver.solve(b[b.source(i, out.shape())], out.out(i));
-               }
-             });
-}
 
 template <class T> struct LuSolver {
   Eigen::PartialPivLU<Matrix<T>> lu;
@@ -210,32 +81,12 @@ template <class T> struct TriangularSolver {
   }
 };
 
-/// By QR with column pivots, from both sides: rank and least norm come with it.
-template <class T> struct LeastSquaresSolver {
-  Eigen::CompleteOrthogonalDecomposition<Matrix<T>> decomposition;
-  Fault factor(const Input<T>& a) {
-    const int64_t full = std::min(a.rows(), a.cols());
-    if (full == 0) return {};
-    decomposition.compute(a);
-    if (decomposition.rank() == full) return {};
-    return fault("has rank ", decomposition.rank(), ", not ", full,
-                 ", so that many X fit equally; use matmul(pinv(A), B) for the least of them");
-  }
-  void solve(const Input<T>& b, Output<T> x) const {
-    if (b.rows() == 0) x.setZero();
-    else x = decomposition.solve(b);
-  }
-};
-
 void solve_kernel(KernelContext& c) {
   by_type(c, [&]<class T>() { solve_each<T>(c, [] { return LuSolver<T>(); }); });
 }
 void triangular_kernel(KernelContext& c) {
   const bool upper = c.attributes.flag("upper"), unit = c.attributes.flag("unitriangular");
   by_type(c, [&]<class T>() { solve_each<T>(c, [&] { return TriangularSolver<T>{upper, unit}; }); });
-}
-void lstsq_kernel(KernelContext& c) {
-  by_type(c, [&]<class T>() { solve_each<T>(c, [] { return LeastSquaresSolver<T>(); }); });
 }
 
 void inverse_kernel(KernelContext& c) {
@@ -318,55 +169,8 @@ void qr_kernel(KernelContext& c) {
   });
 }
 
-/// Divide and conquer, which for up to 16 columns is Jacobi's algorithm.
-template <class T> using Svd = Eigen::BDCSVD<Matrix<T>>;
-
-void svd_kernel(KernelContext& c) {
-  by_type(c, [&]<class T>() {
-    const Batch<T> a(c.in(0)), u(c.out(0)), s(c.out(1), 1), vh(c.out(2));
-    if (s.rows() == 0) return;
-    each_matrix(c, a, [&](int64_t i) {
-      const Svd<T> svd(a[i], Eigen::ComputeThinU | Eigen::ComputeThinV);
-      if (svd.info() != Eigen::Success) return Fault(kNotConverged);
-      u.out(i) = svd.matrixU();
-      s.out(i) = svd.singularValues();
-      vh.out(i) = svd.matrixV().transpose();
-      return Fault();
-    });
-  });
-}
-
-void svdvals_kernel(KernelContext& c) {
-  by_type(c, [&]<class T>() {
-    const Batch<T> a(c.in(0)), s(c.out(), 1);
-    if (s.rows() == 0) return;
-    each_matrix(c, a, [&](int64_t i) {
-      const Svd<T> svd(a[i]);
-      if (svd.info() != Eigen::Success) return Fault(kNotConverged);
-      s.out(i) = svd.singularValues();
-      return Fault();
-    });
-  });
-}
-
-void pinv_kernel(KernelContext& c) {
-  const double share = c.attribute("rtol");
-  by_type(c, [&]<class T>() {
-    const Batch<T> a(c.in(0)), out(c.out());
-    if (a.rows() * a.columns() == 0) return;
-    each_matrix(c, a, [&](int64_t i) {
-      const Svd<T> svd(a[i], Eigen::ComputeThinU | Eigen::ComputeThinV);
-      if (svd.info() != Eigen::Success) return Fault(kNotConverged);
-      const auto& s = svd.singularValues();
-      const auto rank = (s.array() > static_cast<T>(share) * s(0)).count();  // s descends
-      out.out(i) = svd.matrixV().leftCols(rank) * s.head(rank).cwiseInverse().asDiagonal() *
-                   svd.matrixU().leftCols(rank).transpose();
-      return Fault();
-    });
-  });
-}
-
-/// eigh, and eigvalsh where there is one output.
+/// eigh, and eigvalsh where there is one output. In double also for float32: Eigen's QR iteration loses some digits more
+/// than LAPACK's (at n = 200, 8 times as many epsilons).
 void eigh_kernel(KernelContext& c) {
   by_type(c, [&]<class T>() {
     const Batch<T> a(c.in(0)), w(c.out(0), 1);
@@ -375,11 +179,11 @@ void eigh_kernel(KernelContext& c) {
     each_matrix(c, a, [&](int64_t i) {
       const Fault asymmetry = not_symmetric<T>(a[i]);
       if (!asymmetry.empty()) return asymmetry;
-      const Eigen::SelfAdjointEigenSolver<Matrix<T>> solver(
-          a[i], vectors ? Eigen::ComputeEigenvectors : Eigen::EigenvaluesOnly);
+      const Eigen::SelfAdjointEigenSolver<Matrix<double>> solver(
+          a[i].template cast<double>(), vectors ? Eigen::ComputeEigenvectors : Eigen::EigenvaluesOnly);
       if (solver.info() != Eigen::Success) return Fault(kNotConverged);
-      w.out(i) = solver.eigenvalues();
-      if (vectors) Batch<T>(c.out(1)).out(i) = solver.eigenvectors();
+      w.out(i) = solver.eigenvalues().template cast<T>();
+      if (vectors) Batch<T>(c.out(1)).out(i) = solver.eigenvectors().template cast<T>();
       return Fault();
     });
   });
