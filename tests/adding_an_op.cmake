@@ -1,5 +1,5 @@
-# The test that docs/adding-an-op.md is true. It links the objects of this build with those that the page changes,
-# so it needs a static library, with symbols that one object can take over from another.
+# The tests that docs/adding-an-op.md and docs/adding-a-pass.md are true. They link the objects of this build with those that the page changes,
+# so they need a static library, with symbols that one object can take over from another.
 if(BUILD_SHARED_LIBS OR NOT TARGET tandem_tests)
   return()
 endif()
@@ -25,3 +25,14 @@ add_test(NAME adding_an_op COMMAND ${CMAKE_COMMAND} -DSOURCE=${PROJECT_SOURCE_DI
   -DGENERATOR=${CMAKE_GENERATOR} -DCOMPILER=${CMAKE_CXX_COMPILER} -DLAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
   -P ${CMAKE_CURRENT_SOURCE_DIR}/adding_an_op/run.cmake)
 set_tests_properties(adding_an_op PROPERTIES TIMEOUT 600)
+
+set(work ${CMAKE_CURRENT_BINARY_DIR}/adding_a_pass)
+file(GENERATE OUTPUT ${work}/settings.cmake CONTENT "set(LIBRARY $<TARGET_FILE:tandem>)
+set(MAIN $<TARGET_OBJECTS:tandem_test_main>)
+set(LIBRARIES ${libraries})
+set(FLAGS ${tandem_sanitizer_flags})
+")
+add_test(NAME adding_a_pass COMMAND ${CMAKE_COMMAND} -DSOURCE=${PROJECT_SOURCE_DIR} -DWORK=${work} -DSETTINGS=${work}/settings.cmake
+  -DGENERATOR=${CMAKE_GENERATOR} -DCOMPILER=${CMAKE_CXX_COMPILER} -DLAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
+  -P ${CMAKE_CURRENT_SOURCE_DIR}/adding_a_pass/run.cmake)
+set_tests_properties(adding_a_pass PROPERTIES TIMEOUT 600)

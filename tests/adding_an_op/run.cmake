@@ -1,21 +1,7 @@
 # Copies the tree to WORK, applies docs/adding-an-op.md, builds what that changes and tests the new ops.
-set(tree ${WORK}/tree)
-file(REMOVE_RECURSE ${tree})
-file(MAKE_DIRECTORY ${tree}/tests)
-foreach(room core kernels autograd)
-  file(COPY ${SOURCE}/${room} DESTINATION ${tree})
-endforeach()
+include(${SOURCE}/tests/adding_an_op/apply.cmake)
+apply_page(docs/adding-an-op.md 10 core kernels autograd)
 file(COPY ${SOURCE}/tests/samples ${SOURCE}/tests/emulator DESTINATION ${tree}/tests)
-
-function(run)
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
-  if(NOT status EQUAL 0)
-    message(FATAL_ERROR "${output}\nfailed: ${ARGN}")
-  endif()
-  message(STATUS "${output}")
-endfunction()
-
-run(sh ${SOURCE}/tests/adding_an_op/apply.sh ${SOURCE}/docs/adding-an-op.md ${tree})
 run(${CMAKE_COMMAND} -S ${SOURCE}/tests/adding_an_op -B ${WORK}/build -G ${GENERATOR} -DSETTINGS=${SETTINGS}
     -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER})
 run(${CMAKE_COMMAND} --build ${WORK}/build --parallel 2)
