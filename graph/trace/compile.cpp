@@ -319,11 +319,11 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
   if (!specialisation) {
     specialisation = state.specialise(call, function);
     if (!specialisation) {  // over the limit, and eager was chosen
-      ++state.stats.calls;
+      if (!counted) ++state.stats.calls;
       alone.unlock();
       return function(arguments);
     }
-    ++specialisation->calls;
+    if (!counted) ++specialisation->calls;  // or the one that it found at first did, since given up
     return specialisation->run(arguments);
   }
   if (!counted) {  // nobody else counts now

@@ -1,7 +1,6 @@
 # Copies the tree to WORK, applies docs/adding-an-op.md, builds what that changes and tests the new ops.
 include(${SOURCE}/tests/adding_an_op/apply.cmake)
-apply_page(docs/adding-an-op.md 10 core kernels autograd)
-file(COPY ${SOURCE}/tests/samples ${SOURCE}/tests/emulator DESTINATION ${tree}/tests)
+apply_page(docs/adding-an-op.md 10 core kernels autograd tests/samples tests/emulator)
 run(${CMAKE_COMMAND} -S ${SOURCE}/tests/adding_an_op -B ${WORK}/build -G ${GENERATOR} -DSETTINGS=${SETTINGS}
     -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER})
 run(${CMAKE_COMMAND} --build ${WORK}/build --parallel 2)
