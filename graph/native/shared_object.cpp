@@ -17,9 +17,7 @@ class Reader {
  public:
   explicit Reader(std::string_view bytes) : bytes_(bytes) {}
 
-  bool holds(uint64_t offset, uint64_t size) const {
-    return offset <= bytes_.size() && size <= bytes_.size() - offset;
-  }
+  bool holds(uint64_t offset, uint64_t size) const { return offset <= bytes_.size() && size <= bytes_.size() - offset; }
   /// `count` structures that lie side by side; nothing if they don't lie within the file.
   template <class T> std::optional<std::vector<T>> read(uint64_t offset, uint64_t count) const {
     if (count > bytes_.size() / sizeof(T) || !holds(offset, count * sizeof(T))) return {};
