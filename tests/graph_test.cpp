@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "graph/native/system_compiler.h"
+#include "graph/run/program.h"
 #include "tandem.h"
 
 using namespace tandem;
@@ -131,6 +132,31 @@ TEST_CASE("text: what can't be parsed is a GraphError that names its line, never
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = exp(none)\n  return %1\n}",
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = add(%0)\n  return %1\n}",
       "graph {\n  %0: float32[-2] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument -5\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument 4294967296\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument 0\n  %0: float32[2] = exp(%0)\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2], %1: float32[2] = exp(%0)\n  return %0\n}",
+      "graph {\n  %0: float32[2], %1: float32[2] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument 0\n  return %0\n}\nand more",
+      "graph {\n  %0: float32[99999999999999999999] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[4294967296, 4294967296] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[0, 4294967296, 4294967296] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[1, 1, 1, 1, 1, 1, 1, 1, 1] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[2, 3] strides [1] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[2, 3] strides [3, -1] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[2, 3] strides [9223372036854775807, 9223372036854775807] = argument 0\n  return %0\n}",
+      "graph {\n  %0: float32[2, 2] = argument 0\n  %1: float32[2, 2] strides [1, 9] = exp(%0)\n  return %1\n}",
+      "graph {\n  %0: float32[2] = argument 0\n  %1: float32[3] = argument 1\n  %2: float32[2] = add(%0, %1)\n  return "
+      "%2\n}",
+      "graph {\n  %0: float32[2] = argument 0\n  draws -1\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument 0\n  gradient argument -3 = %0\n  return %0\n}",
+      "graph {\n  %0: float32[2] = state\n  %1: float32[3] = argument 0\n  assign %0 = %1\n  return %1\n}",
+      "graph {\n  %0: float32[2] = state\n  assign %0 = %0\n  assign %0 = %0\n  return\n}",
+      "graph {\n  %0: uint8[1] = constant {256}\n  return %0\n}",
+      "graph {\n  %0: int32[1] = constant {1e30}\n  return %0\n}",
+      "graph {\n  %0: int64[] = scalar nan\n  return %0\n}",
+      "graph {\n  %0: float32[2] = scalar 1\n  return %0\n}",
   };
   for (const char* text : broken) {
     CAPTURE(text);
@@ -140,6 +166,50 @@ TEST_CASE("text: what can't be parsed is a GraphError that names its line, never
     } catch (const GraphError& error) {
       CHECK(contains(error.message(), "line "));
     } catch (const std::exception& error) { FAIL("another error: ", error.what()); }
+  }
+}
+
+TEST_CASE("text: a parsed graph runs with the arguments that it was made for, and no others") {
+  const auto built = [](const std::string& text, bool planned) {
+    return graph::Program::build(parse_graph(text), {.memory_plan = planned}, Where::current(), nullptr);
+  };
+  const auto refused = [](graph::Program& program, const Tensors& arguments, const std::string& reason) {
+    try {
+      program.run(arguments);
+      FAIL("it ran");
+    } catch (const GraphError& error) {
+      CAPTURE(error.message());
+      CHECK(contains(error.message(), reason));
+    }
+  };
+  for (const bool planned : {false, true}) {
+    const auto sums = built(
+        "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = argument 1\n  %2: float32[2] = add(%0, %1)\n"
+        "  return %2\n}",
+        planned);
+    CHECK(sums->run({ones({2}), ones({2})})[0].to_vector<float>() == std::vector<float>{2, 2});
+    refused(*sums, {}, "argument 0 of the graph is missing, 0 are given");
+    refused(*sums, {ones({2})}, "argument 1 of the graph is missing");
+    refused(*sums, {ones({2}), ones({3})}, "argument 1 is float32[3], and the graph was made for float32[2]");
+    refused(*sums, {ones({2}), ones({2}, {.dtype = float64})}, "argument 1 is float64[2]");
+    refused(*sums, {ones({2}), ones({2, 1})}, "argument 1 is float32[2, 1]");
+    refused(*sums, {ones({2}), ones({2, 2}).slice(1, 0, 1).squeeze(1)}, "argument 1 is float32[2] strides [2]");
+    refused(*sums, {ones({2}), Tensor()}, "argument 1 is an undefined tensor");
+
+    const auto reads = built(
+        "graph {\n  %0: float32[2] = state\n  %1: float32[2] = exp(%0)\n  assign %0 = %1\n  return %1\n}", planned);
+    refused(*reads, {}, "its state float32[2] has no tensor: bind it first");
+    CHECK_THROWS_AS(reads->bind(0, ones({3})), GraphError);
+    CHECK_THROWS_AS(reads->bind(0, Tensor()), GraphError);
+    reads->bind(0, zeros({2}));
+    CHECK(reads->run({})[0].to_vector<float>() == std::vector<float>{1, 1});
+
+    refused(*built("graph {\n  %0: float32[2] = gradient\n  return %0\n}", planned), {}, "its gradient float32[2]");
+    refused(*built("graph {\n  %0: float32[2] = constant\n  return %0\n}", planned), {}, "its constant float32[2]");
+    refused(*built("graph {\n  %0: float32[2] = argument 0\n  gradient state 0 = %0\n  return\n}", planned),
+            {ones({2})}, "it writes the gradient of a state");
+    refused(*built("graph {\n  %0: float32[2] = argument 0\n  gradient argument 7 = %0\n  return\n}", planned),
+            {ones({2})}, "argument 7 of the graph is missing");
   }
 }
 

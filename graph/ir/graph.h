@@ -108,8 +108,8 @@ class Graph {
 };
 std::ostream& operator<<(std::ostream& out, const Graph& graph);
 
-/// Reads what to_string() wrote; throws GraphError with the line. State and gradient leaves are
-/// then unbound: run the graph with the tensors given.
+/// Reads what to_string() wrote, of a graph that is not fused; throws GraphError with the line for everything that isn't as
+/// it would be written. State and gradient leaves are then unbound: a run before they are bound is a GraphError.
 Graph parse_graph(const std::string& text, Where where = Where::current());
 
 /// Throws GraphError if an operand is used before it is made, a type differs from what infer says, …

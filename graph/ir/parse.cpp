@@ -1,8 +1,11 @@
 // Reads the text form of a graph back.
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <cstdlib>
+#include <limits>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "graph/ir/graph.h"
@@ -10,6 +13,8 @@
 namespace tandem {
 
 namespace {
+
+constexpr int kMostArguments = 1 << 20;
 
 class Parser {
  public:
@@ -21,10 +26,12 @@ class Parser {
     while (!accept("}")) {
       if (accept("assign")) parse_assign();
       else if (accept("gradient")) parse_gradient();
-      else if (accept("draws")) graph_.draws = integer();
+      else if (accept("draws")) graph_.draws = integer_of(0, std::numeric_limits<int64_t>::max(), "draws");
       else if (accept("return")) parse_return();
       else parse_definition();
     }
+    space();
+    if (at_ < text_.size()) fail("there is more after the graph's end");
     return std::move(graph_);
   }
 
@@ -60,12 +67,21 @@ class Parser {
   }
   int64_t integer() {
     space();
-    char* end = nullptr;
-    const int64_t value = std::strtoll(text_.c_str() + at_, &end, 10);
-    if (end == text_.c_str() + at_) fail("expected an integer");
-    at_ = static_cast<size_t>(end - text_.c_str());
+    int64_t value = 0;
+    const char* const begin = text_.data() + at_;
+    const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
+    if (error == std::errc::result_out_of_range) fail("an integer that 64 bits don't hold");
+    if (error != std::errc()) fail("expected an integer");
+    at_ += static_cast<size_t>(end - begin);
     return value;
   }
+  int64_t integer_of(int64_t least, int64_t most, const std::string& what) {
+    const int64_t value = integer();
+    if (value < least || value > most) fail(detail::str(what, " is ", value, ", need ", least, " to ", most));
+    return value;
+  }
+  /// The place of an argument.
+  int position() { return static_cast<int>(integer_of(0, kMostArguments - 1, "an argument's position")); }
   double number() {
     space();
     char* end = nullptr;
@@ -78,8 +94,10 @@ class Parser {
     Shape result;
     expect("[");
     if (accept("]")) return result;
-    do result.push_back(integer());
-    while (accept(","));
+    do {
+      if (result.size() == kMaxRank) fail(detail::str("more than ", kMaxRank, " dims"));
+      result.push_back(integer());
+    } while (accept(","));
     expect("]");
     return result;
   }
@@ -91,10 +109,39 @@ class Parser {
     if (found == names_.end()) fail("%" + std::to_string(name) + " is not defined");
     return found->second;
   }
+  /// A name that nothing has yet.
+  int64_t new_name() {
+    expect("%");
+    const int64_t name = integer_of(0, std::numeric_limits<int64_t>::max(), "a value's number");
+    if (names_.contains(name)) fail(detail::str("%", name, " is defined twice"));
+    return name;
+  }
   int defined_value() {
     const int result = value();
     if (result < 0) fail("none is no value here");
     return result;
+  }
+  /// Elements, counted as 8 bytes each, must be countable, also where an extent of 0 hides the others.
+  void check_count(const Shape& shape) {
+    int64_t bytes = 8;
+    for (int64_t extent : shape)
+      if (__builtin_mul_overflow(bytes, std::max<int64_t>(extent, 1), &bytes))
+        fail(detail::str(shape, " has more elements than can be counted"));
+  }
+  void check_strides(const ValueType& type) {
+    if (type.strides.size() != type.shape.size())
+      fail(detail::str("strides ", type.strides, " for ", type.shape.size(), " dims"));
+    int64_t last = 0, step = 0;
+    for (int i = 0; i < type.shape.size(); ++i)
+      if (type.strides[i] < 0 ||
+          __builtin_mul_overflow(type.strides[i], std::max<int64_t>(type.shape[i] - 1, 0), &step) ||
+          __builtin_add_overflow(last, step, &last) || last > std::numeric_limits<int64_t>::max() / 8 - 1)
+        fail(detail::str("strides ", type.strides, " lead out of memory"));
+  }
+  static bool same_layout(const ValueType& a, const ValueType& b) {
+    for (int i = 0; i < a.shape.size(); ++i)
+      if (a.shape[i] > 1 && a.strides[i] != b.strides[i] && !a.shape.contains(0)) return false;
+    return true;
   }
   ValueType type() {
     ValueType result;
@@ -105,7 +152,9 @@ class Parser {
     result.shape = shape();
     for (int64_t extent : result.shape)
       if (extent < 0) fail(detail::str("negative extent in ", result.shape));
+    check_count(result.shape);
     result.strides = accept("strides") ? shape() : contiguous_strides(result.shape);
+    check_strides(result);
     if (accept("on")) {
       std::string device = word();
       if (accept(":")) device += ":" + std::to_string(integer());
@@ -123,9 +172,11 @@ class Parser {
     const std::string comment = end > i + 2 ? text_.substr(i + 2, end - i - 2) : std::string();
     at_ = end;
     const size_t colon = comment.rfind(':');
-    if (colon == std::string::npos) return {};
-    return Where::current(graph::intern(comment.substr(0, colon)),
-                          static_cast<uint32_t>(std::atoi(comment.c_str() + colon + 1)));
+    uint32_t line = 0;
+    if (colon == std::string::npos ||
+        std::from_chars(comment.data() + colon + 1, comment.data() + comment.size(), line).ec != std::errc())
+      return {};
+    return Where::current(graph::intern(comment.substr(0, colon)), line);
   }
   AttributeValue attribute_value() {
     space();
@@ -152,15 +203,19 @@ class Parser {
   void parse_definition() {
     std::vector<std::pair<int64_t, ValueType>> results;
     do {
-      expect("%");
-      const int64_t name = integer();
+      const int64_t name = new_name();
+      if (std::any_of(results.begin(), results.end(), [&](const auto& result) { return result.first == name; }))
+        fail(detail::str("%", name, " is defined twice"));
       expect(":");
       results.emplace_back(name, type());
     } while (accept(","));
     expect("=");
     for (const LeafKind kind :
          {LeafKind::argument, LeafKind::state, LeafKind::gradient, LeafKind::constant, LeafKind::scalar})
-      if (accept(std::string(name_of(kind)))) return parse_leaf(kind, results[0].first, results[0].second);
+      if (accept(std::string(name_of(kind)))) {
+        if (results.size() != 1) fail(detail::str(name_of(kind), " gives 1 value, not ", results.size()));
+        return parse_leaf(kind, results[0].first, results[0].second);
+      }
     const std::string name = word();
     const Op* op = op_table().find(name);
     if (!op) fail("no op is called " + name);
@@ -184,16 +239,23 @@ class Parser {
     }
     if (static_cast<size_t>(op->outputs) != results.size())
       fail(detail::str(name, " gives ", op->outputs, " values, not ", results.size()));
-    const Node& node =
-        graph_
-            .nodes[static_cast<size_t>(graph_.add_node(*op, std::move(inputs), std::move(attributes), line_comment()))];
+    const Node& node = graph_.node(add_node(*op, std::move(inputs), std::move(attributes)));
     for (size_t i = 0; i < results.size(); ++i) {
       Value& made = graph_.values[static_cast<size_t>(node.outputs[i])];
       if (made.type.shape != results[i].second.shape || made.type.dtype != results[i].second.dtype)
         fail(detail::str("the type of %", results[i].first, " is ", made.type));
-      made.type = results[i].second;
+      if (!same_layout(made.type, results[i].second) || made.type.device != results[i].second.device)
+        fail(detail::str("%", results[i].first, " lies as ", made.type, ", not as ", results[i].second));
       names_[results[i].first] = node.outputs[i];
     }
+  }
+
+  /// What the op says against its operands is said of the text.
+  int add_node(const Op& op, std::vector<int> inputs, Attributes attributes) {
+    const Where where = line_comment();
+    try {
+      return graph_.add_node(op, std::move(inputs), std::move(attributes), where);
+    } catch (const Error& error) { fail(error.message()); }
   }
 
   /// The elements of a constant, up to the closing brace.
@@ -216,17 +278,34 @@ class Parser {
 
   void parse_leaf(LeafKind kind, int64_t name, const ValueType& type) {
     Leaf leaf{.kind = kind};
-    if (kind == LeafKind::argument) leaf.argument = static_cast<int>(integer());
+    if (kind == LeafKind::argument) {
+      leaf.argument = position();
+      if (!arguments_.insert(leaf.argument).second) fail(detail::str("argument ", leaf.argument, " is defined twice"));
+    }
     if (kind == LeafKind::scalar) {
+      if (!type.shape.empty()) fail(detail::str("a scalar of shape ", type.shape));
       if (accept("run-time")) leaf.run_time = true;
       else leaf.number = number();
+      if (!is_floating(type.dtype)) check_integer(leaf.number, type.dtype);
     }
     if (kind == LeafKind::constant && accept("{")) {
-      leaf.tensor = type.dtype == int64 ? elements<int64_t>(type, [this] { return integer(); })
-                                        : elements<double>(type, [this] { return number(); }).to(type.dtype);
+      if (!is_contiguous(type.shape, type.strides)) fail("a constant with elements has no strides");
+      if (!type.device.is_cpu()) fail(detail::str("a constant with elements lies on the CPU, not on ", type.device));
+      leaf.tensor = is_floating(type.dtype) ? elements<double>(type, [this] { return number(); }).to(type.dtype)
+                                            : elements<int64_t>(type, [&] {
+                                                const int64_t element = integer();
+                                                check_integer(static_cast<double>(element), type.dtype);
+                                                return element;
+                                              }).to(type.dtype);
     }
     leaf.where = line_comment();
     names_[name] = graph_.add_leaf(std::move(leaf), type);
+  }
+
+  void check_integer(double number, DType dtype) {
+    const double least = dtype == int64 ? -0x1p63 : dtype == int32 ? -0x1p31 : 0;
+    const double most = dtype == int64 ? 0x1p63 : dtype == int32 ? 0x1p31 - 1 : dtype == uint8 ? 255 : 1;
+    if (!(number >= least && number <= most)) fail(detail::str(number, " is no ", dtype));
   }
 
   void parse_assign() {
@@ -236,11 +315,16 @@ class Parser {
     if (leaf < 0 || graph_.leaves[static_cast<size_t>(leaf)].kind != LeafKind::state)
       fail("only state can be assigned to");
     if (assigned < 0) fail("the assigned value is none");
+    const ValueType &state = graph_.type(target), &value = graph_.type(assigned);
+    if (state.shape != value.shape || state.dtype != value.dtype || state.device != value.device)
+      fail(detail::str("a state ", state, " is assigned ", value));
+    if (std::any_of(graph_.writes.begin(), graph_.writes.end(), [&](const auto& write) { return write.leaf == leaf; }))
+      fail("this state is assigned twice");
     graph_.writes.push_back({leaf, assigned, {}});
   }
   void parse_gradient() {
     GradientWrite write;
-    if (accept("argument")) write.argument = static_cast<int>(integer());
+    if (accept("argument")) write.argument = position();
     else {
       expect("state");
       integer();
@@ -261,6 +345,7 @@ class Parser {
   size_t at_ = 0;
   Graph graph_;
   std::map<int64_t, int> names_;
+  std::set<int> arguments_;
 };
 
 }  // namespace

@@ -10,6 +10,20 @@
 namespace tandem::graph {
 
 namespace {
+bool fits(const Tensor& tensor, const ValueType& type) {
+  if (!tensor.defined()) return false;
+  const TensorImpl& impl = *tensor.impl();
+  if (impl.dtype != type.dtype || impl.device != type.device || impl.shape != type.shape) return false;
+  if (impl.strides == type.strides) return true;
+  for (int i = 0; i < type.shape.size(); ++i)  // the stride of an extent of 1 leads nowhere
+    if (impl.strides[i] != type.strides[i] && type.shape[i] != 1) return type.shape.contains(0);
+  return true;
+}
+
+std::string type_text(const Tensor& tensor) {
+  return tensor.defined() ? detail::str(type_of(tensor)) : "an undefined tensor";
+}
+
 Tensor scalar_of(double number, DType dtype) {
   return is_floating(dtype) ? Arg(number).scalar(dtype) : Arg(static_cast<int64_t>(number)).scalar(dtype);
 }
@@ -27,8 +41,12 @@ Program::Program(Graph graph, PlanOptions options, Where where)
 }
 
 std::unique_ptr<Program> Program::build(Graph graph, PlanOptions options, Where where, std::string* reason) {
+  for (const Value& value : graph.values)
+    if (value.type.device.index >= backend(value.type.device.kind).device_count())
+      throw GraphError(detail::str("run: the graph has a value on ", value.type.device, ", which is not here"), where);
   std::unique_ptr<Program> program(new Program(std::move(graph), options, where));
   if (!program->build_code(where, reason)) return nullptr;
+  program->look_for_unbound();
   program->alone_ = program->plan_.alone();
   program->first_ = std::make_unique<Run>(program->plan_, program->bindings_, program->code_);
   return program;
@@ -66,6 +84,57 @@ bool Program::build_code(Where where, std::string* reason) {
     if (!cost.note.empty()) cost_.note = cost.note;
   }
   return true;
+}
+
+void Program::bind(int leaf, const Tensor& tensor) {
+  const ValueType& type = plan_.type(plan_.graph.leaf(leaf).value);
+  const bool is_gradient = plan_.graph.leaf(leaf).kind == LeafKind::gradient;  // of this tensor, which may be none yet
+  if (!tensor.defined() || (!is_gradient && !fits(tensor, type)))
+    throw GraphError(detail::str("run: a leaf ", type, " can't be bound to ", type_text(tensor)), where_);
+  bindings_.tensors[leaf] = tensor;
+  look_for_unbound();
+}
+
+void Program::look_for_unbound() {
+  const Graph& graph = plan_.graph;
+  unbound_.clear();
+  for (size_t i = 0; i < graph.leaves.size(); ++i) {
+    const Leaf& leaf = graph.leaves[i];
+    const bool needs_tensor = leaf.kind == LeafKind::state || leaf.kind == LeafKind::constant ||
+                              (leaf.kind == LeafKind::gradient && leaf.argument < 0);
+    if (needs_tensor && !bindings_.tensors[i].defined())
+      unbound_ = detail::str("its ", name_of(leaf.kind), " ", graph.type(leaf.value), " has no tensor: bind it first");
+  }
+  for (const GradientWrite& write : graph.gradients)
+    if (write.argument < 0 && !write.tensor.defined())
+      unbound_ = "it writes the gradient of a state, and which one is not in the text";
+}
+
+void Program::check(const Tensors& arguments) const {
+  const auto fail = [&](const auto&... parts) { throw GraphError(detail::str("run: ", parts...), where_); };
+  if (!unbound_.empty()) fail("this graph was read from text, and ", unbound_);
+  const auto count = std::ssize(arguments);
+  for (const Leaf& leaf : plan_.graph.leaves) {
+    if (leaf.kind == LeafKind::argument) {
+      if (leaf.argument >= count) fail("argument ", leaf.argument, " of the graph is missing, ", count, " are given");
+      const Tensor& argument = arguments[leaf.argument];
+      if (!fits(argument, plan_.type(leaf.value)))
+        fail("argument ", leaf.argument, " is ", type_text(argument), ", and the graph was made for ",
+             plan_.type(leaf.value));
+    } else if (leaf.kind == LeafKind::gradient) {
+      if (leaf.argument >= count) fail("argument ", leaf.argument, " of the graph is missing, ", count, " are given");
+      const size_t index = &leaf - plan_.graph.leaves.data();
+      const Tensor& whose = leaf.argument >= 0 ? arguments[leaf.argument] : bindings_.tensors[index];
+      const Tensor gradient = whose.defined() ? whose.impl()->grad : Tensor();
+      if (!fits(gradient, plan_.type(leaf.value)))
+        fail("a gradient is ", type_text(gradient), ", and the graph was made for ", plan_.type(leaf.value));
+    }
+  }
+  for (const GradientWrite& write : plan_.graph.gradients)
+    if (write.argument >= count || (write.argument >= 0 && !arguments[write.argument].defined()))
+      fail("argument ", write.argument, " of the graph is missing, ", count, " are given");
+  for (const Tensor& argument : arguments)
+    if (!argument.defined()) fail("an argument is an undefined tensor");
 }
 
 void Program::refuse_aliases(const Tensors& arguments) const {
@@ -107,6 +176,7 @@ void Program::give_back(Run& run) {
 }
 
 Tensors Program::run(const Tensors& arguments) {
+  check(arguments);
   refuse_aliases(arguments);
   if (alone_) return (*first_)(arguments);
   struct Taken {

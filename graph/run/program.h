@@ -24,7 +24,8 @@ class Program {
   /// and a reason.
   static std::unique_ptr<Program> build(Graph graph, PlanOptions options, Where where, std::string* reason);
 
-  /// Runs with these arguments; afterwards state is assigned, grad() set, and the results are new tensors. Several
+  /// Runs with these arguments (GraphError if they are not of the types that it was made for, or a leaf of a graph that was
+  /// read from text is unbound); afterwards state is assigned, grad() set, and the results are new tensors. Several
   /// threads may, each with a Run of its own, unless plan().alone().
   Tensors run(const Tensors& arguments);
 
@@ -35,13 +36,16 @@ class Program {
 
   // Not while a run is under way.
   /// Another tensor takes the place of a state, gradient or constant leaf (index in graph().leaves).
-  void bind(int leaf, const Tensor& tensor) { bindings_.tensors[leaf] = tensor; }
+  /// GraphError if it is of another type.
+  void bind(int leaf, const Tensor& tensor);
   /// The number of a run-time scalar.
   void set_number(int leaf, double number);
 
  private:
   Program(Graph graph, PlanOptions options, Where where);
   bool build_code(Where where, std::string* reason);
+  void check(const Tensors& arguments) const;
+  void look_for_unbound();
   /// Memory that a run changes is known to the graph under one name: an argument that lies there as well would be
   /// read before or after the change as the schedule has it, and its gradient would be lost.
   void refuse_aliases(const Tensors& arguments) const;
@@ -54,6 +58,7 @@ class Program {
   BuildCost cost_;
   std::vector<std::unique_ptr<Kernels>> code_;
   Bindings bindings_;
+  std::string unbound_;  ///< what keeps a graph that was read from text from running
   // The pool: the first run, which is all that one thread needs, and those of calls that found it taken.
   std::unique_ptr<Run> first_;
   bool alone_ = true;  ///< plan_.alone(): it is never taken twice
