@@ -168,7 +168,7 @@ void linear_kernel(KernelContext& c) {
     static const Op& add = find_op("add");
     const Tensor operands[] = {c.outputs[0], c.inputs[2]};
     KernelContext addition(add, operands, c.attributes, c.outputs, c.where);
-    add.cpu(addition);
+    kernel_for(add, c.outputs[0].device())(addition);
   }
 }
 
