@@ -10,9 +10,11 @@ endif()
 # The launcher is a cache entry so that a user's own choice, also an empty one, stands.
 find_program(TANDEM_CCACHE ccache)
 mark_as_advanced(TANDEM_CCACHE)
-if(TANDEM_CCACHE AND PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${TANDEM_CCACHE} CACHE STRING "Prefix of every compiler call")
-endif()
+foreach(language CXX CUDA)
+  if(TANDEM_CCACHE AND PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_${language}_COMPILER_LAUNCHER)
+    set(CMAKE_${language}_COMPILER_LAUNCHER ${TANDEM_CCACHE} CACHE STRING "Prefix of every compiler call")
+  endif()
+endforeach()
 
 string(REPLACE "," ";" tandem_sanitizers "${TANDEM_SANITIZE}")
 set(tandem_sanitizer_flags)
@@ -39,4 +41,15 @@ target_compile_options(tandem_flags INTERFACE
 function(tandem_configure target)
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:tandem_flags>)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
+# The same for targets that hold CUDA sources. scripts/check-cuda-compile reads these flags from the configured preset.
+function(tandem_configure_cuda target)
+  target_compile_options(${target} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--extended-lambda;-Xcompiler=-Wall,-Wextra,-ffp-contract=off;-fmad=false>")
+  if(DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set_target_properties(${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF)
+  else()  # CMake 3.25 doesn't know that nvcc has C++20, and would leave the property out without a word
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>")
+  endif()
 endfunction()

@@ -133,6 +133,13 @@ Gradient::Gradient(const Op& handle) {
 }
 
 namespace {
+Cost cost_of(const Expression& expression) {
+  std::vector<std::string_view> functions;
+  for (const Expression::Node& node : expression.nodes())
+    if (node.kind == Expression::Kind::call) functions.push_back(Expression::function_name(node.index));
+  return cost_of_calls(functions);
+}
+
 /// Into the table, from where it lives as long as the program. A definition that was refused before leaves nothing.
 const Op& enter(const Op& op, std::unique_ptr<UserOp> user) {
   Op& made = op_table().add(op);
@@ -173,6 +180,7 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
   op.infer = find_op("exp").infer;  // that of every pointwise op
   op.pointwise.expression = user->c_text.c_str();
   op.pointwise.domain = Domain::floating;
+  op.pointwise.cost = cost_of(*user->expression);
   op.in_place = true;
   op.user = user.get();
   op.kernels = {expression_kernel, composed_expression_kernel};

@@ -111,7 +111,7 @@ struct UserOp {
   mutable bool tried_[8] = {};
 };
 
-/// Defined in kernels/cpu/expression.cpp: the CPU kernel of pointwise_op's ops.
+/// Defined in kernels/cpu/support/expression.cpp: the CPU kernel of pointwise_op's ops.
 void expression_kernel(KernelContext& context);
 /// The same on any device, by calling an op for each step of the expression.
 void composed_expression_kernel(KernelContext& context);

@@ -11,7 +11,7 @@
 namespace tandem {
 
 /// An expression over named numbers, as C writes them: + - * / and unary -, comparisons, && || !, c ? a : b, parentheses,
-/// numbers, and the functions of kernels/shared/math.h by their plain names: exp, log1p, tanh, maximum(a, b), …
+/// numbers, and the functions of core/scalar/math.h by their plain names: exp, log1p, tanh, maximum(a, b), …
 /// Comparisons and logic give 1 or 0.
 class Expression {
  public:

@@ -160,6 +160,15 @@ enum class Domain : uint8_t {
   floating,  ///< integers and bool become float32 first
   integral,  ///< integers and bool
 };
+/// What an expression costs, to a compiler that weighs keeping its result against computing it again.
+enum class Cost : uint8_t {
+  arithmetic,  ///< operators alone
+  light,       ///< a function of an instruction or two
+  heavy,       ///< any other function
+};
+/// By the functions of core/scalar/math.h that it calls, named without td_.
+Cost cost_of_calls(std::span<const std::string_view> functions);
+
 /// The scalar expression of a pointwise op, over x, y, z.
 struct Pointwise {
   int id = -1;  ///< index among the entries of pointwise.def; -1 for a user's op
@@ -167,6 +176,8 @@ struct Pointwise {
   Domain domain = Domain::any;
   bool returns_bool = false;  ///< comparisons and logic
   bool selects = false;       ///< first operand is bool whatever the others are (where)
+  /// Filled where the op is defined.
+  Cost cost = Cost::arithmetic;
 };
 
 /// What Autocast does to the float32 (or 16-bit) operands of an op.

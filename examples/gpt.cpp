@@ -59,7 +59,7 @@ std::string write_text(const Gpt& model, std::string text, int64_t count, double
     const std::vector<uint8_t> bytes(text.end() - static_cast<std::ptrdiff_t>(known), text.end());
     const td::Tensor ids = td::tensor(bytes).to(td::int64).reshape({1, -1}).to(device);
     const td::Tensor logits = model(ids).select(1, -1).select(0, 0);
-    text += static_cast<char>(softmax(logits / temperature).argmax(0).item<int64_t>());
+    text += static_cast<char>(td::multinomial(softmax(logits / temperature), 1).item<int64_t>());
   }
   return text;
 }

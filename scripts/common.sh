@@ -65,6 +65,30 @@ build() {
   echo "Built $preset in $((SECONDS - start)) s"
 }
 
+# A table of parts, for scripts that run them all even if one fails.
+table=()
+failures=0
+
+# part NAME COMMAND...: runs it, and notes how it went.
+part() {
+  local name=$1 start=$SECONDS result=passed
+  shift
+  echo
+  say "== $name"
+  "$@" </dev/null || { result=FAILED; failures=$((failures + 1)); }
+  table+=("$(printf '%-8s %5d s  %s' "$result" $((SECONDS - start)) "$name")")
+}
+
+# The last command of such a script.
+print_table() {
+  echo
+  say "Summary"
+  printf '%s\n' "${table[@]}"
+  echo "Took $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  echo "$((${#table[@]} > 0 ? failures : 1)) parts failed"
+  [ "$failures" -eq 0 ]
+}
+
 # summary PRESET: counts doctest's cases where a test is made of them, and the test itself where it is not.
 # The last line is 'N passed, N failed'.
 summary() {

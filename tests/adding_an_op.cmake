@@ -12,7 +12,7 @@ if(tandem_cuda)
   list(APPEND libraries -L${CUDAToolkit_LIBRARY_DIR} cudart cublasLt nvrtc cuda ${CuDNN_LIBRARY})
 endif()
 # Of the tests: their main, the generated ones, and the samples that the page doesn't touch.
-set(objects "$<FILTER:$<FILTER:$<TARGET_OBJECTS:tandem_tests>,INCLUDE,generated_test|/samples/>,EXCLUDE,/samples/(pointwise|reduce)[.]>")
+set(objects "$<FILTER:$<TARGET_OBJECTS:tandem_samples>,EXCLUDE,/samples/(pointwise|reduce)[.]>")
 file(GENERATE OUTPUT ${work}/settings.cmake CONTENT "set(TREE ${work}/tree)
 set(LIBRARY $<TARGET_FILE:tandem>)
 set(TEST_OBJECTS $<TARGET_OBJECTS:tandem_test_main>;${objects})

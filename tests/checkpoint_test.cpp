@@ -318,7 +318,7 @@ TEST_CASE("AnomalyMode: names the op, its line, and whose gradient is not finite
   Tensor x = td::tensor({0.f, 1.f}, {.requires_grad = true});
   const auto loss = [&] {
     const Tensor root = sqrt(x);
-    const uint32_t line = __LINE__;
+    const uint32_t line = __LINE__ - 1;
     return std::pair{(root * root).sum(), line};
   };
   loss().first.backward();  // silently NaN

@@ -92,10 +92,10 @@ TEST_CASE("footguns: a branch on a C++ value that changes is an error that names
     auto f = compile(
         [&](const Tensor& x) {
           if (first) {
-            then_line = __LINE__;
+            then_line = __LINE__ + 1;
             return exp(x);
           }
-          now_line = __LINE__;
+          now_line = __LINE__ + 1;
           return tanh(x);
         },
         {.mode = mode});

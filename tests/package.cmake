@@ -28,7 +28,7 @@ endforeach()
 tandem_add_package_test(pkg_config ${CMAKE_CURRENT_SOURCE_DIR}/package_pkg_config.sh
   ${CMAKE_CXX_COMPILER} ${package} ${consumer} ${PROJECT_BINARY_DIR}/consumer/pkg_config)
 
-tandem_add_package_test(headers ${CMAKE_CURRENT_SOURCE_DIR}/package_headers.sh ${CMAKE_CXX_COMPILER} ${package}/include)
+tandem_add_package_test(headers ${CMAKE_CURRENT_SOURCE_DIR}/package_headers.sh ${CMAKE_CXX_COMPILER} ${package}/include ${PROJECT_SOURCE_DIR})
 
 # A vector kernel's object must not offer the linker an inline function compiled for a newer machine.
 foreach(part IN LISTS tandem_vector_targets)

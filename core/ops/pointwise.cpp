@@ -1,6 +1,8 @@
 // Pointwise ops: promotion and broadcasting. The expressions themselves are in core/pointwise.def,
 // their gradients in pointwise_grad.cpp.
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
@@ -154,7 +156,24 @@ Tensor promoted(const Op& op, std::span<const Arg* const> operands, const Attrib
   return output;
 }
 
+/// The functions that an expression of pointwise.def calls.
+std::vector<std::string_view> calls_of(std::string_view expression) {
+  std::vector<std::string_view> functions;
+  for (size_t at = 0; (at = expression.find("td_", at)) != expression.npos;) {
+    at += 3;
+    functions.push_back(expression.substr(at, expression.find('(', at) - at));
+  }
+  return functions;
+}
+
 }  // namespace
+
+Cost cost_of_calls(std::span<const std::string_view> functions) {
+  // minimum stands among the heavy ones: costs decide how loops are cut into chunks, and these the order of sums.
+  const auto is_light = [](std::string_view f) { return f == "abs" || f == "relu" || f == "maximum"; };
+  if (functions.empty()) return Cost::arithmetic;
+  return std::any_of(functions.begin(), functions.end(), is_light) ? Cost::light : Cost::heavy;
+}
 
 Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands) {
   static constinit const Attributes none;
@@ -174,6 +193,7 @@ void define_pointwise(OpTable& table) {
     op.infer = infer_pointwise;
     op.in_place = true;
     op.pointwise = {id++, expression, domain};
+    op.pointwise.cost = cost_of_calls(calls_of(expression));
     return table.add(op);
   };
 #define TANDEM_UNARY(name, domain, ...) define(#name, 1, Domain::domain, #__VA_ARGS__);

@@ -1,17 +1,17 @@
-// Spells loop kernels as C for the system compiler.
+// Emits loop kernels as C for the system compiler.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "graph/ir/loop.h"
+#include "graph/codegen/emitter.h"
 
 namespace tandem::graph {
 
 /// How to call a generated segment:
 ///   void name(char* const* buffers, char* partials, long begin, long end)
 /// runs units [begin, end) of the segment and leaves the chunk's partial results at 8 bytes each.
-/// `buffers` are those named by `reads`, in that order.
+/// The first argument points at the buffers, in the order of SegmentCall::buffers.
 struct SegmentCall {
   std::string name;
   std::vector<int> buffers;  ///< indices in LoopKernel::buffers
@@ -27,17 +27,13 @@ struct KernelCall {
   std::vector<int> finish_buffers;
 };
 
-/// Collects kernels in one C file. Segments that read the same get one function.
-class CSource {
+/// Collects kernels in one C file.
+class CSource : public GeneratedSource {
  public:
+  static constexpr const char* tier = "generated C";  ///< what Stats::tier calls it
   KernelCall add(const LoopKernel& kernel);
   /// The whole file; empty if no kernel was added.
   std::string text() const;
-
- private:
-  std::string function(const std::string& signature_and_body, const char* prefix);
-  std::vector<std::pair<std::string, std::string>> functions_;  ///< body, name
-  std::vector<std::string> helpers_;                            ///< one for each op and dtype in use
 };
 
 }  // namespace tandem::graph

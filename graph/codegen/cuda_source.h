@@ -1,10 +1,10 @@
-// Spells loop kernels as CUDA C++ for run-time compilation (kernels/cuda/module.h).
+// Emits loop kernels as CUDA C++ for run-time compilation (kernels/cuda/module.h).
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "graph/ir/loop.h"
+#include "graph/codegen/emitter.h"
 
 namespace tandem::graph {
 
@@ -19,19 +19,17 @@ struct CudaKernelCall {
   size_t partial_bytes = 0;
 };
 
-/// Collects kernels in one translation unit. Segments that read the same get one function.
-class CudaSource {
+/// Collects kernels in one translation unit.
+class CudaSource : public GeneratedSource {
  public:
+  static constexpr const char* tier = "generated CUDA";  ///< what Stats::tier calls it
   /// One launch, or several where the arguments of one would be too many.
   std::vector<CudaKernelCall> add(const LoopKernel& kernel);
   /// The whole source; empty if no kernel was added.
   std::string text() const;
-  std::vector<std::string> kernel_names() const { return kernel_names_; }
+  const std::vector<std::string>& kernel_names() const { return kernel_names_; }
 
  private:
-  std::string function(const std::string& body);
-  std::vector<std::pair<std::string, std::string>> functions_;  ///< body, name
-  std::vector<std::string> helpers_;                            ///< one for each op and dtype in use
   std::vector<std::string> kernels_, kernel_names_;
 };
 

@@ -47,7 +47,7 @@ struct Value {
   int output = 0;  ///< which output of the node
 };
 
-struct LoopKernel;  // graph/loop.h: what a fused node computes
+struct LoopKernel;  // graph/ir/loop.h: what a fused node computes
 
 struct Node {
   const Op* op = nullptr;

@@ -22,7 +22,7 @@ struct CudaBinary {
   bool from_cache = false;
   std::string note;  ///< why it is not cached on disk, or what was wrong with the entry there
 };
-/// From the cache on disk (codegen/disk_cache.h: KEY.cu, KEY.cubin), else from the compiler. CompileError where that refuses it.
+/// From the cache on disk (graph/native/disk_cache.h: KEY.cu, KEY.cubin), else from the compiler. CompileError where that refuses it.
 CudaBinary build_cuda_source(const std::string& source, const std::vector<std::string>& names, Device device);
 
 /// The kernels of one generated source. Programs whose source is the same share them.

@@ -1,0 +1,41 @@
+# Runs PROGRAM, a language model, and compares what it writes: see examples.cmake. Bytes are compared as hexadecimal digits,
+# since a model that has learned little writes any byte.
+file(MAKE_DIRECTORY ${WORK})
+
+# write(RESULT ARGUMENT...): what stands between the counts of the first line and the line of dashes.
+function(write result)
+  execute_process(COMMAND ${PROGRAM} --mode eager --layers 1 --width 32 --context 32 --steps 15 --lr 0.01 --length 80 --save "" ${ARGN}
+    OUTPUT_FILE ${WORK}/output ERROR_QUIET COMMAND_ERROR_IS_FATAL ANY)
+  file(READ ${WORK}/output text HEX)
+  string(FIND "${text}" "0a2d2d2d2d0a" end)
+  if(end LESS 160)
+    message(FATAL_ERROR "no text of 80 bytes in ${WORK}/output")
+  endif()
+  math(EXPR begin "${end} - 160")
+  string(SUBSTRING "${text}" ${begin} 160 text)
+  set(${result} "${text}" PARENT_SCOPE)
+endfunction()
+
+function(distinct_bytes text result)
+  string(REGEX MATCHALL ".." bytes "${text}")
+  list(REMOVE_DUPLICATES bytes)
+  list(LENGTH bytes count)
+  set(${result} ${count} PARENT_SCOPE)
+endfunction()
+
+write(first --seed 1 --temperature 1)
+write(again --seed 1 --temperature 1)
+write(other --seed 2 --temperature 1)
+write(cold --seed 1 --temperature 0.001)
+if(NOT first STREQUAL again)
+  message(FATAL_ERROR "one seed wrote two texts:\n${first}\n${again}")
+endif()
+if(first STREQUAL other OR first STREQUAL cold)
+  message(FATAL_ERROR "nothing is drawn: another seed or temperature writes the same text\n${first}")
+endif()
+distinct_bytes("${first}" warm_bytes)
+distinct_bytes("${cold}" cold_bytes)
+if(NOT cold_bytes LESS warm_bytes)
+  message(FATAL_ERROR "a low temperature writes ${cold_bytes} different bytes, temperature 1 ${warm_bytes}")
+endif()
+message("${warm_bytes} different bytes at temperature 1, ${cold_bytes} at 0.001")
