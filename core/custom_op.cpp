@@ -45,28 +45,11 @@ const Op& entry(const Op& handle) {
   return handle.user ? *handle.user->entry : handle.id >= 0 ? find_op(handle.name) : handle;
 }
 
-/// The attributes in the order of the definition, as numbers: equal calls have equal attributes.
-Attributes ordered(const Op& op, const Attributes& given, Where where) {
-  if (!op.user || !op.is_pointwise()) return given;
-  Attributes result;
-  for (const std::string& name : op.user->attributes) {
-    const AttributeValue* value = given.find(name);
-    if (!value)
-      throw ValueError(
-          detail::str(op.name, ": attribute ", name, " is missing; call it with {{\"", name, "\", number}}"), where);
-    const bool number = std::holds_alternative<double>(*value) || std::holds_alternative<int64_t>(*value);
-    if (!number) throw ValueError(detail::str(op.name, ": attribute ", name, " must be a number"), where);
-    result.set({name.c_str(), given.number(name)});
-  }
-  for (const Attribute& attribute : given)
-    if (!result.find(attribute.name)) {
-      std::string known;
-      for (const std::string& name : op.user->attributes) known += (known.empty() ? "" : ", ") + name;
-      throw ValueError(
-          detail::str(op.name, ": has no attribute ", attribute.name, "; it has ", known.empty() ? "none" : known),
-          where);
-    }
-  return result;
+/// The attributes as the op's schema has them: equal calls have equal attributes.
+Attributes fitted(const Op& op, Attributes given, Where where) {
+  if (const std::string problem = fit(op.attributes, given); !problem.empty())
+    throw ValueError(detail::str(op.name, ": ", problem), where);
+  return given;
 }
 
 void check_count(const Op& op, size_t operands, Where where) {
@@ -80,7 +63,7 @@ Tensor call(const Op& handle, std::span<const Arg* const> operands, const Attrib
   const Op& op = entry(handle);
   const Where where = user_line(operands[0]->where());
   check_count(op, operands.size(), where);
-  const Attributes attributes = ordered(op, given, where);
+  const Attributes attributes = fitted(op, given, where);
   if (op.is_pointwise() && op.pointwise.expression) return dispatch_pointwise(op, operands, attributes);
   if (op.outputs != 1)
     throw ValueError(detail::str(op.name, ": has ", op.outputs, " results; call it with Tensors{…} to get them all"),
@@ -110,7 +93,7 @@ Tensors Op::operator()(const Tensors& operands, const Attributes& given, Where w
   where = user_line(where);
   const Op& op = entry(*this);
   check_count(op, operands.size(), where);
-  const Attributes attributes = ordered(op, given, where);
+  const Attributes attributes = fitted(op, given, where);
   if (!(op.is_pointwise() && op.pointwise.expression)) return dispatch_all(op, operands, attributes, where);
   std::vector<Arg> args;
   for (const Tensor& operand : operands) args.emplace_back(operand, where);
@@ -177,6 +160,8 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
   op.name = user->name.c_str();
   op.kind = OpKind::pointwise;
   op.inputs = static_cast<int>(signature.inputs.size());
+  for (const std::string& attribute : user->attributes)
+    op.attributes.push_back({attribute.c_str(), AttributeType::number});
   op.infer = find_op("exp").infer;  // that of every pointwise op
   op.pointwise.expression = user->c_text.c_str();
   op.pointwise.domain = Domain::floating;
@@ -215,6 +200,7 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
   op.kind = definition.has_effect ? OpKind::effect : OpKind::opaque;
   op.inputs = definition.inputs;
   op.outputs = definition.outputs;
+  op.attributes = std::move(definition.attributes);
   op.contiguous_inputs = definition.contiguous_inputs;
   op.user = user.get();
   op.infer = [](Infer& infer) {

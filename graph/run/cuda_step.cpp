@@ -17,10 +17,8 @@ namespace tandem::graph {
 namespace {
 /// Bytes on the device, whoever traces.
 Tensor device_bytes(size_t bytes, Device device) {
-  Interceptor* const tracer = set_interceptor(nullptr);
-  Tensor result = empty({static_cast<int64_t>(bytes)}, {.dtype = uint8, .device = device});
-  set_interceptor(tracer);
-  return result;
+  const InterceptorScope eager(nullptr);
+  return empty({static_cast<int64_t>(bytes)}, {.dtype = uint8, .device = device});
 }
 
 /// Puts a binary and its source into the cache. Returns the reason it couldn't.

@@ -127,9 +127,8 @@ bool Program::Impl::build(Where where, std::string* reason) {
   if (options.planned) {
     stats.arena_bytes = plan.bytes;
     const Device device = intermediate.empty() ? Device{} : type(intermediate[0]).device;
-    const Interceptor* tracer = set_interceptor(nullptr);
+    const InterceptorScope eager(nullptr);
     arena = empty({std::max<int64_t>(plan.bytes, 1)}, {.dtype = uint8, .device = device});
-    set_interceptor(const_cast<Interceptor*>(tracer));
     for (size_t i = 0; i < intermediate.size(); ++i)
       bases[static_cast<size_t>(base_of[static_cast<size_t>(intermediate[i])])].bind(
           static_cast<char*>(arena.impl()->data) + planned[i].offset);
