@@ -217,6 +217,7 @@ struct Op {
   OpKind kind = OpKind::opaque;
   int inputs = 1;   ///< kVariadic: any number
   int outputs = 1;  ///< kMaxOutputs at most
+  AttributeSchema attributes = {};
   InferFn infer = nullptr;
   GradFn grad = nullptr;  ///< null: not differentiable
   uint32_t saved = kSaveNothing;

@@ -96,11 +96,9 @@ Tensor host_values(const Tensor& tensor, DType dtype, const char* wanted_by, Whe
                                  "function instead of keeping it"),
                      where);
   }
-  NoGrad no_grad;
-  Interceptor* tracer = set_interceptor(nullptr);
-  Tensor result = tensor.detach(where).cpu(where).to(dtype, where).contiguous(where);
-  set_interceptor(tracer);
-  return result;
+  const NoGrad no_grad;
+  const InterceptorScope eager(nullptr);
+  return tensor.detach(where).cpu(where).to(dtype, where).contiguous(where);
 }
 
 }  // namespace

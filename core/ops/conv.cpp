@@ -52,7 +52,8 @@ Attributes with_shape(const Attributes& attributes, const Shape& shape) {
 }
 
 Tensor call(const char* name, std::initializer_list<Tensor> inputs, const Attributes& attributes) {
-  return dispatch(find_op(name), inputs, attributes, Where::current());
+  const Op& op = find_op(name);
+  return dispatch(op, inputs, select(op.attributes, attributes), Where::current());
 }
 
 Tensors conv2d_grad(const OpContext& op) {
@@ -69,9 +70,17 @@ Tensors conv2d_grad(const OpContext& op) {
 }  // namespace
 
 void define_conv(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema window = {{"stride", ints, Shape{1, 1}},
+                                  {"padding", ints, Shape{0, 0}},
+                                  {"dilation", ints, Shape{1, 1}},
+                                  {"groups", integer, 1}};
+  AttributeSchema gradient_window = window;
+  gradient_window.push_back({"shape", ints});
   table.add({.name = "conv2d",
              .kind = OpKind::contract,
              .inputs = kVariadic,
+             .attributes = window,
              .infer = infer_conv2d,
              .grad = conv2d_grad,
              .saved = in(0) | in(1),
@@ -80,6 +89,7 @@ void define_conv(OpTable& table) {
   table.add({.name = "conv2d_input_grad",
              .kind = OpKind::contract,
              .inputs = 2,
+             .attributes = gradient_window,
              .infer = infer_input_grad,
              .grad =
                  [](const OpContext& op) {
@@ -93,6 +103,7 @@ void define_conv(OpTable& table) {
   table.add({.name = "conv2d_weight_grad",
              .kind = OpKind::contract,
              .inputs = 2,
+             .attributes = gradient_window,
              .infer = infer_weight_grad,
              .grad =
                  [](const OpContext& op) {

@@ -142,6 +142,7 @@ int checked_dim(const char* name, int64_t dim, int rank, Where where) {
 }  // namespace
 
 void define_index(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "embedding",
              .kind = OpKind::index,
              .inputs = 2,
@@ -156,6 +157,7 @@ void define_index(OpTable& table) {
   table.add({.name = "embedding_grad",
              .kind = OpKind::index,
              .inputs = 2,
+             .attributes = {{"count", integer}},
              .infer = infer_embedding_grad,
              .grad =
                  [](const OpContext& op) {
@@ -167,6 +169,7 @@ void define_index(OpTable& table) {
       {.name = "gather",
        .kind = OpKind::index,
        .inputs = 2,
+       .attributes = {{"dim", integer}},
        .infer = infer_gather,
        .grad =
            [](const OpContext& op) {
@@ -178,6 +181,7 @@ void define_index(OpTable& table) {
   table.add({.name = "scatter_add",
              .kind = OpKind::index,
              .inputs = 2,
+             .attributes = {{"dim", integer}, {"shape", ints}},
              .infer = infer_scatter_add,
              .grad =
                  [](const OpContext& op) {
@@ -189,6 +193,7 @@ void define_index(OpTable& table) {
   table.add({.name = "scatter",
              .kind = OpKind::index,
              .inputs = 3,
+             .attributes = {{"dim", integer}, {"add", flag, false}},
              .infer = infer_scatter,
              .grad = scatter_gradient,
              .saved = in(1),
@@ -198,6 +203,7 @@ void define_index(OpTable& table) {
       {.name = "index_select",
        .kind = OpKind::index,
        .inputs = 2,
+       .attributes = {{"dim", integer}},
        .infer = infer_index_select,
        .grad =
            [](const OpContext& op) {
@@ -211,6 +217,7 @@ void define_index(OpTable& table) {
       {.name = "index_add",
        .kind = OpKind::index,
        .inputs = 3,
+       .attributes = {{"dim", integer}},
        .infer = infer_index_add,
        .grad =
            [](const OpContext& op) {
@@ -220,6 +227,7 @@ void define_index(OpTable& table) {
        .saved = in(1)});
   table.add({.name = "one_hot",
              .kind = OpKind::index,
+             .attributes = {{"classes", integer}},
              .infer = infer_one_hot,
              .contiguous_inputs = true,
              .decompose =

@@ -74,10 +74,12 @@ Tensors second_grad(const OpContext& op) {
 }  // namespace
 
 void define_loss(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "cross_entropy",
              .kind = OpKind::reduce,
              .inputs = 2,
              .outputs = 2,
+             .attributes = {optional_attribute("ignore_index", integer)},
              .infer = infer_cross_entropy,
              .grad =
                  [](const OpContext& op) {
@@ -93,6 +95,7 @@ void define_loss(OpTable& table) {
   table.add({.name = "cross_entropy_grad",
              .kind = OpKind::reduce,
              .inputs = 4,
+             .attributes = {optional_attribute("ignore_index", integer)},
              .infer = infer_cross_entropy_grad,
              .grad = second_grad,
              .saved = in(0) | in(1) | in(2),

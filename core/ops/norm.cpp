@@ -156,12 +156,14 @@ void define_batch_norm(OpTable& table);
 void define_group_norm(OpTable& table);
 
 void define_norm(OpTable& table) {
+  using enum AttributeType;
   define_batch_norm(table);
   define_group_norm(table);
   table.add({.name = "layer_norm",
              .kind = OpKind::reduce,
              .inputs = 3,
              .outputs = 3,
+             .attributes = {{"epsilon", number, 1e-5}},
              .infer = infer_layer_norm,
              .grad =
                  [](const OpContext& op) {
@@ -189,6 +191,7 @@ void define_norm(OpTable& table) {
              .kind = OpKind::reduce,
              .inputs = 2,
              .outputs = 2,
+             .attributes = {{"epsilon", number, 1e-5}},
              .infer = infer_rms_norm,
              .grad = rms_norm_grad,
              .saved = in(0) | in(1) | out(1),

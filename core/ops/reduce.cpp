@@ -139,8 +139,12 @@ Tensors decompose_mean(std::span<const Tensor> inputs, const Attributes& attribu
 }  // namespace
 
 void define_reduce(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema over_dims = {{"dims", ints}, {"keepdim", flag, false}};
+  const AttributeSchema over_dim = {{"dim", integer}, {"keepdim", flag, false}};
   table.add({.name = "sum",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_reduce<true>,
              .grad = [](const OpContext& op) { return Tensors{broadcast_back(op.grad_output(), op)}; },
              .onnx = "ReduceSum",
@@ -148,6 +152,7 @@ void define_reduce(OpTable& table) {
              .keeps_values = true});
   table.add({.name = "prod",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_reduce<true>,
              .grad = prod_grad,
              .saved = in(0),
@@ -156,6 +161,7 @@ void define_reduce(OpTable& table) {
              .keeps_values = true});
   table.add({.name = "mean",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_mean,
              .grad =
                  [](const OpContext& op) {
@@ -166,6 +172,7 @@ void define_reduce(OpTable& table) {
              .keeps_values = true});
   table.add({.name = "max",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_extreme,
              .grad = extreme_grad,
              .saved = in(0) | out(0),
@@ -174,14 +181,17 @@ void define_reduce(OpTable& table) {
              .keeps_values = true});
   table.add({.name = "min",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_extreme,
              .grad = extreme_grad,
              .saved = in(0) | out(0),
              .onnx = "ReduceMin",
              .fold = Fold::min,
              .keeps_values = true});
-  table.add({.name = "argmax", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMax"});
-  table.add({.name = "argmin", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMin"});
+  table.add(
+      {.name = "argmax", .kind = OpKind::reduce, .attributes = over_dim, .infer = infer_position, .onnx = "ArgMax"});
+  table.add(
+      {.name = "argmin", .kind = OpKind::reduce, .attributes = over_dim, .infer = infer_position, .onnx = "ArgMin"});
   for (const char* name : {"sum", "prod", "mean"}) table.at(name).autocast = AutocastRule::widen;
 }
 

@@ -30,6 +30,10 @@ void verify(const Graph& graph, const char* after_pass) {
       if (graph.value(output).node != n) fail(node, "%", output, " names another node as its maker");
     }
     if (node.fused) continue;
+    Attributes fitted = node.attributes;
+    if (const std::string problem = fit(node.op->attributes, fitted); !problem.empty()) fail(node, problem);
+    if (fitted != node.attributes)
+      fail(node, "its attributes are not as its definition has them: ", to_string(node.op->attributes));
     Infer infer(*node.op, headers, node.attributes, results, node.where);
     node.op->infer(infer);
     for (size_t i = 0; i < node.outputs.size(); ++i) {

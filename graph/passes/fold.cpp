@@ -10,11 +10,9 @@ namespace {
 
 /// A 0-d host tensor of that number.
 Tensor materialise(double number, DType dtype) {
-  const Interceptor* self = set_interceptor(nullptr);
-  Tensor result = dtype == int64 || dtype == int32 || dtype == uint8 ? Arg(static_cast<int64_t>(number)).scalar(dtype)
-                                                                     : Arg(number).scalar(dtype);
-  set_interceptor(const_cast<Interceptor*>(self));
-  return result;
+  const InterceptorScope eager(nullptr);
+  return dtype == int64 || dtype == int32 || dtype == uint8 ? Arg(static_cast<int64_t>(number)).scalar(dtype)
+                                                            : Arg(number).scalar(dtype);
 }
 
 }  // namespace
@@ -48,9 +46,7 @@ Graph fold(const Graph& graph) {
       inputs.push_back(materialise(*constant_number(rewriter.to(), rewriter.mapped(input)), graph.type(input).dtype));
     Tensor result = materialise(0, type.dtype);
     run_kernel(*node.op, inputs, node.attributes, {&result, 1}, node.where);
-    Interceptor* self = set_interceptor(nullptr);
     const double number = result.item<double>();
-    set_interceptor(self);
     if (!is_floating(type.dtype) && std::fabs(number) > 9e15) rewriter.copy(node);  // not exact as a double
     else rewriter.replace(node.outputs[0], rewriter.scalar(number, type.dtype));
   }

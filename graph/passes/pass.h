@@ -17,7 +17,6 @@ namespace tandem::graph {
 class Rewriter final : public Interceptor {
  public:
   explicit Rewriter(const Graph& from);
-  ~Rewriter() override;
 
   const Graph& from() const { return from_; }
   Graph& to() { return to_; }
@@ -54,8 +53,8 @@ class Rewriter final : public Interceptor {
   Graph to_;
   std::vector<int> map_;
   uint64_t id_;
-  Interceptor* previous_;
-  bool grad_was_enabled_;
+  InterceptorScope installed_;
+  NoGrad no_grad_;
   AutocastOff autocast_off_;  ///< the trace holds every cast already
 };
 

@@ -13,16 +13,9 @@ std::atomic<uint64_t> next_id{uint64_t{1} << 62};  // never the id of a user's t
 }
 
 Rewriter::Rewriter(const Graph& from)
-    : from_(from), map_(from.values.size(), -1), id_(next_id.fetch_add(1)), previous_(set_interceptor(this)),
-      grad_was_enabled_(grad_enabled()) {
-  set_grad_enabled(false);
+    : from_(from), map_(from.values.size(), -1), id_(next_id.fetch_add(1)), installed_(this) {
   to_.draws = from.draws;
   for (const Leaf& leaf : from.leaves) replace(leaf.value, to_.add_leaf(leaf, from.type(leaf.value)));
-}
-
-Rewriter::~Rewriter() {
-  set_interceptor(previous_);
-  set_grad_enabled(grad_was_enabled_);
 }
 
 std::vector<int> Rewriter::mapped(const std::vector<int>& old_values) const {
@@ -66,10 +59,7 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
       continue;
     }
     TANDEM_ASSERT(input.impl()->is_scalar, op.name, ": a decomposition uses a tensor that is not its operand");
-    const Interceptor* self = set_interceptor(nullptr);
-    const double number = input.item<double>();
-    set_interceptor(const_cast<Interceptor*>(self));
-    operands.push_back(scalar(number, input.dtype()));
+    operands.push_back(scalar(input.item<double>(), input.dtype()));
   }
   bool empty = false;  // nothing to gain, and folds of nothing have their own rules
   for (const Tensor& input : inputs) empty = empty || input.numel() == 0;
