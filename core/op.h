@@ -163,7 +163,7 @@ enum class Domain : uint8_t {
 };
 /// What an expression costs, to a compiler that weighs keeping its result against computing it again.
 enum class Cost : uint8_t {
-  arithmetic,  ///< operators alone
+  arithmetic,  ///< operators alone, td_add(x, y) among them
   light,       ///< a function of an instruction or two
   heavy,       ///< any other function
 };
@@ -230,6 +230,7 @@ struct Op {
   AutocastRule autocast = AutocastRule::keep;
   // What it is to the compiler, beside `kind` and `decompose`.
   std::optional<Fold> fold = {};          ///< of operand 0 over attribute "dims", left as extents of 1 if "keepdim"
+  bool averages = false;                  ///< the fold is divided by how many elements were folded, and rounded once
   std::optional<View> view = {};          ///< none of a view that picks elements
   std::optional<Sequence> sequence = {};  ///< computed wherever it is read
   Neutral neutral = {};                   ///< of an op of two operands

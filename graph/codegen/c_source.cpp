@@ -20,9 +20,11 @@ constexpr Dialect c = {.helper = "TD_FN",
                        .nan = "__builtin_nan(\"\")",
                        .infinity = "__builtin_inf()"};
 
-/// The type that a fold runs in.
+/// The type that a fold runs in. Sums of integers wrap, as unsigned ones do.
 const char* fold_type(const Statement& s) {
-  return is_floating(s.dtype) && (s.fold == Fold::sum || s.fold == Fold::prod) ? "double" : compute_type(s.dtype);
+  if (s.fold != Fold::sum && s.fold != Fold::prod) return compute_type(s.dtype);
+  if (is_floating(s.dtype)) return "double";
+  return s.dtype == DType::int64 ? "td_u64" : "td_u32";
 }
 
 /// Comparisons lose a NaN, so a flag beside the accumulator says whether there was one.
@@ -66,8 +68,8 @@ class CSegment final : public SegmentEmitter {
         case Fold::max: combine << " = t > t" << i << " || t != t ? t : t" << i << ";\n"; break;
         case Fold::min: combine << " = t < t" << i << " || t != t ? t : t" << i << ";\n"; break;
       }
-      combine << "  }\n  const " << type(i) << " " << name(i) << " = " << rounded(s.dtype, str("(", type(i), ")t", i))
-              << ";\n";
+      combine << "  }\n  const " << type(i) << " " << name(i) << " = "
+              << rounded(s.dtype, str("(", type(i), ")", averaged(s, str("t", i)))) << ";\n";
     }
     flat();
     return function(
@@ -109,7 +111,7 @@ class CSegment final : public SegmentEmitter {
   }
   std::string folded(int i) const {
     const Statement& s = at(i);
-    std::string value = str("a", i);
+    std::string value = averaged(s, str("a", i));
     if (tracks_nan(s)) value = str("(n", i, " ? ", literal(NAN, s.dtype), " : ", value, ")");
     if (fold_type(s) != compute_type(s.dtype)) value = str("(", type(i), ")", value);
     return rounded(s.dtype, value);

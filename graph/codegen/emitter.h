@@ -8,6 +8,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -61,6 +62,9 @@ class SegmentEmitter {
   std::string literal(double number, DType type) const;
   /// What a fold begins with.
   std::string identity(Fold fold, DType type) const;
+
+  /// A fold's total, over how many it is the mean of. Whole numbers divide in the total's own type.
+  static std::string averaged(const Statement& s, const std::string& total);
 
   // Statements.
   void define(int i, std::string_view indent) { define(i, expression(i), indent); }
@@ -125,6 +129,7 @@ class GeneratedSource {
 
  private:
   std::vector<std::pair<std::string, std::string>> functions_;  ///< text, name
+  std::unordered_map<std::string, std::string> names_;          ///< of each, by prefix and text
 };
 
 }  // namespace tandem::graph

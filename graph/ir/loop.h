@@ -52,9 +52,10 @@ struct Statement {
   int64_t integer = 0;             ///< uniform: the site added to the key's draw; partial: the slot
   double begin = 0, step = 1;      ///< index
   Fold fold = Fold::sum;
-  int phase = 0;     ///< rows are walked once a phase; a fold of phase p is known from p + 1 on
-  int partial = -1;  ///< fold to the chunk: slot of the partial result
-  int value = -1;    ///< graph value it computes, for the report
+  int64_t divisor = 1;  ///< fold, partial: of a sum that is a mean; divided before it is rounded
+  int phase = 0;        ///< rows are walked once a phase; a fold of phase p is known from p + 1 on
+  int partial = -1;     ///< fold to the chunk: slot of the partial result
+  int value = -1;       ///< graph value it computes, for the report
 };
 
 /// A result put in memory.

@@ -30,10 +30,15 @@ void verify(const Graph& graph, const char* after_pass) {
       if (graph.value(output).node != n) fail(node, "%", output, " names another node as its maker");
     }
     if (node.fused) continue;
+    for (const Tensor& header : headers)
+      if (node.op->contiguous_inputs && !header.is_contiguous())
+        fail(node, "an operand has strides ", header.strides(), ", but must be contiguous");
     Infer infer(*node.op, headers, node.attributes, results, node.where);
     node.op->infer(infer);
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const ValueType& type = graph.type(node.outputs[i]);
+      if (node.op->kind == OpKind::view && type.strides != results[i].strides())
+        fail(node, "output ", i, " is a view with strides ", type.strides, ", infer says ", results[i].strides());
       if (type.shape != results[i].shape() || type.dtype != results[i].dtype())
         fail(node, "output ", i, " has type ", type, ", infer says ", graph::type_of(results[i]));
     }

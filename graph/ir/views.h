@@ -19,7 +19,10 @@ struct Reference {
   std::optional<std::vector<int>> dims;
 };
 
-Reference reference(const Graph& graph, int value);
+/// Those of all values, each view worked out once.
+std::vector<Reference> references(const Graph& graph);
+/// Reference::base of one of them.
+int base_of(const Graph& graph, int value);
 /// Whether the value is another shape of an operand's memory.
 bool is_view(const Graph& graph, int value);
 

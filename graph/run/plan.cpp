@@ -42,9 +42,9 @@ class Planner {
     static const Op& copy = find_op("copy");
     std::vector<int> taken;
     const auto separate = [&](int& value, bool state) {
-      const Reference r = reference(graph_, value);
-      const bool again = std::find(taken.begin(), taken.end(), r.base) != taken.end();
-      if (graph_.value(r.base).node < 0 || r.base != value || (again && !state))
+      const int base = base_of(graph_, value);
+      const bool again = std::find(taken.begin(), taken.end(), base) != taken.end();
+      if (graph_.value(base).node < 0 || base != value || (again && !state))
         value = graph_.node(graph_.add_node(copy, {value}, {}, {})).outputs[0];
       taken.push_back(value);
     };
@@ -55,7 +55,7 @@ class Planner {
   }
 
   void follow_views() {
-    for (int v = 0; v < std::ssize(graph_.values); ++v) references_.push_back(reference(graph_, v));
+    references_ = references(graph_);
     for (int n = 0; n < std::ssize(graph_.nodes); ++n)
       if (graph_.node(n).op->kind != OpKind::view)
         plan_.steps.push_back({.node = n, .device = plan_.type(graph_.node(n).outputs[0]).device});
