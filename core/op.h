@@ -234,6 +234,7 @@ struct Op {
   std::optional<View> view = {};          ///< none of a view that picks elements
   std::optional<Sequence> sequence = {};  ///< computed wherever it is read
   Neutral neutral = {};                   ///< of an op of two operands
+  bool checks_range = false;              ///< a view whose elements generated kernels check (core/range_check.h)
   bool keeps_values = false;              ///< the result is operand 0 to the bit, if it has its type
   bool fills = false;                     ///< all elements are attribute "value"
   bool transfers = false;                 ///< moves operand 0 to another device

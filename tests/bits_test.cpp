@@ -282,6 +282,12 @@ TEST_CASE("passes: long chains neither overflow the stack nor take quadratic tim
          for (int i = 0; i < 20000; ++i) y = i % 2 ? y.reshape({4}) : y.reshape({2, 2}).transpose(0, 1);
          return y * 2;
        }},
+      {"numbers",
+       [](const Tensor& a) {
+         Tensor s = a[0];
+         for (int i = 0; i < 20000; ++i) s = s * s;
+         return a + s;
+       }},
       {"kernels",
        [](const Tensor& a) {
          Tensor y = a.reshape({2, 2});
@@ -294,6 +300,71 @@ TEST_CASE("passes: long chains neither overflow the stack nor take quadratic tim
     for (const auto& without : {std::vector<std::string>{"emit"}, std::vector<std::string>{"fusion"}}) {
       auto g = compile(f, {.without = without});
       CHECK(g(x).numel() == 4);
+    }
+  }
+}
+
+TEST_CASE("empty kernels and no channels are errors or empty results, never a trap") {
+  const Tensor x = ones({1, 1, 4, 4});
+  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+    auto convolve = compile([](const Tensor& a) { return conv2d(a, ones({1, 1, 0, 1})); }, {.mode = mode});
+    CHECK_THROWS_AS(convolve(x), ShapeError);
+    auto back = compile([](const Tensor& a) { return conv_transpose2d(a, ones({1, 1, 1, 0})); }, {.mode = mode});
+    CHECK_THROWS_AS(back(x), ShapeError);
+    auto norm =
+        compile([](const Tensor& a) { return batch_norm(a, {}, {}, {}, {}, {.training = true}); }, {.mode = mode});
+    CHECK(norm(ones({1, 0})).shape() == Shape{1, 0});
+    CHECK(norm(ones({2, 0, 3, 3})).shape() == Shape{2, 0, 3, 3});
+  }
+}
+
+TEST_CASE("labels and indices out of range are eager's error in every mode") {
+  const Tensor x = ones({2, 3});
+  using Labelled = std::function<Tensor(const Tensor&)>;
+  const std::pair<const char*, Labelled> programs[] = {
+      {"cross_entropy", [&](const Tensor& t) { return cross_entropy(x, t); }},
+      {"cross_entropy of a fused operand", [&](const Tensor& t) { return cross_entropy(x * 2, t) + 1; }},
+      {"with a gradient",
+       [&](const Tensor& t) {
+         const Tensor w = x.detach().requires_grad(true);
+         cross_entropy(w, t).backward();
+         return w.grad();
+       }},
+      {"ignoring labels", [&](const Tensor& t) { return cross_entropy(x, t, {.ignore_index = -7}); }},
+      {"computed labels", [&](const Tensor& t) { return cross_entropy(x, t + 0 * t); }},
+      {"one_hot", [](const Tensor& t) { return one_hot(t, 3); }},
+      {"one_hot of a fused operand", [](const Tensor& t) { return (one_hot(t, 3) * 2).sum({1}); }},
+      {"gather", [&](const Tensor& t) { return gather(x * 2, 1, unsqueeze(t, 1)); }},
+      {"index_select", [&](const Tensor& t) { return index_select(x * 2, 1, t) + 1; }},
+      {"embedding",
+       [](const Tensor& t) {
+         return embedding(t, ones({3, 2})) * 2;
+       }},
+      {"scatter",
+       [&](const Tensor& t) {
+         return scatter(x * 2, 1, unsqueeze(t, 1), ones({2, 1}));
+       }},
+  };
+  for (const auto& [name, f] : programs) {
+    CAPTURE(name);
+    for (const int64_t bad : {int64_t{-1}, int64_t{3}, int64_t{-100}, int64_t{1} << 40}) {
+      const Tensor good = tensor<int64_t>({0, 2}), labels = tensor<int64_t>({1, bad});
+      std::string expected;
+      try {
+        f(labels);
+      } catch (const DimensionError& error) { expected = error.message(); }
+      REQUIRE(!expected.empty());
+      for (const Mode mode : {Mode::replay, Mode::compiled}) {
+        auto g = compile(f, {.mode = mode});
+        const Tensor before = g(good);
+        try {
+          g(labels);
+          FAIL_CHECK("no error");
+        } catch (const DimensionError& error) {
+          if (std::strcmp(name, "computed labels") != 0) CHECK(error.message() == expected);
+        }
+        CHECK(same_bits(g(good), before));  // and it goes on
+      }
     }
   }
 }

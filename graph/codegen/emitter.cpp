@@ -173,6 +173,7 @@ std::string SegmentEmitter::expression(int i) {
                  place(s.position), "))");
     }
     case LoopOp::cast: return converted(at(s.operands[0]).dtype, s.dtype, name(s.operands[0]));
+    case LoopOp::check: return name(s.operands[0]);
     case LoopOp::pointwise: return call(s);
     case LoopOp::fold:
     case LoopOp::partial: break;  // how these are walked is the subclass's
@@ -184,6 +185,7 @@ std::string SegmentEmitter::expression(int i) {
 
 void SegmentEmitter::define(int i, const std::string& value, std::string_view indent) {
   out_ << indent << "const " << type(i) << " " << name(i) << " = " << value << ";\n";
+  if (at(i).kind == LoopOp::check) check(i, indent);
 }
 
 void SegmentEmitter::store(const Store& store, std::string_view indent) {

@@ -29,6 +29,7 @@ Walked squeezed(const Shape& from, const Shape& to, const std::vector<int>& dims
 
 /// What the dims of the view's result walk, if those of its operand walk `dims`.
 Walked walked(const Node& node, const Shape& from, const Shape& to, const std::vector<int>& dims) {
+  if (node.op->checks_range) return dims;
   if (!node.op->view) return std::nullopt;
   std::vector<int> result;
   switch (*node.op->view) {
@@ -81,7 +82,8 @@ std::vector<Reference> references(const Graph& graph) {
          .shape = result.shape(),
          .strides = result.strides(),
          .offset = from.offset + result.impl()->offset,
-         .dims = std::nullopt};
+         .dims = std::nullopt,
+         .checked_by = node.op->checks_range ? graph.value(node.outputs[0]).node : from.checked_by};
     if (from.dims) r.dims = walked(node, from.shape, result.shape(), *from.dims);
   }
   return all;

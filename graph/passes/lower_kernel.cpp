@@ -50,6 +50,7 @@ class KernelLowerer {
     const GroupSegment* group = nullptr;  ///< null for the finish
     std::map<int, int> statement_of;      ///< graph value (without views) made in the segment → statement
     std::map<std::pair<int, std::vector<int64_t>>, int> loads;  ///< value and position → statement
+    std::map<std::pair<int, int>, int> checks;                  ///< view that checks and what it reads → statement
     size_t rank = 0;
   };
 
@@ -58,8 +59,28 @@ class KernelLowerer {
     return count(now.segment->statements) - 1;
   }
 
-  /// The operand `input` of a call whose iteration dims lie at `dims` of the domain.
+  /// The operand `input` of a call whose iteration dims lie at `dims` of the domain, checked on the way if a view says so.
   int operand(Current& now, int input, const std::vector<int>& dims) {
+    const int found = unchecked(now, input, dims), checked_by = groups_.reference(input).checked_by;
+    if (checked_by < 0) return found;
+    const auto [known, fresh] = now.checks.try_emplace({checked_by, found}, -1);
+    if (!fresh) return known->second;
+    const Node& view = node(checked_by);
+    const Statement& operand = at(now.segment->statements, found);
+    Statement check{.kind = LoopOp::check,
+                    .level = operand.level,
+                    .dtype = operand.dtype,
+                    .operands = {found},
+                    .phase = known_from(now, found),
+                    .check = count(out_.checks)};
+    out_.checks.push_back({.range = range_check_of(view.attributes),
+                           .op = view.attributes.text("op"),
+                           .where = view.where,
+                           .shape = groups_.type(view.inputs[0]).shape});
+    return known->second = add(now, std::move(check));
+  }
+
+  int unchecked(Current& now, int input, const std::vector<int>& dims) {
     const Reference& r = groups_.reference(input);
     if (const auto made = now.statement_of.find(r.base); made != now.statement_of.end()) return made->second;
     if (const double* number = constant_number(groups_.graph, r.base)) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 #include <sstream>
+#include <unordered_map>
 
 #include "graph/ir/views.h"
 #include "graph/run/memory_plan.h"
@@ -32,10 +33,11 @@ class Planner {
  private:
   Plan plan_;
   Graph& graph_ = plan_.graph;
-  std::vector<Reference> references_;      ///< of each value
-  std::vector<std::vector<int>> readers_;  ///< steps that read each value that is no view
-  std::vector<int> made_at_;               ///< step that makes it; -1: none
-  std::vector<int> intermediate_;          ///< values that only steps read
+  std::vector<Reference> references_;                  ///< of each value
+  std::vector<std::vector<int>> readers_;              ///< steps that read each value that is no view
+  std::vector<int> made_at_;                           ///< step that makes it; -1: none
+  std::vector<int> intermediate_;                      ///< values that only steps read
+  std::unordered_map<const Storage*, int> leaves_on_;  ///< how many leaves, gradients apart, lie in each storage
 
   /// Results that are also something else get a copy of their own.
   void separate_results() {
@@ -77,6 +79,8 @@ class Planner {
 
   void place_values() {
     plan_.locations.resize(graph_.values.size());
+    for (const Leaf& leaf : graph_.leaves)
+      if (leaf.tensor.defined() && leaf.kind != LeafKind::gradient) ++leaves_on_[leaf.tensor.impl()->storage];
     for (int i = 0; i < std::ssize(graph_.leaves); ++i) add_place(PlaceKind::leaf, graph_.leaf(i).value, i);
     for (int i = 0; i < std::ssize(graph_.outputs); ++i) add_place(PlaceKind::result, graph_.outputs[i], i);
     for (int i = 0; i < std::ssize(graph_.gradients); ++i) {
@@ -122,11 +126,7 @@ class Planner {
   /// No other leaf shares its storage.
   bool alone(const Leaf& leaf) const {
     if (!leaf.tensor.defined() || leaf.kind != LeafKind::state) return false;
-    for (const Leaf& other : graph_.leaves)
-      if (&other != &leaf && other.tensor.defined() && other.kind != LeafKind::gradient &&
-          other.tensor.shares_storage(leaf.tensor))
-        return false;
-    return true;
+    return leaves_on_.at(leaf.tensor.impl()->storage) == 1;
   }
 
   /// Whether the node may write `value` over `state`, which it reads.

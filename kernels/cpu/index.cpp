@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/op.h"
+#include "core/range_check.h"
 #include "core/scalar/math.h"
 #include "kernels/cpu/support/copy.h"
 #include "kernels/cpu/support/isa.h"
@@ -27,8 +28,7 @@ void check_indices(const KernelContext& c, const int64_t* values, const Shape& s
     position[static_cast<int>(d)] = rest % shape[static_cast<int>(d)];
     rest /= shape[static_cast<int>(d)];
   }
-  c.fail<DimensionError>(what, " ", values[at], " at ", position, " is out of range for ", bound, " (0 to ", bound - 1,
-                         ")");
+  c.fail<DimensionError>(RangeCheck{.what = what, .bound = bound}.text(values[at], position));
 }
 
 const int64_t* checked_indices(const KernelContext& c, int input, int64_t bound, const char* what) {
