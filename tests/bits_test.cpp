@@ -7,6 +7,8 @@
 #include <functional>
 #include <limits>
 
+#include "graph/codegen/c_source.h"
+#include "graph/codegen/cuda_source.h"
 #include "graph/ir/graph.h"
 #include "tandem.h"
 
@@ -75,9 +77,9 @@ TEST_CASE("verify: a view whose recorded layout is another than its own is caugh
 }
 
 TEST_CASE("bits: floats to integers are PyTorch's on x86, in every mode") {
-  const double values[] = {-2.5,        256.5,       -0.0,         255.9,        1e9,    -1e9, 3e9,       -3e9,
-                           4294967551., 1e19,        -1e19,        1e30,         -1e30,  NAN,  kInfinity, -kInfinity,
-                           2147483647., 2147483648., -2147483648., -2147483649., 9.3e18, 65504};
+  const double values[] = {-2.5,      -0.3,       -0.6,        256.5,       -0.0,         255.9,        1e9,    -1e9,
+                           3e9,       -3e9,       4294967551., 1e19,        -1e19,        1e30,         -1e30,  NAN,
+                           kInfinity, -kInfinity, 2147483647., 2147483648., -2147483648., -2147483649., 9.3e18, 65504};
   const Tensor wide = tensor(std::vector<double>(std::begin(values), std::end(values)));
   for (const DType from : {float64, float32, float16, bfloat16}) {
     const Tensor x = wide.to(from);
@@ -99,6 +101,19 @@ TEST_CASE("bits: floats to integers are PyTorch's on x86, in every mode") {
   }
   check([](const Tensor& a) { return a + arange(0, 5, 1.5, {.dtype = int64}); }, zeros({5}, {.dtype = int64}));
   check([](const Tensor& a) { return a + arange(250, 260, 1, {.dtype = uint8}); }, zeros({10}, {.dtype = uint8}));
+}
+
+TEST_CASE("bits: generated C and CUDA C++ convert and wrap by the functions of core/scalar") {
+  auto f = compile([](const Tensor& a) { return (a.to(uint8).to(int64) + 1) * a.to(int64) - a.to(int32).to(int64); });
+  f(ones({8}));
+  graph::CudaSource cuda;
+  graph::CSource c;
+  for (const Node& node : f.stages().back().graph.nodes)
+    if (node.fused) cuda.add(*node.fused), c.add(*node.fused);
+  for (const std::string& text : {cuda.text(), c.text()})
+    for (const char* call :
+         {"td_f32_to_u8(v", "td_f32_to_i64(v", "td_f32_to_i32(v", "td_add(x, y)", "td_multiply(x, y)"})
+      CHECK_MESSAGE(text.find(call) != std::string::npos, call);
 }
 
 TEST_CASE("bits: constants are folded as they run") {

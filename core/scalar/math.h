@@ -510,9 +510,29 @@ TD_FN td_u8 td_pow_u8(td_u8 a, td_u8 b) { return td_integer_power_u8(a, b); }
 #define TD_TO_INTEGER(F, f, T, t, LEAST, END) \
   TD_FN T td_##f##_to_##t(F x) { return x >= (F)(LEAST) && x < (F)(END) ? (T)x : (T)(LEAST); }
 TD_TO_INTEGER(float, f32, td_i32, i32, -0x1p31, 0x1p31)
-TD_TO_INTEGER(float, f32, td_i64, i64, -0x1p63, 0x1p63)
 TD_TO_INTEGER(double, f64, td_i32, i32, -0x1p31, 0x1p31)
+#if defined(__x86_64__) && !defined(__AVX512DQ__) && !defined(__CUDACC__)
+// No vectors of int64 to be had: the instruction gives just that, and needs no comparisons. (Compilers work the intrinsic out
+// for constants, as they like.)
+#ifdef __AVX__
+#define TD_VEX "v"
+#else
+#define TD_VEX ""
+#endif
+TD_FN td_i64 td_f32_to_i64(float x) {
+  td_i64 result;
+  __asm__(TD_VEX "cvttss2si %1, %0" : "=r"(result) : "x"(x));
+  return result;
+}
+TD_FN td_i64 td_f64_to_i64(double x) {
+  td_i64 result;
+  __asm__(TD_VEX "cvttsd2si %1, %0" : "=r"(result) : "x"(x));
+  return result;
+}
+#else
+TD_TO_INTEGER(float, f32, td_i64, i64, -0x1p63, 0x1p63)
 TD_TO_INTEGER(double, f64, td_i64, i64, -0x1p63, 0x1p63)
+#endif
 TD_FN td_u8 td_f32_to_u8(float x) { return (td_u8)td_f32_to_i32(x); }  // floats from 2^31 on have a low byte of 0
 TD_FN td_u8 td_f64_to_u8(double x) { return (td_u8)td_f64_to_i64(x); }
 
