@@ -1,6 +1,8 @@
 // Named constants of an op call: dims, strides, probabilities.
 #pragma once
 
+#include <bit>
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -27,7 +29,12 @@ struct Attribute {
   Attribute(const char* name, DType v) : name(name), value(v) {}
   Attribute(const char* name, std::string v) : name(name), value(std::move(v)) {}
   Attribute(const char* name, AttributeValue v) : name(name), value(std::move(v)) {}
-  bool operator==(const Attribute& other) const { return std::string_view(name) == other.name && value == other.value; }
+  /// Numbers are compared by their bits: -0 is another number than 0, and a NaN is itself.
+  bool operator==(const Attribute& other) const {
+    if (std::string_view(name) != other.name) return false;
+    const double *x = std::get_if<double>(&value), *y = std::get_if<double>(&other.value);
+    return x && y ? std::bit_cast<uint64_t>(*x) == std::bit_cast<uint64_t>(*y) : value == other.value;
+  }
 };
 
 class Attributes {

@@ -6,6 +6,7 @@
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
 #include "core/pool.h"
+#include "core/scalar/math.h"
 
 namespace tandem {
 
@@ -61,6 +62,8 @@ const Tensor& Arg::tensor() const {
         user_line(where_));
   return *tensor_;
 }
+
+int64_t Arg::integer() const { return kind_ == DType::float32 ? td_f64_to_i64(number_) : integer_; }
 
 Tensor Arg::scalar(DType dtype) const {
   TensorImpl* impl = TensorImpl::create();

@@ -31,6 +31,7 @@ void infer_conv2d(Infer& op) {
   for (int i = 0; i < 2; ++i) {
     op.check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, "stride ", stride, " and dilation ",
                          dilation, " must be at least 1, padding ", padding, " not negative");
+    op.check<ShapeError>(w.shape()[i + 2] >= 1, "kernel ", w.shape(), " is empty");
     const int64_t reach = dilation[i] * (w.shape()[i + 2] - 1) + 1, extent = x.shape()[i + 2] + 2 * padding[i];
     op.check<ShapeError>(extent >= reach, "kernel ", w.shape(), " (reach ", reach, ") is larger than the padded input ",
                          x.shape(), " (", extent, ")");
@@ -175,6 +176,7 @@ Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, 
   for (int i = 0; i < 2; ++i) {
     check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, x, name, "stride ", stride,
                       " and dilation ", dilation, " must be at least 1, padding ", padding, " not negative");
+    check<ShapeError>(kernel[i + 2] >= 1, x, name, "kernel ", kernel, " is empty");
     check<ValueError>(extra[i] >= 0 && extra[i] < stride[i], x, name, "output_padding ", extra,
                       " must be at least 0 and below the stride ", stride);
     shape[i + 2] = (from[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i + 2] - 1) + extra[i] + 1;

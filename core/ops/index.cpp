@@ -2,6 +2,7 @@
 // gradients.
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
+#include "core/range_check.h"
 
 namespace tandem {
 
@@ -233,8 +234,9 @@ void define_index(OpTable& table) {
              .decompose =
                  [](std::span<const Tensor> inputs, const Attributes& attributes) {
                    const TensorOptions options{.dtype = int64, .device = inputs[0].device()};
-                   return Tensors{
-                       to(unsqueeze(inputs[0], -1) == arange(0, attributes.integer("classes"), 1, options), int64)};
+                   const int64_t classes = attributes.integer("classes");
+                   const Tensor labels = range_checked("one_hot", inputs[0], {.what = "label", .bound = classes});
+                   return Tensors{to(unsqueeze(labels, -1) == arange(0, classes, 1, options), int64)};
                  },
              .onnx = "OneHot"});
 }

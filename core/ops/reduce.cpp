@@ -126,16 +126,6 @@ ValuesAndIndices at_position(const Arg& x, const Tensor& index, int64_t dim, Red
   return {squeeze(values, dim), squeeze(index, dim)};
 }
 
-Tensors decompose_mean(std::span<const Tensor> inputs, const Attributes& attributes) {
-  const Tensor& x = inputs[0];
-  const Dims dims(attributes.integers("dims"));
-  int64_t count = 1;
-  for (int64_t d : dims) count *= x.shape()[static_cast<int>(d)];
-  if (x.rank() == 0) return {clone(x)};
-  const Tensor wide = x.dtype() == float16 || x.dtype() == bfloat16 ? to(x, float32) : x;
-  return {to(sum(wide, dims, {.keepdim = attributes.flag("keepdim")}) / static_cast<double>(count), x.dtype())};
-}
-
 }  // namespace
 
 void define_reduce(OpTable& table) {
@@ -148,8 +138,7 @@ void define_reduce(OpTable& table) {
              .infer = infer_reduce<true>,
              .grad = [](const OpContext& op) { return Tensors{broadcast_back(op.grad_output(), op)}; },
              .onnx = "ReduceSum",
-             .fold = Fold::sum,
-             .keeps_values = true});
+             .fold = Fold::sum});  // keeps no value: 0 + -0 is 0
   table.add({.name = "prod",
              .kind = OpKind::reduce,
              .attributes = over_dims,
@@ -167,9 +156,9 @@ void define_reduce(OpTable& table) {
                  [](const OpContext& op) {
                    return Tensors{broadcast_back(op.grad_output() / static_cast<double>(reduced_count(op)), op)};
                  },
-             .decompose = decompose_mean,
              .onnx = "ReduceMean",
-             .keeps_values = true});
+             .fold = Fold::sum,
+             .averages = true});
   table.add({.name = "max",
              .kind = OpKind::reduce,
              .attributes = over_dims,

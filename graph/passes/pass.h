@@ -1,6 +1,7 @@
 // The passes, and what they share: a way to rewrite a graph node by node. pipeline.cpp says in which order they run, and why.
 #pragma once
 
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -52,6 +53,7 @@ class Rewriter final : public Interceptor {
   const Graph& from_;
   Graph to_;
   std::vector<int> map_;
+  std::map<std::pair<uint64_t, DType>, int> scalars_;  ///< the leaves of numbers, by bits and dtype
   uint64_t id_;
   InterceptorScope installed_;
   NoGrad no_grad_;
@@ -60,6 +62,8 @@ class Rewriter final : public Interceptor {
 
 /// The single number of a scalar leaf, or of a one-element constant, that stays the same between calls.
 const double* constant_number(const Graph& graph, int value);
+/// What all elements of the node's result are, as its dtype holds it. The op fills (Op::fills).
+double filled_number(const Graph& graph, const Node& node);
 
 Graph decompose(const Graph& graph);
 Graph fold(const Graph& graph);

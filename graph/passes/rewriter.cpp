@@ -1,5 +1,5 @@
 // Rewriting graphs.
-#include <cmath>
+#include <bit>
 #include <cstdlib>
 
 #include "core/ops/ops.h"
@@ -15,7 +15,12 @@ std::atomic<uint64_t> next_id{uint64_t{1} << 62};  // never the id of a user's t
 Rewriter::Rewriter(const Graph& from)
     : from_(from), map_(from.values.size(), -1), id_(next_id.fetch_add(1)), installed_(this) {
   to_.draws = from.draws;
-  for (const Leaf& leaf : from.leaves) replace(leaf.value, to_.add_leaf(leaf, from.type(leaf.value)));
+  for (const Leaf& leaf : from.leaves) {
+    const ValueType& type = from.type(leaf.value);
+    replace(leaf.value, to_.add_leaf(leaf, type));
+    if (leaf.kind == LeafKind::scalar && !leaf.run_time && type.shape.empty())
+      scalars_.try_emplace({std::bit_cast<uint64_t>(leaf.number), type.dtype}, mapped(leaf.value));
+  }
 }
 
 std::vector<int> Rewriter::mapped(const std::vector<int>& old_values) const {
@@ -42,12 +47,9 @@ Tensor Rewriter::symbol(int value) {
 }
 
 int Rewriter::scalar(double number, DType dtype) {
-  for (const Leaf& leaf : to_.leaves)
-    if (leaf.kind == LeafKind::scalar && !leaf.run_time && leaf.number == number &&
-        std::signbit(leaf.number) == std::signbit(number) && to_.type(leaf.value).dtype == dtype &&
-        to_.type(leaf.value).shape.empty())
-      return leaf.value;
-  return to_.add_leaf({.kind = LeafKind::scalar, .number = number}, {dtype, Device{}, {}, {}});
+  const auto [known, fresh] = scalars_.try_emplace({std::bit_cast<uint64_t>(number), dtype}, -1);
+  if (fresh) known->second = to_.add_leaf({.kind = LeafKind::scalar, .number = number}, {dtype, Device{}, {}, {}});
+  return known->second;
 }
 
 void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
