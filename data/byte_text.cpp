@@ -36,23 +36,23 @@ std::string name_of(const std::vector<std::string>& paths) {
   return paths.size() == 1 ? "'" + paths.front() + "'" : str("the text of ", paths.size(), " files");
 }
 
-Bytes text_of(const std::vector<std::string>& paths, Reading reading, Where where) {
+Bytes text_of(const std::vector<std::string>& paths, Reading reading, const Limits& limits, Where where) {
   if (paths.empty()) throw ValueError("io::ByteText: no files were given: give one or more", where);
   if (paths.size() == 1) {
     const InputFile file("io::ByteText", paths.front(), where);
     if (file.size() == 0) file.fail("is empty: give a file with text");
-    return reading == Reading::mapped ? Bytes::map(file) : Bytes::read(file);
+    return reading == Reading::mapped ? Bytes::map(file) : Bytes::read(file, limits);
   }
   if (reading == Reading::mapped)
     throw ValueError(str("io::ByteText: ", paths.size(),
                          " files can't be mapped as one text: join them to one file, or use Reading::whole"),
                      where);
   std::vector<uint8_t> all;
+  Limits left = limits;
   for (const std::string& path : paths) {
-    const InputFile file("io::ByteText", path, where);
-    const size_t before = all.size();
-    all.resize(before + file.size());
-    file.read(all.data() + before, file.size(), 0);
+    const std::vector<uint8_t> bytes = InputFile("io::ByteText", path, where).read_all(left);
+    all.insert(all.end(), bytes.begin(), bytes.end());
+    left.file_bytes -= bytes.size();
   }
   return Bytes::of(std::move(all));
 }
@@ -63,7 +63,8 @@ ByteText::ByteText(const std::string& path, ByteTextOptions options, Where where
     : ByteText(std::vector<std::string>{path}, options, where) {}
 
 ByteText::ByteText(const std::vector<std::string>& paths, ByteTextOptions options, Where where)
-    : ByteText(text_of(files_of(paths, where), options.reading, where), name_of(paths), options, where) {}
+    : ByteText(text_of(files_of(paths, where), options.reading, options.limits, where), name_of(paths), options,
+               where) {}
 
 ByteText ByteText::of(std::string text, ByteTextOptions options, Where where) {
   return ByteText(Bytes::of(std::move(text)), "the text", options, where);
@@ -90,19 +91,18 @@ ByteText::ByteText(Bytes text, std::string name, ByteTextOptions options, Where 
   count_ = options.windows == Windows::random && options.samples > 0 ? options.samples : windows;
 }
 
-std::pair<Tensor, Tensor> ByteText::get(int64_t index) const {
-  auto [inputs, targets] = batch(std::span(&index, 1));
+std::pair<Tensor, Tensor> ByteText::get(int64_t index, Where where) const {
+  auto [inputs, targets] = batch(std::span(&index, 1), {}, where);
   return {inputs[0], targets[0]};
 }
 
-std::pair<Tensor, Tensor> ByteText::batch(std::span<const int64_t> indices, EpochRandom random) const {
+std::pair<Tensor, Tensor> ByteText::batch(std::span<const int64_t> indices, EpochRandom random, Where where) const {
   const int64_t count = static_cast<int64_t>(indices.size()), context = options_.context;
   Tensor inputs = empty({count, context}, {.dtype = int64}), targets = empty({count, context}, {.dtype = int64});
   int64_t *input = inputs.mutable_data<int64_t>().data(), *target = targets.mutable_data<int64_t>().data();
   for (int64_t index : indices) {
     if (index < 0 || index >= count_)
-      throw DimensionError(str("io::ByteText: there is no window ", index, ", only 0 to ", count_ - 1),
-                           Where::current());
+      throw DimensionError(str("io::ByteText: there is no window ", index, ", only 0 to ", count_ - 1), where);
     const uint64_t begins = bytes_.size() - static_cast<uint64_t>(context);  // places where a window fits
     const uint64_t begin =
         options_.windows == Windows::random ? random.at(index).below(begins) : static_cast<uint64_t>(index * context);

@@ -27,6 +27,7 @@ struct ByteTextOptions {
   double held_out = 0.1;  ///< the part of the text, at its end, that is Split::test, and not Split::train
   int64_t samples = 0;    ///< windows in an epoch if they are random; 0: as many as are side by side in the text
   Reading reading = Reading::whole;
+  Limits limits = {};  ///< of all files together, read whole
 };
 
 /// A data set of windows of `context` + 1 bytes, as inputs [context] (all but the last) and targets [context] (all but
@@ -52,9 +53,10 @@ class ByteText {
   /// The bytes of this split.
   std::span<const uint8_t> bytes() const { return bytes_; }
   /// Inputs and targets [context]. A random window without a generator is that of EpochRandom{}.
-  std::pair<Tensor, Tensor> get(int64_t index) const;
+  std::pair<Tensor, Tensor> get(int64_t index, Where where = Where::current()) const;
   /// Inputs and targets [batch, context].
-  std::pair<Tensor, Tensor> batch(std::span<const int64_t> indices, EpochRandom random = {}) const;
+  std::pair<Tensor, Tensor> batch(std::span<const int64_t> indices, EpochRandom random = {},
+                                  Where where = Where::current()) const;
 
  private:
   ByteText(Bytes text, std::string name, ByteTextOptions options, Where where);

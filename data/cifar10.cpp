@@ -40,7 +40,8 @@ std::vector<std::string> files_of(const std::string& path, Split split, Where wh
   return files;
 }
 
-void append(const std::string& path, std::vector<uint8_t>& pixels, std::vector<uint8_t>& labels, Where where) {
+void append(const std::string& path, std::vector<uint8_t>& pixels, std::vector<uint8_t>& labels, const Limits& limits,
+            Where where) {
   const InputFile file("io::Cifar10", path, where);
   if (file.size() == 0) file.fail("is empty: fetch it again");
   const uint64_t records = file.size() / kRecord, rest = file.size() % kRecord;
@@ -48,7 +49,7 @@ void append(const std::string& path, std::vector<uint8_t>& pixels, std::vector<u
     file.fail(str("has ", bytes_text(file.size()), ": ", records, " records of ", bytes_text(kRecord), " and ",
                   bytes_text(rest),
                   " more. It is truncated, or no file of the binary version of CIFAR-10: fetch it again"));
-  const std::vector<uint8_t> bytes = file.read_all();
+  const std::vector<uint8_t> bytes = file.read_all(limits);
   for (uint64_t i = 0; i < records; ++i) {
     const uint8_t* const record = bytes.data() + i * kRecord;
     if (record[0] > 9)
@@ -61,7 +62,8 @@ void append(const std::string& path, std::vector<uint8_t>& pixels, std::vector<u
 
 LabelledImages load(const std::string& path, const Cifar10Options& options, Where where) {
   std::vector<uint8_t> pixels, labels;
-  for (const std::string& file : files_of(path, options.split, where)) append(file, pixels, labels, where);
+  for (const std::string& file : files_of(path, options.split, where))
+    append(file, pixels, labels, options.limits, where);
   return LabelledImages(std::move(pixels), std::move(labels),
                         {.channels = 3, .height = kSide, .width = kSide, .classes = 10}, options.scaling,
                         options.augmentation, where);

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "../formats/limits.h"
 #include "labelled_images.h"
 
 namespace tandem::io {
@@ -15,6 +16,7 @@ struct Cifar10Options {
   Split split = Split::train;              ///< of a folder; a single file is what it is
   ImageScaling scaling = kCifar10Scaling;  ///< `.scaling = {}` leaves values of 0 to 1
   ImageAugmentation augmentation = {};     ///< usual to train with: {.crop_padding = 4, .horizontal_flip = true}
+  Limits limits = {};                      ///< of each file
 };
 
 /// Reads data_batch_1.bin to data_batch_5.bin (or test_batch.bin, for Split::test) from a folder, from cifar10/ or

@@ -36,36 +36,36 @@ LabelledImages::LabelledImages(std::vector<uint8_t> pixels, std::vector<uint8_t>
   }
 }
 
-void LabelledImages::check(int64_t index) const {
+void LabelledImages::check(int64_t index, Where where) const {
   if (index < 0 || index >= size())
-    throw DimensionError(str("io::LabelledImages: there is no item ", index, ", only 0 to ", size() - 1),
-                         Where::current());
+    throw DimensionError(str("io::LabelledImages: there is no item ", index, ", only 0 to ", size() - 1), where);
 }
 
-std::span<const uint8_t> LabelledImages::pixels(int64_t index) const {
-  check(index);
+std::span<const uint8_t> LabelledImages::pixels(int64_t index, Where where) const {
+  check(index, where);
   return std::span(pixels_).subspan(static_cast<size_t>(index * image_size()), static_cast<size_t>(image_size()));
 }
 
-int64_t LabelledImages::label(int64_t index) const {
-  check(index);
+int64_t LabelledImages::label(int64_t index, Where where) const {
+  check(index, where);
   return labels_[static_cast<size_t>(index)];
 }
 
-std::pair<Tensor, Tensor> LabelledImages::get(int64_t index) const {
-  auto [images, labels] = batch(std::span(&index, 1));
+std::pair<Tensor, Tensor> LabelledImages::get(int64_t index, Where where) const {
+  auto [images, labels] = batch(std::span(&index, 1), where);
   return {images[0], labels[0]};
 }
 
-std::pair<Tensor, Tensor> LabelledImages::batch(std::span<const int64_t> indices) const {
-  return assemble(indices, [](int64_t) { return Placement{}; });
+std::pair<Tensor, Tensor> LabelledImages::batch(std::span<const int64_t> indices, Where where) const {
+  return assemble(indices, where, [](int64_t) { return Placement{}; });
 }
 
-std::pair<Tensor, Tensor> LabelledImages::batch(std::span<const int64_t> indices, EpochRandom random) const {
+std::pair<Tensor, Tensor> LabelledImages::batch(std::span<const int64_t> indices, EpochRandom random,
+                                                Where where) const {
   const int64_t padding = augmentation_.crop_padding;
   const bool flips = augmentation_.horizontal_flip;
-  if (padding == 0 && !flips) return batch(indices);
-  return assemble(indices, [&](int64_t index) {
+  if (padding == 0 && !flips) return batch(indices, where);
+  return assemble(indices, where, [&](int64_t index) {
     HostRandom own = random.at(index);
     const uint64_t places = static_cast<uint64_t>(2 * padding + 1);
     Placement placement;
@@ -77,14 +77,14 @@ std::pair<Tensor, Tensor> LabelledImages::batch(std::span<const int64_t> indices
 }
 
 template <class Place>
-std::pair<Tensor, Tensor> LabelledImages::assemble(std::span<const int64_t> indices, Place&& place) const {
+std::pair<Tensor, Tensor> LabelledImages::assemble(std::span<const int64_t> indices, Where where, Place&& place) const {
   const int64_t count = static_cast<int64_t>(indices.size());
   Tensor images = empty({count, channels(), height(), width()});
   Tensor labels = empty({count}, {.dtype = int64});
   float* to = images.mutable_data<float>().data();
   int64_t* label_to = labels.mutable_data<int64_t>().data();
   for (int64_t index : indices) {
-    check(index);
+    check(index, where);
     write(index, place(index), to);
     to += image_size();
     *label_to++ = labels_[static_cast<size_t>(index)];

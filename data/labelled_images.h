@@ -39,14 +39,15 @@ class LabelledImages {
   int64_t height() const { return format_.height; }
   int64_t width() const { return format_.width; }
   /// Image [channels, height, width] and label, 0-d, as they are.
-  std::pair<Tensor, Tensor> get(int64_t index) const;
+  std::pair<Tensor, Tensor> get(int64_t index, Where where = Where::current()) const;
   /// Images [batch, channels, height, width] and labels [batch], as they are.
-  std::pair<Tensor, Tensor> batch(std::span<const int64_t> indices) const;
+  std::pair<Tensor, Tensor> batch(std::span<const int64_t> indices, Where where = Where::current()) const;
   /// The same, augmented: what a Loader asks for.
-  std::pair<Tensor, Tensor> batch(std::span<const int64_t> indices, EpochRandom random) const;
+  std::pair<Tensor, Tensor> batch(std::span<const int64_t> indices, EpochRandom random,
+                                  Where where = Where::current()) const;
   /// The bytes of an image, channel by channel, row by row.
-  std::span<const uint8_t> pixels(int64_t index) const;
-  int64_t label(int64_t index) const;
+  std::span<const uint8_t> pixels(int64_t index, Where where = Where::current()) const;
+  int64_t label(int64_t index, Where where = Where::current()) const;
 
  private:
   /// Output pixel (y, x) is pixel (y + down, x + right) of the image, or of its mirror image.
@@ -54,9 +55,10 @@ class LabelledImages {
     int64_t down = 0, right = 0;
     bool mirrored = false;
   };
-  template <class Place> std::pair<Tensor, Tensor> assemble(std::span<const int64_t> indices, Place&& place) const;
+  template <class Place>
+  std::pair<Tensor, Tensor> assemble(std::span<const int64_t> indices, Where where, Place&& place) const;
   void write(int64_t index, Placement placement, float* to) const;
-  void check(int64_t index) const;
+  void check(int64_t index, Where where) const;
   int64_t image_size() const { return format_.channels * format_.height * format_.width; }
 
   std::vector<uint8_t> pixels_, labels_;

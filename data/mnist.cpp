@@ -19,8 +19,8 @@ LabelledImages load(const std::string& given, MnistOptions options, Where where)
   using tandem::detail::str;
   const std::string directory = folder_of(given);
   const std::string prefix = options.split == Split::train ? "train" : "t10k";
-  Idx images = read_idx(find_idx(directory, prefix + "-images-idx3-ubyte", where), 3, where);
-  Idx labels = read_idx(find_idx(directory, prefix + "-labels-idx1-ubyte", where), 1, where);
+  Idx images = read_idx(find_idx(directory, prefix + "-images-idx3-ubyte", where), 3, options.limits, where);
+  Idx labels = read_idx(find_idx(directory, prefix + "-labels-idx1-ubyte", where), 1, options.limits, where);
   if (images.shape[0] != labels.shape[0])
     throw FileError(str("io::Mnist: '", images.path, "' has ", images.shape[0], " images, and '", labels.path, "' ",
                         labels.shape[0], " labels: the two files don't belong together"),

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "../formats/limits.h"
 #include "labelled_images.h"
 
 namespace tandem::io {
@@ -10,6 +11,7 @@ namespace tandem::io {
 struct MnistOptions {
   Split split = Split::train;
   ImageScaling scaling = kMnistScaling;
+  Limits limits = {};  ///< of each file
 };
 
 /// Reads train-images-idx3-ubyte and train-labels-idx1-ubyte (or t10k-… for Split::test), gzipped or not,

@@ -25,25 +25,24 @@ int64_t prepare_rows(std::span<Tensor> tensors, Where where) {
 }
 
 namespace {
-void check(const Tensor& tensor, int64_t index) {
+void check(const Tensor& tensor, int64_t index, Where where) {
   if (index < 0 || index >= tensor.size(0))
-    throw DimensionError(str("io::TensorDataset: there is no item ", index, ", only 0 to ", tensor.size(0) - 1),
-                         Where::current());
+    throw DimensionError(str("io::TensorDataset: there is no item ", index, ", only 0 to ", tensor.size(0) - 1), where);
 }
 }  // namespace
 
-Tensor row_of(const Tensor& tensor, int64_t index) {
-  check(tensor, index);
+Tensor row_of(const Tensor& tensor, int64_t index, Where where) {
+  check(tensor, index, where);
   return tensor[index];
 }
 
-Tensor rows_of(const Tensor& tensor, std::span<const int64_t> indices) {
+Tensor rows_of(const Tensor& tensor, std::span<const int64_t> indices, Where where) {
   Shape shape = tensor.shape();
   shape[0] = static_cast<int64_t>(indices.size());
   if (!tensor.device().is_cpu()) {
     Tensors rows;
     rows.reserve(indices.size());
-    for (int64_t index : indices) rows.push_back(row_of(tensor, index));
+    for (int64_t index : indices) rows.push_back(row_of(tensor, index, where));
     return rows.empty() ? empty(shape, {.dtype = tensor.dtype(), .device = tensor.device()}) : io::stack(rows);
   }
   Tensor result = empty(shape, {.dtype = tensor.dtype()});
@@ -52,7 +51,7 @@ Tensor rows_of(const Tensor& tensor, std::span<const int64_t> indices) {
   const char* const from = static_cast<const char*>(tensor.impl()->data);
   char* to = static_cast<char*>(result.impl()->data);
   for (int64_t index : indices) {
-    check(tensor, index);
+    check(tensor, index, where);
     if (row != 0) std::memcpy(to, from + static_cast<size_t>(index) * row, row);
     to += row;
   }

@@ -11,8 +11,8 @@ namespace tandem::io {
 namespace detail {
 /// What the rows of `tensors` are, checked and made ready to be read: cut off from the tape, rows without gaps.
 int64_t prepare_rows(std::span<Tensor> tensors, Where where);
-Tensor rows_of(const Tensor& tensor, std::span<const int64_t> indices);
-Tensor row_of(const Tensor& tensor, int64_t index);
+Tensor rows_of(const Tensor& tensor, std::span<const int64_t> indices, Where where);
+Tensor row_of(const Tensor& tensor, int64_t index, Where where);
 }  // namespace detail
 
 /// Item i is row i of each tensor; the tensors, one or more, agree in their first extent, and may lie on any device.
@@ -31,11 +31,11 @@ template <class... T> class TensorDataset {
 
   int64_t size() const { return size_; }
   /// Rows, each without the first dim.
-  Item get(int64_t index) const {
-    return each([&](const Tensor& tensor) { return detail::row_of(tensor, index); });
+  Item get(int64_t index, Where where = Where::current()) const {
+    return each([&](const Tensor& tensor) { return detail::row_of(tensor, index, where); });
   }
-  Item batch(std::span<const int64_t> indices) const {
-    return each([&](const Tensor& tensor) { return detail::rows_of(tensor, indices); });
+  Item batch(std::span<const int64_t> indices, Where where = Where::current()) const {
+    return each([&](const Tensor& tensor) { return detail::rows_of(tensor, indices, where); });
   }
 
  private:

@@ -11,7 +11,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <utility>
+
+#include "core/temporary_file.h"
 
 namespace tandem::io {
 namespace {
@@ -20,12 +23,21 @@ using tandem::detail::str;
 constexpr uint64_t kMostAtOnce = uint64_t{1} << 30;  // Linux moves at most 2 GiB a call
 
 // A folder's entries are data of their own: without this, a crash may lose the new name of a file that is on the
-// disk. Some file systems don't offer it (EINVAL); there is nothing to be done about that.
-void sync_directory(const std::filesystem::path& directory) {
+// disk. Returns 0 or an error. Some file systems don't offer it (EINVAL); there is nothing to be done about that.
+int sync_directory(const std::filesystem::path& directory) {
   const int descriptor = ::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
+  if (descriptor < 0) return 0;  // a folder that may be written, and not read
+  const int error = ::fsync(descriptor) != 0 && errno != EINVAL && errno != EROFS ? errno : 0;
   ::close(descriptor);
+  return error;
+}
+
+const char* kind_of(mode_t mode) {
+  return S_ISDIR(mode)                    ? "a directory"
+         : S_ISFIFO(mode)                 ? "a FIFO"
+         : S_ISSOCK(mode)                 ? "a socket"
+         : S_ISCHR(mode) || S_ISBLK(mode) ? "a device"
+                                          : "no regular file";
 }
 
 }  // namespace
@@ -42,9 +54,10 @@ InputFile::InputFile(const char* caller, std::string path, Where where)
   if (::stat(path_.c_str(), &status) != 0) fail(str("can't be opened: ", std::strerror(errno)));
   if (S_ISDIR(status.st_mode)) fail("is a directory: give the file in it");
   if (!S_ISREG(status.st_mode)) fail("is no regular file");
-  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor_ < 0) fail(str("can't be opened: ", std::strerror(errno)));
-  if (::fstat(descriptor_, &status) == 0) size_ = static_cast<uint64_t>(status.st_size);
+  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // a FIFO by now would make it wait
+  if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0) fail(str("can't be opened: ", std::strerror(errno)));
+  if (!S_ISREG(status.st_mode)) fail("is no regular file");
+  size_ = static_cast<uint64_t>(status.st_size);
 }
 
 InputFile::~InputFile() {
@@ -64,15 +77,28 @@ void InputFile::read(void* to, uint64_t count, uint64_t offset) const {
   }
 }
 
-std::vector<uint8_t> InputFile::read_all() const {
-  std::vector<uint8_t> bytes(size_);
+void InputFile::limit(const Limits& limits) const {
+  if (size_ > limits.file_bytes)
+    fail(str("has ", bytes_text(size_), ", more than the limit of ", bytes_text(limits.file_bytes),
+             ": if you trust it, raise io::Limits::file_bytes"));
+}
+
+std::vector<uint8_t> InputFile::read_all(const Limits& limits) const {
+  limit(limits);
+  std::vector<uint8_t> bytes;
+  try {
+    bytes.resize(size_);
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemoryError(str(caller_, ": there is no memory for the ", bytes_text(size_), " of '", path_, "'"),
+                           where_);
+  }
   read(bytes.data(), size_, 0);
   return bytes;
 }
 
 void InputFile::fail(const std::string& what) const { throw FileError(str(caller_, ": '", path_, "' ", what), where_); }
 
-Bytes Bytes::read(const InputFile& file) { return of(file.read_all()); }
+Bytes Bytes::read(const InputFile& file, const Limits& limits) { return of(file.read_all(limits)); }
 
 Bytes Bytes::map(const InputFile& file) {
   if (file.size() == 0) return {};  // which mmap refuses
@@ -104,27 +130,29 @@ Bytes Bytes::of(std::vector<uint8_t> values) {
 
 AtomicFile::AtomicFile(const char* caller, const std::string& path, Where where)
     : caller_(caller), path_(path), where_(where) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path_, ignored))
-    throw FileError(str(caller_, ": '", path_, "' is a directory: give a file's name"), where_);
+  const auto refuse = [&](const std::string& what) { throw FileError(str(caller_, ": '", path_, "' ", what), where_); };
   // A link stays one: what it points at is written.
-  if (std::filesystem::is_symlink(path_, ignored)) {
-    const std::filesystem::path target = std::filesystem::weakly_canonical(path_, ignored);
-    if (!ignored) path_ = target.string();
-  }
-  static std::atomic<unsigned> counter{0};  // with the process id: a name that no other writer has
-  for (int attempt = 0; attempt < 100 && descriptor_ < 0; ++attempt) {
-    temporary_ = str(path_, ".tmp-", ::getpid(), "-", counter.fetch_add(1, std::memory_order_relaxed));
-    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor_ < 0 && errno != EEXIST) break;
-  }
-  if (descriptor_ < 0) {
-    const int error = errno;
-    temporary_.clear();
-    fail(error == ENOENT ? "its folder doesn't exist, make it first" : "no file can be made in its folder", error);
+  std::error_code error;
+  if (std::filesystem::is_symlink(path_, error)) {
+    const std::filesystem::path target = std::filesystem::canonical(path_, error);
+    if (error) refuse(str("is a link to what can't be found: ", error.message(), "; remove it, or make what it names"));
+    path_ = target.string();
   }
   struct stat old {};
-  if (::stat(path_.c_str(), &old) == 0 && S_ISREG(old.st_mode)) (void)!::fchmod(descriptor_, old.st_mode & 07777);
+  const bool exists = ::lstat(path_.c_str(), &old) == 0;
+  if (exists && S_ISDIR(old.st_mode)) refuse("is a directory: give a file's name");
+  if (exists && !S_ISREG(old.st_mode))
+    refuse(str("is ", kind_of(old.st_mode), ", and only regular files are replaced: give another name"));
+  tandem::detail::remove_abandoned(path_);
+  temporary_ = tandem::detail::temporary_name(path_);
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) {
+    const int reason = errno;
+    temporary_.clear();
+    fail(reason == ENOENT ? "its folder doesn't exist, make it first" : "no file can be made in its folder", reason);
+  }
+  tandem::detail::mark_in_the_making(descriptor_);
+  if (exists) (void)!::fchmod(descriptor_, old.st_mode & 07777);
 }
 
 AtomicFile::~AtomicFile() {
@@ -145,11 +173,14 @@ void AtomicFile::write(const void* from, uint64_t count) {
 void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != EROFS)
     fail("what stood there before is unchanged", errno);
-  const int closed = ::close(std::exchange(descriptor_, -1));
-  if (closed != 0 && errno != EINTR) fail("what stood there before is unchanged", errno);
+  // Renamed while it is open, and so locked: nobody takes it for what a killed process left.
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("what stood there before is unchanged", errno);
   temporary_.clear();
-  sync_directory(std::filesystem::path(path_).parent_path());
+  ::close(std::exchange(descriptor_, -1));
+  if (const int error = sync_directory(std::filesystem::path(path_).parent_path()))
+    throw FileError(str(caller_, ": '", path_, "' is written, but its folder can't be brought to the disk: ",
+                        std::strerror(error), "; after a crash, what stood there before may be back"),
+                    where_);
 }
 
 void AtomicFile::fail(const char* what, int error) const {

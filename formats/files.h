@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../core/error.h"
+#include "limits.h"
 
 namespace tandem::io {
 
@@ -25,9 +26,12 @@ class InputFile {
 
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
+  /// Throws a FileError if there are more bytes than that.
+  void limit(const Limits& limits) const;
   /// Reads `count` bytes from `offset` on.
   void read(void* to, uint64_t count, uint64_t offset) const;
-  std::vector<uint8_t> read_all() const;
+  /// OutOfMemoryError where there is no memory for them.
+  std::vector<uint8_t> read_all(const Limits& limits) const;
   /// Throws FileError "caller: 'path' what".
   [[noreturn]] void fail(const std::string& what) const;
   int descriptor() const { return descriptor_; }
@@ -45,7 +49,7 @@ class Bytes {
  public:
   Bytes() = default;
   /// The file's bytes, read now.
-  static Bytes read(const InputFile& file);
+  static Bytes read(const InputFile& file, const Limits& limits);
   /// The file's bytes, each page read when it is first looked at. The file must not be shortened meanwhile: the
   /// system answers a look beyond its end with the signal SIGBUS.
   static Bytes map(const InputFile& file);
@@ -61,7 +65,9 @@ class Bytes {
 };
 
 /// Writes a file under a temporary name beside it, and gives it its own name only when all of it is on the disk: a
-/// crash, a full disk or an exception leaves what was there before, and nothing else.
+/// crash, a full disk or an exception leaves what was there before, and nothing else; what a killed process left is
+/// removed by the next that writes this file. Only regular files are replaced: FileError for a folder, a device, a FIFO,
+/// a link to nothing.
 ///
 ///   AtomicFile file("nn::save", path, where);
 ///   file.write(data, size);

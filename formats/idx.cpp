@@ -120,8 +120,8 @@ void check_length(const std::string& path, uint64_t values, uint64_t needed, Whe
 
 }  // namespace
 
-Idx read_idx(const std::string& path, int rank, Where where) {
-  const std::vector<uint8_t> bytes = InputFile("io::read_idx", path, where).read_all();
+Idx read_idx(const std::string& path, int rank, Limits limits, Where where) {
+  const std::vector<uint8_t> bytes = InputFile("io::read_idx", path, where).read_all(limits);
   const size_t header_size = 4 + 4 * static_cast<size_t>(rank);
   Idx idx{path, {}, {}};
   if (bytes.size() >= 2 && bytes[0] == 0x1f && bytes[1] == 0x8b) {
@@ -129,6 +129,11 @@ Idx read_idx(const std::string& path, int rank, Where where) {
     std::vector<uint8_t> header;
     gunzip.append(header, header_size);
     const uint64_t count = parse_header(idx, header.data(), header.size(), rank, where);
+    if (count > limits.unpacked_bytes)
+      fail(path,
+           str("would unpack to ", bytes_text(count), ", more than the limit of ", bytes_text(limits.unpacked_bytes),
+               ": if you trust it, raise io::Limits::unpacked_bytes"),
+           where);
     gunzip.append(idx.values, count);
     check_length(path, idx.values.size(), count, where);
     if (!gunzip.ended())

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../core/error.h"
+#include "limits.h"
 
 namespace tandem::io {
 
@@ -17,9 +18,9 @@ struct Idx {
 };
 
 /// Reads a file of `rank` dimensions whole. FileError where it is missing, unreadable, no IDX file of bytes
-/// of that rank, truncated, damaged (the gzip checksum is checked) or followed by bytes that don't belong to
-/// it.
-Idx read_idx(const std::string& path, int rank, Where where = Where::current());
+/// of that rank, truncated, damaged (the gzip checksum is checked), beyond the limits, or followed by bytes that don't
+/// belong to it.
+Idx read_idx(const std::string& path, int rank, Limits limits = {}, Where where = Where::current());
 
 /// `directory`/`name` or `directory`/`name`.gz, whichever exists. FileError, with what to do, if neither
 /// does.

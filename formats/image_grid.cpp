@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <vector>
 
 #include "core/ops/ops.h"
+#include "formats/files.h"
 
 namespace tandem::io {
 
@@ -39,13 +39,11 @@ void write_image_grid(const std::string& path, const Tensor& images, ImageGridOp
           bytes[static_cast<size_t>((row * full_width + column) * channels + c)] =
               static_cast<char>(static_cast<uint8_t>(std::lround(shade * 255)));
         }
-  std::ofstream file(path, std::ios::binary);
-  file << (channels == 1 ? "P5\n" : "P6\n") << full_width << " " << full_height << "\n255\n";
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  if (!file)
-    throw FileError(
-        "io::write_image_grid: " + path + " can't be written; does its folder exist, and may you write there?", where);
+  AtomicFile file("io::write_image_grid", path, where);
+  const std::string header = detail::str(channels == 1 ? "P5\n" : "P6\n", full_width, " ", full_height, "\n255\n");
+  file.write(header.data(), header.size());
+  file.write(bytes.data(), bytes.size());
+  file.commit();
 }
 
 }  // namespace tandem::io

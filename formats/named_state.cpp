@@ -47,37 +47,51 @@ bool are_same(const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
-void assign_named(const std::vector<NamedTarget>& targets, const Safetensors& file, const char* caller,
+void assign_named(const std::vector<NamedTarget>& targets, const SafetensorsFile& file, const char* caller,
                   const std::string& path, const char* what, Where where) {
-  std::unordered_map<std::string, Tensor> held;
-  for (const nn::NamedTensor& named : file.tensors) held.emplace(named.name, named.tensor);
+  NoGrad no_grad;
+  std::unordered_map<std::string, const SafetensorsEntry*> held;
+  for (const SafetensorsEntry& entry : file.header.entries) held.emplace(entry.name, &entry);
   std::unordered_set<std::string> known;
   Complaint missing("it lacks"), extra("it also has"), different("it has"), torn("tied weights differ in it");
-  Tensors values;
   for (const NamedTarget& target : targets) {
-    Tensor value;
+    bool is_there = false;
     for (const std::string& name : target.names) {
       known.insert(name);
       const auto found = held.find(name);
       if (found == held.end()) continue;
-      if (!value.defined()) value = found->second;
-      else if (!are_same(value, found->second)) torn.add(joined(target.names));
-      else continue;
-      if (value.shape() != target.tensor.shape() || value.dtype() != target.tensor.dtype())
-        different.add(str(name, " ", name_of(value.dtype()), value.shape(), " where ", name_of(target.tensor.dtype()),
+      is_there = true;
+      const SafetensorsEntry& entry = *found->second;
+      if (entry.shape != target.tensor.shape() || entry.dtype != target.tensor.dtype())
+        different.add(str(name, " ", name_of(entry.dtype), entry.shape, " where ", name_of(target.tensor.dtype()),
                           target.tensor.shape(), " is needed"));
     }
-    if (!value.defined()) missing.add(joined(target.names));
+    if (!is_there) missing.add(joined(target.names));
+  }
+  for (const SafetensorsEntry& entry : file.header.entries)
+    if (!known.contains(entry.name)) extra.add(entry.name);
+  const auto complain = [&] {
+    std::string all;
+    missing.append_to(all), extra.append_to(all), different.append_to(all), torn.append_to(all);
+    if (!all.empty()) throw FileError(str(caller, ": '", path, "' doesn't fit ", what, ": ", all), where);
+  };
+  complain();  // before gigabytes are read for a model of another kind
+
+  Tensors values;
+  for (const NamedTarget& target : targets) {
+    Tensor value;
+    for (const std::string& name : target.names) {
+      const auto found = held.find(name);
+      if (found == held.end()) continue;
+      const Tensor read = file.read(*found->second);
+      if (!value.defined()) value = read;
+      else if (!are_same(value, read)) torn.add(joined(target.names));
+    }
     values.push_back(value);
   }
-  for (const nn::NamedTensor& named : file.tensors)
-    if (!known.contains(named.name)) extra.add(named.name);
-  std::string all;
-  missing.append_to(all), extra.append_to(all), different.append_to(all), torn.append_to(all);
-  if (!all.empty()) throw FileError(str(caller, ": '", path, "' doesn't fit ", what, ": ", all), where);
+  complain();
 
   // All that can still fail, for want of memory, comes before the first change.
-  NoGrad no_grad;
   for (size_t i = 0; i < targets.size(); ++i) values[i] = values[i].to(targets[i].tensor.device(), where);
   for (size_t i = 0; i < targets.size(); ++i) Tensor(targets[i].tensor).assign(values[i], where);
 }

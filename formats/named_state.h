@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "../core/tensor.h"
-#include "safetensors.h"
+#include "safetensors_file.h"
 
 namespace tandem::io::detail {
 
@@ -15,9 +15,9 @@ struct NamedTarget {
   Tensor tensor;
 };
 
-/// Overwrites the targets. If a tensor is missing, unknown or of another shape or dtype, nothing is changed, and a FileError
+/// Overwrites the targets, once the header is found to fit them. If a tensor is missing, unknown or of another shape or dtype, nothing is changed, and a FileError
 /// "caller: 'path' doesn't fit `what`: …" lists all of them.
-void assign_named(const std::vector<NamedTarget>& targets, const Safetensors& file, const char* caller,
+void assign_named(const std::vector<NamedTarget>& targets, const SafetensorsFile& file, const char* caller,
                   const std::string& path, const char* what, Where where);
 
 }  // namespace tandem::io::detail

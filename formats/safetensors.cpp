@@ -8,8 +8,7 @@
 
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
-#include "formats/files.h"
-#include "formats/safetensors_header.h"
+#include "formats/safetensors_file.h"
 
 namespace tandem::io {
 namespace {
@@ -52,21 +51,6 @@ SafetensorsHeader header_of(std::span<const nn::NamedTensor> tensors,
   return header;
 }
 
-Tensor read_tensor(const InputFile& file, const SafetensorsEntry& entry, uint64_t data_begin, Where where) {
-  Tensor tensor = empty(entry.shape, {.dtype = entry.dtype}, where);
-  const uint64_t bytes = entry.end - entry.begin;
-  if (bytes == 0) return tensor;
-  auto* const to = static_cast<uint8_t*>(tensor.impl()->data);
-  file.read(to, bytes, data_begin + entry.begin);
-  if (entry.dtype == DType::bool_) {
-    const auto* const bad = std::find_if(to, to + bytes, [](uint8_t value) { return value > 1; });
-    if (bad != to + bytes)
-      file.fail(str("is damaged: its bool tensor '", entry.name, "' has the byte ", int(*bad), " at ", bad - to,
-                    ", need 0 or 1"));
-  }
-  return tensor;
-}
-
 }  // namespace
 
 Tensor Safetensors::find(const std::string& name) const {
@@ -102,31 +86,50 @@ void save_safetensors(const std::string& path, std::span<const nn::NamedTensor> 
   file.commit();
 }
 
-Safetensors load_safetensors(const std::string& path, Where where) {
+detail::SafetensorsFile::SafetensorsFile(const char* caller, const std::string& path, const Limits& limits, Where where)
+    : where_(where), file_(caller, path, where) {
+  uint64_t length = 0;
+  if (file_.size() < sizeof length)
+    file_.fail(str("has ", bytes_text(file_.size()), ", too few for a safetensors file: fetch or save it again"));
+  file_.read(&length, sizeof length, 0);
+  if (length > kLongestSafetensorsHeader)
+    file_.fail(str("is no safetensors file: its header would have ", bytes_text(length), ", and ",
+                   bytes_text(kLongestSafetensorsHeader), " are allowed"));
+  data_begin_ = sizeof length + length;
+  if (data_begin_ > file_.size())
+    file_.fail(str("is truncated: its header has ", bytes_text(length), ", and ",
+                   bytes_text(file_.size() - sizeof length), " follow: fetch or save it again"));
+  std::string text(length, '\0');
+  file_.read(text.data(), length, sizeof length);
+  header = parse_safetensors_header(
+      text, file_.size() - data_begin_, [&](const std::string& what) { file_.fail(what); }, limits);
+}
+
+Tensor detail::SafetensorsFile::read(const SafetensorsEntry& entry) const {
+  Tensor tensor = empty(entry.shape, {.dtype = entry.dtype}, where_);
+  const uint64_t bytes = entry.end - entry.begin;
+  if (bytes == 0) return tensor;
+  auto* const to = static_cast<uint8_t*>(tensor.impl()->data);
+  file_.read(to, bytes, data_begin_ + entry.begin);
+  if (entry.dtype == DType::bool_) {
+    const auto* const bad = std::find_if(to, to + bytes, [](uint8_t value) { return value > 1; });
+    if (bad != to + bytes)
+      file_.fail(str("is damaged: its bool tensor '", entry.name, "' has the byte ", int(*bad), " at ", bad - to,
+                     ", need 0 or 1"));
+  }
+  return tensor;
+}
+
+Safetensors load_safetensors(const std::string& path, Limits limits, Where where) {
   if (interceptor())
     throw TraceError("io::load_safetensors: a file can't be read by a graph; call it outside of the compiled function",
                      where);
   NoGrad no_grad;
-  const InputFile file("io::load_safetensors", path, where);
-  uint64_t length = 0;
-  if (file.size() < sizeof length)
-    file.fail(str("has ", bytes_text(file.size()), ", too few for a safetensors file: fetch or save it again"));
-  file.read(&length, sizeof length, 0);
-  if (length > detail::kLongestSafetensorsHeader)
-    file.fail(str("is no safetensors file: its header would have ", bytes_text(length), ", and ",
-                  bytes_text(detail::kLongestSafetensorsHeader), " are allowed"));
-  const uint64_t data_begin = sizeof length + length;
-  if (data_begin > file.size())
-    file.fail(str("is truncated: its header has ", bytes_text(length), ", and ",
-                  bytes_text(file.size() - sizeof length), " follow: fetch or save it again"));
-  std::string text(length, '\0');
-  file.read(text.data(), length, sizeof length);
+  const detail::SafetensorsFile file("io::load_safetensors", path, limits, where);
+  file.file().limit(limits);
   Safetensors result;
-  SafetensorsHeader header = detail::parse_safetensors_header(text, file.size() - data_begin,
-                                                              [&](const std::string& what) { file.fail(what); });
-  result.metadata = std::move(header.metadata);
-  for (const SafetensorsEntry& entry : header.entries)
-    result.tensors.push_back({entry.name, read_tensor(file, entry, data_begin, where)});
+  for (const SafetensorsEntry& entry : file.header.entries) result.tensors.push_back({entry.name, file.read(entry)});
+  result.metadata = file.header.metadata;
   return result;
 }
 

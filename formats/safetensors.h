@@ -11,6 +11,7 @@
 
 #include "../core/tensor.h"
 #include "../nn/reflect.h"
+#include "limits.h"
 
 namespace tandem::io {
 
@@ -29,7 +30,7 @@ void save_safetensors(const std::string& path, std::span<const nn::NamedTensor> 
                       const std::map<std::string, std::string>& metadata = {}, Where where = Where::current());
 
 /// Reads a file whole, to the CPU. FileError, and nothing read, where it is missing, truncated, longer than its header
-/// says, damaged, or holds a dtype or rank that Tandem doesn't have.
-Safetensors load_safetensors(const std::string& path, Where where = Where::current());
+/// says, damaged, beyond the limits, or holds a dtype or rank that Tandem doesn't have.
+Safetensors load_safetensors(const std::string& path, Limits limits = {}, Where where = Where::current());
 
 }  // namespace tandem::io

@@ -27,7 +27,7 @@ std::string shown(const std::string& name) {
 // Receives the events of nlohmann's parser, which checks the JSON itself, UTF-8 included.
 class Reader : public nlohmann::json_sax<nlohmann::json> {
  public:
-  explicit Reader(const Fail& fail) : fail_(fail) {}
+  Reader(const Fail& fail, const Limits& limits) : fail_(fail), limits_(limits) {}
   SafetensorsHeader header;
 
   bool start_object(std::size_t) override {
@@ -52,6 +52,9 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
     if (at_ == At::names) {
       if (!names_.insert(name).second) return fail(str("has the name ", shown(name), " twice in its header"));
       if (name == "__metadata__") return to(At::metadata);
+      if (header.entries.size() >= limits_.tensors)
+        return fail(str("has more tensors than the limit of ", limits_.tensors,
+                        ": if you trust it, raise io::Limits::tensors"));
       entry_ = {.name = name, .dtype = {}, .shape = {}};
       has_dtype_ = has_shape_ = has_offsets_ = false;
       shape_.clear(), offsets_.clear();
@@ -167,6 +170,7 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   const Fail& fail_;
+  const Limits& limits_;
   At at_ = At::start;
   std::set<std::string> names_;
   std::string metadata_key_;
@@ -214,12 +218,13 @@ void check_layout(const SafetensorsHeader& header, uint64_t data_size, const Fai
 
 }  // namespace
 
-SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size, const Fail& fail) {
+SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size, const Fail& fail,
+                                           const Limits& limits) {
   if (text.empty() || text.front() != '{') fail("is no safetensors file: its header doesn't begin with {");
   // The parser takes a zero byte for the end, and would pass over what follows.
   if (const size_t zero = text.find('\0'); zero != text.npos)
     fail(str("has a zero byte in its header, at byte ", zero, " of it"));
-  Reader reader(fail);
+  Reader reader(fail, limits);
   nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   check_layout(reader.header, data_size, fail);
   return std::move(reader.header);

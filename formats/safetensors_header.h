@@ -9,6 +9,7 @@
 
 #include "../core/dtype.h"
 #include "../core/shape.h"
+#include "limits.h"
 
 namespace tandem::io::detail {
 
@@ -29,7 +30,8 @@ struct SafetensorsHeader {
 
 /// Reads and checks a header for `data_size` bytes of data. `fail` is called with what is wrong, and must throw.
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size,
-                                           const std::function<void(const std::string&)>& fail);
+                                           const std::function<void(const std::string&)>& fail,
+                                           const Limits& limits = {});
 
 /// The text for these entries, padded with spaces to a multiple of 8. `fail` as above, for names that JSON can't hold.
 std::string safetensors_header_text(const SafetensorsHeader& header,

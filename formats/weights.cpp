@@ -3,8 +3,10 @@
 
 #include <unordered_map>
 
+#include "core/dispatch.h"
 #include "formats/named_state.h"
 #include "formats/safetensors.h"
+#include "formats/safetensors_file.h"
 
 namespace tandem::nn::detail {
 namespace {
@@ -31,8 +33,12 @@ void save(const Visitor& visitor, const std::string& path, Where where) {
 }
 
 void load(const Visitor& visitor, const std::string& path, Where where) {
-  io::detail::assign_named(targets_of(visitor), io::load_safetensors(path, where), "nn::load", path, "the model",
-                           where);
+  if (interceptor())
+    throw TraceError("nn::load: a file can't be read by a graph; call it outside of the compiled function", where);
+  // No limits but the model, with which the header is compared before anything is read.
+  const io::Limits none{.file_bytes = UINT64_MAX, .unpacked_bytes = UINT64_MAX, .tensors = UINT64_MAX};
+  const io::detail::SafetensorsFile file("io::load_safetensors", path, none, where);
+  io::detail::assign_named(targets_of(visitor), file, "nn::load", path, "the model", where);
 }
 
 }  // namespace tandem::nn::detail

@@ -331,3 +331,41 @@ TEST_CASE("TensorDataset: rows that belong together, of any dtype and layout") {
   CHECK_THROWS_AS(data.get(4), DimensionError);
   CHECK_THROWS_AS(data.batch(std::vector<int64_t>{-1}), DimensionError);
 }
+
+TEST_CASE("ByteText: four terabytes of zeros are refused, and may be mapped") {
+  TemporaryFolder folder;
+  write(folder / "huge", {'a'});
+  fs::resize_file(folder / "huge", uintmax_t{4} << 40);
+  CHECK(contains(thrown<FileError>([&] { io::ByteText(folder / "huge"); }),
+                 "has 4,398,046,511,104 bytes, more than the limit of 17,179,869,184 bytes"));
+  CHECK_THROWS_AS(io::ByteText(folder / "huge", {.limits = {.file_bytes = UINT64_MAX}}), OutOfMemoryError);
+  const io::ByteText mapped(folder / "huge", {.windows = io::Windows::sequential, .reading = io::Reading::mapped});
+  CHECK(mapped.get(0).first.to_vector<int64_t>()[0] == 'a');
+  write(folder / "one", {'a', 'b', 'c'});
+  CHECK(contains(thrown<FileError>([&] {
+                   io::ByteText(std::vector<std::string>{folder / "one", folder / "one"},
+                                {.context = 1, .limits = {.file_bytes = 5}});
+                 }),
+                 "has 3 bytes, more than the limit of 2 bytes"));
+}
+
+TEST_CASE("data sets: an item that isn't there names the user's line") {
+  const auto line_of = [](auto&& f) -> std::string {
+    try {
+      f();
+    } catch (const DimensionError& error) { return to_string(error.where()); }
+    return "nothing was thrown";
+  };
+  const io::ByteText text = io::ByteText::of("abcdefgh", {.context = 2, .held_out = 0});
+  const io::TensorDataset rows(ones({2, 3}));
+  const io::SyntheticDigits digits({.count = 10});
+  const std::vector<int64_t> far{99};
+  const auto here = [](int line) { return "datasets_test.cpp:" + std::to_string(line); };
+  CHECK(line_of([&] { text.get(99); }) == here(__LINE__));
+  CHECK(line_of([&] { text.batch(far); }) == here(__LINE__));
+  CHECK(line_of([&] { rows.get(99); }) == here(__LINE__));
+  CHECK(line_of([&] { rows.batch(far); }) == here(__LINE__));
+  CHECK(line_of([&] { digits.get(99); }) == here(__LINE__));
+  CHECK(line_of([&] { digits.batch(far); }) == here(__LINE__));
+  CHECK(line_of([&] { digits.label(-1); }) == here(__LINE__));
+}

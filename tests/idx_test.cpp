@@ -78,7 +78,7 @@ TEST_CASE("IDX: a damaged file is refused with the reason and the remedy") {
   CHECK(contains(complaint({'P', 'N', 'G', '!', 0, 0, 0, 0}), "is no IDX file: it begins with 50 4e 47 21"));
   CHECK(contains(complaint(idx_bytes({0xffffffff, 0xffffffff, 0xffffffff}, {})), "more values than any file can"));
   CHECK(contains(complaint(idx_bytes({0x7fffffff, 28, 28}, counting(9))), "is truncated"));
-  CHECK(contains(complaint(gzipped(idx_bytes({0x7fffffff, 28, 28}, counting(9)))), "is truncated"));
+  CHECK(contains(complaint(gzipped(idx_bytes({0x10000, 28, 28}, counting(9)))), "is truncated"));
   for (size_t length : {size_t(2), size_t(9), size_t(20), packed.size() - 9, packed.size() - 1})
     CHECK(contains(complaint(first(packed, length)), "is truncated: its gzip data breaks off"));
   CHECK(contains(complaint(packed + Bytes{1, 2, 3}), "has 3 bytes after its gzip data"));
@@ -149,4 +149,17 @@ TEST_CASE("Mnist: the real digits, where TANDEM_DATA says they are") {
   const auto [images, labels] = training.batch(all);
   CHECK(images.mean().item<float>() == doctest::Approx(0).epsilon(0.05));
   CHECK(labels.max().item<int64_t>() == 9);
+}
+
+TEST_CASE("IDX: what a small file would unpack to is looked at first") {
+  TemporaryFolder folder;
+  write(folder / "packed", gzipped(idx_bytes({50'000, 1000, 1000}, Bytes(1000))));
+  CHECK(contains(thrown<FileError>([&] { io::read_idx(folder / "packed", 3); }),
+                 "would unpack to 50,000,000,000 bytes, more than the limit of 1,073,741,824 bytes"));
+  write(folder / "small", gzipped(idx_bytes({1000}, Bytes(1000))));
+  CHECK(contains(thrown<FileError>([&] { io::read_idx(folder / "small", 1, {.unpacked_bytes = 999}); }),
+                 "raise io::Limits::unpacked_bytes"));
+  CHECK(io::read_idx(folder / "small", 1, {.unpacked_bytes = 1000}).values.size() == 1000);
+  CHECK(contains(thrown<FileError>([&] { io::read_idx(folder / "small", 1, {.file_bytes = 10}); }),
+                 "raise io::Limits::file_bytes"));
 }

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <csignal>
 #include <cstring>
@@ -399,4 +401,86 @@ TEST_CASE(
   }
   CHECK(accepted > 0);
   CHECK(refused > static_cast<int>(whole.size()));
+}
+
+TEST_CASE("safetensors: only regular files are replaced") {
+  TemporaryFolder folder;
+  const auto refused = [&](const std::string& path, const std::string& reason) {
+    CHECK(contains(thrown<FileError>([&] { io::save_safetensors(path, {}); }), "'" + path + "' " + reason));
+  };
+  REQUIRE(mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  refused(folder / "fifo", "is a FIFO, and only regular files are replaced");
+  CHECK(fs::is_fifo(folder / "fifo"));
+  refused("/dev/null", "is a device, and only regular files are replaced");
+  CHECK(fs::is_character_file("/dev/null"));
+  fs::create_symlink("nowhere", folder / "dangling");
+  refused(folder / "dangling", "is a link to what can't be found");
+  CHECK(fs::is_symlink(folder / "dangling"));
+  fs::create_symlink("round", folder / "round");
+  refused(folder / "round", "is a link to what can't be found");
+  CHECK(contains(thrown<FileError>([&] { io::load_safetensors(folder / "fifo"); }), "is no regular file"));
+  fs::create_symlink("/dev/null", folder / "to_device");
+  CHECK(contains(thrown<FileError>([&] { io::save_safetensors(folder / "to_device", {}); }), "is a device"));
+}
+
+TEST_CASE("safetensors: names as long as the file system allows, of any letters") {
+  TemporaryFolder folder;
+  for (const size_t length : {200, 245, 255}) {
+    const std::string path = folder / std::string(length, 'n');
+    io::save_safetensors(path, std::vector<nn::NamedTensor>{{"a", ones({3})}});
+    CHECK(io::load_safetensors(path).tensors.size() == 1);
+  }
+  std::string accents;
+  for (int i = 0; i < 127; ++i) accents += "\xc3\xa9";
+  io::save_safetensors(folder / accents, {});
+  CHECK(names_in(folder.string()).size() == 4);
+}
+
+TEST_CASE("safetensors: what killed saves left goes with the next save of that name, what living ones write stays") {
+  TemporaryFolder folder;
+  const std::string path = folder / "file";
+  for (int i = 0; i < 5; ++i) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      io::AtomicFile file("test", path, Where::current());
+      file.write("half", 4);
+      raise(SIGKILL);
+    }
+    REQUIRE(waitpid(child, nullptr, 0) == child);
+  }
+  write(folder / "other.tmp-4194304-0000abcd-1", {1});
+  write(folder / "file.tmp-notes", {1});
+  io::AtomicFile living("test", path, Where::current());
+  CHECK(names_in(folder.string()).size() == 3);  // those of the killed are gone already
+  io::save_safetensors(path, {});
+  CHECK(names_in(folder.string()).size() == 4);
+  living.write("whole", 5);
+  living.commit();
+  CHECK(bytes_of(path).size() == 5);
+  CHECK(names_in(folder.string()).size() == 3);
+}
+
+TEST_CASE("safetensors: limits are looked at before memory is taken") {
+  TemporaryFolder folder;
+  const std::string path = folder / "file";
+  io::save_safetensors(path, std::vector<nn::NamedTensor>{{"a", ones({30})}, {"b", ones({30})}});
+  CHECK(contains(thrown<FileError>([&] { io::load_safetensors(path, {.file_bytes = 100}); }),
+                 "more than the limit of 100 bytes: if you trust it, raise io::Limits::file_bytes"));
+  CHECK(contains(thrown<FileError>([&] { io::load_safetensors(path, {.tensors = 1}); }),
+                 "has more tensors than the limit of 1"));
+  CHECK(io::load_safetensors(path, {.tensors = 2}).tensors.size() == 2);
+
+  // Four terabytes of zeros, which no disk holds.
+  const std::string header = R"({"weight":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}})";
+  const uint64_t length = header.size();
+  std::ofstream huge(folder / "huge", std::ios::binary);
+  huge.write(reinterpret_cast<const char*>(&length), 8) << header;
+  huge.close();
+  fs::resize_file(folder / "huge", 8 + length + (uint64_t{4} << 40));
+  CHECK(contains(thrown<FileError>([&] { io::load_safetensors(folder / "huge"); }),
+                 "more than the limit of 17,179,869,184 bytes"));
+  nn::Linear model(3, 3);
+  CHECK(contains(thrown<FileError>([&] { nn::load(model, folder / "huge"); }),
+                 "it has: weight float32[1099511627776] where float32[3, 3] is needed"));
 }

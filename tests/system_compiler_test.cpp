@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -24,10 +25,12 @@
 #include "graph/native/disk_cache.h"
 #include "graph/native/process.h"
 #include "graph/native/sha256.h"
+#include "graph/native/shared_object.h"
 #include "kernels/cpu/support/isa.h"
 
 using namespace tandem;
 using namespace tandem::graph;
+using tandem::detail::str;
 namespace fs = std::filesystem;
 using file_tests::Variable;
 
@@ -87,6 +90,13 @@ bool has(const std::string& text, const std::string& part) {
   const bool found = text.find(part) != std::string::npos;
   CHECK(found);
   return found;
+}
+
+int temporaries(const std::string& directory) {
+  int n = 0;
+  for (const auto& entry : fs::directory_iterator(directory))
+    n += entry.path().string().find(".tmp-") != std::string::npos;
+  return n;
 }
 
 int count(const std::string& directory, const std::string& ending) {
@@ -154,7 +164,7 @@ TEST_CASE("load_c_source: built once, then from memory, then from disk") {
   struct stat info;
   REQUIRE(stat(fresh.cache.c_str(), &info) == 0);
   CHECK((info.st_mode & 07777) == 0700);
-  CHECK(count(fresh.cache, ".tmp") == 0);
+  CHECK(temporaries(fresh.cache) == 0);
 }
 
 TEST_CASE("load_c_source: the flags keep one rounding per operation, and use the kernels' instruction set") {
@@ -254,7 +264,7 @@ TEST_CASE("load_c_source: without a usable cache directory it runs, and says why
   SUBCASE("writable by others") {
     fs::create_directory(fresh.cache);
     fs::permissions(fresh.cache, fs::perms::all);
-    runs(fresh.cache + " is writable by other users (mode 0777; chmod 700 makes it safe)");
+    runs(fresh.cache + " is writable by other users (mode 0777), who may have put code there: remove it");
     CHECK(fs::is_empty(fresh.cache));
   }
   SUBCASE("somebody else's") {
@@ -397,7 +407,7 @@ TEST_CASE("load_c_source: a source that doesn't build is a CompileError with the
     has(text, "command: " + system_compiler().compiler + " -O3 ");
     has(text, "The source is kept in " + path);
     CHECK(text_of(path) == "int f(void) { return 1 }\n");
-    CHECK(count(fresh.cache, ".tmp") == 0);
+    CHECK(temporaries(fresh.cache) == 0);
     CHECK(count(fresh.cache, ".so") == 0);
     has(message("int f(void) { return 1 }\n"), "error: expected ");  // asked again, told again
   }
@@ -468,7 +478,7 @@ TEST_CASE("load_c_source: processes that build the same at once all succeed") {
     CHECK(status == 0);
   }
   CHECK(count(fresh.cache, ".so") == 3);
-  CHECK(count(fresh.cache, ".tmp") == 0);
+  CHECK(temporaries(fresh.cache) == 0);
   CHECK(load_c_source(adds(2), Where::current())->from_cache);
 }
 
@@ -513,8 +523,16 @@ TEST_CASE("limit_cache: the entries used longest ago go, other files stay") {
     return path;
   };
   const std::string oldest = make('a', ".so", 30), its_source = make('a', ".c", 30), middle = make('b', ".so", 20),
-                    newest = make('c', ".so", 40), left_behind = make('d', ".so.0-1-2.tmp", 90),
-                    being_written = make('e', ".so.0-1-2.tmp", 1);
+                    newest = make('c', ".so", 40), left_behind = make('d', ".so.tmp-4194304-0000abcd-1", 0),
+                    being_written = make('e', str(".so.tmp-", getpid(), "-0000abcd-1").c_str(), 0),
+                    of_a_killed_compiler = fresh.cache + "/ccA1b2C3.o",
+                    of_a_running_one = fresh.cache + "/ccX9y8Z7.res";
+  std::ofstream(of_a_killed_compiler) << "x";
+  std::ofstream(of_a_running_one) << "x";
+  fs::last_write_time(of_a_killed_compiler, fs::file_time_type::clock::now() - std::chrono::hours(2));
+  const std::string a_terabyte = make('f', ".so", 0);
+  fs::resize_file(a_terabyte, uintmax_t{1} << 40);
+  fs::create_directory(fresh.cache + "/" + std::string(64, 'd') + ".so.tmp-4194304-0000abcd-2");
   std::ofstream(fresh.cache + "/notes.txt") << std::string(5 << 20, 'x');
   fresh.limit.set("2");
   limit_cache(fresh.cache, std::string(64, 'c'));
@@ -525,6 +543,175 @@ TEST_CASE("limit_cache: the entries used longest ago go, other files stay") {
   CHECK(fs::exists(newest));  // just stored, whatever its time says
   CHECK(fs::exists(being_written));
   CHECK(fs::exists(fresh.cache + "/notes.txt"));
+  CHECK_FALSE(fs::exists(of_a_killed_compiler));
+  CHECK(fs::exists(of_a_running_one));
+  CHECK_FALSE(fs::exists(a_terabyte));
+  CHECK_FALSE(fs::exists(fresh.cache + "/" + std::string(64, 'd') + ".so.tmp-4194304-0000abcd-2"));
+}
+
+TEST_CASE("hmac_sha256: RFC 4231's second example, its key padded with zeros as the standard does") {
+  Digest key{};
+  std::copy_n("Jefe", 4, key.begin());
+  CHECK(hex(hmac_sha256(key, "what do ya want for nothing?")) ==
+        "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+}
+
+TEST_CASE("load_c_source: what others put into the cache is not loaded, but replaced") {
+  Fresh fresh;
+  load_c_source(adds(1), Where::current());
+  const std::string path = file_with(fresh.cache, ".so"), secret = fresh.cache + "/secret";
+  struct stat info;
+  REQUIRE(stat(path.c_str(), &info) == 0);
+  CHECK((info.st_mode & 07777) == 0600);
+  REQUIRE(stat(secret.c_str(), &info) == 0);
+  CHECK((info.st_mode & 07777) == 0600);
+  const auto replaced = [&](const std::string& reason) {
+    testing::forget_loaded_libraries();
+    const auto library = load_c_source(adds(1), Where::current());
+    CHECK(call(library, 1) == 2);
+    CHECK_FALSE(library->from_cache);
+    has(library->note, "damaged cache entry, built again");
+    has(library->note, reason);
+    testing::forget_loaded_libraries();
+    const auto again = load_c_source(adds(1), Where::current());
+    CHECK(again->from_cache);
+    CHECK(again->note == "");
+    CHECK(fs::is_regular_file(path));
+  };
+  SUBCASE("an entry that others may write") {
+    fs::permissions(path, fs::perms::all);
+    replaced("is writable by other users (mode 0777)");
+  }
+  SUBCASE("an entry of another user") {
+    if (chown(path.c_str(), 12345, 12345) == 0) replaced("belongs to another user (12345)");
+    else MESSAGE("not root: can't give a file away");
+  }
+  SUBCASE("an entry sealed elsewhere, with another secret") {
+    const std::string planted = text_of(path);
+    fs::remove_all(fresh.cache);
+    load_c_source(adds(2), Where::current());
+    std::ofstream(path, std::ios::binary) << planted;
+    replaced("checksum that it was written with by this user");
+  }
+  SUBCASE("a secret that others may read") {
+    fs::permissions(secret, fs::perms::owner_all | fs::perms::others_read);
+    replaced("checksum that it was written with by this user");
+  }
+  SUBCASE("a secret cut short") {
+    fs::resize_file(secret, 8);
+    replaced("checksum that it was written with by this user");
+  }
+  SUBCASE("a secret that is a folder") {
+    fs::remove(secret);
+    fs::create_directories(secret + "/below");
+    replaced("checksum that it was written with by this user");
+  }
+  SUBCASE("a link") {
+    fs::rename(path, fresh.folder + "/elsewhere.so");
+    fs::create_symlink(fresh.folder + "/elsewhere.so", path);
+    replaced("is a link");
+  }
+  SUBCASE("a FIFO") {
+    fs::remove(path);
+    REQUIRE(mkfifo(path.c_str(), 0600) == 0);
+    replaced("is no regular file");
+  }
+  SUBCASE("a terabyte of nothing") {
+    fs::resize_file(path, uintmax_t{1} << 40);
+    replaced("is larger than kernels are (1099511627776 bytes)");
+  }
+  SUBCASE("a folder with files") {
+    fs::remove(path);
+    fs::create_directories(path + "/below");
+    replaced("is no regular file");
+  }
+}
+
+TEST_CASE("load_c_source: a cache below a folder in which anybody may replace it is not used") {
+  Fresh fresh;
+  const std::string shared = fresh.folder + "/shared";
+  fs::create_directory(shared);
+  fresh.directory.set(shared + "/mine/cache");
+  fs::permissions(shared, fs::perms::all);
+  testing::forget_loaded_libraries();
+  auto library = load_c_source(adds(1), Where::current());
+  CHECK(call(library, 1) == 2);
+  has(library->note, shared + "/mine/cache lies below " + shared + " (mode 0777)");
+  fs::permissions(shared, fs::perms::all | fs::perms::sticky_bit);
+  testing::forget_loaded_libraries();
+  library = load_c_source(adds(1), Where::current());
+  CHECK(call(library, 1) == 2);
+  CHECK(library->note == "");
+}
+
+TEST_CASE("load_c_source: a compiler whose libraries can't be used is as good as none") {
+  Fresh fresh;
+  Variable temporary("TMPDIR", fresh.folder);
+  std::string reason;
+  const auto none = [&](const std::string& what_it_does, const std::string& text) {
+    fresh.cc.set(fresh.script("half_cc",
+                              "[ $# = 1 ] && exec cc --version\n"
+                              "for a; do [ \"$before\" = -o ] && out=$a; before=$a; done\n" +
+                                  what_it_does));
+    CHECK(load_c_source(adds(1), Where::current(), &reason, {"add"}) == nullptr);
+    has(reason, text);
+    has(reason, "install a C compiler");
+    CHECK(count(fresh.cache, ".so") == 0);
+    fresh.cc.set(std::nullopt);
+    CHECK(call(load_c_source(adds(1), Where::current(), &reason, {"add"}), 1) == 2);
+  };
+  SUBCASE("half a library, and all is well, it says") {
+    none("cc \"$@\" && s=$(stat -c %s \"$out\") && truncate -s $((s / 2)) \"$out\"", "it is cut short");
+  }
+  SUBCASE("a few bytes") { none("cc \"$@\" && truncate -s 100 \"$out\"", "it is cut short"); }
+  SUBCASE("zeros") { none("truncate -s 10000 \"$out\"", "it is no shared library"); }
+  SUBCASE("an executable's object file") { none("cc \"$@\" -r -nostdlib -fno-pic", "C compiler"); }
+  SUBCASE("without the functions") {
+    none("echo 'int other;' | cc -shared -fPIC -x c -o \"$out\" -", "lacks the function add");
+  }
+}
+
+TEST_CASE("library_damage: a library cut anywhere, or with any byte of its headers changed, is refused or loads") {
+  Fresh fresh;
+  load_c_source(adds(1), Where::current());
+  const std::string sealed = text_of(file_with(fresh.cache, ".so")), whole = sealed.substr(0, sealed.size() - 80);
+  CHECK(library_damage(whole) == "");
+  for (size_t size = 0; size < whole.size(); size += size < 4096 ? 1 : 97)
+    CHECK(library_damage(whole.substr(0, size)) != "");
+  for (size_t i = 0; i < 1024; ++i)
+    for (const char byte : {'\x00', '\x7f', '\xff'}) {
+      std::string changed = whole;
+      changed[i] = byte;
+      library_damage(changed);  // reads nothing beyond
+    }
+}
+
+TEST_CASE("load_c_source: a process that is killed while it compiles leaves nothing for long") {
+  Fresh fresh;
+  load_c_source(adds(0), Where::current());
+  fresh.cc.set(fresh.script("slow", "[ $# = 1 ] && exec cc --version\ntouch $TMPDIR/ccAbCdEf.o; exec sleep 30"));
+  for (int i = 0; i < 3; ++i) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      load_c_source(adds(i + 1), Where::current());
+      _exit(0);
+    }
+    const auto is_compiling = [&] {
+      for (const auto& entry : fs::recursive_directory_iterator(fresh.cache))
+        if (entry.path().extension() == ".o") return true;
+      return false;
+    };
+    while (!is_compiling()) usleep(1000);
+    kill(child, SIGKILL);
+    REQUIRE(waitpid(child, nullptr, 0) == child);
+    CHECK(is_compiling());
+    fresh.cc.set(std::nullopt);
+    load_c_source(adds(100 + i), Where::current());
+    CHECK_FALSE(is_compiling());
+    CHECK(temporaries(fresh.cache) == 0);
+    fresh.cc.set(fresh.folder + "/slow");
+  }
 }
 
 TEST_CASE("a library outlives the caches that dropped it") {

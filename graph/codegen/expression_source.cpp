@@ -50,7 +50,7 @@ ExpressionLoop compile_expression(const std::string& c_text, size_t inputs, size
       new std::vector<std::shared_ptr<graph::KernelLibrary>>;  // as long as the program, as ops live
   try {
     std::shared_ptr<graph::KernelLibrary> library =
-        graph::load_c_source(source_of(c_text, inputs, attributes, dtype), where);
+        graph::load_c_source(source_of(c_text, inputs, attributes, dtype), where, nullptr, {"tandem_pointwise"});
     if (!library) return nullptr;
     auto* loop = reinterpret_cast<ExpressionLoop>(library->symbol("tandem_pointwise"));
     const std::lock_guard lock(mutex);

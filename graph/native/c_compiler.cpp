@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "graph/native/disk_cache.h"
+#include "graph/native/shared_object.h"
 
 namespace tandem::graph {
 
@@ -136,14 +137,13 @@ ProcessResult run_compiler(const std::vector<std::string>& command, const std::s
 }
 
 bool can_build_anything(const SystemCompilerStatus& compiler, Isa isa, const std::string& directory) {
-  const std::string source = temporary_name(directory + "/probe");
-  const std::string input = source + ".c", output = source + ".so";
-  bool good = write_file(input, "int tandem_probe(void) { return 0; }\n").empty();
-  if (good) good = run_compiler(command_for(compiler, isa, input, output), directory).succeeded;
-  good = good && access(output.c_str(), F_OK) == 0;
-  unlink(input.c_str());
-  unlink(output.c_str());
-  return good;
+  const Workplace work(directory + "/probe");
+  if (!work.problem().empty()) return false;
+  const std::string input = work.path() + "/probe.c", output = work.path() + "/probe.so";
+  std::string library;
+  return write_file(input, "int tandem_probe(void) { return 0; }\n").empty() &&
+         run_compiler(command_for(compiler, isa, input, output), work.path()).succeeded &&
+         read_own_file(output, library).empty() && library_damage(library).empty();
 }
 
 std::atomic<double>& compile_time_limit() {

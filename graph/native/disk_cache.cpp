@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <pwd.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -16,8 +17,11 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
-#include <random>
+#include <optional>
 #include <system_error>
+#include <utility>
+
+#include "core/temporary_file.h"
 
 namespace tandem::graph {
 
@@ -32,6 +36,25 @@ std::string environment(const char* name) {
 
 std::string because(const std::string& what, int error) { return what + ": " + std::strerror(error); }
 
+std::string mode_text(mode_t mode) {
+  char text[16];
+  std::snprintf(text, sizeof text, "%04o", static_cast<unsigned>(mode & 07777));
+  return text;
+}
+
+// A folder in which any user may replace another's: what lies below it isn't safe, whatever its own mode. "" if none.
+std::string open_parent(const std::string& path) {
+  std::error_code ignored;
+  for (const fs::path& start : {fs::path(path), fs::canonical(path, ignored)})
+    for (fs::path parent = start.parent_path(); !parent.empty(); parent = parent.parent_path()) {
+      struct stat info;
+      if (stat(parent.c_str(), &info) == 0 && (info.st_mode & S_IWOTH) && !(info.st_mode & S_ISVTX))
+        return parent.string() + " (mode " + mode_text(info.st_mode) + ")";
+      if (parent == parent.parent_path()) break;
+    }
+  return "";
+}
+
 // Why kernels can't be built in and loaded from this directory; empty if they can.
 std::string refusal(const std::string& path) {
   struct stat info;
@@ -39,11 +62,12 @@ std::string refusal(const std::string& path) {
   if (!S_ISDIR(info.st_mode)) return path + " is not a directory";
   if (info.st_uid != geteuid())
     return path + " belongs to another user (" + std::to_string(info.st_uid) + "), who could put code of his own there";
-  if (info.st_mode & (S_IWGRP | S_IWOTH)) {
-    char mode[16];
-    std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(info.st_mode & 07777));
-    return path + " is writable by other users (mode " + mode + "; chmod 700 makes it safe)";
-  }
+  if (info.st_mode & (S_IWGRP | S_IWOTH))
+    return path + " is writable by other users (mode " + mode_text(info.st_mode) +
+           "), who may have put code there: remove it with all that is in it, and it is made again for you alone";
+  if (const std::string parent = open_parent(path); !parent.empty())
+    return path + " lies below " + parent +
+           ", where any user may put another folder in its place: set TANDEM_CACHE_DIR to a folder of your own";
   struct statvfs system;
   if (statvfs(path.c_str(), &system) == 0 && (system.f_flag & ST_NOEXEC))
     return path + " is on a file system mounted noexec, from which no code can be loaded";
@@ -76,36 +100,35 @@ int make_directories(const std::string& path) {
   }
 }
 
+// A new directory for this user alone, that is swept by a later process if this one is killed. Returns 0 or an error.
+int make_own_directory(const std::string& path, int& descriptor) {
+  if (mkdir(path.c_str(), 0700) != 0) return errno;
+  descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (descriptor < 0) return errno;
+  tandem::detail::mark_in_the_making(descriptor);
+  return 0;
+}
+
 // The private directories of this process. A child of fork makes its own: its parent removes these at exit.
 struct PrivateDirectories {
+  struct Made {
+    std::string path = {};
+    int descriptor = -1;
+  };
   std::mutex mutex;
   pid_t owner = getpid();
-  bool keep = false;
-  std::map<std::string, std::string> made;  // by the directory they lie in
+  std::map<std::string, Made> made;  // by the directory they lie in
 
   ~PrivateDirectories() {
-    if (keep || owner != getpid()) return;
+    if (owner != getpid()) return;
     std::error_code ignored;
-    for (const auto& [base, path] : made) fs::remove_all(path, ignored);
+    for (const auto& [base, own] : made) fs::remove_all(own.path, ignored);
   }
 };
 
 PrivateDirectories& private_directories() {
   static PrivateDirectories directories;
   return directories;
-}
-
-// The seal: this word, the size of what it follows, the key, and the checksum of all of that.
-constexpr char kSealWord[9] = "TandemK1";
-constexpr size_t kSealSize = 8 + 8 + 32 + 32;
-
-std::string seal_of(std::string_view contents, const Digest& key) {
-  std::string seal(kSealWord, 8);
-  for (int i = 0; i < 8; ++i) seal += static_cast<char>(uint64_t{contents.size()} >> (8 * i));
-  seal.append(key.begin(), key.end());
-  const Digest sum = sha256(contents);
-  Digest all = sha256(seal + std::string(sum.begin(), sum.end()));
-  return seal.append(all.begin(), all.end());
 }
 
 std::string write_all(int file, std::string_view bytes) {
@@ -118,25 +141,119 @@ std::string write_all(int file, std::string_view bytes) {
   return "";
 }
 
-// Null errno on success.
-int read_all(const std::string& path, std::string& contents) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return errno;
-  struct stat info;
-  int error = fstat(file, &info) != 0 ? errno : S_ISREG(info.st_mode) ? 0 : EINVAL;
-  if (!error) contents.resize(info.st_size);
-  for (size_t at = 0; !error && at < contents.size();) {
-    const ssize_t got = read(file, contents.data() + at, contents.size() - at);
-    if (got > 0) {
-      at += got;
-    } else if (got == 0) {
-      contents.resize(at);
-    } else if (errno != EINTR) {
-      error = errno;
-    }
+// Writes a file of mode 0600 under a temporary name and has `place` give it its own. Returns the reason it couldn't.
+template <class Place> std::string write_and(const std::string& path, std::string_view contents, Place&& place) {
+  const std::string temporary = tandem::detail::temporary_name(path);
+  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return because("can't write to " + fs::path(path).parent_path().string(), errno);
+  tandem::detail::mark_in_the_making(file);
+  std::string problem = write_all(file, contents);
+  if (problem.empty() && !place(temporary)) problem = std::strerror(errno);
+  if (close(file) != 0 && problem.empty()) problem = std::strerror(errno);
+  unlink(temporary.c_str());  // gone already, where it was renamed
+  return problem.empty() ? "" : "can't write " + path + ": " + problem;
+}
+
+// No kernels are larger, and nothing that was put there is read for hours.
+constexpr off_t kLargestEntry = off_t{256} << 20;
+
+struct Read {
+  enum { absent, refused, done } state = absent;
+  std::string problem = {}, contents = {};
+  mode_t mode = 0;
+  int descriptor = -1;
+};
+
+// Reads a regular file of this user (or root) that nobody else may write. Never waits, never follows a link.
+Read read_own(const std::string& path) {
+  Read result;
+  const auto refused = [&](const std::string& why) {
+    result.state = Read::refused;
+    result.problem = path + " " + why;
+    if (result.descriptor >= 0) close(std::exchange(result.descriptor, -1));
+    return std::move(result);
+  };
+  result.descriptor = open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (result.descriptor < 0) {
+    if (errno == ENOENT) return result;
+    return refused(errno == ELOOP ? "is a link" : because("can't be read", errno));
   }
-  close(file);
-  return error;
+  struct stat info;
+  if (fstat(result.descriptor, &info) != 0) return refused(because("can't be read", errno));
+  if (!S_ISREG(info.st_mode)) return refused("is no regular file");
+  if (info.st_uid != geteuid() && info.st_uid != 0)
+    return refused("belongs to another user (" + std::to_string(info.st_uid) + ")");
+  if (info.st_mode & (S_IWGRP | S_IWOTH))
+    return refused("is writable by other users (mode " + mode_text(info.st_mode) + ")");
+  if (info.st_size > kLargestEntry)
+    return refused("is larger than kernels are (" + std::to_string(info.st_size) + " bytes)");
+  result.mode = info.st_mode;
+  result.contents.resize(static_cast<size_t>(info.st_size));
+  for (size_t at = 0; at < result.contents.size();) {
+    const ssize_t got = read(result.descriptor, result.contents.data() + at, result.contents.size() - at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return refused(because("can't be read", errno));
+    if (got == 0) result.contents.resize(at);
+    at += static_cast<size_t>(got);
+  }
+  result.state = Read::done;
+  return result;
+}
+
+void remove_entry(const std::string& path) {
+  std::error_code ignored;
+  fs::remove_all(path, ignored);
+}
+
+// What makes seals this user's: random bytes in a file that nobody else can read.
+constexpr std::string_view kSecretWord = "TandemS1";
+
+std::optional<Digest> secret_of(const std::string& directory, std::string& problem) {
+  const std::string path = directory + "/secret";
+  Digest secret;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const Read found = read_own(path);
+    if (found.descriptor >= 0) close(found.descriptor);
+    if (found.state == Read::done && (found.mode & 077) == 0 && found.contents.starts_with(kSecretWord) &&
+        found.contents.size() == kSecretWord.size() + secret.size()) {
+      std::copy_n(found.contents.begin() + kSecretWord.size(), secret.size(), secret.begin());
+      return secret;
+    }
+    if (found.state != Read::absent) remove_entry(path);
+    if (getrandom(secret.data(), secret.size(), 0) != static_cast<ssize_t>(secret.size())) {
+      problem = because("no random numbers", errno);
+      return {};
+    }
+    // By link: of several that make one at the same time, the first has made it. Some file systems have no links.
+    problem = write_and(
+        path, std::string(kSecretWord) + std::string(secret.begin(), secret.end()), [&](const std::string& made) {
+          return link(made.c_str(), path.c_str()) == 0 || errno == EEXIST || rename(made.c_str(), path.c_str()) == 0;
+        });
+    if (!problem.empty()) return {};
+  }
+  problem = path + " can't be read back";
+  return {};
+}
+
+// The seal: this word, the size of what it follows, the key, and the checksum of all of that.
+constexpr std::string_view kSealWord = "TandemK2";
+constexpr size_t kSealSize = 8 + 8 + 32 + 32;
+
+std::string seal_of(std::string_view contents, const Digest& key, const Digest& secret) {
+  std::string seal(kSealWord);
+  for (int i = 0; i < 8; ++i) seal += static_cast<char>(uint64_t{contents.size()} >> (8 * i));
+  seal.append(key.begin(), key.end());
+  const Digest sum = sha256(contents);
+  const Digest all = hmac_sha256(secret, seal + std::string(sum.begin(), sum.end()));
+  return seal.append(all.begin(), all.end());
+}
+
+// What compilers name their temporary files, which versions before Workplace let them leave here.
+bool is_rest_of_compiler(const std::string& name) {
+  const size_t dot = name.find('.');
+  if (!name.starts_with("cc") || dot != 8) return false;
+  const std::string ending = name.substr(dot);
+  return ending == ".o" || ending == ".s" || ending == ".c" || ending == ".res" || ending == ".ld" || ending == ".le";
 }
 
 }  // namespace
@@ -162,79 +279,84 @@ CacheDirectory private_directory(size_t index) {
     all.owner = getpid();
     all.made.clear();
   }
-  std::string& path = all.made[base];
-  if (path.empty() || !refusal(path).empty()) {
-    std::string pattern = base + "/tandem-XXXXXX";
-    if (!mkdtemp(pattern.data())) {
+  PrivateDirectories::Made& own = all.made[base];
+  if (own.path.empty() || !refusal(own.path).empty()) {
+    if (own.descriptor >= 0) close(own.descriptor);
+    tandem::detail::remove_abandoned(base + "/tandem-kernels");
+    own = {.path = tandem::detail::temporary_name(base + "/tandem-kernels")};
+    if (const int error = make_own_directory(own.path, own.descriptor)) {
       all.made.erase(base);
-      return {base, because("can't make a directory in " + base, errno)};
+      return {base, because("can't make a directory in " + base, error)};
     }
-    path = pattern;
   }
-  return {path, refusal(path)};
+  return {own.path, refusal(own.path)};
 }
 
-void keep_private_directories() {
-  PrivateDirectories& all = private_directories();
-  const std::lock_guard lock(all.mutex);
-  all.keep = true;
+std::string keep_private_file(const std::string& path) {
+  std::string kept = fs::path(path).parent_path().parent_path().string() + "/tandem-XXXXXX";
+  const int file = mkstemp(kept.data());
+  if (file < 0) return path;
+  close(file);
+  const std::string named = kept + fs::path(path).extension().string();
+  const bool moved = link(kept.c_str(), named.c_str()) == 0 && rename(path.c_str(), named.c_str()) == 0;
+  unlink(kept.c_str());
+  return moved ? named : path;
 }
 
-std::string temporary_name(const std::string& path) {
-  // Random, not the process's number alone: containers that share a cache count their processes each for
-  // itself.
-  std::random_device random;
-  static std::atomic<unsigned> count{0};
-  char text[64];
-  std::snprintf(text, sizeof text, ".%08x-%d-%u.tmp", random(), static_cast<int>(getpid()), count++);
-  return path + text;
+Workplace::Workplace(const std::string& path) : path_(tandem::detail::temporary_name(path)) {
+  if (const int error = make_own_directory(path_, descriptor_))
+    problem_ = because("can't write to " + fs::path(path).parent_path().string(), error);
+}
+
+Workplace::~Workplace() {
+  if (descriptor_ >= 0) close(descriptor_);
+  remove_entry(path_);
 }
 
 std::string write_file(const std::string& path, std::string_view contents) {
-  const std::string temporary = temporary_name(path);
-  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file < 0) return because("can't write to " + fs::path(path).parent_path().string(), errno);
-  std::string problem = write_all(file, contents);
-  if (close(file) != 0 && problem.empty()) problem = std::strerror(errno);
-  if (problem.empty() && rename(temporary.c_str(), path.c_str()) != 0) problem = std::strerror(errno);
-  if (problem.empty()) return "";
-  unlink(temporary.c_str());
-  return "can't write " + path + ": " + problem;
+  return write_and(path, contents,
+                   [&](const std::string& written) { return rename(written.c_str(), path.c_str()) == 0; });
 }
 
-std::string store_sealed(const std::string& temporary, const std::string& path, const Digest& key) {
-  std::string contents;
-  if (const int error = read_all(temporary, contents)) return because(temporary, error);
-  const int file = open(temporary.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (file < 0) return because(temporary, errno);
-  std::string problem = write_all(file, seal_of(contents, key));
-  if (close(file) != 0 && problem.empty()) problem = std::strerror(errno);
-  if (problem.empty() && rename(temporary.c_str(), path.c_str()) != 0) problem = std::strerror(errno);
-  return problem.empty() ? "" : "can't write " + path + ": " + problem;
+std::string read_own_file(const std::string& path, std::string& contents) {
+  chmod(path.c_str(), 0600);  // the umask may let a group write what the compiler wrote
+  Read found = read_own(path);
+  if (found.descriptor >= 0) close(found.descriptor);
+  contents = std::move(found.contents);
+  return found.state == Read::absent ? because(path, ENOENT) : found.problem;
 }
 
-Entry check_sealed(const std::string& path, const Digest& key, std::string& problem, std::string* contents) {
-  std::string bytes;
-  if (const int error = read_all(path, bytes)) {
-    if (error == ENOENT) return Entry::absent;
-    problem = because(path, error);
+SealedFile::~SealedFile() {
+  if (descriptor >= 0) close(descriptor);
+}
+
+std::string store_sealed(const std::string& path, std::string_view contents, const Digest& key) {
+  std::string problem;
+  const std::optional<Digest> secret = secret_of(fs::path(path).parent_path().string(), problem);
+  return secret ? write_file(path, std::string(contents) + seal_of(contents, key, *secret)) : problem;
+}
+
+Entry check_sealed(const std::string& path, const Digest& key, std::string& problem, SealedFile& file) {
+  Read found = read_own(path);
+  if (found.state == Read::absent) return Entry::absent;
+  file.descriptor = found.descriptor;
+  problem = found.problem;
+  const std::string_view all = found.contents;
+  if (found.state == Read::done) {
+    const std::optional<Digest> secret = secret_of(fs::path(path).parent_path().string(), problem);
+    const std::string_view sealed = all.substr(0, all.size() - std::min(all.size(), kSealSize));
+    if (all.size() < kSealSize || all.substr(sealed.size(), kSealWord.size()) != kSealWord)
+      problem = path + " is cut short (" + std::to_string(all.size()) + " bytes, without its seal)";
+    else if (secret && all.substr(sealed.size()) != seal_of(sealed, key, *secret))
+      problem = path + " does not have the checksum that it was written with by this user";
+  }
+  if (!problem.empty()) {
+    remove_entry(path);
     return Entry::damaged;
   }
-  const std::string_view all = bytes;
-  if (all.size() < kSealSize || all.substr(all.size() - kSealSize, 8) != std::string_view(kSealWord, 8)) {
-    problem = path + " is cut short (" + std::to_string(all.size()) + " bytes, without its seal)";
-    return Entry::damaged;
-  }
-  const std::string_view sealed = all.substr(0, all.size() - kSealSize);
-  if (all.substr(sealed.size()) != seal_of(sealed, key)) {
-    problem = path + " does not have the checksum that it was written with";
-    return Entry::damaged;
-  }
-  utimensat(AT_FDCWD, path.c_str(), nullptr, 0);  // used now; a cache that can only be read stays as it is
-  if (contents) {
-    bytes.resize(sealed.size());
-    *contents = std::move(bytes);
-  }
+  futimens(file.descriptor, nullptr);  // used now; a cache that can only be read stays as it is
+  found.contents.resize(found.contents.size() - kSealSize);
+  file.contents = std::move(found.contents);
   return Entry::whole;
 }
 
@@ -254,14 +376,16 @@ void limit_cache(const std::string& directory, const std::string& newest) {
   std::error_code error;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
+    if (tandem::detail::remove_if_abandoned(it->path().string()) || tandem::detail::is_temporary(name)) continue;
     const size_t digits = std::min(name.find_first_not_of("0123456789abcdef"), name.size());
-    if (digits != 64 || digits == name.size() || name[digits] != '.') continue;
+    const bool is_rest = is_rest_of_compiler(name), is_entry = digits == 64 && name.size() > 64 && name[64] == '.';
     struct stat info;
-    if (lstat(it->path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
-    if (name.ends_with(".tmp") && info.st_mtime + 3600 < std::time(nullptr)) {  // its writer was killed
+    if (!(is_rest || is_entry) || lstat(it->path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+    if (is_rest ? info.st_mtime + 3600 < std::time(nullptr) : info.st_size > kLargestEntry) {
       unlink(it->path().c_str());
       continue;
     }
+    if (is_rest) continue;
     Group& group = groups[name.substr(0, digits)];
     group.size += info.st_size;
     group.used = std::max(group.used, info.st_mtime);

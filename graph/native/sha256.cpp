@@ -72,4 +72,14 @@ std::string hex(const Digest& digest) {
   return text;
 }
 
+Digest hmac_sha256(const Digest& key, std::string_view bytes) {
+  const auto padded = [&](char pad) {
+    std::string block(64, pad);
+    for (size_t i = 0; i < key.size(); ++i) block[i] = static_cast<char>(key[i] ^ pad);
+    return block;
+  };
+  const Digest inner = sha256(padded(0x36).append(bytes));
+  return sha256(padded(0x5c).append(inner.begin(), inner.end()));
+}
+
 }  // namespace tandem::graph

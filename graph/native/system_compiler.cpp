@@ -2,6 +2,7 @@
 #include "graph/native/system_compiler.h"
 
 #include <dlfcn.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include "graph/native/c_compiler.h"
 #include "graph/native/disk_cache.h"
 #include "graph/native/sha256.h"
+#include "graph/native/shared_object.h"
 #include "kernels/cpu/support/isa.h"
 
 namespace tandem::graph {
@@ -86,6 +88,7 @@ struct LibraryLoader {
   Isa isa;
   Digest key;
   Where where;
+  const std::vector<std::string>& symbols;
   std::string name = hex(key);
   std::string notes = {};
   std::string problem = {};  // why nothing could be built anywhere
@@ -108,25 +111,47 @@ struct LibraryLoader {
     return all;
   }
 
-  std::shared_ptr<KernelLibrary> open(const std::string& path, std::string& error) const {
-    void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!handle) {
+  // Loads the file that was checked, by its descriptor: another one may stand at its path by now. The loader knows what
+  // it has loaded by name, and descriptors' numbers come again, so each name is spelled like no other.
+  static void* load(const SealedFile& file, const std::string& path) {
+    static std::atomic<uint64_t> count{0};
+    std::string name = "/proc/self/fd/";
+    for (uint64_t bits = count++; bits; bits >>= 1) name += bits & 1 ? "/./" : "/";
+    name += std::to_string(file.descriptor);
+    struct stat info;
+    const bool has_proc = stat(name.c_str(), &info) == 0;  // else its folder, which only this user may write, must do
+    return dlopen((has_proc ? name : path).c_str(), RTLD_NOW | RTLD_LOCAL);
+  }
+
+  std::shared_ptr<KernelLibrary> open(const SealedFile& file, const std::string& path, std::string& error) const {
+    error = library_damage(file.contents);
+    if (!error.empty()) return nullptr;
+    auto library = std::make_shared<KernelLibrary>();
+    library->handle_ = load(file, path);
+    if (!library->handle_) {
       const char* text = dlerror();
       error = text ? text : "dlopen failed";
       return nullptr;
     }
-    auto library = std::make_shared<KernelLibrary>();
-    library->handle_ = handle;
     return library;
+  }
+
+  std::string lacks(const KernelLibrary& library) const {
+    for (const std::string& symbol : symbols)
+      if (!library.symbol(symbol.c_str())) return "lacks the function " + symbol;
+    return "";
   }
 
   std::shared_ptr<KernelLibrary> find(const std::string& directory) {
     const std::string path = directory + "/" + name + ".so", source_path = directory + "/" + name + ".c";
     std::string wrong;
-    const Entry entry = check_sealed(path, key, wrong);
+    SealedFile file;
+    const Entry entry = check_sealed(path, key, wrong, file);
     if (entry == Entry::absent) return nullptr;
     if (entry == Entry::whole) {
-      if (auto library = open(path, wrong)) {
+      auto library = open(file, path, wrong);
+      if (library) wrong = lacks(*library);
+      if (library && wrong.empty()) {
         library->from_cache = true;
         library->source_path = source_path;
         if (access(source_path.c_str(), F_OK) != 0) write_file(source_path, source);
@@ -137,24 +162,28 @@ struct LibraryLoader {
     return nullptr;
   }
 
-  // Null: not in this directory, for the reason `wrong`; `problem` is set as well where the compiler builds
-  // nothing.
+  // Null: not in this directory, for the reason `wrong`; `problem` is set as well where the compiler is no use.
   std::shared_ptr<KernelLibrary> build(const std::string& directory, bool is_private, std::string& wrong) {
     const std::string path = directory + "/" + name + ".so", source_path = directory + "/" + name + ".c";
     wrong = write_file(source_path, source);
     if (!wrong.empty()) return nullptr;
+    const Workplace work(path);
+    wrong = work.problem();
+    if (!wrong.empty()) return nullptr;
 
-    const std::string output = temporary_name(path);
+    const std::string output = work.path() + "/built.so";
     const std::vector<std::string> command = command_for(compiler.status, isa, source_path, output);
     const auto begin = std::chrono::steady_clock::now();
-    const ProcessResult result = run_compiler(command, directory);
+    const ProcessResult result = run_compiler(command, work.path());
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    const bool built = result.succeeded && access(output.c_str(), F_OK) == 0;
-    if (!built) {
-      unlink(output.c_str());
+    std::string bytes;
+    const bool wrote = result.succeeded && read_own_file(output, bytes).empty();
+    const std::string damage = wrote ? library_damage(bytes) : "";
+    if (!wrote || !damage.empty()) {
       const std::string outcome = !result.problem.empty() ? result.problem
-                                  : result.succeeded      ? "it wrote no file"
-                                                          : result.outcome;
+                                  : !result.succeeded     ? result.outcome
+                                  : wrote                 ? "what it wrote can't be loaded: " + damage
+                                                          : "it wrote no file";
       const bool full = result.output.find(std::strerror(ENOSPC)) != std::string::npos;
       const bool late = result.problem.empty() && !result.succeeded && seconds >= compile_time_limit();
       if (full) {
@@ -162,34 +191,39 @@ struct LibraryLoader {
         return nullptr;
       }
       // Is it the source, or can nothing be built here?
-      if (!late && !can_build_anything(compiler.status, isa, directory)) {
-        wrong = str("the C compiler can't build a library in ", directory, " (", outcome, "): ", command_line(command),
-                    quoted(result.output));
-        problem = wrong;
+      if (wrote || (!late && !can_build_anything(compiler.status, isa, directory))) {
+        wrong = problem = str("the C compiler can't build a library in ", directory, " (", outcome,
+                              "): ", command_line(command), quoted(result.output));
         return nullptr;
       }
-      if (is_private) keep_private_directories();
+      const std::string kept = is_private ? keep_private_file(source_path) : source_path;
       throw CompileError(
           str(late ? "compile: the C compiler took too long over a generated source: "
                    : "compile: the C compiler refused a generated source: ",
               outcome, "\n  command: ", command_line(command), "\n  its message:", quoted(result.output),
-              "\n  The source is kept in ", source_path,
+              "\n  The source is kept in ", kept,
               ". Generated source should always build: this is a fault of Tandem or of the compiler (",
               compiler.status.version,
               "), not of your program. Try another compiler (CC=clang or CC=gcc), or mode replay, and please "
               "report it with that file."),
           where);
     }
-    // Written whole and sealed before it is loaded, so that what runs is what later runs will find.
-    wrong = store_sealed(output, path, key);
-    if (!wrong.empty()) {
-      unlink(output.c_str());
+    // Stored whole and sealed before it is loaded, so that what runs is what later runs will find.
+    wrong = store_sealed(path, bytes, key);
+    if (!wrong.empty()) return nullptr;
+    SealedFile file;
+    if (check_sealed(path, key, wrong, file) != Entry::whole) {
+      if (wrong.empty()) wrong = "what was built there is gone: " + path;
       return nullptr;
     }
-    std::string error;
-    auto library = open(path, error);
+    auto library = open(file, path, wrong);
     if (!library) {
-      wrong = "what was built there can't be loaded: " + error;
+      wrong = "what was built there can't be loaded: " + wrong;
+      return nullptr;
+    }
+    if (const std::string lacking = lacks(*library); !lacking.empty()) {
+      unlink(path.c_str());
+      wrong = problem = "what the C compiler built " + lacking + ": " + command_line(command);
       return nullptr;
     }
     library->compile_seconds = seconds;
@@ -241,7 +275,8 @@ void* KernelLibrary::symbol(const char* name) const {
   return nullptr;
 }
 
-std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason) {
+std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason,
+                                             const std::vector<std::string>& symbols) {
   if (reason) reason->clear();
   const FoundCompiler compiler = current_compiler();
   if (!compiler.status.problem.empty()) {
@@ -253,7 +288,8 @@ std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where wh
   const std::shared_ptr<Slot> slot = slot_of(key);
   const std::lock_guard lock(slot->building);
   if (auto library = slot->library.lock()) return library;
-  LibraryLoader loader{.source = source, .compiler = compiler, .isa = isa, .key = key, .where = where};
+  LibraryLoader loader{
+      .source = source, .compiler = compiler, .isa = isa, .key = key, .where = where, .symbols = symbols};
   auto library = loader.find_or_build();
   if (!library) {
     if (reason) *reason = loader.problem;

@@ -46,9 +46,10 @@ SystemCompilerStatus system_compiler();
 /// Builds `source`, or finds it in memory or on disk, and loads it. The source stands alone: no #include, and
 /// no functions but its own, those of <math.h>, and memcpy and the like. Null if there is no compiler that
 /// can be used, or no place to build: then `reason`, if given, says why, and the caller runs on eager
-/// kernels. Throws CompileError if the compiler refuses the source or takes longer than a minute. Safe from
-/// several threads.
-std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason = nullptr);
+/// kernels. So too where what the compiler built is no whole library, or lacks one of `symbols`. Throws CompileError if
+/// the compiler refuses the source or takes longer than a minute. Safe from several threads.
+std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason = nullptr,
+                                             const std::vector<std::string>& symbols = {});
 
 /// The same for sources that don't use one another, two compilers at a time. symbol() looks in each in turn;
 /// compile_seconds is the wall time, from_cache whether none had to be built.

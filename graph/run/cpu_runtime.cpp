@@ -163,7 +163,7 @@ class CpuKernels final : public Kernels {
   std::string source() const override { return source_.text(); }
   bool compile(Device, Where where, std::string* reason, CompileCost& cost) override {
     const auto begin = std::chrono::steady_clock::now();
-    library_ = load_c_source(source(), where, reason);
+    library_ = load_c_source(source(), where, reason, functions());
     if (!library_) return false;
     cost = {std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), library_->from_cache,
             library_->note};
@@ -174,6 +174,15 @@ class CpuKernels final : public Kernels {
   }
 
  private:
+  std::vector<std::string> functions() const {
+    std::vector<std::string> names;
+    for (const KernelCall& call : calls_) {
+      for (const SegmentCall& segment : call.segments) names.push_back(segment.name);
+      if (!call.finish.empty()) names.push_back(call.finish);
+    }
+    return names;
+  }
+
   CSource source_;
   std::vector<KernelCall> calls_;
   std::shared_ptr<KernelLibrary> library_;

@@ -2,7 +2,6 @@
 #include "graph/run/cuda_runtime.h"
 
 #include <chrono>
-#include <cstdio>
 #include <deque>
 #include <mutex>
 
@@ -20,11 +19,7 @@ namespace {
 /// Puts a binary and its source into the cache. Returns the reason it couldn't.
 std::string keep(const std::string& path, const Digest& key, const std::string& source, const std::string& bytes) {
   if (std::string problem = write_file(path + ".cu", source); !problem.empty()) return problem;
-  const std::string temporary = temporary_name(path + ".cubin");
-  std::string problem = write_file(temporary, bytes);
-  if (problem.empty()) problem = store_sealed(temporary, path + ".cubin", key);
-  if (!problem.empty()) std::remove(temporary.c_str());
-  return problem;
+  return store_sealed(path + ".cubin", bytes, key);
 }
 
 /// The module of a source, made once: a second specialisation or a second run of the program finds it. The few used
@@ -139,9 +134,13 @@ CudaBinary build_cuda_source(const std::string& source, const std::vector<std::s
   const std::string path = cache.path + "/" + hex(key);
   std::string wrong = cache.problem;
   if (wrong.empty()) {
-    const Entry entry = check_sealed(path + ".cubin", key, wrong, &result.bytes);
+    SealedFile file;
+    const Entry entry = check_sealed(path + ".cubin", key, wrong, file);
     result.from_cache = entry == Entry::whole;
-    if (result.from_cache) return result;
+    if (result.from_cache) {
+      result.bytes = std::move(file.contents);
+      return result;
+    }
     if (entry == Entry::damaged) result.note = "damaged cache entry, built again: " + wrong;
   }
   const auto begin = std::chrono::steady_clock::now();
