@@ -27,9 +27,6 @@ Count count(const Tensor& tensor, Where where) {
 
 }  // namespace
 
-AnomalyMode::AnomalyMode() { ++depth_; }
-AnomalyMode::~AnomalyMode() { --depth_; }
-
 void check_finite(const TapeNode& node, uint32_t i, const Tensor& gradient, const Tensor& received, Where where) {
   if (gradient.is_symbolic()) return;  // values that only a graph will have
   const Count bad = count(gradient, where);

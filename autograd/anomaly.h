@@ -1,7 +1,7 @@
 // Anomaly mode: says which op made a gradient that is not finite.
 #pragma once
 
-#include "../core/error.h"
+#include "../core/thread_state.h"
 
 namespace tandem {
 
@@ -12,16 +12,10 @@ struct TapeNode;
 /// at the first with a NaN or an infinity: with the op, the line where the op was called, and whose gradient it is.
 /// It reads every number back, so backward is slower by a multiple: a means to find a fault, not to train with. A graph knows
 /// no values, so compiled functions run eagerly meanwhile.
-class AnomalyMode {
+class AnomalyMode : ThreadScope<&ThreadState::finds_anomalies> {
  public:
-  AnomalyMode();
-  ~AnomalyMode();
-  AnomalyMode(const AnomalyMode&) = delete;
-  AnomalyMode& operator=(const AnomalyMode&) = delete;
-  static bool active() { return depth_ > 0; }
-
- private:
-  static constinit inline thread_local int depth_ = 0;
+  AnomalyMode() : ThreadScope(true) {}
+  static bool active() { return thread_state.finds_anomalies; }
 };
 
 /// Throws AnomalyError if `gradient`, of operand i of the node, is not finite; `received` is what the node got.

@@ -51,24 +51,6 @@ class Renamed {
   std::vector<Original> originals_;
 };
 
-struct FrameScope {
-  explicit FrameScope(CheckpointFrame* next) : previous(set_checkpoint_frame(next)) {}
-  ~FrameScope() { set_checkpoint_frame(previous); }
-  CheckpointFrame* previous;
-};
-
-struct AutocastScope {
-  explicit AutocastScope(AutocastState state) : previous(autocast_state()) { set_autocast_state(state); }
-  ~AutocastScope() { set_autocast_state(previous); }
-  AutocastState previous;
-};
-
-struct GradScope {
-  explicit GradScope(bool enabled) : previous(grad_enabled()) { set_grad_enabled(enabled); }
-  ~GradScope() { set_grad_enabled(previous); }
-  bool previous;
-};
-
 class Rerun final : public NodeFunction {
  public:
   Rerun(std::function<Tensors(const Tensors&)> function, Tensors inputs, Where where)
@@ -156,7 +138,7 @@ Tensors checkpoint_all(std::function<Tensors(const Tensors&)> function, const Te
   const NodeHandle handle{new_node(checkpoint_op(), where)};
   TapeNode* node = handle.node;
   auto rerun = std::make_shared<Rerun>(std::move(function), inputs, where);
-  CheckpointFrame frame{.node = node, .outer = checkpoint_frame()};
+  CheckpointFrame frame{.node = node, .outer = thread_state.checkpoint};
   Tensors results;
   {
     const FrameScope scope(&frame);

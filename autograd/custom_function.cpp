@@ -114,7 +114,7 @@ Tensors CustomFunction::all(const Tensors& inputs, Where where) const {
   auto call = std::make_shared<FunctionCall>(definition_, where);
   Tensors results = call->forward(inputs);
   if (!wants || !grad_enabled()) return results;
-  if (CheckpointFrame* frame = checkpoint_frame()) {
+  if (CheckpointFrame* frame = thread_state.checkpoint) {
     frame->note(inputs);
     frame->mark(results);
     return results;

@@ -87,21 +87,13 @@ bool gradgradcheck(const std::function<Tensor(const Tensors&)>& f, const Tensors
           if (!leaf.requires_grad()) leaf.requires_grad(true);
           wanted.push_back(leaf);
         }
-        const bool enabled = grad_enabled();
-        set_grad_enabled(true);
+        const GradScope grad(true);
         Tensor total;
-        try {
-          // A sum over the gradients, each entry weighted: its gradient is a row of second derivatives.
-          for (const Tensor& g :
-               grad_of(weighted(f, x), wanted, {.create_graph = true, .allow_unused = true}, {}, where))
-            if (g.defined()) total = total.defined() ? total + sum(g * weights_like(g)) : sum(g * weights_like(g));
-          // A gradient that is constant has no tape; zero times the inputs gives it one.
-          for (const Tensor& each : wanted) total = total + sum(each) * 0;
-        } catch (...) {
-          set_grad_enabled(enabled);
-          throw;
-        }
-        set_grad_enabled(enabled);
+        // A sum over the gradients, each entry weighted: its gradient is a row of second derivatives.
+        for (const Tensor& g : grad_of(weighted(f, x), wanted, {.create_graph = true, .allow_unused = true}, {}, where))
+          if (g.defined()) total = total.defined() ? total + sum(g * weights_like(g)) : sum(g * weights_like(g));
+        // A gradient that is constant has no tape; zero times the inputs gives it one.
+        for (const Tensor& each : wanted) total = total + sum(each) * 0;
         return total;
       },
       inputs, options, where);

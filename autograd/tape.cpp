@@ -18,8 +18,6 @@ void record_meta(TensorMeta& meta, const TensorImpl& impl) {
 
 uint32_t version_of(const TensorImpl& impl) { return impl.storage ? impl.storage->version : 0; }
 
-constinit thread_local CheckpointFrame* current_frame = nullptr;
-
 /// Numbers the node and makes room for that many operands and results.
 inline void place(TapeNode& node, size_t operands, size_t results) {
   node.sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
@@ -45,9 +43,9 @@ inline void connect_operand(OperandRecord& operand, const Tensor& input) {
 
 void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
             Where where) {
-  if (current_frame) [[unlikely]] {
-    current_frame->note(inputs);
-    current_frame->mark(outputs);
+  if (CheckpointFrame* const frame = thread_state.checkpoint) [[unlikely]] {
+    frame->note(inputs);
+    frame->mark(outputs);
     return;
   }
   TapeNode* node = Pool<TapeNode>::create();
@@ -124,9 +122,6 @@ void connect(TapeNode& node, std::span<const Tensor> operands, std::span<const T
 }
 
 // ---- What a checkpointed function does.
-
-CheckpointFrame* checkpoint_frame() { return current_frame; }
-CheckpointFrame* set_checkpoint_frame(CheckpointFrame* frame) { return std::exchange(current_frame, frame); }
 
 void CheckpointFrame::note(std::span<const Tensor> operands) {
   for (const Tensor& operand : operands) {

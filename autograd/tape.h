@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../core/op.h"
+#include "../core/thread_state.h"
 
 namespace tandem {
 
@@ -128,7 +129,7 @@ TapeNode* new_node(const Op& op, Where where);
 /// where `save_operands`; results that have no node yet get this one.
 void connect(TapeNode& node, std::span<const Tensor> operands, std::span<const Tensor> results, bool save_operands);
 
-/// While one is installed on this thread, ops are not recorded. Their results count as made by one node, the frame's, and
+/// While one is installed on this thread (FrameScope), ops are not recorded. Their results count as made by one node, the frame's, and
 /// the tensors from outside that they read and that require a gradient are noted: they become the node's operands.
 struct CheckpointFrame {
   TapeNode* node;
@@ -137,8 +138,6 @@ struct CheckpointFrame {
   void note(std::span<const Tensor> operands);
   void mark(std::span<const Tensor> results) const;
 };
-CheckpointFrame* checkpoint_frame();
-/// Installs one on this thread, or none; returns the previous.
-CheckpointFrame* set_checkpoint_frame(CheckpointFrame* frame);
+using FrameScope = ThreadScope<&ThreadState::checkpoint>;
 
 }  // namespace tandem

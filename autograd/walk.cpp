@@ -78,15 +78,9 @@ class Context final : public OpContext {
 
 /// The state of this thread that gradient rules run under.
 struct RuleScope {
-  explicit RuleScope(bool create_graph) : grad_was_enabled(grad_enabled()), frame(set_checkpoint_frame(nullptr)) {
-    set_grad_enabled(create_graph);
-  }
-  ~RuleScope() {
-    set_grad_enabled(grad_was_enabled);
-    set_checkpoint_frame(frame);
-  }
-  bool grad_was_enabled;
-  CheckpointFrame* frame;
+  explicit RuleScope(bool create_graph) : grad(create_graph) {}
+  GradScope grad;
+  FrameScope no_frame{nullptr};
   AutocastOff autocast_off;  // gradients have the dtypes that the forward pass had
 };
 

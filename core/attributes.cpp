@@ -1,5 +1,7 @@
-// Typed reading of attributes.
+// Typed reading of attributes, and their schemas.
 #include "core/attributes.h"
+
+#include <charconv>
 
 #include "core/error.h"
 
@@ -32,6 +34,77 @@ void Attributes::set(Attribute attribute) {
       return;
     }
   values_.push_back(std::move(attribute));
+}
+
+// ---- Schemas.
+
+std::string to_string(const AttributeValue& value) {
+  if (const auto* i = std::get_if<int64_t>(&value)) return std::to_string(*i);
+  if (const auto* d = std::get_if<double>(&value)) {
+    char buffer[40];
+    const std::string text(buffer, std::to_chars(buffer, buffer + sizeof buffer, *d).ptr);
+    return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+  }
+  if (const auto* s = std::get_if<Shape>(&value)) return to_string(*s);
+  if (const auto* t = std::get_if<DType>(&value)) return std::string(name_of(*t));
+  return "\"" + std::get<std::string>(value) + "\"";
+}
+
+std::string_view name_of(AttributeType type) {
+  constexpr std::string_view names[] = {"integer", "flag", "number", "ints", "dtype", "text"};
+  return names[static_cast<size_t>(type)];
+}
+
+std::string to_string(const AttributeSchema& schema) {
+  std::string result;
+  for (const AttributeSpec& spec : schema) {
+    result += detail::str(result.empty() ? "" : ", ", spec.name, ": ", name_of(spec.type));
+    if (spec.otherwise) result += " = " + to_string(*spec.otherwise);
+    else if (spec.may_lack) result += ", optional";
+  }
+  return result;
+}
+
+namespace {
+/// The place of its type in AttributeValue.
+size_t held_as(AttributeType type) {
+  constexpr size_t places[] = {0, 0, 1, 2, 3, 4};
+  return places[static_cast<size_t>(type)];
+}
+const AttributeSpec* find(const AttributeSchema& schema, std::string_view name) {
+  for (const AttributeSpec& spec : schema)
+    if (name == spec.name) return &spec;
+  return nullptr;
+}
+}  // namespace
+
+std::string fit(const AttributeSchema& schema, Attributes& attributes) {
+  const std::string has = "; it has " + (schema.empty() ? std::string("none") : to_string(schema));
+  for (const Attribute& each : attributes)
+    if (!find(schema, each.name)) return detail::str("has no attribute ", each.name, has);
+  Attributes fitted;
+  for (const AttributeSpec& spec : schema) {
+    const AttributeValue* given = attributes.find(spec.name);
+    if (!given && spec.otherwise) given = &*spec.otherwise;
+    if (!given && spec.may_lack) continue;
+    if (!given) return detail::str("attribute ", spec.name, " is missing", has);
+    AttributeValue value = *given;
+    if (const auto* i = std::get_if<int64_t>(&value); i && spec.type == AttributeType::number)
+      value = static_cast<double>(*i);
+    if (const auto* i = std::get_if<int64_t>(&value); i && spec.type == AttributeType::ints) value = Shape{*i};
+    if (value.index() != held_as(spec.type))
+      return detail::str("attribute ", spec.name, " is ", to_string(value), ", which is no ", name_of(spec.type), has);
+    fitted.set({spec.name, std::move(value)});
+  }
+  attributes = std::move(fitted);
+  return {};
+}
+
+Attributes select(const AttributeSchema& schema, const Attributes& attributes) {
+  Attributes result;
+  for (const Attribute& each : attributes)
+    if (find(schema, each.name)) result.set(each);
+  return result;
 }
 
 }  // namespace tandem

@@ -1,7 +1,10 @@
 // Named constants of an op call: dims, strides, probabilities.
 #pragma once
 
+#include <bit>
+#include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -26,7 +29,12 @@ struct Attribute {
   Attribute(const char* name, DType v) : name(name), value(v) {}
   Attribute(const char* name, std::string v) : name(name), value(std::move(v)) {}
   Attribute(const char* name, AttributeValue v) : name(name), value(std::move(v)) {}
-  bool operator==(const Attribute& other) const { return std::string_view(name) == other.name && value == other.value; }
+  /// Numbers are compared by their bits: -0 is another number than 0, and a NaN is itself.
+  bool operator==(const Attribute& other) const {
+    if (std::string_view(name) != other.name) return false;
+    const double *x = std::get_if<double>(&value), *y = std::get_if<double>(&other.value);
+    return x && y ? std::bit_cast<uint64_t>(*x) == std::bit_cast<uint64_t>(*y) : value == other.value;
+  }
 };
 
 class Attributes {
@@ -56,5 +64,29 @@ class Attributes {
  private:
   std::vector<Attribute> values_;
 };
+
+/// The same as text, numbers as short as reads back exactly.
+std::string to_string(const AttributeValue& value);
+
+enum class AttributeType : uint8_t { integer, flag, number, ints, dtype, text };
+std::string_view name_of(AttributeType type);
+
+/// What an op's definition says of one of its attributes.
+struct AttributeSpec {
+  const char* name;  ///< static storage
+  AttributeType type;
+  std::optional<AttributeValue> otherwise = {};  ///< what it is in a call that doesn't give it
+  bool may_lack = false;                         ///< without `otherwise`: a call may do without it
+};
+inline AttributeSpec optional_attribute(const char* name, AttributeType type) { return {name, type, {}, true}; }
+using AttributeSchema = std::vector<AttributeSpec>;
+/// "stride: ints = [1, 1], groups: integer", for errors and docs/ops.md.
+std::string to_string(const AttributeSchema& schema);
+
+/// Puts attributes in the order of the schema, with what it says of those that are missing, and integers as numbers where
+/// it has numbers. If one is unknown, missing or of another type they stay as they are, and the result says what is wrong.
+[[nodiscard]] std::string fit(const AttributeSchema& schema, Attributes& attributes);
+/// Those that the schema has.
+Attributes select(const AttributeSchema& schema, const Attributes& attributes);
 
 }  // namespace tandem

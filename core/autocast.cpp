@@ -7,21 +7,16 @@
 namespace tandem {
 
 namespace {
-constinit thread_local AutocastState state;
 bool is_half(DType type) { return type == DType::float16 || type == DType::bfloat16; }
 }  // namespace
 
-AutocastState autocast_state() { return state; }
-void set_autocast_state(AutocastState next) { state = next; }
-
-Autocast::Autocast(DType dtype, Where where) : previous_(state) {
+Autocast::Autocast(DType dtype, Where where) : AutocastScope({true, dtype}) {
   if (!is_half(dtype))
     throw ValueError(detail::str("Autocast: casts to bfloat16 or float16, not ", dtype), user_line(where));
-  set_autocast_state({true, dtype});
 }
 
 Tensors autocast_operands(const Op& op, std::span<const Tensor> inputs, Where where) {
-  const DType wanted = op.autocast == AutocastRule::lower ? state.dtype : DType::float32;
+  const DType wanted = op.autocast == AutocastRule::lower ? thread_state.autocast.dtype : DType::float32;
   const auto changes = [&](const Tensor& input) {
     return input.dtype() != wanted && (input.dtype() == DType::float32 || is_half(input.dtype()));
   };

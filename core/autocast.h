@@ -2,17 +2,11 @@
 #pragma once
 
 #include "op.h"
+#include "thread_state.h"
 
 namespace tandem {
 
-/// What Autocast has set on this thread. Part of the key that compiled functions are specialised by.
-struct AutocastState {
-  bool enabled = false;
-  DType dtype = DType::bfloat16;
-  bool operator==(const AutocastState&) const = default;
-};
-AutocastState autocast_state();
-void set_autocast_state(AutocastState state);
+inline AutocastState autocast_state() { return thread_state.autocast; }
 
 /// While alive, matmul, linear, convolutions and attention on this thread cast their float32 operands to `dtype` (bfloat16
 /// or float16) and give results of that type; softmax, norms, losses, sums and the like cast 16-bit operands to float32.
@@ -27,27 +21,15 @@ void set_autocast_state(AutocastState state);
 ///   loss.backward();
 ///
 /// For float16 use nn::GradScaler too. ValueError for any other dtype.
-class Autocast {
+class Autocast : AutocastScope {
  public:
   explicit Autocast(DType dtype, Where where = Where::current());
-  ~Autocast() { set_autocast_state(previous_); }
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-
- private:
-  AutocastState previous_;
 };
 
 /// No op in its scope casts by itself.
-class AutocastOff {
+class AutocastOff : AutocastScope {
  public:
-  AutocastOff() : previous_(autocast_state()) { set_autocast_state({}); }
-  ~AutocastOff() { set_autocast_state(previous_); }
-  AutocastOff(const AutocastOff&) = delete;
-  AutocastOff& operator=(const AutocastOff&) = delete;
-
- private:
-  AutocastState previous_;
+  AutocastOff() : AutocastScope({}) {}
 };
 
 /// The operands as the op's rule has them under the state of this thread; empty if all are so already.

@@ -46,48 +46,16 @@ const Op& entry(const Op& handle) {
   return handle.user ? *handle.user->entry : handle.id >= 0 ? find_op(handle.name) : handle;
 }
 
-/// Those of a reduction: "dims" sorted and counted from the front, and "keepdim".
-Attributes of_fold(const Op& op, const Tensor& x, const Attributes& given, Where where) {
-  Dims dims;
-  bool keepdim = false;
-  for (const Attribute& attribute : given) {
-    const std::string_view name = attribute.name;
-    const auto* list = std::get_if<Shape>(&attribute.value);
-    const auto* number = std::get_if<int64_t>(&attribute.value);
-    if (name == "dims" && list) dims = *list;
-    else if (name == "dims" && number) dims = Dims(*number);
-    else if (name == "keepdim" && number) keepdim = *number != 0;
-    else
-      throw ValueError(detail::str(op.name, ": attribute ", name, " is not one of a reduction: dims (one, or a list) ",
-                                   "and keepdim (true or false)"),
-                       where);
+/// The attributes as the op's schema has them, and a reduction's dims sorted and counted from the front: equal calls have
+/// equal attributes.
+Attributes fitted(const Op& op, const Tensor& first, Attributes given, Where where) {
+  if (const std::string problem = fit(op.attributes, given); !problem.empty())
+    throw ValueError(detail::str(op.name, ": ", problem), where);
+  if (op.user && op.fold) {
+    const auto* dims = given.find("dims");
+    given.set({"dims", normalized_dims(op.name, Arg(first, where), dims ? Dims(std::get<Shape>(*dims)) : Dims())});
   }
-  return {{"dims", normalized_dims(op.name, Arg(x, where), dims)}, {"keepdim", keepdim}};
-}
-
-/// The attributes in the order of the definition, as numbers: equal calls have equal attributes.
-Attributes ordered(const Op& op, const Tensor& first, const Attributes& given, Where where) {
-  if (op.user && op.fold) return of_fold(op, first, given, where);
-  if (!op.user || !op.is_pointwise()) return given;
-  Attributes result;
-  for (const std::string& name : op.user->attributes) {
-    const AttributeValue* value = given.find(name);
-    if (!value)
-      throw ValueError(
-          detail::str(op.name, ": attribute ", name, " is missing; call it with {{\"", name, "\", number}}"), where);
-    const bool number = std::holds_alternative<double>(*value) || std::holds_alternative<int64_t>(*value);
-    if (!number) throw ValueError(detail::str(op.name, ": attribute ", name, " must be a number"), where);
-    result.set({name.c_str(), given.number(name)});
-  }
-  for (const Attribute& attribute : given)
-    if (!result.find(attribute.name)) {
-      std::string known;
-      for (const std::string& name : op.user->attributes) known += (known.empty() ? "" : ", ") + name;
-      throw ValueError(
-          detail::str(op.name, ": has no attribute ", attribute.name, "; it has ", known.empty() ? "none" : known),
-          where);
-    }
-  return result;
+  return given;
 }
 
 void check_count(const Op& op, size_t operands, Where where) {
@@ -101,7 +69,7 @@ Tensor call(const Op& handle, std::span<const Arg* const> operands, const Attrib
   const Op& op = entry(handle);
   const Where where = user_line(operands[0]->where());
   check_count(op, operands.size(), where);
-  const Attributes attributes = ordered(op, operands[0]->tensor(), given, where);
+  const Attributes attributes = fitted(op, operands[0]->tensor(), given, where);
   if (op.is_pointwise() && op.pointwise.expression) return dispatch_pointwise(op, operands, attributes);
   if (op.outputs != 1)
     throw ValueError(detail::str(op.name, ": has ", op.outputs, " results; call it with Tensors{…} to get them all"),
@@ -131,7 +99,7 @@ Tensors Op::operator()(const Tensors& operands, const Attributes& given, Where w
   where = user_line(where);
   const Op& op = entry(*this);
   check_count(op, operands.size(), where);
-  const Attributes attributes = ordered(op, operands.empty() ? Tensor() : operands[0], given, where);
+  const Attributes attributes = fitted(op, operands.empty() ? Tensor() : operands[0], given, where);
   if (!(op.is_pointwise() && op.pointwise.expression)) return dispatch_all(op, operands, attributes, where);
   std::vector<Arg> args;
   for (const Tensor& operand : operands) args.emplace_back(operand, where);
@@ -198,6 +166,8 @@ Op pointwise_op(const std::string& name, const PointwiseSignature& signature, co
   op.name = user->name.c_str();
   op.kind = OpKind::pointwise;
   op.inputs = static_cast<int>(signature.inputs.size());
+  for (const std::string& attribute : user->attributes)
+    op.attributes.push_back({attribute.c_str(), AttributeType::number});
   op.infer = find_op("exp").infer;  // that of every pointwise op
   op.pointwise.expression = user->c_text.c_str();
   op.pointwise.domain = Domain::floating;
@@ -236,6 +206,7 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
   op.kind = definition.has_effect ? OpKind::effect : OpKind::opaque;
   op.inputs = definition.inputs;
   op.outputs = definition.outputs;
+  op.attributes = std::move(definition.attributes);
   op.contiguous_inputs = definition.contiguous_inputs;
   op.user = user.get();
   op.infer = [](Infer& infer) {
@@ -249,6 +220,7 @@ Op custom_op(const std::string& name, CustomOp definition, Where where) {
     constexpr const char* folds[] = {"sum", "prod", "max", "min"};
     const Op& like = find_op(folds[static_cast<int>(*definition.fold)]);
     op.kind = OpKind::reduce;
+    op.attributes = {optional_attribute("dims", AttributeType::ints), {"keepdim", AttributeType::flag, false}};
     op.fold = like.fold;
     op.keeps_values = like.keeps_values;
     op.inputs = op.outputs = 1;

@@ -69,6 +69,7 @@ struct CustomOp {
   int inputs = kVariadic;                       ///< any number, unless given
   int outputs = 1;                              ///< 4 at most
   uint32_t saved = kSaveAll;                    ///< what the gradient rule reads
+  AttributeSchema attributes = {};              ///< {{"alpha", td::AttributeType::number, 1.0}}
   bool contiguous_inputs = true;                ///< operands are laid out in rows first: what input<T>() wants
   bool has_effect =
       false;  ///< does something beside its results: never left out of a graph, nor merged with another call

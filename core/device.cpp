@@ -1,6 +1,7 @@
 // Devices by name, and the CPU's backend.
 #include "core/device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <ostream>
@@ -65,14 +66,24 @@ Device cuda(int index, Where where) {
   return {DeviceKind::cuda, static_cast<uint8_t>(index)};
 }
 
-std::string to_string(Device device) { return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index); }
+std::string to_string(Device device) {
+  const std::string kind(name_of(device.kind));
+  return device.is_cpu() ? kind : kind + ":" + std::to_string(device.index);
+}
+
+std::optional<Device> read_device(const std::string& text) {
+  if (text == name_of(DeviceKind::cpu)) return cpu();
+  const std::string kind(name_of(DeviceKind::cuda));
+  if (text == kind) return Device{DeviceKind::cuda, 0};
+  const std::string index = text.rfind(kind + ":", 0) == 0 ? text.substr(kind.size() + 1) : "";
+  if (index.empty() || index.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  return Device{DeviceKind::cuda, static_cast<uint8_t>(std::min(255, std::atoi(index.c_str())))};
+}
 
 Device parse_device(const std::string& text, Where where) {
-  if (text == "cpu") return cpu();
-  if (text == "cuda") return cuda(0, where);
-  if (text.rfind("cuda:", 0) == 0 && text.size() > 5 && text.find_first_not_of("0123456789", 5) == std::string::npos)
-    return cuda(std::atoi(text.c_str() + 5), where);
-  throw ValueError("no device is called \"" + text + "\"; write cpu, cuda or cuda:1", where);
+  const std::optional<Device> device = read_device(text);
+  if (!device) throw ValueError("no device is called \"" + text + "\"; write cpu, cuda or cuda:1", where);
+  return device->is_cpu() ? *device : cuda(device->index, where);
 }
 
 std::ostream& operator<<(std::ostream& out, Device device) { return out << to_string(device); }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iosfwd>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,7 +32,9 @@ bool cuda_is_available();
 int cuda_device_count();
 
 std::string to_string(Device device);  ///< "cpu", "cuda:0"
-/// Reads "cpu", "cuda", "cuda:1".
+/// Reads "cpu", "cuda", "cuda:1", whether or not there is such a device; nothing if it is no device's name.
+std::optional<Device> read_device(const std::string& text);
+/// The same; ValueError for another name, DeviceError where there is none.
 Device parse_device(const std::string& text, Where where = Where::current());
 std::ostream& operator<<(std::ostream& out, Device device);
 

@@ -1,6 +1,7 @@
 // dispatch: infer, run, record.
 #include "core/dispatch.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/autocast.h"
@@ -9,10 +10,6 @@
 namespace tandem {
 
 namespace {
-
-constinit thread_local Interceptor* current_interceptor = nullptr;
-constinit thread_local bool grad_is_enabled = true;
-constinit thread_local const Where* current_line = nullptr;
 
 bool wants_gradient(std::span<const Tensor> inputs) {
   for (const Tensor& input : inputs)
@@ -67,20 +64,12 @@ void allocate(const Op& op, std::span<Tensor> outputs, Where where) {
 
 }  // namespace
 
-Interceptor* interceptor() { return current_interceptor; }
-Interceptor* set_interceptor(Interceptor* next) { return std::exchange(current_interceptor, next); }
+constinit thread_local ThreadState thread_state;
+
 Recorder& recorder() {
   static constinit Recorder instance;
   return instance;
 }
-bool grad_enabled() { return grad_is_enabled; }
-void set_grad_enabled(bool enabled) { grad_is_enabled = enabled; }
-
-WhereScope::WhereScope(Where where) : previous_(current_line), where_(where) {
-  if (!current_line) current_line = &where_;
-}
-WhereScope::~WhereScope() { current_line = previous_; }
-Where user_line(Where where) { return current_line ? *current_line : where; }
 
 void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
                 std::span<const Tensor> outputs, Where where) {
@@ -95,11 +84,11 @@ void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& 
 void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
               Where where) {
   where = user_line(where);
-  if (op.autocast != AutocastRule::keep && autocast_state().enabled) [[unlikely]] {
+  if (op.autocast != AutocastRule::keep && thread_state.autocast.enabled) [[unlikely]] {
     const Tensors cast = autocast_operands(op, inputs, where);
     if (!cast.empty()) return dispatch(op, cast, attributes, outputs, where);  // where nothing is left to cast
   }
-  Interceptor* const tracer = current_interceptor;
+  Interceptor* const tracer = thread_state.interceptor;
   Device device{};
   bool first = true, mixed = false;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -143,7 +132,8 @@ void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& at
     allocate(op, outputs, where);
     run_kernel(op, inputs, attributes, outputs, where);
   }
-  if (grad_is_enabled && op.grad && wants_gradient(inputs)) recorder().record(op, inputs, attributes, outputs, where);
+  if (thread_state.grad_enabled && op.grad && wants_gradient(inputs))
+    recorder().record(op, inputs, attributes, outputs, where);
 }
 
 Tensor dispatch(const Op& op, std::initializer_list<Tensor> inputs, const Attributes& attributes, Where where) {
@@ -161,30 +151,38 @@ Tensors dispatch_all(const Op& op, std::span<const Tensor> inputs, const Attribu
 void dispatch_in_place(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
                        std::span<Tensor> targets, Where where) {
   where = user_line(where);
-  if (grad_is_enabled)
+  if (thread_state.grad_enabled)
     for (const Tensor& target : targets)
-      if (target.requires_grad())
+      if (target.defined() && target.requires_grad())
         throw InPlaceError(detail::str(op.name,
                                        ": updating a tensor that requires a gradient is not differentiable; "
                                        "write it under NoGrad"),
                            where);
-  bool in_place = !current_interceptor;
-  for (const Tensor& target : targets) in_place = in_place && is_dense(target.shape(), target.strides());
+  bool in_place = !thread_state.interceptor;
+  for (const Tensor& target : targets)
+    in_place = in_place && (!target.defined() || is_dense(target.shape(), target.strides()));
   std::array<Tensor, kMaxOutputs> outputs;
   const std::span<Tensor> results(outputs.data(), targets.size());
   if (!in_place) {
     dispatch(op, inputs, attributes, results, where);
-    for (size_t i = 0; i < targets.size(); ++i) targets[i].assign(results[i], where);
+    for (size_t i = 0; i < targets.size(); ++i)
+      if (targets[i].defined()) targets[i].assign(results[i], where);
     return;
   }
   check_devices(op, inputs, where);
   Infer infer(op, inputs, attributes, results, where);
   op.infer(infer);
-  for (size_t i = 0; i < targets.size(); ++i)
-    TANDEM_ASSERT(results[i].shape() == targets[i].shape() && results[i].dtype() == targets[i].dtype(), op.name,
-                  ": target ", i, " doesn't fit");
-  run_kernel(op, inputs, attributes, targets, where);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const auto fits = [&](const Tensor& place) {
+      return results[i].shape() == place.shape() && results[i].dtype() == place.dtype();
+    };
+    const auto handed_through = std::find_if(inputs.rbegin(), inputs.rend(), fits);
+    results[i] = targets[i].defined() || handed_through == inputs.rend() ? targets[i] : *handed_through;
+    TANDEM_ASSERT(results[i].defined() && fits(results[i]), op.name, ": target ", i, " doesn't fit");
+  }
+  run_kernel(op, inputs, attributes, results, where);
   for (Tensor& target : targets) {
+    if (!target.defined()) continue;
     target.impl()->storage->version++;
     target.impl()->storage->last_write = where;
   }

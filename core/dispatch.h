@@ -5,6 +5,7 @@
 #include <span>
 
 #include "op.h"
+#include "thread_state.h"
 
 namespace tandem {
 
@@ -22,6 +23,7 @@ Tensor dispatch_pointwise(const Op& op, std::span<const Arg* const> operands, co
 /// Runs `op` and writes output i over targets[i] (same shape and dtype): an optimiser's update
 /// in place. Eagerly the kernel writes straight into the targets, so it must read each element
 /// before it writes it; in a trace it is the op followed by assigns.
+/// A target that is undefined stands for a result that the op hands through: its last operand of that type and layout.
 void dispatch_in_place(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
                        std::span<Tensor> targets, Where where);
 
@@ -49,9 +51,8 @@ class Interceptor {
   /// The number of the next draw within this trace.
   virtual int64_t draw() = 0;
 };
-Interceptor* interceptor();
-/// Installs one on this thread; returns the previous.
-Interceptor* set_interceptor(Interceptor* next);
+/// The one that is installed (InterceptorScope), or null.
+inline Interceptor* interceptor() { return thread_state.interceptor; }
 
 /// Keeps the tape (autograd). Installed once, for all threads.
 struct Recorder {
@@ -61,34 +62,10 @@ struct Recorder {
 Recorder& recorder();
 
 /// Whether ops are recorded on this thread; see NoGrad.
-bool grad_enabled();
-void set_grad_enabled(bool enabled);
+inline bool grad_enabled() { return thread_state.grad_enabled; }
+inline void set_grad_enabled(bool enabled) { thread_state.grad_enabled = enabled; }
 
-/// No op in its scope is recorded.
-class NoGrad {
- public:
-  NoGrad() : previous_(grad_enabled()) { set_grad_enabled(false); }
-  ~NoGrad() { set_grad_enabled(previous_); }
-  NoGrad(const NoGrad&) = delete;
-  NoGrad& operator=(const NoGrad&) = delete;
-
- private:
-  bool previous_;
-};
-
-/// While alive, ops called by library code on this thread are put down to the user's line `where`.
-class WhereScope {
- public:
-  explicit WhereScope(Where where);
-  ~WhereScope();
-  WhereScope(const WhereScope&) = delete;
-  WhereScope& operator=(const WhereScope&) = delete;
-
- private:
-  const Where* previous_;
-  Where where_;
-};
 /// The line that an op called from `where` is put down to.
-Where user_line(Where where);
+inline Where user_line(Where where) { return thread_state.line.value_or(where); }
 
 }  // namespace tandem

@@ -67,10 +67,7 @@ struct Composer {
 void composed_expression_kernel(KernelContext& context) {
   const NoGrad no_grad;
   const AutocastOff autocast_off;
-  struct Eager {
-    Interceptor* previous = set_interceptor(nullptr);
-    ~Eager() { set_interceptor(previous); }
-  } eager;
+  const InterceptorScope eager(nullptr);
   if (context.out().shape.numel() == 0) return;
   const Composer composer{*context.op.user, context, context.out().dtype};
   const Tensor result = composer.value(static_cast<int>(context.op.user->expression->nodes().size()) - 1);

@@ -163,7 +163,7 @@ enum class Domain : uint8_t {
 };
 /// What an expression costs, to a compiler that weighs keeping its result against computing it again.
 enum class Cost : uint8_t {
-  arithmetic,  ///< operators alone
+  arithmetic,  ///< operators alone, td_add(x, y) among them
   light,       ///< a function of an instruction or two
   heavy,       ///< any other function
 };
@@ -217,6 +217,7 @@ struct Op {
   OpKind kind = OpKind::opaque;
   int inputs = 1;   ///< kVariadic: any number
   int outputs = 1;  ///< kMaxOutputs at most
+  AttributeSchema attributes = {};
   InferFn infer = nullptr;
   GradFn grad = nullptr;  ///< null: not differentiable
   uint32_t saved = kSaveNothing;
@@ -230,9 +231,11 @@ struct Op {
   AutocastRule autocast = AutocastRule::keep;
   // What it is to the compiler, beside `kind` and `decompose`.
   std::optional<Fold> fold = {};          ///< of operand 0 over attribute "dims", left as extents of 1 if "keepdim"
+  bool averages = false;                  ///< the fold is divided by how many elements were folded, and rounded once
   std::optional<View> view = {};          ///< none of a view that picks elements
   std::optional<Sequence> sequence = {};  ///< computed wherever it is read
   Neutral neutral = {};                   ///< of an op of two operands
+  bool checks_range = false;              ///< a view whose elements generated kernels check (core/range_check.h)
   bool keeps_values = false;              ///< the result is operand 0 to the bit, if it has its type
   bool fills = false;                     ///< all elements are attribute "value"
   bool transfers = false;                 ///< moves operand 0 to another device

@@ -35,8 +35,6 @@ Generator& default_generator() {
 void manual_seed(uint64_t seed) { default_generator().seed(seed); }
 
 namespace {
-constinit thread_local DrawScope* innermost = nullptr;
-
 Draw new_draw() {
   Generator& generator = default_generator();
   if (Interceptor* tracer = interceptor()) return {generator.state(), tracer->draw()};
@@ -46,19 +44,19 @@ Draw new_draw() {
 }
 }  // namespace
 
-DrawScope::DrawScope(std::vector<Draw>& draws, Use use)
-    : draws_(draws), use_(use), outer_(std::exchange(innermost, this)) {}
-DrawScope::~DrawScope() { innermost = outer_; }
+DrawScope::DrawScope(std::vector<Draw>& draws, Use use) : draws_(draws), use_(use), installed_(this) {}
+
+Draw DrawScope::outer() { return installed_.previous() ? installed_.previous()->next() : new_draw(); }
 
 Draw DrawScope::next() {
   if (use_ == Use::replay) {
     // A function that draws more often the second time has changed its mind; what it draws then is new.
-    return at_ < draws_.size() ? draws_[at_++] : outer_ ? outer_->next() : new_draw();
+    return at_ < draws_.size() ? draws_[at_++] : outer();
   }
-  draws_.push_back(outer_ ? outer_->next() : new_draw());
+  draws_.push_back(outer());
   return draws_.back();
 }
 
-Draw next_draw() { return innermost ? innermost->next() : new_draw(); }
+Draw next_draw() { return thread_state.draws ? thread_state.draws->next() : new_draw(); }
 
 }  // namespace tandem

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tensor.h"
+#include "thread_state.h"
 
 namespace tandem {
 
@@ -45,17 +46,15 @@ class DrawScope {
  public:
   enum class Use { record, replay };
   DrawScope(std::vector<Draw>& draws, Use use);
-  ~DrawScope();
-  DrawScope(const DrawScope&) = delete;
-  DrawScope& operator=(const DrawScope&) = delete;
 
  private:
   friend Draw next_draw();
   Draw next();
+  Draw outer();  ///< the next draw of the scope around this one
   std::vector<Draw>& draws_;
   Use use_;
   size_t at_ = 0;
-  DrawScope* outer_;
+  ThreadScope<&ThreadState::draws> installed_;
 };
 
 }  // namespace tandem

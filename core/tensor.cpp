@@ -6,6 +6,7 @@
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
 #include "core/pool.h"
+#include "core/scalar/math.h"
 
 namespace tandem {
 
@@ -62,6 +63,8 @@ const Tensor& Arg::tensor() const {
   return *tensor_;
 }
 
+int64_t Arg::integer() const { return kind_ == DType::float32 ? td_f64_to_i64(number_) : integer_; }
+
 Tensor Arg::scalar(DType dtype) const {
   TensorImpl* impl = TensorImpl::create();
   impl->dtype = dtype;
@@ -96,11 +99,9 @@ Tensor host_values(const Tensor& tensor, DType dtype, const char* wanted_by, Whe
                                  "function instead of keeping it"),
                      where);
   }
-  NoGrad no_grad;
-  Interceptor* tracer = set_interceptor(nullptr);
-  Tensor result = tensor.detach(where).cpu(where).to(dtype, where).contiguous(where);
-  set_interceptor(tracer);
-  return result;
+  const NoGrad no_grad;
+  const InterceptorScope eager(nullptr);
+  return tensor.detach(where).cpu(where).to(dtype, where).contiguous(where);
 }
 
 }  // namespace

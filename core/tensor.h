@@ -353,7 +353,7 @@ class Arg {
   /// A number's category: bool_, int64 or float32.
   DType scalar_kind() const { return kind_; }
   double number() const { return kind_ == DType::float32 ? number_ : static_cast<double>(integer_); }
-  int64_t integer() const { return kind_ == DType::float32 ? static_cast<int64_t>(number_) : integer_; }
+  int64_t integer() const;
   /// A number as a weak 0-d operand of that dtype.
   Tensor scalar(DType dtype) const;
 

@@ -6,17 +6,18 @@
 #include <algorithm>
 #include <atomic>
 
+#include "core/thread_state.h"
+
 namespace tandem {
 
 namespace {
 
 std::atomic<int> thread_limit{0};  // 0: OpenMP's own default
-constinit thread_local bool runs_alone = false;
 
 }  // namespace
 
 int num_threads() {
-  if (runs_alone) return 1;
+  if (thread_state.runs_alone) return 1;
   if (const int limit = thread_limit.load(std::memory_order_relaxed); limit > 0) return limit;
   const int limit = std::max(1, omp_get_max_threads());
   thread_limit.store(limit, std::memory_order_relaxed);
@@ -30,7 +31,7 @@ void set_num_threads(int count) {
 }
 
 void run_kernels_on_this_thread_alone() {
-  runs_alone = true;
+  thread_state.runs_alone = true;
   omp_set_num_threads(1);  // of this thread: likewise
 }
 

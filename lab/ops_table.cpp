@@ -33,23 +33,23 @@ std::vector<const Op*> sorted() {
   return ops;
 }
 
-Rows rows(bool with_cuda) {
-  Rows result = {{"op", "kind", "operands", "results", "gradient", "CPU"}};
-  if (with_cuda) result[0].push_back("CUDA");
-  result[0].insert(result[0].end(), {"fusible", "ONNX"});
+/// What a build with CUDA has, said by one that may be without.
+bool lacks_cuda_kernel(std::string_view name) {
+  constexpr std::string_view names[] = {
+#define TANDEM_NO_CUDA_KERNEL(op) #op,
+#include "kernels/cuda/missing.def"
+  };
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+Rows rows() {
+  Rows result = {{"op", "kind", "operands", "results", "gradient", "CPU", "CUDA", "fusible", "ONNX"}};
   for (const Op* op : sorted()) {
     // A view has no kernel: it is another shape on the same memory, on every device.
     const bool view = op->kind == OpKind::view;
-    std::vector<std::string> row = {op->name,
-                                    std::string(name_of(op->kind)),
-                                    count(op->inputs),
-                                    std::to_string(op->outputs),
-                                    op->grad ? "yes" : "",
-                                    view || kernel_for(*op, cpu()) ? "yes" : ""};
-    if (with_cuda) row.push_back(view || kernel_for(*op, {DeviceKind::cuda}) ? "yes" : "");
-    row.push_back(fusible(*op));
-    row.push_back(op->onnx ? op->onnx : "");
-    result.push_back(std::move(row));
+    result.push_back({op->name, std::string(name_of(op->kind)), count(op->inputs), std::to_string(op->outputs),
+                      op->grad ? "yes" : "", view || kernel_for(*op, cpu()) ? "yes" : "",
+                      lacks_cuda_kernel(op->name) ? "" : "yes", fusible(*op), op->onnx ? op->onnx : ""});
   }
   return result;
 }
@@ -66,7 +66,7 @@ std::string padded(const std::string& text, size_t width) { return text + std::s
 }  // namespace
 
 std::string ops_text() {
-  const Rows table = rows(true);
+  const Rows table = rows();
   const std::vector<size_t> widths = widths_of(table);
   std::ostringstream out;
   for (const auto& row : table) {
@@ -80,17 +80,16 @@ std::string ops_text() {
 }
 
 std::string ops_markdown() {
-  const Rows table = rows(false);
+  const Rows table = rows();
   const std::vector<size_t> widths = widths_of(table);
   std::ostringstream out;
   out << "# Ops\n\n"
          "All "
       << table.size() - 1
-      << " ops, made from the op table by `tandem ops --markdown`; don't edit. `tandem ops` also says which of them "
-         "have a\n"
-         "CUDA kernel in the build at hand.\n\n"
+      << " ops, made from the op table by `tandem ops --markdown`; don't edit.\n\n"
          "- **gradient**: has a gradient rule. The others are not differentiable, or are themselves the last step of "
          "one.\n"
+         "- **CPU**, **CUDA**: runs there. A view has no kernel: it is another shape on the same memory.\n"
          "- **fusible**: how the compiler makes it part of a generated kernel: as one scalar expression (pointwise), "
          "as an index\n"
          "  (view), as a row or column reduction, or after it is written out in simpler ops (decomposed).\n"
@@ -105,6 +104,10 @@ std::string ops_markdown() {
   for (const size_t width : widths) out << std::string(width + 2, '-') << "|";
   out << "\n";
   for (size_t i = 1; i < table.size(); ++i) line(table[i]);
+  out << "\n## Attributes\n\nOf an op's call, beside its operands. One that has no default and isn't optional must be "
+         "given;\nan unknown one, or one of another type, is an error.\n\n";
+  for (const Op* op : sorted())
+    if (!op->attributes.empty()) out << "- **" << op->name << "**: " << to_string(op->attributes) << "\n";
   return out.str();
 }
 

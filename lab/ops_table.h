@@ -5,9 +5,9 @@
 
 namespace tandem::lab {
 
-/// For the terminal: with a column for each device, as this build has them.
+/// For the terminal.
 std::string ops_text();
-/// docs/ops.md: what holds for every build.
+/// docs/ops.md: the same, and the attributes of each.
 std::string ops_markdown();
 
 }  // namespace tandem::lab

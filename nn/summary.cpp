@@ -66,12 +66,6 @@ class ShapesOnly final : public Interceptor {
   Tensors kept_;
 };
 
-struct Installed {
-  explicit Installed(Interceptor* next) : previous(set_interceptor(next)) {}
-  ~Installed() { set_interceptor(previous); }
-  Interceptor* previous;
-};
-
 bool is_inside(const std::string& name, const std::string& path) {
   return path.empty() || name == path ||
          (name.size() > path.size() && name.compare(0, path.size(), path) == 0 && name[path.size()] == '.');
@@ -121,7 +115,7 @@ Summary detail::summarise(const Visitor& visitor, const std::function<void()>& c
   }
   if (call) {
     NoGrad no_grad;
-    const Installed installed(&shapes);
+    const InterceptorScope installed(&shapes);
     call();
   }
   for (const auto& [row, shape] : shapes.outputs()) result.rows[row].output = shape;

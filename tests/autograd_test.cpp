@@ -218,15 +218,9 @@ TEST_CASE("create_graph: the gradient penalty of Gulrajani et al. 2017 against f
   const auto penalty = [](const Tensors& in) {
     Tensor points = in[1];
     if (!points.requires_grad()) points.requires_grad(true);
-    td::Tensors g;
-    {
-      const bool enabled = td::grad_enabled();
-      td::set_grad_enabled(true);
-      g = td::grad_of(tanh(matmul(points, in[0])).sum(), {points}, {.create_graph = true});
-      const Tensor result = square(sqrt(square(g[0]).sum(-1)) - 1).mean();
-      td::set_grad_enabled(enabled);
-      return result;
-    }
+    const td::EnableGrad recorded;
+    const td::Tensors g = td::grad_of(tanh(matmul(points, in[0])).sum(), {points}, {.create_graph = true});
+    return square(sqrt(square(g[0]).sum(-1)) - 1).mean();
   };
   CHECK(td::gradcheck(penalty, {w, x}));
 }

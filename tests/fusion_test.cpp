@@ -119,6 +119,18 @@ TEST_CASE("fusion: AdamW over all parameters is one kernel, also with clipping o
   }
 }
 
+TEST_CASE("fusion: a thousand parameters are a few kernels") {
+  Tensors states;
+  for (int i = 0; i < 1100; ++i) states.push_back(ones({3}));
+  auto step = compile([&] {
+    for (Tensor& state : states) state.assign(state * 0.5 + 1);
+  });
+  step();
+  CHECK(step.stats().kernels == 3);
+  step();
+  for (const Tensor& state : states) CHECK(state[0].item<float>() == 1.75f);
+}
+
 TEST_CASE("fusion: operands of any layout are read where they lie") {
   manual_seed(4);
   const Tensor x = randn({6, 8}), other = randn({8, 6}).transpose(0, 1), big = randn({12, 20});

@@ -217,13 +217,14 @@ TEST_CASE("a training flag is reported to a tracer, with an address that stays")
   const bool* address = nullptr;
   {
     nn::TrainingFlag flag;
-    Interceptor* const previous = set_interceptor(&recording);
-    const bool value = flag;
-    flag.set(false);
-    const bool next = flag;
-    set_interceptor(previous);
-    CHECK(value);
-    CHECK(!next);
+    {
+      const InterceptorScope installed(&recording);
+      const bool value = flag;
+      flag.set(false);
+      const bool next = flag;
+      CHECK(value);
+      CHECK(!next);
+    }
     REQUIRE(recording.reads.size() == 2);
     CHECK(recording.reads[0] == recording.reads[1]);
     address = recording.reads[0];

@@ -273,10 +273,17 @@ void broadcast_heads(Tensors& x, Where where) {
 }  // namespace
 
 void define_attention(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema attributes = {{"scale", number},
+                                      {"causal", flag, false},
+                                      {"masked", flag, false},
+                                      {"p", number, 0.0},
+                                      optional_attribute("site", integer)};
   table.add({.name = "attention",
              .kind = OpKind::contract,
              .inputs = kVariadic,
              .outputs = 2,
+             .attributes = attributes,
              .infer = infer_attention,
              .grad = [](const OpContext& op) { return first_grad(op, "attention_grad", 3); },
              .saved = in(0) | in(1) | in(2) | in(3) | in(4) | out(0) | out(1)});
@@ -284,6 +291,7 @@ void define_attention(OpTable& table) {
              .kind = OpKind::contract,
              .inputs = kVariadic,
              .outputs = 3,
+             .attributes = attributes,
              .infer = [](Infer& op) { infer_like(op, 1, 3); },
              .grad = attention_second_grad,
              .saved = in(0) | in(1) | in(2) | in(3) | in(6) | in(7)});
@@ -291,12 +299,14 @@ void define_attention(OpTable& table) {
              .kind = OpKind::contract,
              .inputs = kVariadic,
              .outputs = 2,
+             .attributes = attributes,
              .infer = infer_packed,
              .grad = [](const OpContext& op) { return first_grad(op, "attention_qkv_grad", 1); },
              .saved = in(0) | in(1) | in(2) | out(0) | out(1)});
   table.add({.name = "attention_qkv_grad",
              .kind = OpKind::contract,
              .inputs = kVariadic,
+             .attributes = attributes,
              .infer = [](Infer& op) { infer_like(op, 1, 1); },
              .grad = packed_second_grad,
              .saved = in(0) | in(1) | in(4) | in(5)});

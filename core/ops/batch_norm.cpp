@@ -167,10 +167,12 @@ void follow(Tensor running, const Tensor& value, double momentum, Where where) {
 }  // namespace
 
 void define_batch_norm(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "batch_norm",
              .kind = OpKind::reduce,
              .inputs = 3,
              .outputs = 3,
+             .attributes = {{"epsilon", number, 1e-5}},
              .infer = infer_batch_norm,
              .grad = batch_norm_backward,
              .saved = in(0) | in(1) | out(1) | out(2),
@@ -181,6 +183,7 @@ void define_batch_norm(OpTable& table) {
   table.add({.name = "batch_norm_apply",
              .kind = OpKind::opaque,
              .inputs = 5,
+             .attributes = {{"epsilon", number, 1e-5}},
              .infer = infer_apply,
              .grad = apply_backward,
              .saved = in(0) | in(1) | in(3) | in(4),
@@ -193,6 +196,7 @@ void define_batch_norm(OpTable& table) {
              .kind = OpKind::reduce,
              .inputs = 5,
              .outputs = 3,
+             .attributes = {{"epsilon", number, 1e-5}},
              .infer = infer_grad,
              .grad = second_grad,
              .saved = in(0) | in(1) | in(2) | in(3) | in(4)});

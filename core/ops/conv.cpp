@@ -31,6 +31,7 @@ void infer_conv2d(Infer& op) {
   for (int i = 0; i < 2; ++i) {
     op.check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, "stride ", stride, " and dilation ",
                          dilation, " must be at least 1, padding ", padding, " not negative");
+    op.check<ShapeError>(w.shape()[i + 2] >= 1, "kernel ", w.shape(), " is empty");
     const int64_t reach = dilation[i] * (w.shape()[i + 2] - 1) + 1, extent = x.shape()[i + 2] + 2 * padding[i];
     op.check<ShapeError>(extent >= reach, "kernel ", w.shape(), " (reach ", reach, ") is larger than the padded input ",
                          x.shape(), " (", extent, ")");
@@ -52,7 +53,8 @@ Attributes with_shape(const Attributes& attributes, const Shape& shape) {
 }
 
 Tensor call(const char* name, std::initializer_list<Tensor> inputs, const Attributes& attributes) {
-  return dispatch(find_op(name), inputs, attributes, Where::current());
+  const Op& op = find_op(name);
+  return dispatch(op, inputs, select(op.attributes, attributes), Where::current());
 }
 
 Tensors conv2d_grad(const OpContext& op) {
@@ -69,9 +71,17 @@ Tensors conv2d_grad(const OpContext& op) {
 }  // namespace
 
 void define_conv(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema window = {{"stride", ints, Shape{1, 1}},
+                                  {"padding", ints, Shape{0, 0}},
+                                  {"dilation", ints, Shape{1, 1}},
+                                  {"groups", integer, 1}};
+  AttributeSchema gradient_window = window;
+  gradient_window.push_back({"shape", ints});
   table.add({.name = "conv2d",
              .kind = OpKind::contract,
              .inputs = kVariadic,
+             .attributes = window,
              .infer = infer_conv2d,
              .grad = conv2d_grad,
              .saved = in(0) | in(1),
@@ -80,6 +90,7 @@ void define_conv(OpTable& table) {
   table.add({.name = "conv2d_input_grad",
              .kind = OpKind::contract,
              .inputs = 2,
+             .attributes = gradient_window,
              .infer = infer_input_grad,
              .grad =
                  [](const OpContext& op) {
@@ -93,6 +104,7 @@ void define_conv(OpTable& table) {
   table.add({.name = "conv2d_weight_grad",
              .kind = OpKind::contract,
              .inputs = 2,
+             .attributes = gradient_window,
              .infer = infer_weight_grad,
              .grad =
                  [](const OpContext& op) {
@@ -164,6 +176,7 @@ Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, 
   for (int i = 0; i < 2; ++i) {
     check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, x, name, "stride ", stride,
                       " and dilation ", dilation, " must be at least 1, padding ", padding, " not negative");
+    check<ShapeError>(kernel[i + 2] >= 1, x, name, "kernel ", kernel, " is empty");
     check<ValueError>(extra[i] >= 0 && extra[i] < stride[i], x, name, "output_padding ", extra,
                       " must be at least 0 and below the stride ", stride);
     shape[i + 2] = (from[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i + 2] - 1) + extra[i] + 1;

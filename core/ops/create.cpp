@@ -48,11 +48,27 @@ Tensor create(const char* name, const Shape& shape, TensorOptions options, Attri
 }  // namespace
 
 void define_create(OpTable& table) {
-  table.add({.name = "full", .kind = OpKind::create, .inputs = 0, .infer = infer_create, .fills = true});
+  using enum AttributeType;
   table.add(
-      {.name = "arange", .kind = OpKind::create, .inputs = 0, .infer = infer_create, .sequence = Sequence::range});
+      {.name = "full",
+       .kind = OpKind::create,
+       .inputs = 0,
+       .attributes = {{"value", number}, {"shape", ints}, {"dtype", dtype, DType::float32}, {"device", text, "cpu"}},
+       .infer = infer_create,
+       .fills = true});
+  table.add({.name = "arange",
+             .kind = OpKind::create,
+             .inputs = 0,
+             .attributes = {{"begin", number},
+                            {"step", number},
+                            {"shape", ints},
+                            {"dtype", dtype, DType::float32},
+                            {"device", text, "cpu"}},
+             .infer = infer_create,
+             .sequence = Sequence::range});
   table.add({.name = "cast",
              .kind = OpKind::pointwise,
+             .attributes = {{"dtype", dtype}},
              .infer = infer_cast,
              .grad =
                  [](const OpContext& op) {
@@ -81,6 +97,7 @@ void define_create(OpTable& table) {
                  }});
   Op& transfer = table.add({.name = "transfer",
                             .kind = OpKind::opaque,
+                            .attributes = {{"device", text}},
                             .infer = infer_transfer,
                             .grad = [](const OpContext& op) { return Tensors{to(op.grad_output(), op.device())}; },
                             .contiguous_inputs = true,
@@ -167,10 +184,12 @@ Tensor from_blob(void* data, const Shape& shape, TensorOptions options, Where wh
 }
 
 Tensor from_host(const void* data, DType dtype, const Shape& shape, TensorOptions options, Where where) {
-  Interceptor* tracer = set_interceptor(nullptr);  // inside a trace this is a constant
-  Tensor result = empty(shape, {.dtype = dtype}, where);
-  set_interceptor(tracer);
-  if (tracer) tracer->constant(result);
+  Tensor result;
+  {
+    const InterceptorScope eager(nullptr);  // inside a trace this is a constant
+    result = empty(shape, {.dtype = dtype}, where);
+  }
+  if (Interceptor* tracer = interceptor()) tracer->constant(result);
   if (const size_t bytes = static_cast<size_t>(shape.numel() * size_of(dtype)))
     std::memcpy(result.impl()->data, data, bytes);
   result = result.to(options.device, where);

@@ -108,10 +108,12 @@ Tensor call_group_norm(const char* name, const Arg& x, int64_t groups, const Ten
 }  // namespace
 
 void define_group_norm(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "group_norm",
              .kind = OpKind::reduce,
              .inputs = 3,
              .outputs = 3,
+             .attributes = {{"groups", integer}, {"epsilon", number, 1e-5}},
              .infer = infer_group_norm,
              .grad = group_norm_backward,
              .saved = in(0) | in(1) | out(1) | out(2),
@@ -120,6 +122,7 @@ void define_group_norm(OpTable& table) {
              .kind = OpKind::reduce,
              .inputs = 5,
              .outputs = 3,
+             .attributes = {{"groups", integer}, {"epsilon", number, 1e-5}},
              .infer = infer_group_norm_grad,
              .grad = second_grad,
              .saved = in(0) | in(1) | in(2) | in(3) | in(4)});

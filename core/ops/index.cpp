@@ -2,6 +2,7 @@
 // gradients.
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
+#include "core/range_check.h"
 
 namespace tandem {
 
@@ -142,6 +143,7 @@ int checked_dim(const char* name, int64_t dim, int rank, Where where) {
 }  // namespace
 
 void define_index(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "embedding",
              .kind = OpKind::index,
              .inputs = 2,
@@ -156,6 +158,7 @@ void define_index(OpTable& table) {
   table.add({.name = "embedding_grad",
              .kind = OpKind::index,
              .inputs = 2,
+             .attributes = {{"count", integer}},
              .infer = infer_embedding_grad,
              .grad =
                  [](const OpContext& op) {
@@ -167,6 +170,7 @@ void define_index(OpTable& table) {
       {.name = "gather",
        .kind = OpKind::index,
        .inputs = 2,
+       .attributes = {{"dim", integer}},
        .infer = infer_gather,
        .grad =
            [](const OpContext& op) {
@@ -178,6 +182,7 @@ void define_index(OpTable& table) {
   table.add({.name = "scatter_add",
              .kind = OpKind::index,
              .inputs = 2,
+             .attributes = {{"dim", integer}, {"shape", ints}},
              .infer = infer_scatter_add,
              .grad =
                  [](const OpContext& op) {
@@ -189,6 +194,7 @@ void define_index(OpTable& table) {
   table.add({.name = "scatter",
              .kind = OpKind::index,
              .inputs = 3,
+             .attributes = {{"dim", integer}, {"add", flag, false}},
              .infer = infer_scatter,
              .grad = scatter_gradient,
              .saved = in(1),
@@ -198,6 +204,7 @@ void define_index(OpTable& table) {
       {.name = "index_select",
        .kind = OpKind::index,
        .inputs = 2,
+       .attributes = {{"dim", integer}},
        .infer = infer_index_select,
        .grad =
            [](const OpContext& op) {
@@ -211,6 +218,7 @@ void define_index(OpTable& table) {
       {.name = "index_add",
        .kind = OpKind::index,
        .inputs = 3,
+       .attributes = {{"dim", integer}},
        .infer = infer_index_add,
        .grad =
            [](const OpContext& op) {
@@ -220,13 +228,15 @@ void define_index(OpTable& table) {
        .saved = in(1)});
   table.add({.name = "one_hot",
              .kind = OpKind::index,
+             .attributes = {{"classes", integer}},
              .infer = infer_one_hot,
              .contiguous_inputs = true,
              .decompose =
                  [](std::span<const Tensor> inputs, const Attributes& attributes) {
                    const TensorOptions options{.dtype = int64, .device = inputs[0].device()};
-                   return Tensors{
-                       to(unsqueeze(inputs[0], -1) == arange(0, attributes.integer("classes"), 1, options), int64)};
+                   const int64_t classes = attributes.integer("classes");
+                   const Tensor labels = range_checked("one_hot", inputs[0], {.what = "label", .bound = classes});
+                   return Tensors{to(unsqueeze(labels, -1) == arange(0, classes, 1, options), int64)};
                  },
              .onnx = "OneHot"});
 }

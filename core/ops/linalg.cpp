@@ -286,16 +286,26 @@ void define_linalg(OpTable& table) {
   add({.name = "solve", .inputs = 2, .infer = infer_square_system, .grad = solve_grad, .saved = in(0) | out(0)});
   add({.name = "solve_triangular",
        .inputs = 2,
+       .attributes = {{"upper", AttributeType::flag}, {"unitriangular", AttributeType::flag, false}},
        .infer = infer_square_system,
        .grad = triangular_grad,
        .saved = in(0) | out(0)});
   add({.name = "lstsq", .inputs = 2, .infer = infer_system, .grad = lstsq_grad, .saved = in(0) | in(1) | out(0)});
   add({.name = "inverse", .infer = infer_square, .grad = inverse_grad, .saved = out(0)});
-  add({.name = "pinv", .infer = infer_pinv, .grad = pinv_grad, .saved = in(0) | out(0)});
+  add({.name = "pinv",
+       .attributes = {{"rtol", AttributeType::number}},
+       .infer = infer_pinv,
+       .grad = pinv_grad,
+       .saved = in(0) | out(0)});
   add({.name = "det", .infer = infer_det, .grad = det_grad, .saved = in(0) | out(0), .onnx = "Det"});
   add({.name = "slogdet", .outputs = 2, .infer = infer_det, .grad = slogdet_grad, .saved = in(0)});
   add({.name = "cholesky", .infer = infer_square, .grad = cholesky_grad, .saved = out(0)});
-  add({.name = "qr", .outputs = 2, .infer = infer_qr, .grad = qr_grad, .saved = out(0) | out(1)});
+  add({.name = "qr",
+       .outputs = 2,
+       .attributes = {{"complete", AttributeType::flag, false}},
+       .infer = infer_qr,
+       .grad = qr_grad,
+       .saved = out(0) | out(1)});
   add({.name = "svd", .outputs = 3, .infer = infer_svd, .grad = svd_grad, .saved = out(0) | out(1) | out(2)});
   add({.name = "svdvals", .infer = infer_svdvals, .grad = svdvals_grad, .saved = in(0)});
   add({.name = "eigh", .outputs = 2, .infer = infer_eigh, .grad = eigh_grad, .saved = out(0) | out(1)});

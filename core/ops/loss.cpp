@@ -4,6 +4,7 @@
 // weights, smoothed labels or probabilities, are written with public functions; 16-bit operands are computed in float32.
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
+#include "core/range_check.h"
 
 namespace tandem {
 
@@ -38,12 +39,20 @@ Tensor over_count(const Tensor& x, const Tensor& rows, const Tensor& valid) {
   return valid.defined() ? x / sum(to(valid, wide(x.dtype()))) : x / static_cast<double>(rows.shape()[0]);
 }
 
+/// As the kernels check them.
+Tensor checked(const Tensor& labels, int64_t classes, const Attributes& attributes) {
+  RangeCheck check{.what = "label", .bound = classes, .classes = true};
+  if (attributes.find("ignore_index")) check.ignored = attributes.integer("ignore_index");
+  return range_checked("cross_entropy", labels, check);
+}
+
 Tensors decompose(std::span<const Tensor> inputs, const Attributes& attributes) {
   const Tensor x = to(inputs[0], wide(inputs[0].dtype()));
   const int64_t batch = x.shape()[0], classes = x.shape()[1];
   const Tensor shift = max(x, 1, {.keepdim = true});
   const Tensor log_sum_exp = log(sum(exp(x - shift), 1, {.keepdim = true})) + shift;
-  const Tensor picked = sum(where(at_label(inputs[1], classes), x, 0), 1, {.keepdim = true});
+  const Tensor picked =
+      sum(where(at_label(checked(inputs[1], classes, attributes), classes), x, 0), 1, {.keepdim = true});
   const Tensor valid = counted(inputs[1], attributes);
   const Tensor loss = log_sum_exp - picked;
   const Tensor total = sum(valid.defined() ? where(unsqueeze(valid, 1), loss, 0) : loss);
@@ -55,7 +64,8 @@ Tensors decompose_grad(std::span<const Tensor> inputs, const Attributes& attribu
   const Tensor x = to(inputs[1], wide(type)), g = to(inputs[0], wide(type));
   const Tensor p = exp(x - unsqueeze(inputs[3], 1));
   const Tensor valid = counted(inputs[2], attributes);
-  const Tensor hit = where(at_label(inputs[2], x.shape()[1]), p - 1, p) * over_count(g, x, valid);
+  const Tensor hit =
+      where(at_label(checked(inputs[2], x.shape()[1], attributes), x.shape()[1]), p - 1, p) * over_count(g, x, valid);
   return {to(valid.defined() ? where(unsqueeze(valid, 1), hit, 0) : hit, type)};
 }
 
@@ -74,10 +84,12 @@ Tensors second_grad(const OpContext& op) {
 }  // namespace
 
 void define_loss(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "cross_entropy",
              .kind = OpKind::reduce,
              .inputs = 2,
              .outputs = 2,
+             .attributes = {optional_attribute("ignore_index", integer)},
              .infer = infer_cross_entropy,
              .grad =
                  [](const OpContext& op) {
@@ -93,6 +105,7 @@ void define_loss(OpTable& table) {
   table.add({.name = "cross_entropy_grad",
              .kind = OpKind::reduce,
              .inputs = 4,
+             .attributes = {optional_attribute("ignore_index", integer)},
              .infer = infer_cross_entropy_grad,
              .grad = second_grad,
              .saved = in(0) | in(1) | in(2),

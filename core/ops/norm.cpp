@@ -16,6 +16,10 @@ Shape rows_of(const Shape& shape) {
 }
 Tensor widen(const Tensor& x) { return to(x, statistics_type(x.dtype())); }
 Tensor row_mean(const Tensor& x) { return mean(x, -1, {.keepdim = true}); }
+/// Rounded as a sum and once more as a mean, as the kernels of the forward passes do.
+Tensor row_sum_over_width(const Tensor& x) {
+  return sum(x, -1, {.keepdim = true}) / static_cast<double>(x.shape().back());
+}
 Dims outer_dims(const Tensor& x) {
   Dims dims;
   for (int i = 0; i + 1 < x.rank(); ++i) dims.push_back(i);
@@ -46,9 +50,9 @@ void infer_layer_norm_grad(Infer& op) {
 
 Tensors decompose_layer_norm(std::span<const Tensor> inputs, const Attributes& attributes) {
   const Tensor x = widen(inputs[0]);
-  const Tensor mean = row_mean(x);
+  const Tensor mean = row_sum_over_width(x);
   const Tensor centred = x - mean;
-  const Tensor rstd = rsqrt(row_mean(square(centred)) + attributes.number("epsilon"));
+  const Tensor rstd = rsqrt(row_sum_over_width(square(centred)) + attributes.number("epsilon"));
   const Tensor y = centred * rstd * widen(inputs[1]) + widen(inputs[2]);
   return {to(y, inputs[0].dtype()), reshape(mean, rows_of(x.shape())), reshape(rstd, rows_of(x.shape()))};
 }
@@ -116,7 +120,7 @@ void infer_rms_norm_grad(Infer& op) {
 
 Tensors decompose_rms_norm(std::span<const Tensor> inputs, const Attributes& attributes) {
   const Tensor x = widen(inputs[0]);
-  const Tensor rstd = rsqrt(row_mean(square(x)) + attributes.number("epsilon"));
+  const Tensor rstd = rsqrt(row_sum_over_width(square(x)) + attributes.number("epsilon"));
   return {to(x * rstd * widen(inputs[1]), inputs[0].dtype()), reshape(rstd, rows_of(x.shape()))};
 }
 
@@ -156,12 +160,14 @@ void define_batch_norm(OpTable& table);
 void define_group_norm(OpTable& table);
 
 void define_norm(OpTable& table) {
+  using enum AttributeType;
   define_batch_norm(table);
   define_group_norm(table);
   table.add({.name = "layer_norm",
              .kind = OpKind::reduce,
              .inputs = 3,
              .outputs = 3,
+             .attributes = {{"epsilon", number, 1e-5}},
              .infer = infer_layer_norm,
              .grad =
                  [](const OpContext& op) {
@@ -189,6 +195,7 @@ void define_norm(OpTable& table) {
              .kind = OpKind::reduce,
              .inputs = 2,
              .outputs = 2,
+             .attributes = {{"epsilon", number, 1e-5}},
              .infer = infer_rms_norm,
              .grad = rms_norm_grad,
              .saved = in(0) | in(1) | out(1),

@@ -80,10 +80,15 @@ Tensors decompose_adamw(std::span<const Tensor> given, const Attributes& attribu
 }  // namespace
 
 void define_optim(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "sgd",
              .kind = OpKind::opaque,
              .inputs = 4,
              .outputs = 2,
+             .attributes = {{"momentum", number, 0.0},
+                            {"dampening", number, 0.0},
+                            {"weight_decay", number, 0.0},
+                            {"nesterov", flag, false}},
              .infer = infer_sgd,
              .in_place = true,
              .decompose = decompose_sgd});
@@ -91,6 +96,11 @@ void define_optim(OpTable& table) {
              .kind = OpKind::opaque,
              .inputs = 7,
              .outputs = 3,
+             .attributes = {{"beta1", number, 0.9},
+                            {"beta2", number, 0.999},
+                            {"epsilon", number, 1e-8},
+                            {"weight_decay", number, 0.01},
+                            {"decoupled", flag, true}},
              .infer = infer_adamw,
              .in_place = true,
              .decompose = decompose_adamw});

@@ -171,7 +171,10 @@ std::vector<std::string_view> calls_of(std::string_view expression) {
 Cost cost_of_calls(std::span<const std::string_view> functions) {
   // minimum stands among the heavy ones: costs decide how loops are cut into chunks, and these the order of sums.
   const auto is_light = [](std::string_view f) { return f == "abs" || f == "relu" || f == "maximum"; };
-  if (functions.empty()) return Cost::arithmetic;
+  const auto is_operator = [](std::string_view f) {
+    return f == "add" || f == "subtract" || f == "multiply" || f == "negate";
+  };
+  if (std::all_of(functions.begin(), functions.end(), is_operator)) return Cost::arithmetic;
   return std::any_of(functions.begin(), functions.end(), is_light) ? Cost::light : Cost::heavy;
 }
 

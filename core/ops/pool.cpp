@@ -47,10 +47,13 @@ void infer_select(Infer& op) {
 void define_resample(OpTable& table);
 
 void define_pool(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema unpool = {{"kernel", ints}, {"stride", ints}, {"padding", ints, Shape{0, 0}}, {"shape", ints}};
   define_resample(table);
   table.add({.name = "max_pool2d",
              .kind = OpKind::opaque,
              .outputs = 2,
+             .attributes = {{"kernel", ints}, {"stride", ints}, {"padding", ints, Shape{0, 0}}},
              .infer = infer_max_pool2d,
              .grad =
                  [](const OpContext& op) {
@@ -64,6 +67,7 @@ void define_pool(OpTable& table) {
   table.add({.name = "max_unpool2d",
              .kind = OpKind::index,
              .inputs = 2,
+             .attributes = unpool,
              .infer = infer_max_unpool2d,
              .grad =
                  [](const OpContext& op) {
@@ -75,6 +79,7 @@ void define_pool(OpTable& table) {
   table.add({.name = "max_pool2d_select",
              .kind = OpKind::index,
              .inputs = 2,
+             .attributes = unpool,
              .infer = infer_select,
              .grad =
                  [](const OpContext& op) {

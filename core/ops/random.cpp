@@ -38,17 +38,34 @@ void check_floating(const char* name, DType type, Where where) {
 }  // namespace
 
 void define_random(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema drawn = {
+      {"shape", ints}, {"dtype", dtype, DType::float32}, {"device", text, "cpu"}, {"site", integer, 0}};
   table.add({.name = "random_uniform",
              .kind = OpKind::random,
+             .attributes = drawn,
              .infer = infer_draw,
              .onnx = "RandomUniform",
              .sequence = Sequence::uniform});
-  table.add({.name = "random_normal", .kind = OpKind::random, .infer = infer_draw, .onnx = "RandomNormal"});
-  table.add({.name = "random_int", .kind = OpKind::random, .infer = infer_draw});
+  table.add({.name = "random_normal",
+             .kind = OpKind::random,
+             .attributes = drawn,
+             .infer = infer_draw,
+             .onnx = "RandomNormal"});
+  table.add({.name = "random_int",
+             .kind = OpKind::random,
+             .attributes = {{"low", integer},
+                            {"high", integer},
+                            {"shape", ints},
+                            {"dtype", dtype, DType::float32},
+                            {"device", text, "cpu"},
+                            {"site", integer, 0}},
+             .infer = infer_draw});
   // Linear in x: its gradient is itself, with the same key.
   table.add({.name = "dropout",
              .kind = OpKind::random,
              .inputs = 2,
+             .attributes = {{"p", number}, {"site", integer, 0}},
              .infer = infer_dropout,
              .grad =
                  [](const OpContext& op) {

@@ -126,28 +126,22 @@ ValuesAndIndices at_position(const Arg& x, const Tensor& index, int64_t dim, Red
   return {squeeze(values, dim), squeeze(index, dim)};
 }
 
-Tensors decompose_mean(std::span<const Tensor> inputs, const Attributes& attributes) {
-  const Tensor& x = inputs[0];
-  const Dims dims(attributes.integers("dims"));
-  int64_t count = 1;
-  for (int64_t d : dims) count *= x.shape()[static_cast<int>(d)];
-  if (x.rank() == 0) return {clone(x)};
-  const Tensor wide = x.dtype() == float16 || x.dtype() == bfloat16 ? to(x, float32) : x;
-  return {to(sum(wide, dims, {.keepdim = attributes.flag("keepdim")}) / static_cast<double>(count), x.dtype())};
-}
-
 }  // namespace
 
 void define_reduce(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema over_dims = {{"dims", ints}, {"keepdim", flag, false}};
+  const AttributeSchema over_dim = {{"dim", integer}, {"keepdim", flag, false}};
   table.add({.name = "sum",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_reduce<true>,
              .grad = [](const OpContext& op) { return Tensors{broadcast_back(op.grad_output(), op)}; },
              .onnx = "ReduceSum",
-             .fold = Fold::sum,
-             .keeps_values = true});
+             .fold = Fold::sum});  // keeps no value: 0 + -0 is 0
   table.add({.name = "prod",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_reduce<true>,
              .grad = prod_grad,
              .saved = in(0),
@@ -156,16 +150,18 @@ void define_reduce(OpTable& table) {
              .keeps_values = true});
   table.add({.name = "mean",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_mean,
              .grad =
                  [](const OpContext& op) {
                    return Tensors{broadcast_back(op.grad_output() / static_cast<double>(reduced_count(op)), op)};
                  },
-             .decompose = decompose_mean,
              .onnx = "ReduceMean",
-             .keeps_values = true});
+             .fold = Fold::sum,
+             .averages = true});
   table.add({.name = "max",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_extreme,
              .grad = extreme_grad,
              .saved = in(0) | out(0),
@@ -174,14 +170,17 @@ void define_reduce(OpTable& table) {
              .keeps_values = true});
   table.add({.name = "min",
              .kind = OpKind::reduce,
+             .attributes = over_dims,
              .infer = infer_extreme,
              .grad = extreme_grad,
              .saved = in(0) | out(0),
              .onnx = "ReduceMin",
              .fold = Fold::min,
              .keeps_values = true});
-  table.add({.name = "argmax", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMax"});
-  table.add({.name = "argmin", .kind = OpKind::reduce, .infer = infer_position, .onnx = "ArgMin"});
+  table.add(
+      {.name = "argmax", .kind = OpKind::reduce, .attributes = over_dim, .infer = infer_position, .onnx = "ArgMax"});
+  table.add(
+      {.name = "argmin", .kind = OpKind::reduce, .attributes = over_dim, .infer = infer_position, .onnx = "ArgMin"});
   for (const char* name : {"sum", "prod", "mean"}) table.at(name).autocast = AutocastRule::widen;
 }
 

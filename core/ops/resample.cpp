@@ -57,7 +57,8 @@ template <const char* const& name> Tensors to_grad(const OpContext& op) {
   return {dispatch(find_op(name), {op.grad_output()}, attributes, Where::current())};
 }
 template <const char* const& name> Tensors to_forward(const OpContext& op) {
-  return {dispatch(find_op(name), {op.grad_output()}, op.attributes(), Where::current())};
+  const Op& forward = find_op(name);
+  return {dispatch(forward, {op.grad_output()}, select(forward.attributes, op.attributes()), Where::current())};
 }
 constexpr const char *kPool = "avg_pool2d", *kPoolGrad = "avg_pool2d_grad", *kInterpolate = "interpolate2d",
                      *kInterpolateGrad = "interpolate2d_grad";
@@ -96,18 +97,39 @@ Tensor greatest_windows(const Tensor& x, int dim, int64_t count) {
 }  // namespace
 
 void define_resample(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema window = {
+      {"kernel", ints}, {"stride", ints}, {"padding", ints, Shape{0, 0}}, {"count_include_pad", flag, true}};
+  const AttributeSchema steps = {{"size", ints},
+                                 {"mode", text, "nearest"},
+                                 {"align_corners", flag, false},
+                                 {"row_step", number},
+                                 {"column_step", number}};
+  AttributeSchema window_grad = window, steps_grad = steps;
+  window_grad.push_back({"shape", ints});
+  steps_grad.push_back({"shape", ints});
   table.add({.name = kPool,
              .kind = OpKind::opaque,
+             .attributes = window,
              .infer = infer_avg_pool2d,
              .grad = to_grad<kPoolGrad>,
              .onnx = "AveragePool"});
-  table.add({.name = kPoolGrad, .kind = OpKind::opaque, .infer = infer_grad, .grad = to_forward<kPool>});
+  table.add({.name = kPoolGrad,
+             .kind = OpKind::opaque,
+             .attributes = window_grad,
+             .infer = infer_grad,
+             .grad = to_forward<kPool>});
   table.add({.name = kInterpolate,
              .kind = OpKind::opaque,
+             .attributes = steps,
              .infer = infer_interpolate2d,
              .grad = to_grad<kInterpolateGrad>,
              .onnx = "Resize"});
-  table.add({.name = kInterpolateGrad, .kind = OpKind::opaque, .infer = infer_grad, .grad = to_forward<kInterpolate>});
+  table.add({.name = kInterpolateGrad,
+             .kind = OpKind::opaque,
+             .attributes = steps_grad,
+             .infer = infer_grad,
+             .grad = to_forward<kInterpolate>});
 }
 
 Tensor avg_pool2d(const Arg& x, Pair kernel, AvgPool2dOptions options) {

@@ -303,6 +303,9 @@ Tensors rnn_gradient(const OpContext& op) {
 }  // namespace
 
 void define_rnn(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema direction = {{"reverse", flag, false}};
+  const AttributeSchema direction_and_relu = {{"reverse", flag, false}, {"relu", flag, false}};
   table.add({.name = "lstm_cell",
              .kind = OpKind::opaque,
              .inputs = 2,
@@ -348,6 +351,7 @@ void define_rnn(OpTable& table) {
              .kind = OpKind::opaque,
              .inputs = kVariadic,
              .outputs = 3,
+             .attributes = direction,
              .infer = infer_lstm,
              .grad = lstm_gradient,
              .saved = in(1) | in(2) | in(3) | out(0) | out(1) | out(2),
@@ -357,12 +361,14 @@ void define_rnn(OpTable& table) {
              .kind = OpKind::opaque,
              .inputs = kVariadic,
              .outputs = 3,
+             .attributes = direction,
              .infer = infer_like<2, 4, 4>,
              .contiguous_inputs = true});
   table.add({.name = "gru",
              .kind = OpKind::opaque,
              .inputs = 4,
              .outputs = 2,
+             .attributes = direction,
              .infer = infer_gru,
              .grad = gru_gradient,
              .saved = in(1) | in(3) | out(0) | out(1),
@@ -371,6 +377,7 @@ void define_rnn(OpTable& table) {
              .kind = OpKind::opaque,
              .inputs = 5,
              .outputs = 3,
+             .attributes = direction,
              .infer =
                  [](Infer& op) {
                    const Shape shape = with_width(op.input(1).shape(), 3 * op.input(1).shape().back());
@@ -381,6 +388,7 @@ void define_rnn(OpTable& table) {
   table.add({.name = "rnn",
              .kind = OpKind::opaque,
              .inputs = 3,
+             .attributes = direction_and_relu,
              .infer = infer_rnn,
              .grad = rnn_gradient,
              .saved = in(1) | in(2) | out(0),
@@ -389,6 +397,7 @@ void define_rnn(OpTable& table) {
              .kind = OpKind::opaque,
              .inputs = 4,
              .outputs = 2,
+             .attributes = direction_and_relu,
              .infer = infer_like<1, 3>,
              .contiguous_inputs = true});
   // Operands of one type, whatever the layers before them give; the state is carried through many steps.

@@ -65,8 +65,11 @@ Tensor along(const char* name, const Arg& x, int64_t dim) {
 }  // namespace
 
 void define_scan(OpTable& table) {
+  using enum AttributeType;
+  const AttributeSchema along = {{"dim", integer}, {"reverse", flag, false}};
   table.add({.name = "cumsum",
              .kind = OpKind::opaque,
+             .attributes = along,
              .infer = infer_scan,
              .grad =
                  [](const OpContext& op) {
@@ -76,6 +79,7 @@ void define_scan(OpTable& table) {
              .onnx = "CumSum"});
   table.add({.name = "cumprod",
              .kind = OpKind::opaque,
+             .attributes = along,
              .infer = infer_scan,
              .grad = cumprod_grad,
              .saved = in(0) | out(0),
@@ -83,6 +87,7 @@ void define_scan(OpTable& table) {
   table.add({.name = "linear_recurrence",
              .kind = OpKind::opaque,
              .inputs = 2,
+             .attributes = along,
              .infer = infer_linear_recurrence,
              .grad = linear_recurrence_grad,
              .saved = in(0) | out(0),

@@ -164,8 +164,10 @@ int checked_dim(const char* name, int64_t dim, int rank, Where where) {
 }  // namespace
 
 void define_shape(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "reshape",
              .kind = OpKind::view,
+             .attributes = {{"shape", ints}},
              .infer = infer_reshape,
              .grad = [](const OpContext& op) { return Tensors{reshape(op.grad_output(), op.input_shape(0))}; },
              .onnx = "Reshape",
@@ -173,6 +175,7 @@ void define_shape(OpTable& table) {
              .keeps_values = true});
   table.add({.name = "permute",
              .kind = OpKind::view,
+             .attributes = {{"dims", ints}},
              .infer = infer_permute,
              .grad =
                  [](const OpContext& op) {
@@ -185,6 +188,7 @@ void define_shape(OpTable& table) {
              .view = View::permute});
   table.add({.name = "slice",
              .kind = OpKind::view,
+             .attributes = {{"dim", integer}, {"begin", integer}, {"end", integer}, {"step", integer, 1}},
              .infer = infer_slice,
              .grad =
                  [](const OpContext& op) {
@@ -195,6 +199,7 @@ void define_shape(OpTable& table) {
              .onnx = "Slice"});
   table.add({.name = "expand",
              .kind = OpKind::view,
+             .attributes = {{"shape", ints}},
              .infer = infer_expand,
              .grad = [](const OpContext& op) { return Tensors{sum_to(op.grad_output(), op.input_shape(0))}; },
              .onnx = "Expand",
@@ -203,6 +208,7 @@ void define_shape(OpTable& table) {
   table.add({.name = "concat",
              .kind = OpKind::opaque,
              .inputs = kVariadic,
+             .attributes = {{"dim", integer}},
              .infer = infer_concat,
              .grad =
                  [](const OpContext& op) {
@@ -218,22 +224,34 @@ void define_shape(OpTable& table) {
                    return result;
                  },
              .onnx = "Concat"});
-  table.add({.name = "slice_grad", .kind = OpKind::opaque, .infer = infer_slice_grad, .grad = [](const OpContext& op) {
+  table.add({.name = "slice_grad",
+             .kind = OpKind::opaque,
+             .attributes = {{"dim", integer}, {"begin", integer}, {"step", integer}, {"size", integer}},
+             .infer = infer_slice_grad,
+             .grad = [](const OpContext& op) {
                const int64_t begin = op.integer("begin"), step = op.integer("step"), dim = op.integer("dim");
                const int64_t count = op.input_shape(0)[static_cast<int>(dim)];
                return Tensors{
                    slice(op.grad_output(), dim, begin, count ? begin + (count - 1) * step + 1 : begin, step)};
              }});
-  table.add({.name = "diagonal", .kind = OpKind::view, .infer = infer_diagonal, .grad = [](const OpContext& op) {
+  table.add({.name = "diagonal",
+             .kind = OpKind::view,
+             .attributes = {{"offset", integer, 0}, {"dim1", integer, 0}, {"dim2", integer, 1}},
+             .infer = infer_diagonal,
+             .grad = [](const OpContext& op) {
                return Tensors{diagonal_grad(op.grad_output(), op.input_shape(0), op.integer("offset"),
                                             op.integer("dim1"), op.integer("dim2"))};
              }});
-  table.add(
-      {.name = "diagonal_grad", .kind = OpKind::opaque, .infer = infer_diagonal_grad, .grad = [](const OpContext& op) {
-         return Tensors{diagonal(op.grad_output(), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
-       }});
+  table.add({.name = "diagonal_grad",
+             .kind = OpKind::opaque,
+             .attributes = {{"shape", ints}, {"offset", integer, 0}, {"dim1", integer, 0}, {"dim2", integer, 1}},
+             .infer = infer_diagonal_grad,
+             .grad = [](const OpContext& op) {
+               return Tensors{diagonal(op.grad_output(), op.integer("offset"), op.integer("dim1"), op.integer("dim2"))};
+             }});
   table.add({.name = "pad",
              .kind = OpKind::opaque,
+             .attributes = {{"before", ints}, {"after", ints}, {"value", number, 0.0}},
              .infer = infer_pad,
              .grad =
                  [](const OpContext& op) {
@@ -244,11 +262,14 @@ void define_shape(OpTable& table) {
                    return Tensors{g};
                  },
              .onnx = "Pad"});
-  table.add({.name = "flip", .kind = OpKind::opaque, .infer = infer_same, .grad = [](const OpContext& op) {
-               return Tensors{flip(op.grad_output(), Dims(op.integers("dims")))};
-             }});
+  table.add({.name = "flip",
+             .kind = OpKind::opaque,
+             .attributes = {{"dims", ints}},
+             .infer = infer_same,
+             .grad = [](const OpContext& op) { return Tensors{flip(op.grad_output(), Dims(op.integers("dims")))}; }});
   table.add({.name = "tril",
              .kind = OpKind::opaque,
+             .attributes = {{"diagonal", integer, 0}},
              .infer = infer_triangle,
              .grad = [](const OpContext& op) { return Tensors{tril(op.grad_output(), op.integer("diagonal"))}; },
              .contiguous_inputs = true,
@@ -256,6 +277,7 @@ void define_shape(OpTable& table) {
              .onnx = "Trilu"});
   table.add({.name = "triu",
              .kind = OpKind::opaque,
+             .attributes = {{"diagonal", integer, 0}},
              .infer = infer_triangle,
              .grad = [](const OpContext& op) { return Tensors{triu(op.grad_output(), op.integer("diagonal"))}; },
              .contiguous_inputs = true,

@@ -56,9 +56,11 @@ ValuesAndIndices order(const char* name, const Arg& x, int64_t dim, Attributes a
 }  // namespace
 
 void define_sort(OpTable& table) {
+  using enum AttributeType;
   table.add({.name = "sort",
              .kind = OpKind::index,
              .outputs = 2,
+             .attributes = {{"descending", flag, false}, {"dim", integer}},
              .infer = infer_sort,
              .grad = order_grad,
              .saved = out(1),
@@ -66,6 +68,7 @@ void define_sort(OpTable& table) {
   table.add({.name = "topk",
              .kind = OpKind::index,
              .outputs = 2,
+             .attributes = {{"k", integer}, {"descending", flag, true}, {"dim", integer}},
              .infer = infer_topk,
              .grad = order_grad,
              .saved = out(1),
@@ -74,6 +77,7 @@ void define_sort(OpTable& table) {
   table.add({.name = "searchsorted",
              .kind = OpKind::index,
              .inputs = 2,
+             .attributes = {{"right", flag, false}},
              .infer = infer_searchsorted,
              .contiguous_inputs = true});
 }

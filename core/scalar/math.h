@@ -373,6 +373,10 @@ TD_FROM_LIBM_2(hypot, hypot)
 // maximum and minimum return NaN if either operand is NaN; sign and relu pass NaN on.
 // floor_divide and remainder are Python's: the remainder has the divisor's sign, x // 0 = x / 0.
 #define TD_COMPOSED(T, s, ss, MAX)                                                                         \
+  TD_FN T td_negate_##s(T x) { return -x; }                                                                \
+  TD_FN T td_add_##s(T a, T b) { return a + b; }                                                           \
+  TD_FN T td_subtract_##s(T a, T b) { return a - b; }                                                      \
+  TD_FN T td_multiply_##s(T a, T b) { return a * b; }                                                      \
   TD_FN T td_rsqrt_##s(T x) { return (T)1 / td_sqrt_##s(x); }                                              \
   TD_FN T td_square_##s(T x) { return x * x; }                                                             \
   TD_FN T td_relu_##s(T x) { return x < (T)0 ? (T)0 : x; }                                                 \
@@ -443,9 +447,13 @@ TD_COMPOSED(double, f64, , TD_DOUBLE_MAX)
 
 // ---- Integers ----------------------------------------------------------------------------------------------
 
-// Overflow wraps. Division by zero gives 0 (the caller checks and reports; a trap would kill the process).
+// Overflow wraps: no expression of core/pointwise.def adds integers with a plain +, which C leaves open. Division by zero gives 0 (the caller checks and reports; a trap would kill the process).
 // U is an unsigned type at least as wide as unsigned int, so that its products wrap and never promote.
 #define TD_INTEGER(T, U, s)                                                \
+  TD_FN T td_negate_##s(T x) { return (T)((U)0 - (U)x); }                  \
+  TD_FN T td_add_##s(T a, T b) { return (T)((U)a + (U)b); }                \
+  TD_FN T td_subtract_##s(T a, T b) { return (T)((U)a - (U)b); }           \
+  TD_FN T td_multiply_##s(T a, T b) { return (T)((U)a * (U)b); }           \
   TD_FN T td_square_##s(T x) { return (T)((U)x * (U)x); }                  \
   TD_FN T td_relu_##s(T x) { return x > (T)0 ? x : (T)0; }                 \
   TD_FN T td_floor_##s(T x) { return x; }                                  \
@@ -494,6 +502,39 @@ TD_FN td_u8 td_sign_u8(td_u8 x) { return x != 0; }
 TD_FN td_u8 td_remainder_u8(td_u8 a, td_u8 b) { return b == 0 ? 0 : (td_u8)(a % b); }
 TD_FN td_u8 td_floor_divide_u8(td_u8 a, td_u8 b) { return b == 0 ? 0 : (td_u8)(a / b); }
 TD_FN td_u8 td_pow_u8(td_u8 a, td_u8 b) { return td_integer_power_u8(a, b); }
+
+// ---- Floats to integers ------------------------------------------------------------------------------------
+
+// Towards zero, as PyTorch does on x86: what int32 or int64 can't hold, NaN included, is their least number, and uint8
+// is the low byte of int64. C leaves all of that open, and compilers use it.
+#define TD_TO_INTEGER(F, f, T, t, LEAST, END) \
+  TD_FN T td_##f##_to_##t(F x) { return x >= (F)(LEAST) && x < (F)(END) ? (T)x : (T)(LEAST); }
+TD_TO_INTEGER(float, f32, td_i32, i32, -0x1p31, 0x1p31)
+TD_TO_INTEGER(double, f64, td_i32, i32, -0x1p31, 0x1p31)
+#if defined(__x86_64__) && !defined(__AVX512DQ__) && !defined(__CUDACC__)
+// No vectors of int64 to be had: the instruction gives just that, and needs no comparisons. (Compilers work the intrinsic out
+// for constants, as they like.)
+#ifdef __AVX__
+#define TD_VEX "v"
+#else
+#define TD_VEX ""
+#endif
+TD_FN td_i64 td_f32_to_i64(float x) {
+  td_i64 result;
+  __asm__(TD_VEX "cvttss2si %1, %0" : "=r"(result) : "x"(x));
+  return result;
+}
+TD_FN td_i64 td_f64_to_i64(double x) {
+  td_i64 result;
+  __asm__(TD_VEX "cvttsd2si %1, %0" : "=r"(result) : "x"(x));
+  return result;
+}
+#else
+TD_TO_INTEGER(float, f32, td_i64, i64, -0x1p63, 0x1p63)
+TD_TO_INTEGER(double, f64, td_i64, i64, -0x1p63, 0x1p63)
+#endif
+TD_FN td_u8 td_f32_to_u8(float x) { return (td_u8)td_f32_to_i32(x); }  // floats from 2^31 on have a low byte of 0
+TD_FN td_u8 td_f64_to_u8(double x) { return (td_u8)td_f64_to_i64(x); }
 
 // ---- Generic names -----------------------------------------------------------------------------------------
 
@@ -559,6 +600,7 @@ TD_TEST_1(isinf)
 TD_TEST_1(isfinite)
 TD_FLOAT_2(atan2)
 TD_FLOAT_2(hypot)
+TD_ANY_1(negate)
 TD_ANY_1(abs)
 TD_ANY_1(square)
 TD_ANY_1(sign)
@@ -567,6 +609,9 @@ TD_ANY_1(floor)
 TD_ANY_1(ceil)
 TD_ANY_1(round)
 TD_ANY_1(trunc)
+TD_ANY_2(add)
+TD_ANY_2(subtract)
+TD_ANY_2(multiply)
 TD_ANY_2(maximum)
 TD_ANY_2(minimum)
 TD_ANY_2(floor_divide)
@@ -617,10 +662,14 @@ TD_ANY_2(pow)
 #define td_isfinite(x) TD_ANY_OF(td_isfinite, x)(x)
 #define td_atan2(a, b) TD_FLOAT_OF(td_atan2, a)(a, b)
 #define td_hypot(a, b) TD_FLOAT_OF(td_hypot, a)(a, b)
+#define td_negate(x) TD_ANY_OF(td_negate, x)(x)
 #define td_abs(x) TD_ANY_OF(td_abs, x)(x)
 #define td_square(x) TD_ANY_OF(td_square, x)(x)
 #define td_sign(x) TD_ANY_OF(td_sign, x)(x)
 #define td_relu(x) TD_ANY_OF(td_relu, x)(x)
+#define td_add(a, b) TD_ANY_OF(td_add, a)(a, b)
+#define td_subtract(a, b) TD_ANY_OF(td_subtract, a)(a, b)
+#define td_multiply(a, b) TD_ANY_OF(td_multiply, a)(a, b)
 #define td_maximum(a, b) TD_ANY_OF(td_maximum, a)(a, b)
 #define td_minimum(a, b) TD_ANY_OF(td_minimum, a)(a, b)
 #define td_floor_divide(a, b) TD_ANY_OF(td_floor_divide, a)(a, b)

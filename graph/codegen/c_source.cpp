@@ -20,9 +20,11 @@ constexpr Dialect c = {.helper = "TD_FN",
                        .nan = "__builtin_nan(\"\")",
                        .infinity = "__builtin_inf()"};
 
-/// The type that a fold runs in.
+/// The type that a fold runs in. Sums of integers wrap, as unsigned ones do.
 const char* fold_type(const Statement& s) {
-  return is_floating(s.dtype) && (s.fold == Fold::sum || s.fold == Fold::prod) ? "double" : compute_type(s.dtype);
+  if (s.fold != Fold::sum && s.fold != Fold::prod) return compute_type(s.dtype);
+  if (is_floating(s.dtype)) return "double";
+  return s.dtype == DType::int64 ? "td_u64" : "td_u32";
 }
 
 /// Comparisons lose a NaN, so a flag beside the accumulator says whether there was one.
@@ -66,8 +68,8 @@ class CSegment final : public SegmentEmitter {
         case Fold::max: combine << " = t > t" << i << " || t != t ? t : t" << i << ";\n"; break;
         case Fold::min: combine << " = t < t" << i << " || t != t ? t : t" << i << ";\n"; break;
       }
-      combine << "  }\n  const " << type(i) << " " << name(i) << " = " << rounded(s.dtype, str("(", type(i), ")t", i))
-              << ";\n";
+      combine << "  }\n  const " << type(i) << " " << name(i) << " = "
+              << rounded(s.dtype, str("(", type(i), ")", averaged(s, str("t", i)))) << ";\n";
     }
     flat();
     return function(
@@ -83,7 +85,22 @@ class CSegment final : public SegmentEmitter {
       const char* const memory = memory_type(buffer_type(buffers()[i]));
       text += str("  ", memory, "* const b", i, " = (", memory, "*)p[", i, "];\n");
     }
-    return text + "  (void)p; (void)part;\n" + out_.str() + "}\n";
+    // What was out of range goes to the flag of its check, which lie behind the last buffer.
+    std::string after;
+    for (int i = 0; i < count(); ++i) {
+      if (at(i).kind != LoopOp::check) continue;
+      text += str("  int bad", i, " = 0;\n");
+      after += str("  if (bad", i, ") __atomic_store_n((td_i64*)p[", buffers().size(), "] + ", at(i).check,
+                   ", 1, __ATOMIC_RELAXED);\n");
+    }
+    return text + "  (void)p; (void)part;\n" + out_.str() + after + "}\n";
+  }
+
+  void check(int i, std::string_view indent) override {
+    const RangeCheck& range = check_of(at(i)).range;
+    out_ << indent << "bad" << i << " |= (td_u64)" << name(i) << " >= " << range.bound << "UL";
+    if (range.ignored) out_ << " && " << name(i) << " != " << *range.ignored << "L";
+    out_ << ";\n";
   }
 
   // ---- Folds.
@@ -109,7 +126,7 @@ class CSegment final : public SegmentEmitter {
   }
   std::string folded(int i) const {
     const Statement& s = at(i);
-    std::string value = str("a", i);
+    std::string value = averaged(s, str("a", i));
     if (tracks_nan(s)) value = str("(n", i, " ? ", literal(NAN, s.dtype), " : ", value, ")");
     if (fold_type(s) != compute_type(s.dtype)) value = str("(", type(i), ")", value);
     return rounded(s.dtype, value);
@@ -122,6 +139,8 @@ class CSegment final : public SegmentEmitter {
       text += str(" reduction(", symbol, ":a", i, ")");
       if (tracks_nan(at(i))) text += str(" reduction(|:n", i, ")");
     }
+    for (int i = 0; i < count(); ++i)
+      if (at(i).kind == LoopOp::check) text += str(" reduction(|:bad", i, ")");
     return text + "\n";
   }
   void write_partials() {
@@ -293,8 +312,19 @@ class CSegment final : public SegmentEmitter {
 
 KernelCall CSource::add(const LoopKernel& kernel) {
   KernelCall result;
+  for (const LoopCheck& check : kernel.checks) result.checks.push_back({.check = check, .position = {}, .extents = {}});
   for (const Segment& segment : kernel.segments) {
     CSegment emitter(kernel, segment, helpers_);
+    for (const Statement& s : segment.statements) {
+      if (s.kind != LoopOp::check) continue;
+      const Statement& operand = segment.statements[static_cast<size_t>(s.operands[0])];
+      if (operand.kind != LoopOp::load) continue;
+      CheckedLoad& checked = result.checks[static_cast<size_t>(s.check)];
+      checked.buffer = operand.buffer;
+      checked.position = operand.position;
+      checked.extents = segment.rows;
+      for (int64_t extent : segment.columns) checked.extents.push_back(extent);
+    }
     const std::string name = function(emitter.emit(), "s");
     result.segments.push_back(std::move(emitter.call));
     result.segments.back().name = name;

@@ -20,8 +20,18 @@ struct SegmentCall {
   double cost = 1;  ///< rough work of an element, in simple operations
   int partials = 0;
 };
+/// A check, and where the values lie that it checks, if they are read from memory: for who looks for the first bad one.
+struct CheckedLoad {
+  LoopCheck check;
+  int buffer = -1;
+  Position position;
+  Shape extents;
+};
+/// Behind the last buffer of each segment and of the finish, the caller passes one int64 for each check, all 0: those
+/// that found a value out of range are set to 1.
 struct KernelCall {
   std::vector<SegmentCall> segments;
+  std::vector<CheckedLoad> checks;
   /// void name(char* const* buffers, char* const* partials, const long* chunks); empty without a finish.
   std::string finish;
   std::vector<int> finish_buffers;

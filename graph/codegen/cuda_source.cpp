@@ -40,8 +40,8 @@ const char* fold_name(Fold fold) {
 
 constexpr const char* fold_helpers = R"(
 #define TD_DEVICE __device__ __forceinline__
-struct FoldSum { template <class T> static TD_DEVICE T join(T a, T b) { return a + b; } };
-struct FoldProduct { template <class T> static TD_DEVICE T join(T a, T b) { return a * b; } };
+struct FoldSum { template <class T> static TD_DEVICE T join(T a, T b) { return td_add(a, b); } };
+struct FoldProduct { template <class T> static TD_DEVICE T join(T a, T b) { return td_multiply(a, b); } };
 struct FoldMax { template <class T> static TD_DEVICE T join(T a, T b) { return a != a || a > b ? a : b; } };
 struct FoldMin { template <class T> static TD_DEVICE T join(T a, T b) { return a != a || a < b ? a : b; } };
 TD_DEVICE float shuffled(float v, int by) { return __shfl_xor_sync(0xffffffffu, v, by); }
@@ -94,7 +94,7 @@ class CudaSegment final : public SegmentEmitter {
       out_ << "  for (td_u32 c = threadIdx.x; c < " << chunks[static_cast<size_t>(s.buffer)] << "u; c += 256) a" << i
            << " = " << fold_name(s.fold) << "::join(a" << i << ", *(const volatile " << type(i) << "*)(parts["
            << s.buffer << "] + c * " << partial_bytes(s.buffer) << "u + " << s.integer * 8 << "));\n";
-      define(i, rounded(s.dtype, fold_block(i)), "  ");
+      define(i, rounded(s.dtype, averaged(s, fold_block(i))), "  ");
     }
     out_ << "  if (threadIdx.x == 0) {\n";
     for (const Store& st : segment_.stores) store(st, "    ");
@@ -200,7 +200,8 @@ class CudaSegment final : public SegmentEmitter {
       elements(now, "      ", "t");
       out_ << "    }\n";
       for (int i : now.folds)
-        if (at(i).partial < 0) define(i, rounded(at(i).dtype, lanes == 32 ? fold_warp(i) : fold_block(i)), "    ");
+        if (at(i).partial < 0)
+          define(i, rounded(at(i).dtype, averaged(at(i), lanes == 32 ? fold_warp(i) : fold_block(i))), "    ");
     }
     row_statements(phases);
     for (int i : chunk_folds())

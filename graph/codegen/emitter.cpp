@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "core/expression.h"
+#include "core/scalar/math.h"
 #include "graph/codegen/embedded.h"
 
 namespace tandem::graph {
@@ -30,6 +31,16 @@ const char* suffix(DType type) {
     case DType::bool_: return "b8";
     default: return "f32";
   }
+}
+
+/// Exactly, and so that a sum of it with an index stays far from overflow.
+bool is_whole(double number) { return std::floor(number) == number && std::fabs(number) < 0x1p53; }
+
+/// As the eager casts do it: what C leaves open is a function of core/scalar.
+std::string converted(DType from, DType to, const std::string& value) {
+  if (to == DType::bool_) return str("(", value, " != 0)");
+  if (is_floating(from) && !is_floating(to)) return str("td_", suffix(from), "_to_", suffix(to), "(", value, ")");
+  return rounded(to, str("(", compute_type(to), ")", value));
 }
 
 /// Whether a fold is taken while elements are walked, rather than of rows.
@@ -95,7 +106,7 @@ std::string SegmentEmitter::place(const Position& position) const {
 /// Constants are printed exactly.
 std::string SegmentEmitter::literal(double number, DType type) const {
   const std::string cast = str("(", compute_type(type), ")");
-  if (!is_floating(type)) return str("(", cast, static_cast<int64_t>(number), ")");
+  if (!is_floating(type)) return str("(", cast, td_f64_to_i64(number), ")");
   if (std::isnan(number)) return str("(", cast, dialect_.nan, ")");
   if (std::isinf(number)) return str(number < 0 ? "(-" : "(", cast, dialect_.infinity, ")");
   char text[40];
@@ -118,6 +129,10 @@ std::string SegmentEmitter::identity(Fold fold, DType type) const {
          : type == DType::int64 ? "0x7fffffffffffffffLL"
          : type == DType::int32 ? "0x7fffffff"
                                 : "255";
+}
+
+std::string SegmentEmitter::averaged(const Statement& s, const std::string& total) {
+  return s.divisor == 1 ? total : str("(", total, " / ", s.divisor, ")");
 }
 
 std::string SegmentEmitter::call(const Statement& s) {
@@ -146,19 +161,19 @@ std::string SegmentEmitter::expression(int i) {
     case LoopOp::load:
       return from_memory(buffer_type(s.buffer), str("b", buffer(s.buffer), "[", place(s.position), "]"));
     case LoopOp::index:
-      if (!is_floating(s.dtype))
-        return str("(", type, ")(", static_cast<int64_t>(s.begin), " + ", static_cast<int64_t>(s.step), " * (",
-                   place(s.position), "))");
-      return rounded(s.dtype, str("(", type, ")(", literal(s.begin, float64), " + ", literal(s.step, float64),
-                                  " * (double)(", place(s.position), "))"));
+      if (!is_floating(s.dtype) && is_whole(s.begin) && is_whole(s.step))
+        return str("(", type, ")(", td_f64_to_i64(s.begin), " + ", td_f64_to_i64(s.step), " * (", place(s.position),
+                   "))");
+      return converted(float64, s.dtype,
+                       str("(", literal(s.begin, float64), " + ", literal(s.step, float64), " * (double)(",
+                           place(s.position), "))"));
     case LoopOp::uniform: {
       const int key = buffer(s.buffer);
       return str("td_uniform_f32((td_u64)b", key, "[0], (td_u64)(b", key, "[1] + ", s.integer, "), (td_u64)(",
                  place(s.position), "))");
     }
-    case LoopOp::cast:
-      if (s.dtype == DType::bool_) return "(" + name(s.operands[0]) + " != 0)";
-      return rounded(s.dtype, str("(", type, ")", name(s.operands[0])));
+    case LoopOp::cast: return converted(at(s.operands[0]).dtype, s.dtype, name(s.operands[0]));
+    case LoopOp::check: return name(s.operands[0]);
     case LoopOp::pointwise: return call(s);
     case LoopOp::fold:
     case LoopOp::partial: break;  // how these are walked is the subclass's
@@ -170,6 +185,7 @@ std::string SegmentEmitter::expression(int i) {
 
 void SegmentEmitter::define(int i, const std::string& value, std::string_view indent) {
   out_ << indent << "const " << type(i) << " " << name(i) << " = " << value << ";\n";
+  if (at(i).kind == LoopOp::check) check(i, indent);
 }
 
 void SegmentEmitter::store(const Store& store, std::string_view indent) {
@@ -267,9 +283,9 @@ void SegmentEmitter::elements(const Phase& phase, std::string_view indent, std::
 // ---- Files.
 
 std::string GeneratedSource::function(const std::string& text, const std::string& prefix) {
-  for (const auto& [known, name] : functions_)
-    if (known == text && name.starts_with(prefix)) return name;
-  return functions_.emplace_back(text, prefix + std::to_string(functions_.size())).second;
+  const auto [known, fresh] = names_.try_emplace(prefix + text, prefix + std::to_string(names_.size()));
+  if (fresh) functions_.emplace_back(text, known->second);
+  return known->second;
 }
 
 std::string GeneratedSource::functions(const std::string& before) const {

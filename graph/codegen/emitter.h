@@ -8,6 +8,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -53,6 +54,7 @@ class SegmentEmitter {
   int count() const { return static_cast<int>(segment_.statements.size()); }
   const char* type(int i) const { return compute_type(at(i).dtype); }
   static std::string name(int i) { return "v" + std::to_string(i); }
+  const LoopCheck& check_of(const Statement& s) const { return kernel_.checks[static_cast<size_t>(s.check)]; }
   DType buffer_type(int index) const { return kernel_.buffers[static_cast<size_t>(index)]; }
   /// Bytes of the partial results of a chunk of that segment.
   int64_t partial_bytes(int segment) const { return kernel_.segments[static_cast<size_t>(segment)].partials * 8; }
@@ -61,6 +63,9 @@ class SegmentEmitter {
   std::string literal(double number, DType type) const;
   /// What a fold begins with.
   std::string identity(Fold fold, DType type) const;
+
+  /// A fold's total, over how many it is the mean of. Whole numbers divide in the total's own type.
+  static std::string averaged(const Statement& s, const std::string& total);
 
   // Statements.
   void define(int i, std::string_view indent) { define(i, expression(i), indent); }
@@ -72,6 +77,9 @@ class SegmentEmitter {
   void row_statements(int phase);
   /// i<first> … of the dims, from a linear index over all of them.
   void indices(const Shape& extents, int first, std::string_view linear, std::string_view indent);
+
+  /// Notes whether the value of a `check` statement, just defined, is out of its range.
+  virtual void check(int, std::string_view) {}
 
   // Folds.
   virtual void declare_fold(int i, std::string_view indent) = 0;
@@ -125,6 +133,7 @@ class GeneratedSource {
 
  private:
   std::vector<std::pair<std::string, std::string>> functions_;  ///< text, name
+  std::unordered_map<std::string, std::string> names_;          ///< of each, by prefix and text
 };
 
 }  // namespace tandem::graph

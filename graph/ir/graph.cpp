@@ -37,16 +37,9 @@ const char* graph::intern(const std::string& text) {
 
 int Graph::add_leaf(Leaf leaf, ValueType type) {
   leaf.value = graph::count(values);
-  values.push_back({std::move(type), -1, 0});
+  values.push_back({.type = std::move(type), .leaf = graph::count(leaves)});
   leaves.push_back(std::move(leaf));
   return leaves.back().value;
-}
-
-int Graph::leaf_of(int id) const {
-  if (value(id).node >= 0) return -1;
-  for (int i = 0; i < graph::count(leaves); ++i)
-    if (leaf(i).value == id) return i;
-  return -1;
 }
 
 bool Graph::is_number(int value) const {
@@ -60,7 +53,7 @@ int Graph::append(Node node, const std::vector<ValueType>& types) {
   const int index = graph::count(nodes);
   node.outputs.clear();
   for (const ValueType& type : types) {
-    values.push_back({type, index, graph::count(node.outputs)});
+    values.push_back({.type = type, .node = index, .output = graph::count(node.outputs)});
     node.outputs.push_back(graph::count(values) - 1);
   }
   nodes.push_back(std::move(node));

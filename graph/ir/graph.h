@@ -45,6 +45,7 @@ struct Value {
   ValueType type;
   int node = -1;   ///< -1: a leaf
   int output = 0;  ///< which output of the node
+  int leaf = -1;   ///< which of the graph's leaves; -1: a node's
 };
 
 struct LoopKernel;  // graph/ir/loop.h: what a fused node computes
@@ -98,7 +99,7 @@ class Graph {
   /// Appends a node whose outputs are new values of these types, as nobody asks infer. The node's index.
   int append(Node node, const std::vector<ValueType>& types);
   /// Index in `leaves` of the leaf that makes this value; -1 if a node does.
-  int leaf_of(int value) const;
+  int leaf_of(int id) const { return value(id).leaf; }
   /// Whether infer sees a number rather than a tensor: a scalar leaf, or a state or constant that was one.
   bool is_number(int value) const;
 
@@ -112,7 +113,8 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph);
 /// it would be written. State and gradient leaves are then unbound: a run before they are bound is a GraphError.
 Graph parse_graph(const std::string& text, Where where = Where::current());
 
-/// Throws GraphError if an operand is used before it is made, a type differs from what infer says, …
+/// Throws GraphError if an operand is used before it is made, a type differs from what infer says (of a view its
+/// strides too: elsewhere a layout is a choice), …
 void verify(const Graph& graph, const char* after_pass = "");
 
 namespace graph {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "../../core/op.h"
+#include "../../core/range_check.h"
 
 namespace tandem {
 
@@ -30,6 +31,7 @@ enum class LoopOp : uint8_t {
   literal,    ///< a number
   pointwise,  ///< an op's scalar expression over the operands
   cast,       ///< to the statement's dtype
+  check,      ///< operand 0, an int64, noting whether it is out of a range (LoopKernel::checks)
   fold,       ///< a reduction of operand 0
   partial,    ///< finish only: what fold `reduction` gave, over all chunks of its segment
 };
@@ -52,9 +54,11 @@ struct Statement {
   int64_t integer = 0;             ///< uniform: the site added to the key's draw; partial: the slot
   double begin = 0, step = 1;      ///< index
   Fold fold = Fold::sum;
-  int phase = 0;     ///< rows are walked once a phase; a fold of phase p is known from p + 1 on
-  int partial = -1;  ///< fold to the chunk: slot of the partial result
-  int value = -1;    ///< graph value it computes, for the report
+  int64_t divisor = 1;  ///< fold, partial: of a sum that is a mean; divided before it is rounded
+  int phase = 0;        ///< rows are walked once a phase; a fold of phase p is known from p + 1 on
+  int check = -1;       ///< check: index in LoopKernel::checks
+  int partial = -1;     ///< fold to the chunk: slot of the partial result
+  int value = -1;       ///< graph value it computes, for the report
 };
 
 /// A result put in memory.
@@ -72,12 +76,21 @@ struct Segment {
   bool by_row = false;  ///< has row statements: columns are walked once a phase
 };
 
+/// What `check` statements check: on the CPU, where the eager kernels do as well.
+struct LoopCheck {
+  RangeCheck range;
+  std::string op;  ///< in whose name it is raised
+  Where where;
+  Shape shape;  ///< of the values
+};
+
 struct LoopKernel {
   std::vector<DType> buffers;  ///< dtypes of the node's inputs, then of its outputs: what loads and stores name
   std::vector<Segment> segments;
   /// Scalar work after all segments: statements at Level::finish. `partial` statements name a segment and
   /// its slot; `integer` of the segment's fold says how it was folded.
   Segment finish;
+  std::vector<LoopCheck> checks;
 };
 
 }  // namespace tandem

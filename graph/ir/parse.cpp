@@ -101,6 +101,12 @@ class Parser {
     expect("]");
     return result;
   }
+  DType dtype() {
+    const std::string name = word();
+    try {
+      return parse_dtype(name);
+    } catch (const ValueError& error) { fail(error.message()); }
+  }
   int value() {
     if (accept("none")) return -1;
     expect("%");
@@ -145,10 +151,7 @@ class Parser {
   }
   ValueType type() {
     ValueType result;
-    const std::string name = word();
-    try {
-      result.dtype = parse_dtype(name);
-    } catch (const ValueError& error) { fail(error.message()); }
+    result.dtype = dtype();
     result.shape = shape();
     for (int64_t extent : result.shape)
       if (extent < 0) fail(detail::str("negative extent in ", result.shape));
@@ -158,9 +161,9 @@ class Parser {
     if (accept("on")) {
       std::string device = word();
       if (accept(":")) device += ":" + std::to_string(integer());
-      result.device = device == "cpu" ? Device{}
-                                      : Device{DeviceKind::cuda,
-                                               static_cast<uint8_t>(std::atoi(device.c_str() + device.find(':') + 1))};
+      const std::optional<Device> read = read_device(device);
+      if (!read) fail("no device is called " + device);
+      result.device = *read;
     }
     return result;
   }
@@ -178,26 +181,41 @@ class Parser {
       return {};
     return Where::current(graph::intern(comment.substr(0, colon)), line);
   }
-  AttributeValue attribute_value() {
-    space();
-    if (at_ >= text_.size()) fail("expected a value");
-    if (text_[at_] == '[') return shape();
-    if (text_[at_] == '"') {
-      const size_t end = text_.find('"', at_ + 1);
-      if (end == std::string::npos) fail("unterminated string");
-      std::string result = text_.substr(at_ + 1, end - at_ - 1);
-      at_ = end + 1;
-      return result;
+  AttributeValue attribute_value(AttributeType type) {
+    switch (type) {
+      case AttributeType::number: return number();
+      case AttributeType::ints: return shape();
+      case AttributeType::dtype: return dtype();
+      case AttributeType::text: return quoted();
+      default: return integer();
     }
-    if (std::isalpha(static_cast<unsigned char>(text_[at_])) && text_.compare(at_, 3, "inf") != 0 &&
-        text_.compare(at_, 3, "nan") != 0)
-      return parse_dtype(word());
-    const size_t begin = at_;
-    const double value = number();
-    const std::string text = text_.substr(begin, at_ - begin);
-    if (text.find_first_of(".en") == std::string::npos)
-      return static_cast<int64_t>(std::strtoll(text.c_str(), nullptr, 10));
-    return value;
+  }
+  std::string quoted() {
+    expect("\"");
+    const size_t begin = at_, end = text_.find('"', at_);
+    if (end == std::string::npos) fail("unterminated string");
+    at_ = end + 1;
+    return text_.substr(begin, end - begin);
+  }
+  Attributes attributes(const Op& op) {
+    Attributes result;
+    if (accept("{")) {
+      do {
+        const std::string name = word();
+        expect("=");
+        const auto spec = std::find_if(op.attributes.begin(), op.attributes.end(),
+                                       [&](const AttributeSpec& each) { return name == each.name; });
+        if (spec == op.attributes.end())
+          fail(detail::str(op.name, " has no attribute ", name, "; it has ",
+                           op.attributes.empty() ? "none" : to_string(op.attributes)));
+        result.set({spec->name, attribute_value(spec->type)});
+      } while (accept(","));
+      if (!accept("}"))
+        fail(detail::str("expected \"}\" after the attributes of ", op.name, ": ", to_string(op.attributes)));
+    }
+    if (const std::string problem = fit(op.attributes, result); !problem.empty())
+      fail(detail::str(op.name, ": ", problem));
+    return result;
   }
 
   void parse_definition() {
@@ -228,18 +246,10 @@ class Parser {
     }
     if (op->inputs != kVariadic && static_cast<size_t>(op->inputs) != inputs.size())
       fail(detail::str(name, " takes ", op->inputs, " operands, not ", inputs.size()));
-    Attributes attributes;
-    if (accept("{")) {
-      do {
-        const char* attribute = graph::intern(word());
-        expect("=");
-        attributes.set(Attribute(attribute, attribute_value()));
-      } while (accept(","));
-      expect("}");
-    }
+    Attributes given = attributes(*op);
     if (static_cast<size_t>(op->outputs) != results.size())
       fail(detail::str(name, " gives ", op->outputs, " values, not ", results.size()));
-    const Node& node = graph_.node(add_node(*op, std::move(inputs), std::move(attributes)));
+    const Node& node = graph_.node(add_node(*op, std::move(inputs), std::move(given)));
     for (size_t i = 0; i < results.size(); ++i) {
       Value& made = graph_.values[static_cast<size_t>(node.outputs[i])];
       if (made.type.shape != results[i].second.shape || made.type.dtype != results[i].second.dtype)

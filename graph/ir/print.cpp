@@ -28,17 +28,6 @@ std::string number_text(double value) {
   return text;
 }
 
-std::string attribute_text(const AttributeValue& value) {
-  if (const auto* i = std::get_if<int64_t>(&value)) return std::to_string(*i);
-  if (const auto* d = std::get_if<double>(&value)) {
-    const std::string text = number_text(*d);
-    return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
-  }
-  if (const auto* s = std::get_if<Shape>(&value)) return to_string(*s);
-  if (const auto* t = std::get_if<DType>(&value)) return std::string(name_of(*t));
-  return "\"" + std::get<std::string>(value) + "\"";
-}
-
 /// Values are numbered as they are printed, so that a graph that was read from text prints as it did.
 struct Names {
   explicit Names(const Graph& graph) : number(graph.values.size(), -1) {
@@ -90,7 +79,7 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph) {
       out << " {";
       bool first = true;
       for (const Attribute& attribute : node.attributes) {
-        out << (first ? "" : ", ") << attribute.name << '=' << attribute_text(attribute.value);
+        out << (first ? "" : ", ") << attribute.name << '=' << to_string(attribute.value);
         first = false;
       }
       out << '}';

@@ -30,10 +30,19 @@ void verify(const Graph& graph, const char* after_pass) {
       if (graph.value(output).node != n) fail(node, "%", output, " names another node as its maker");
     }
     if (node.fused) continue;
+    Attributes fitted = node.attributes;
+    if (const std::string problem = fit(node.op->attributes, fitted); !problem.empty()) fail(node, problem);
+    if (fitted != node.attributes)
+      fail(node, "its attributes are not as its definition has them: ", to_string(node.op->attributes));
+    for (const Tensor& header : headers)
+      if (node.op->contiguous_inputs && !header.is_contiguous())
+        fail(node, "an operand has strides ", header.strides(), ", but must be contiguous");
     Infer infer(*node.op, headers, node.attributes, results, node.where);
     node.op->infer(infer);
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const ValueType& type = graph.type(node.outputs[i]);
+      if (node.op->kind == OpKind::view && type.strides != results[i].strides())
+        fail(node, "output ", i, " is a view with strides ", type.strides, ", infer says ", results[i].strides());
       if (type.shape != results[i].shape() || type.dtype != results[i].dtype())
         fail(node, "output ", i, " has type ", type, ", infer says ", graph::type_of(results[i]));
     }

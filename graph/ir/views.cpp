@@ -29,6 +29,7 @@ Walked squeezed(const Shape& from, const Shape& to, const std::vector<int>& dims
 
 /// What the dims of the view's result walk, if those of its operand walk `dims`.
 Walked walked(const Node& node, const Shape& from, const Shape& to, const std::vector<int>& dims) {
+  if (node.op->checks_range) return dims;
   if (!node.op->view) return std::nullopt;
   std::vector<int> result;
   switch (*node.op->view) {
@@ -52,23 +53,40 @@ bool is_view(const Graph& graph, int value) {
   return maker >= 0 && graph.node(maker).op->kind == OpKind::view;
 }
 
-Reference reference(const Graph& graph, int value) {
-  std::vector<const Node*> views;
-  for (; is_view(graph, value); value = views.back()->inputs[0]) views.push_back(&graph.node(graph.value(value).node));
-  const ValueType& type = graph.type(value);
-  Reference r{.base = value, .shape = type.shape, .strides = type.strides, .dims = std::vector<int>()};
-  for (int i = 0; i < r.shape.size(); ++i) r.dims->push_back(r.shape[i] == 1 ? -1 : i);
-  for (; !views.empty(); views.pop_back()) {
-    const Node& view = *views.back();
-    Tensor header = header_of({type.dtype, type.device, r.shape, r.strides}), result;
-    Infer infer(*view.op, {&header, 1}, view.attributes, {&result, 1}, view.where);
-    view.op->infer(infer);
-    if (r.dims) r.dims = walked(view, r.shape, result.shape(), *r.dims);
-    r.offset += result.impl()->offset;
-    r.shape = result.shape();
-    r.strides = result.strides();
+int base_of(const Graph& graph, int value) {
+  while (is_view(graph, value)) value = graph.node(graph.value(value).node).inputs[0];
+  return value;
+}
+
+std::vector<Reference> references(const Graph& graph) {
+  std::vector<Reference> all(graph.values.size());
+  const auto own = [&](int value) {
+    const ValueType& type = graph.type(value);
+    Reference& r = at(all, value);
+    r = {.base = value, .shape = type.shape, .strides = type.strides, .dims = std::vector<int>()};
+    for (int i = 0; i < r.shape.size(); ++i) r.dims->push_back(r.shape[i] == 1 ? -1 : i);
+  };
+  for (const Leaf& leaf : graph.leaves) own(leaf.value);
+  for (const Node& node : graph.nodes) {
+    if (node.op->kind != OpKind::view) {
+      for (int output : node.outputs) own(output);
+      continue;
+    }
+    const Reference& from = at(all, node.inputs[0]);
+    const ValueType& type = graph.type(from.base);
+    Tensor header = header_of({type.dtype, type.device, from.shape, from.strides}), result;
+    Infer infer(*node.op, {&header, 1}, node.attributes, {&result, 1}, node.where);
+    node.op->infer(infer);
+    Reference& r = at(all, node.outputs[0]);
+    r = {.base = from.base,
+         .shape = result.shape(),
+         .strides = result.strides(),
+         .offset = from.offset + result.impl()->offset,
+         .dims = std::nullopt,
+         .checked_by = node.op->checks_range ? graph.value(node.outputs[0]).node : from.checked_by};
+    if (from.dims) r.dims = walked(node, from.shape, result.shape(), *from.dims);
   }
-  return r;
+  return all;
 }
 
 }  // namespace tandem::graph

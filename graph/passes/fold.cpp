@@ -1,5 +1,5 @@
-// fold: works out what doesn't depend on any input. A filled tensor becomes a number that is broadcast,
-// and 0-d arithmetic on numbers is done now, by the same kernels that would do it later.
+// fold: works out what doesn't depend on any input. 0-d arithmetic on numbers is done now, by the same kernels that would
+// do it later. Tensors filled with one number stay: simplify and the kernels know what is in them.
 #include <cmath>
 
 #include "graph/passes/pass.h"
@@ -8,33 +8,26 @@ namespace tandem::graph {
 
 namespace {
 
-/// A 0-d host tensor of that number.
-Tensor materialise(double number, DType dtype) {
-  const Interceptor* self = set_interceptor(nullptr);
-  Tensor result = dtype == int64 || dtype == int32 || dtype == uint8 ? Arg(static_cast<int64_t>(number)).scalar(dtype)
-                                                                     : Arg(number).scalar(dtype);
-  set_interceptor(const_cast<Interceptor*>(self));
-  return result;
+/// The call's only result, 0-d, of these numbers.
+double result_of(const Node& node, const Tensors& numbers, const Attributes& attributes, DType dtype) {
+  const InterceptorScope eager(nullptr);
+  Tensor result = Arg(0).scalar(dtype);
+  run_kernel(*node.op, numbers, attributes, {&result, 1}, node.where);
+  return result.item<double>();
 }
 
 }  // namespace
 
+double filled_number(const Graph& graph, const Node& node) {
+  return result_of(node, {}, node.attributes, graph.type(node.outputs[0]).dtype);
+}
+
 Graph fold(const Graph& graph) {
   Rewriter rewriter(graph);
-  static const Op& expand = find_op("expand");
   for (const Node& node : graph.nodes) {
     const ValueType& type = graph.type(node.outputs[0]);
-    if (node.op->fills) {
-      const int number = rewriter.scalar(node.attributes.number("value"), type.dtype);
-      if (type.shape.empty()) {
-        rewriter.replace(node.outputs[0], number);
-      } else {
-        Graph& to = rewriter.to();
-        const int made = to.add_node(expand, {number}, {{"shape", type.shape}}, node.where);
-        const int value = to.node(made).outputs[0];
-        to.type(value).device = type.device;
-        rewriter.replace(node.outputs[0], value);
-      }
+    if (node.op->fills && type.shape.empty()) {
+      rewriter.replace(node.outputs[0], rewriter.scalar(filled_number(graph, node), type.dtype));
       continue;
     }
     bool constant = node.op->is_pointwise() && type.shape.empty() && node.outputs.size() == 1;
@@ -43,14 +36,13 @@ Graph fold(const Graph& graph) {
       rewriter.copy(node);
       continue;
     }
-    Tensors inputs;
-    for (int input : node.inputs)
-      inputs.push_back(materialise(*constant_number(rewriter.to(), rewriter.mapped(input)), graph.type(input).dtype));
-    Tensor result = materialise(0, type.dtype);
-    run_kernel(*node.op, inputs, node.attributes, {&result, 1}, node.where);
-    Interceptor* self = set_interceptor(nullptr);
-    const double number = result.item<double>();
-    set_interceptor(self);
+    Tensors numbers;
+    {
+      const InterceptorScope eager(nullptr);
+      for (int input : node.inputs)
+        numbers.push_back(Arg(*constant_number(rewriter.to(), rewriter.mapped(input))).scalar(graph.type(input).dtype));
+    }
+    const double number = result_of(node, numbers, node.attributes, type.dtype);
     if (!is_floating(type.dtype) && std::fabs(number) > 9e15) rewriter.copy(node);  // not exact as a double
     else rewriter.replace(node.outputs[0], rewriter.scalar(number, type.dtype));
   }

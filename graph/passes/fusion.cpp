@@ -88,18 +88,18 @@ class Fuser {
         free = false;
       }
     }
-    if (free) return;
+    if (free) return groups_.leave_out(n);
     for (size_t i = 1; i < finishing.size(); ++i)
       if (groups_.independent(finishing[0], finishing[i])) groups_.absorb(finishing[i], finishing[0]);
     int kernel = -1;  // the kernel that waits for the others, if one does
     for (int candidate : finishing)
       if (at(groups_.all, candidate).alive && !groups_.makes_cycle(n, candidate) && !reads_unfinished(n, candidate))
         kernel = candidate;
-    if (kernel < 0) return;  // computed wherever it is read
+    if (kernel < 0) return groups_.leave_out(n);  // computed wherever it is read
     at(groups_.all, kernel).kernel.finish.push_back(n);
-    at(groups_.group_of, n) = kernel;
     at(groups_.place_of, n) = {-1, -1};
     groups_.in_memory.insert(n);
+    groups_.enter(n, kernel);
   }
 
   /// Reads an element of the kernel that only its loop knows.
@@ -148,7 +148,7 @@ class Fuser {
     }
     at(groups_.place_of, n) = {segment, count(group.members)};
     group.members.push_back(member);
-    at(groups_.group_of, n) = kernel;
+    groups_.enter(n, kernel);
     return true;
   }
 
@@ -160,7 +160,7 @@ class Fuser {
     const Shape unknown = Shape::filled(space.size(), -2);
     std::vector<int> dims(unknown.begin(), unknown.end());
     for (int input : now.inputs) {
-      const Reference r = reference(graph_, input);
+      const Reference& r = groups_.reference(input);
       const int maker = groups_.maker(r.base);
       if (maker < 0 || at(groups_.group_of, maker) != kernel) continue;
       const Place place = at(groups_.place_of, maker);
@@ -299,15 +299,7 @@ class Fuser {
       return refuse(n, "operands are sliced, folded or walked in another order on the way");
     // Row members of one need the other's reduced dims to be theirs.
     if (!to.has_rows()) to.reduced = from.reduced;
-    std::vector<Member> members = to.members;
-    members.insert(members.end(), from.members.begin(), from.members.end());
-    std::sort(members.begin(), members.end(), [](const Member& x, const Member& y) { return x.node < y.node; });
-    to.members = std::move(members);
-    a.kernel.finish.insert(a.kernel.finish.end(), b.kernel.finish.begin(), b.kernel.finish.end());
-    std::sort(a.kernel.finish.begin(), a.kernel.finish.end());
-    b.alive = false;
-    b.kernel = {};
-    groups_.index_members(into);
+    groups_.merge_segments(other, into);
   }
 
   /// Whether everything that `user` reads of `source` is there when the same element or row is computed.
@@ -320,7 +312,7 @@ class Fuser {
           return false;
     for (const Member& member : reading.segments[0].members)
       for (int input : node(member.node).inputs) {
-        const Reference r = reference(graph_, input);
+        const Reference& r = groups_.reference(input);
         const int maker = groups_.maker(r.base);
         if (maker < 0 || at(groups_.group_of, maker) != source) continue;
         if (groups_.is_finished(maker) || !r.dims) return false;

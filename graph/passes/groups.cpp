@@ -2,16 +2,19 @@
 #include "graph/passes/groups.h"
 
 #include <algorithm>
+#include <iterator>
 
-#include "graph/ir/at.h"
 #include "graph/passes/pass.h"
 
 namespace tandem::graph {
 
-Groups::Groups(const Graph& graph) : graph(graph), group_of(graph.nodes.size(), -1), place_of(graph.nodes.size()) {}
+Groups::Groups(const Graph& graph)
+    : graph(graph), group_of(graph.nodes.size(), -1), place_of(graph.nodes.size()), references_(references(graph)),
+      seen_through_(graph.nodes.size()) {}
 
 bool Groups::is_generator(int n) const {
   const std::optional<Sequence>& sequence = node(n).op->sequence;
+  if (node(n).op->fills) return true;
   return sequence && (*sequence != Sequence::uniform || type(node(n).outputs[0]).dtype == DType::float32);
 }
 
@@ -33,13 +36,19 @@ bool Groups::computed_again(int n, int by_group) const {
   return (by_group < 0 || at(all, by_group).fused) && computed_again(n);
 }
 
-void Groups::each_source(int n, const std::function<void(int)>& visit) const {
+std::vector<int> Groups::sources(int n) const {
+  std::vector<int> result;
   for (int input : node(n).inputs) {
     const int made_by = source(input);
     if (made_by < 0) continue;
-    if (at(group_of, made_by) >= 0 && !computed_again(made_by, at(group_of, n))) visit(at(group_of, made_by));
-    else each_source(made_by, visit);
+    if (const int group = at(group_of, made_by); group >= 0 && !computed_again(made_by, at(group_of, n)))
+      result.push_back(group);
+    else
+      for (int source : at(seen_through_, made_by)) result.push_back(alive(source));
   }
+  std::sort(result.begin(), result.end());
+  result.erase(std::unique(result.begin(), result.end()), result.end());
+  return result;
 }
 
 void Groups::each_member(const Group& group, const std::function<void(int)>& visit) const {
@@ -49,48 +58,74 @@ void Groups::each_member(const Group& group, const std::function<void(int)>& vis
   for (int n : group.kernel.finish) visit(n);
 }
 
-/// Whether `from` is `to`, or reads, directly or not, what it makes.
-bool Groups::reaches(int from, int to, std::set<int>& seen) const {
-  if (from == to) return true;
-  if (!seen.insert(from).second) return false;
+// ---- Paths between groups.
+
+int Groups::alive(int group) const {
+  while (at(absorbed_by_, group) >= 0) group = at(absorbed_by_, group);
+  return group;
+}
+
+bool Groups::walk_back(const std::vector<int>& starts, int first, std::vector<int>* passed) {
+  const int begin = at(position_, first);
+  ++walk_;
+  std::vector<int> waiting;
   bool found = false;
-  each_member(at(all, from), [&](int n) {
-    if (!found) each_source(n, [&](int source) { found = found || (source != from && reaches(source, to, seen)); });
-  });
+  const auto reach = [&](int group) {
+    found = found || group == first;
+    if (at(position_, group) <= begin || at(passed_by_, group) == walk_) return;
+    at(passed_by_, group) = walk_;
+    waiting.push_back(group);
+    if (passed) passed->push_back(group);
+  };
+  for (int start : starts) reach(alive(start));
+  while (!waiting.empty() && !found) {
+    const int group = waiting.back();
+    waiting.pop_back();
+    for (int source : at(reads_, group)) reach(alive(source));
+  }
   return found;
 }
 
-bool Groups::makes_cycle(int n, int group) const {
-  bool cycle = false;
-  each_source(n, [&](int source) {
-    std::set<int> seen;
-    if (source != group && !cycle) cycle = reaches(source, group, seen);
-  });
-  return cycle;
+void Groups::move_before(int first, std::vector<int> groups) {
+  if (groups.empty()) return;
+  const auto earlier = [&](int a, int b) { return at(position_, a) < at(position_, b); };
+  std::sort(groups.begin(), groups.end(), earlier);
+  const int begin = at(position_, first), end = at(position_, groups.back()) + 1;
+  ++walk_;
+  std::vector<int> others;
+  for (int group : groups) at(passed_by_, group) = walk_;
+  for (int i = begin; i < end; ++i)
+    if (at(passed_by_, at(order_, i)) != walk_) others.push_back(at(order_, i));
+  groups.insert(groups.end(), others.begin(), others.end());
+  for (int i = begin; i < end; ++i) {
+    at(order_, i) = at(groups, i - begin);
+    at(position_, at(order_, i)) = i;
+  }
 }
 
-bool Groups::independent(int a, int b) const {
-  std::set<int> seen_a, seen_b;
-  return !reaches(a, b, seen_a) && !reaches(b, a, seen_b);
+bool Groups::makes_cycle(int n, int group) {
+  std::vector<int> elsewhere = sources(n);
+  std::erase(elsewhere, group);
+  return walk_back(elsewhere, group);
 }
 
-bool Groups::mergeable(int a, int b) const { return !reaches_indirectly(a, b) && !reaches_indirectly(b, a); }
+bool Groups::independent(int a, int b) {
+  if (at(position_, a) < at(position_, b)) std::swap(a, b);
+  return !walk_back(at(reads_, a), b);
+}
 
-bool Groups::reaches_indirectly(int from, int to) const {
-  bool indirect = false;
-  each_member(at(all, from), [&](int n) {
-    each_source(n, [&](int source) {
-      std::set<int> seen;
-      if (source != from && source != to && !indirect) indirect = reaches(source, to, seen);
-    });
-  });
-  return indirect;
+bool Groups::mergeable(int a, int b) {
+  if (at(position_, a) < at(position_, b)) std::swap(a, b);
+  std::vector<int> others;
+  for (int source : at(reads_, a))
+    if (alive(source) != b) others.push_back(source);
+  return !walk_back(others, b);
 }
 
 std::vector<bool> Groups::wanted_values() const {
   std::vector<bool> wanted(graph.values.size(), false);
   const auto want = [&](int value) {
-    if (value >= 0) at(wanted, reference(graph, value).base) = true;
+    if (value >= 0) at(wanted, reference(value).base) = true;
   };
   for (int output : graph.outputs) want(output);
   for (const StateWrite& write : graph.writes) want(write.value);
@@ -107,31 +142,90 @@ std::vector<bool> Groups::wanted_values() const {
   return wanted;
 }
 
+// ---- Joining.
+
 void Groups::add(int n, Group group) {
-  at(group_of, n) = count(all);
   all.push_back(std::move(group));
+  const int made = count(all) - 1;
+  reads_.emplace_back();
+  absorbed_by_.push_back(-1);
+  passed_by_.push_back(0);
+  position_.push_back(count(order_));
+  order_.push_back(made);
+  enter(n, made);
 }
 
-void Groups::index_members(int group) {
-  GroupKernel& kernel = at(all, group).kernel;
-  for (int s = 0; s < count(kernel.segments); ++s) {
+void Groups::enter(int n, int group) {
+  at(group_of, n) = group;
+  std::vector<int> read = sources(n), later;
+  std::erase(read, group);
+  TANDEM_ASSERT(!walk_back(read, group, &later), "fusion made a cycle");
+  move_before(group, std::move(later));
+  std::vector<int>& reads = at(reads_, group);
+  reads.insert(reads.end(), read.begin(), read.end());
+}
+
+void Groups::take_over(int other, int group) {
+  const int first = at(position_, other) < at(position_, group) ? other : group, last = first == other ? group : other;
+  std::vector<int> read, later;
+  for (int source : at(reads_, last))
+    if (alive(source) != first) read.push_back(source);
+  TANDEM_ASSERT(!walk_back(read, first, &later), "fusion made a cycle");
+  move_before(first, std::move(later));
+  if (first == other) {
+    std::swap(at(order_, at(position_, other)), at(order_, at(position_, group)));
+    std::swap(at(position_, other), at(position_, group));
+  }
+  at(absorbed_by_, other) = group;
+  std::vector<int> reads;
+  for (const int part : {other, group})
+    for (int source : at(reads_, part))
+      if (const int from = alive(source); from != group) reads.push_back(from);
+  std::sort(reads.begin(), reads.end());
+  reads.erase(std::unique(reads.begin(), reads.end()), reads.end());
+  at(reads_, group) = std::move(reads);
+  at(reads_, other).clear();
+  at(all, other).alive = false;
+  at(all, other).kernel = {};
+}
+
+void Groups::index_members(int group, int first_segment) {
+  const GroupKernel& kernel = at(all, group).kernel;
+  for (int s = first_segment; s < count(kernel.segments); ++s) {
     const std::vector<Member>& members = at(kernel.segments, s).members;
     for (int m = 0; m < count(members); ++m) {
       at(group_of, at(members, m).node) = group;
       at(place_of, at(members, m).node) = {s, m};
     }
   }
-  for (int n : kernel.finish) at(group_of, n) = group;
 }
 
 void Groups::absorb(int other, int group) {
-  Group &a = at(all, group), &b = at(all, other);
-  a.kernel.segments.insert(a.kernel.segments.end(), b.kernel.segments.begin(), b.kernel.segments.end());
-  a.kernel.finish.insert(a.kernel.finish.end(), b.kernel.finish.begin(), b.kernel.finish.end());
-  std::sort(a.kernel.finish.begin(), a.kernel.finish.end());
-  b.alive = false;
-  b.kernel = {};
+  GroupKernel &a = at(all, group).kernel, &b = at(all, other).kernel;
+  const int before = count(a.segments);
+  a.segments.insert(a.segments.end(), std::make_move_iterator(b.segments.begin()),
+                    std::make_move_iterator(b.segments.end()));
+  join_finish(b, group);
+  index_members(group, before);
+  take_over(other, group);
+}
+
+void Groups::merge_segments(int other, int group) {
+  GroupKernel &a = at(all, group).kernel, &b = at(all, other).kernel;
+  std::vector<Member>& members = a.segments[0].members;
+  const std::vector<Member>& more = b.segments[0].members;
+  members.insert(members.end(), more.begin(), more.end());
+  std::sort(members.begin(), members.end(), [](const Member& x, const Member& y) { return x.node < y.node; });
+  join_finish(b, group);
   index_members(group);
+  take_over(other, group);
+}
+
+void Groups::join_finish(const GroupKernel& from, int group) {
+  std::vector<int>& finish = at(all, group).kernel.finish;
+  for (int n : from.finish) at(group_of, n) = group;
+  finish.insert(finish.end(), from.finish.begin(), from.finish.end());
+  std::sort(finish.begin(), finish.end());
 }
 
 }  // namespace tandem::graph

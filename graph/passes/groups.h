@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "graph/ir/at.h"
 #include "graph/ir/graph.h"
 #include "graph/ir/loop.h"
 #include "graph/ir/views.h"
@@ -51,7 +52,8 @@ struct Place {
   int member = -1;
 };
 
-/// The groups of a graph. Views belong to none: they are looked through.
+/// The groups of a graph. Views belong to none: they are looked through. Groups are kept in an order in which each comes
+/// after all that it reads from, so that a path between two is looked for among the groups between them only.
 class Groups {
  public:
   explicit Groups(const Graph& graph);
@@ -66,10 +68,11 @@ class Groups {
   const Node& node(int n) const { return graph.node(n); }
   const ValueType& type(int value) const { return graph.type(value); }
   int maker(int value) const { return graph.value(value).node; }
+  const Reference& reference(int value) const { return references_[static_cast<size_t>(value)]; }
   /// The node that makes what the value shows through its views; -1: none.
-  int source(int value) const { return maker(reference(graph, value).base); }
+  int source(int value) const { return maker(reference(value).base); }
   bool is_view(int n) const { return node(n).op->kind == OpKind::view; }
-  /// arange and random_uniform: computed wherever they are read.
+  /// full, arange and random_uniform: computed wherever they are read.
   bool is_generator(int n) const;
   /// One-element pointwise node.
   bool is_scalar_node(int n) const;
@@ -79,27 +82,49 @@ class Groups {
   bool computed_again(int n) const { return is_generator(n) || (is_scalar_node(n) && !in_memory.count(n)); }
   bool computed_again(int n, int by_group) const;
 
-  /// Groups whose results the node reads.
-  void each_source(int n, const std::function<void(int group)>& visit) const;
+  /// Groups whose results the node reads, also through what is computed again.
+  std::vector<int> sources(int n) const;
   void each_member(const Group& group, const std::function<void(int node)>& visit) const;
   /// Joining `n` to the group is fine if nothing that n reads elsewhere depends on the group.
-  bool makes_cycle(int n, int group) const;
+  bool makes_cycle(int n, int group);
   /// Neither reads what the other makes.
-  bool independent(int a, int b) const;
+  bool independent(int a, int b);
   /// Two groups may become one if every path between them is a direct edge.
-  bool mergeable(int a, int b) const;
+  bool mergeable(int a, int b);
   /// Values read outside the group that makes them, or returned.
   std::vector<bool> wanted_values() const;
 
   /// A node's group of its own.
   void add(int n, Group group);
+  /// The node is in that group from now on, which reads what it reads.
+  void enter(int n, int group);
+  /// Stays out of all groups: who reads it reads what it is made of.
+  void leave_out(int n) { at(seen_through_, n) = sources(n); }
   /// Moves the segments and finish of `other` to `group`.
   void absorb(int other, int group);
-  void index_members(int group);
+  /// Two groups of one segment each become one segment.
+  void merge_segments(int other, int group);
 
  private:
-  bool reaches(int from, int to, std::set<int>& seen) const;
-  bool reaches_indirectly(int from, int to) const;
+  void index_members(int group, int first_segment = 0);
+  void join_finish(const GroupKernel& from, int group);
+  /// Who has absorbed it, or itself.
+  int alive(int group) const;
+  /// `group` takes over what `other` reads, and its place in the order.
+  void take_over(int other, int group);
+  /// The groups from `starts` back to what comes after `first` in the order, sources before their readers; whether
+  /// `first` is read on the way.
+  bool walk_back(const std::vector<int>& starts, int first, std::vector<int>* passed = nullptr);
+  /// Puts these right before `first`, in their order.
+  void move_before(int first, std::vector<int> groups);
+
+  std::vector<Reference> references_;
+  std::vector<std::vector<int>> seen_through_;  ///< sources of each node that is left out
+  std::vector<std::vector<int>> reads_;         ///< sources of each group, some of them absorbed since
+  std::vector<int> order_, position_;           ///< groups in order; of each group
+  std::vector<int> absorbed_by_;                ///< of each group; -1: none
+  std::vector<int> passed_by_;                  ///< of each group: the last walk that came by
+  int walk_ = 0;
 };
 
 /// Spells a kernel as loops. `stored` are the values to put in memory; the node's inputs are appended to

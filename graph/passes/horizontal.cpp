@@ -1,6 +1,5 @@
 // horizontal: kernels that assign to state, and whose results no other kernel reads, become one, which then runs last:
-// an optimiser's updates of all parameters are one launch.
-#include "graph/ir/at.h"
+// an optimiser's updates of all parameters are one launch, or a few where parameters are very many.
 #include "graph/passes/groups.h"
 #include "graph/passes/pass.h"
 
@@ -13,12 +12,12 @@ constexpr size_t kMostSegments = 512;  // of a kernel
 void join_state_kernels(Groups& groups) {
   const Graph& graph = groups.graph;
   std::vector<bool> state(graph.values.size(), false), read(graph.values.size(), false);
-  for (const StateWrite& write : graph.writes) at(state, reference(graph, write.value).base) = true;
+  for (const StateWrite& write : graph.writes) at(state, groups.reference(write.value).base) = true;
   for (int n = 0; n < count(graph.nodes); ++n) {
     if (groups.is_view(n)) continue;
     const int group = at(groups.group_of, n);
     for (int input : graph.node(n).inputs) {
-      const int base = reference(graph, input).base, maker = groups.maker(base);
+      const int base = groups.reference(input).base, maker = groups.maker(base);
       if (maker >= 0 && at(groups.group_of, maker) != group && !groups.computed_again(maker, group))
         at(read, base) = true;
     }
@@ -36,10 +35,10 @@ void join_state_kernels(Groups& groups) {
     });
     for (const GroupSegment& segment : group.kernel.segments) mixed = mixed || segment.has_rows();
     if (!assigns || mixed) continue;
-    if (target < 0) target = g;
-    else if (at(groups.all, target).kernel.segments.size() + group.kernel.segments.size() <= kMostSegments &&
-             groups.independent(g, target))
-      groups.absorb(g, target);
+    const bool full =
+        target >= 0 && at(groups.all, target).kernel.segments.size() + group.kernel.segments.size() > kMostSegments;
+    if (target < 0 || full) target = g;
+    else if (groups.independent(g, target)) groups.absorb(g, target);
   }
 }
 

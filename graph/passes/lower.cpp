@@ -45,20 +45,30 @@ class Lowerer {
  private:
   enum class State : uint8_t { waiting, begun, done };
 
+  /// The group, after those that it reads from.
   void emit(int g) {
-    State& state = at(state_, g);
-    TANDEM_ASSERT(state != State::begun, "fusion made a cycle");
-    if (state == State::done) return;
-    state = State::begun;
-    const Group& group = at(groups_.all, g);
-    groups_.each_member(group, [&](int n) {
-      groups_.each_source(n, [&](int source) {
-        if (source != g) emit(source);
-      });
-    });
-    if (group.fused) emit_kernel(group);
-    else emit_node(groups_.node(group.node));
-    state = State::done;
+    std::vector<int> waiting{g};
+    while (!waiting.empty()) {
+      const int now = waiting.back();
+      State& state = at(state_, now);
+      const Group& group = at(groups_.all, now);
+      if (state == State::waiting) {
+        state = State::begun;
+        std::vector<int> sources;
+        groups_.each_member(group, [&](int n) {
+          for (int source : groups_.sources(n))
+            if (source != now && at(state_, source) != State::done) sources.push_back(source);
+        });
+        for (int source : sources) TANDEM_ASSERT(at(state_, source) == State::waiting, "fusion made a cycle");
+        waiting.insert(waiting.end(), sources.rbegin(), sources.rend());
+        continue;
+      }
+      waiting.pop_back();
+      if (state == State::done) continue;
+      if (group.fused) emit_kernel(group);
+      else emit_node(groups_.node(group.node));
+      state = State::done;
+    }
   }
 
   void emit_node(const Node& node) {
@@ -79,6 +89,7 @@ class Lowerer {
       else if (names.back() != '.') names += " ...";
       if (!where.line()) where = node.where;
     });
+    if (stored.empty()) return;  // nobody reads what it makes: dead_code was left out
     auto kernel = std::make_shared<LoopKernel>(lower_kernel(groups_, group.kernel, stored, inputs));
     for (int& input : inputs) input = view_of(input);
     Graph& to = rewriter_.to();
@@ -96,11 +107,17 @@ class Lowerer {
 
   /// Copies the views between a value in memory and this one.
   int view_of(int value) {
-    if (rewriter_.mapped(value) >= 0) return rewriter_.mapped(value);
-    const int maker = groups_.maker(value);
-    TANDEM_ASSERT(maker >= 0 && (groups_.is_view(maker) || groups_.is_generator(maker)),
-                  "a value of a kernel is read but not stored: ", groups_.node(maker).op->name);
-    emit_node(groups_.node(maker));
+    std::vector<int> nodes;  // views, and perhaps a generator below them
+    for (int v = value; rewriter_.mapped(v) < 0; v = groups_.node(nodes.back()).inputs[0]) {
+      nodes.push_back(groups_.maker(v));
+      const bool generator = groups_.is_generator(nodes.back());
+      TANDEM_ASSERT(generator || groups_.is_view(nodes.back()),
+                    "a value of a kernel is read but not stored: ", groups_.node(nodes.back()).op->name);
+      if (!generator) continue;
+      for (int input : groups_.node(nodes.back()).inputs) view_of(input);
+      break;
+    }
+    for (; !nodes.empty(); nodes.pop_back()) rewriter_.copy(groups_.node(nodes.back()));
     return rewriter_.mapped(value);
   }
 

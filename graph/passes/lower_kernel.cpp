@@ -17,7 +17,9 @@ class KernelLowerer {
  public:
   KernelLowerer(const Groups& groups, const GroupKernel& kernel, const std::vector<int>& stored,
                 std::vector<int>& inputs)
-      : groups_(groups), kernel_(kernel), stored_(stored), inputs_(inputs) {}
+      : groups_(groups), kernel_(kernel), stored_(stored), inputs_(inputs) {
+    for (int i = 0; i < count(stored); ++i) store_of_[at(stored, i)] = i;
+  }
 
   LoopKernel run() {
     // Where folds of everything end up: segment and slot of each.
@@ -37,10 +39,9 @@ class KernelLowerer {
   const Node& node(int n) const { return groups_.node(n); }
 
   int buffer(int value) {
-    for (int i = 0; i < count(inputs_); ++i)
-      if (at(inputs_, i) == value) return i;
-    inputs_.push_back(value);
-    return count(inputs_) - 1;
+    const auto [known, fresh] = buffer_of_.try_emplace(value, count(inputs_));
+    if (fresh) inputs_.push_back(value);
+    return known->second;
   }
 
   /// State of the segment (or finish) being spelled.
@@ -49,6 +50,7 @@ class KernelLowerer {
     const GroupSegment* group = nullptr;  ///< null for the finish
     std::map<int, int> statement_of;      ///< graph value (without views) made in the segment → statement
     std::map<std::pair<int, std::vector<int64_t>>, int> loads;  ///< value and position → statement
+    std::map<std::pair<int, int>, int> checks;                  ///< view that checks and what it reads → statement
     size_t rank = 0;
   };
 
@@ -57,9 +59,29 @@ class KernelLowerer {
     return count(now.segment->statements) - 1;
   }
 
-  /// The operand `input` of a call whose iteration dims lie at `dims` of the domain.
+  /// The operand `input` of a call whose iteration dims lie at `dims` of the domain, checked on the way if a view says so.
   int operand(Current& now, int input, const std::vector<int>& dims) {
-    const Reference r = reference(groups_.graph, input);
+    const int found = unchecked(now, input, dims), checked_by = groups_.reference(input).checked_by;
+    if (checked_by < 0) return found;
+    const auto [known, fresh] = now.checks.try_emplace({checked_by, found}, -1);
+    if (!fresh) return known->second;
+    const Node& view = node(checked_by);
+    const Statement& operand = at(now.segment->statements, found);
+    Statement check{.kind = LoopOp::check,
+                    .level = operand.level,
+                    .dtype = operand.dtype,
+                    .operands = {found},
+                    .phase = known_from(now, found),
+                    .check = count(out_.checks)};
+    out_.checks.push_back({.range = range_check_of(view.attributes),
+                           .op = view.attributes.text("op"),
+                           .where = view.where,
+                           .shape = groups_.type(view.inputs[0]).shape});
+    return known->second = add(now, std::move(check));
+  }
+
+  int unchecked(Current& now, int input, const std::vector<int>& dims) {
+    const Reference& r = groups_.reference(input);
     if (const auto made = now.statement_of.find(r.base); made != now.statement_of.end()) return made->second;
     if (const double* number = constant_number(groups_.graph, r.base)) {
       Statement literal{.kind = LoopOp::literal,
@@ -72,8 +94,7 @@ class KernelLowerer {
     const int maker = groups_.maker(r.base);
     if (maker >= 0 && groups_.computed_again(maker)) {
       if (groups_.is_generator(maker)) return generator(now, node(maker), r, dims);
-      const int statement = scalar_call(now, node(maker));
-      return now.statement_of[r.base] = statement;
+      return scalar_calls(now, maker);
     }
     // From memory.
     Statement load{
@@ -87,13 +108,36 @@ class KernelLowerer {
     return known->second;
   }
 
-  int scalar_call(Current& now, const Node& n) {
-    Statement call = call_statement(now, n, {});
-    call.level = now.group ? Level::scalar : Level::finish;
-    return add(now, call);
+  /// What the scalar node `last` gives, and before it what that is made of, however long the chain.
+  int scalar_calls(Current& now, int last) {
+    std::vector<int> waiting{last};
+    while (!waiting.empty()) {
+      const int n = waiting.back();
+      const size_t before = waiting.size();
+      for (int input : node(n).inputs) {
+        const int maker = groups_.source(input);
+        if (maker >= 0 && !now.statement_of.count(groups_.reference(input).base) && groups_.computed_again(maker) &&
+            !groups_.is_generator(maker))
+          waiting.push_back(maker);
+      }
+      if (waiting.size() > before) continue;
+      waiting.pop_back();
+      const auto [made, fresh] = now.statement_of.try_emplace(node(n).outputs[0], -1);
+      if (!fresh) continue;
+      Statement call = call_statement(now, node(n), {});
+      call.level = now.group ? Level::scalar : Level::finish;
+      made->second = add(now, std::move(call));
+    }
+    return now.statement_of.at(node(last).outputs[0]);
   }
 
   int generator(Current& now, const Node& n, const Reference& r, const std::vector<int>& dims) {
+    if (n.op->fills)
+      return now.statement_of[r.base] = add(now, {.kind = LoopOp::literal,
+                                                  .level = Level::scalar,
+                                                  .dtype = groups_.type(r.base).dtype,
+                                                  .number = filled_number(groups_.graph, n),
+                                                  .value = r.base});
     Statement statement{
         .dtype = groups_.type(n.outputs[0]).dtype, .position = position(now, r, dims), .value = n.outputs[0]};
     statement.level = level_of(now, statement.position);
@@ -104,7 +148,7 @@ class KernelLowerer {
     } else {
       statement.kind = LoopOp::uniform;
       statement.integer = n.attributes.integer("site");
-      statement.buffer = buffer(reference(groups_.graph, n.inputs[0]).base);
+      statement.buffer = buffer(groups_.reference(n.inputs[0]).base);
     }
     return add(now, statement);
   }
@@ -176,6 +220,7 @@ class KernelLowerer {
       }
       Statement fold{.kind = LoopOp::fold, .level = member.level, .dtype = groups_.type(value).dtype, .value = value};
       fold.fold = *n.op->fold;
+      if (n.op->averages) fold.divisor = groups_.type(n.inputs[0]).shape.numel() / groups_.type(value).shape.numel();
       fold.operands = {operand(now, n.inputs[0], member.dims)};
       fold.phase = known_from(now, fold.operands[0]);
       if (member.level == Level::finish) {
@@ -184,7 +229,7 @@ class KernelLowerer {
         fold.level = operand_level == Level::row && segment.by_row ? Level::row : Level::element;
         if (operand_level == Level::scalar) fold.level = Level::element;
         fold.partial = segment.partials++;
-        folded_[value] = {index, fold.partial, fold.fold, fold.dtype};
+        folded_[value] = {index, fold.partial, fold.fold, fold.divisor, fold.dtype};
         add(now, fold);
         continue;
       }
@@ -193,10 +238,9 @@ class KernelLowerer {
     }
     for (const Member& member : group.members) {
       const int value = node(member.node).outputs[0];
-      const auto found = std::find(stored_.begin(), stored_.end(), value);
-      if (found == stored_.end() || member.level == Level::finish) continue;
-      Store store{
-          .statement = now.statement_of[value], .buffer = static_cast<int>(found - stored_.begin()), .position = {}};
+      const auto found = store_of_.find(value);
+      if (found == store_of_.end() || member.level == Level::finish) continue;
+      Store store{.statement = now.statement_of[value], .buffer = found->second, .position = {}};
       std::vector<int64_t> strides(now.rank, 0);
       const ValueType& type = groups_.type(value);
       for (int i = 0; i < type.shape.size(); ++i)
@@ -259,6 +303,7 @@ class KernelLowerer {
   struct Folded {
     int segment, slot;
     Fold fold;
+    int64_t divisor;
     DType dtype;
   };
 
@@ -272,6 +317,7 @@ class KernelLowerer {
                         .buffer = folded.segment,
                         .integer = folded.slot,
                         .fold = folded.fold,
+                        .divisor = folded.divisor,
                         .value = value};
       now.statement_of[value] = add(now, partial);
     }
@@ -298,6 +344,7 @@ class KernelLowerer {
   const GroupKernel& kernel_;
   const std::vector<int>& stored_;
   std::vector<int>& inputs_;
+  std::map<int, int> buffer_of_, store_of_;  ///< values to indices in inputs_ and stored_
   LoopKernel out_;
   std::map<int, Folded> folded_;  ///< graph value of a fold of everything
 };

@@ -1,6 +1,7 @@
 // The passes, and what they share: a way to rewrite a graph node by node. pipeline.cpp says in which order they run, and why.
 #pragma once
 
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,7 +18,6 @@ namespace tandem::graph {
 class Rewriter final : public Interceptor {
  public:
   explicit Rewriter(const Graph& from);
-  ~Rewriter() override;
 
   const Graph& from() const { return from_; }
   Graph& to() { return to_; }
@@ -53,14 +53,17 @@ class Rewriter final : public Interceptor {
   const Graph& from_;
   Graph to_;
   std::vector<int> map_;
+  std::map<std::pair<uint64_t, DType>, int> scalars_;  ///< the leaves of numbers, by bits and dtype
   uint64_t id_;
-  Interceptor* previous_;
-  bool grad_was_enabled_;
+  InterceptorScope installed_;
+  NoGrad no_grad_;
   AutocastOff autocast_off_;  ///< the trace holds every cast already
 };
 
 /// The single number of a scalar leaf, or of a one-element constant, that stays the same between calls.
 const double* constant_number(const Graph& graph, int value);
+/// What all elements of the node's result are, as its dtype holds it. The op fills (Op::fills).
+double filled_number(const Graph& graph, const Node& node);
 
 Graph decompose(const Graph& graph);
 Graph fold(const Graph& graph);

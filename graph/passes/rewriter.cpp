@@ -1,5 +1,5 @@
 // Rewriting graphs.
-#include <cmath>
+#include <bit>
 #include <cstdlib>
 
 #include "core/ops/ops.h"
@@ -13,16 +13,14 @@ std::atomic<uint64_t> next_id{uint64_t{1} << 62};  // never the id of a user's t
 }
 
 Rewriter::Rewriter(const Graph& from)
-    : from_(from), map_(from.values.size(), -1), id_(next_id.fetch_add(1)), previous_(set_interceptor(this)),
-      grad_was_enabled_(grad_enabled()) {
-  set_grad_enabled(false);
+    : from_(from), map_(from.values.size(), -1), id_(next_id.fetch_add(1)), installed_(this) {
   to_.draws = from.draws;
-  for (const Leaf& leaf : from.leaves) replace(leaf.value, to_.add_leaf(leaf, from.type(leaf.value)));
-}
-
-Rewriter::~Rewriter() {
-  set_interceptor(previous_);
-  set_grad_enabled(grad_was_enabled_);
+  for (const Leaf& leaf : from.leaves) {
+    const ValueType& type = from.type(leaf.value);
+    replace(leaf.value, to_.add_leaf(leaf, type));
+    if (leaf.kind == LeafKind::scalar && !leaf.run_time && type.shape.empty())
+      scalars_.try_emplace({std::bit_cast<uint64_t>(leaf.number), type.dtype}, mapped(leaf.value));
+  }
 }
 
 std::vector<int> Rewriter::mapped(const std::vector<int>& old_values) const {
@@ -49,12 +47,9 @@ Tensor Rewriter::symbol(int value) {
 }
 
 int Rewriter::scalar(double number, DType dtype) {
-  for (const Leaf& leaf : to_.leaves)
-    if (leaf.kind == LeafKind::scalar && !leaf.run_time && leaf.number == number &&
-        std::signbit(leaf.number) == std::signbit(number) && to_.type(leaf.value).dtype == dtype &&
-        to_.type(leaf.value).shape.empty())
-      return leaf.value;
-  return to_.add_leaf({.kind = LeafKind::scalar, .number = number}, {dtype, Device{}, {}, {}});
+  const auto [known, fresh] = scalars_.try_emplace({std::bit_cast<uint64_t>(number), dtype}, -1);
+  if (fresh) known->second = to_.add_leaf({.kind = LeafKind::scalar, .number = number}, {dtype, Device{}, {}, {}});
+  return known->second;
 }
 
 void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
@@ -66,10 +61,7 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
       continue;
     }
     TANDEM_ASSERT(input.impl()->is_scalar, op.name, ": a decomposition uses a tensor that is not its operand");
-    const Interceptor* self = set_interceptor(nullptr);
-    const double number = input.item<double>();
-    set_interceptor(const_cast<Interceptor*>(self));
-    operands.push_back(scalar(number, input.dtype()));
+    operands.push_back(scalar(input.item<double>(), input.dtype()));
   }
   bool empty = false;  // nothing to gain, and folds of nothing have their own rules
   for (const Tensor& input : inputs) empty = empty || input.numel() == 0;

@@ -1,6 +1,7 @@
 // The CPU's runtime: loop kernels as C, built by the system compiler, run in chunks by OpenMP's threads.
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include "graph/codegen/c_source.h"
 #include "graph/native/system_compiler.h"
@@ -30,7 +31,10 @@ template <class Function> Function function_of(const KernelLibrary& library, con
 class CpuLaunch final : public Launch {
  public:
   CpuLaunch(const KernelCall& call, const KernelLibrary& library, const PointTo& point_to)
-      : buffers_(call.segments.size()), partials_(call.segments.size()) {
+      : buffers_(call.segments.size()), partials_(call.segments.size()), checks_(call.checks),
+        flags_(call.checks.size(), 0), checked_(call.checks.size(), nullptr) {
+    for (size_t i = 0; i < checks_.size(); ++i)
+      if (checks_[i].buffer >= 0) point_to(checks_[i].buffer, &checked_[i]);
     double total = 0;
     for (size_t s = 0; s < call.segments.size(); ++s) {
       add_chunks(call.segments[s], s, library, point_to);
@@ -42,6 +46,7 @@ class CpuLaunch final : public Launch {
     finish_ = function_of<FinishFn>(library, call.finish);
     finish_buffers_.assign(call.finish_buffers.size() + 1, nullptr);
     for (size_t b = 0; b < call.finish_buffers.size(); ++b) point_to(call.finish_buffers[b], &finish_buffers_[b]);
+    finish_buffers_.back() = flags_.data();
   }
 
   void run() override {
@@ -59,6 +64,9 @@ class CpuLaunch final : public Launch {
     }
     if (finish_)
       finish_(reinterpret_cast<char* const*>(finish_buffers_.data()), partial_pointers_.data(), chunk_counts_.data());
+    for (size_t i = 0; i < flags_.size(); ++i)
+      if (flags_[i] != 0) [[unlikely]]
+        raise(i);
   }
 
  private:
@@ -69,10 +77,39 @@ class CpuLaunch final : public Launch {
     long begin, end;
   };
 
+  /// Finds the first value that the check found out of range, if it was read from memory.
+  [[noreturn]] void raise(size_t index) {
+    std::fill(flags_.begin(), flags_.end(), 0);
+    const CheckedLoad& checked = checks_[index];
+    const auto fail = [&](const std::string& text) {
+      throw DimensionError(checked.check.op + ": " + text, checked.check.where);
+    };
+    const RangeCheck& range = checked.check.range;
+    Shape extents, strides;  // the dims that the values are walked along, in their order
+    for (int d = 0; d < checked.position.strides.size(); ++d)
+      if (checked.position.strides[d] != 0)
+        extents.push_back(checked.extents[d]), strides.push_back(checked.position.strides[d]);
+    const auto place_in = [](const Shape& shape, int64_t number) {
+      Shape place = shape;
+      for (int d = shape.size() - 1; d >= 0; --d) place[d] = number % shape[d], number /= shape[d];
+      return place;
+    };
+    for (int64_t i = 0; checked.buffer >= 0 && i < extents.numel(); ++i) {
+      const Shape place = place_in(extents, i);
+      int64_t offset = checked.position.offset;
+      for (int d = 0; d < place.size(); ++d) offset += place[d] * strides[d];
+      const int64_t value = static_cast<const int64_t*>(checked_[index])[offset];
+      if (!range.allows(value)) fail(range.text(value, place_in(checked.check.shape, i)));
+    }
+    fail(detail::str(range.what, " out of range for ", range.bound, " (0 to ", range.bound - 1, ")"));
+    std::abort();
+  }
+
   void add_chunks(const SegmentCall& segment, size_t s, const KernelLibrary& library, const PointTo& point_to) {
     std::vector<void*>& table = buffers_[s];
     table.assign(segment.buffers.size() + 1, nullptr);
     for (size_t b = 0; b < segment.buffers.size(); ++b) point_to(segment.buffers[b], &table[b]);
+    table.back() = flags_.data();
     const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(cost_of(segment) / kChunkCost), 1,
                                               std::min(kMostChunks, std::max<int64_t>(segment.units, 1)));
     partials_[s].assign(count * segment.partials * 8 + 8, 0);
@@ -110,6 +147,9 @@ class CpuLaunch final : public Launch {
   std::vector<char*> partial_pointers_;
   std::vector<long> chunk_counts_;
   std::vector<void*> finish_buffers_;
+  const std::vector<CheckedLoad>& checks_;
+  std::vector<int64_t> flags_;  ///< of each check
+  std::vector<void*> checked_;  ///< where the values of each lie
   FinishFn finish_ = nullptr;
   bool parallel_ = false;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 #include <sstream>
+#include <unordered_map>
 
 #include "graph/ir/views.h"
 #include "graph/run/memory_plan.h"
@@ -32,19 +33,20 @@ class Planner {
  private:
   Plan plan_;
   Graph& graph_ = plan_.graph;
-  std::vector<Reference> references_;      ///< of each value
-  std::vector<std::vector<int>> readers_;  ///< steps that read each value that is no view
-  std::vector<int> made_at_;               ///< step that makes it; -1: none
-  std::vector<int> intermediate_;          ///< values that only steps read
+  std::vector<Reference> references_;                  ///< of each value
+  std::vector<std::vector<int>> readers_;              ///< steps that read each value that is no view
+  std::vector<int> made_at_;                           ///< step that makes it; -1: none
+  std::vector<int> intermediate_;                      ///< values that only steps read
+  std::unordered_map<const Storage*, int> leaves_on_;  ///< how many leaves, gradients apart, lie in each storage
 
   /// Results that are also something else get a copy of their own.
   void separate_results() {
     static const Op& copy = find_op("copy");
     std::vector<int> taken;
     const auto separate = [&](int& value, bool state) {
-      const Reference r = reference(graph_, value);
-      const bool again = std::find(taken.begin(), taken.end(), r.base) != taken.end();
-      if (graph_.value(r.base).node < 0 || r.base != value || (again && !state))
+      const int base = base_of(graph_, value);
+      const bool again = std::find(taken.begin(), taken.end(), base) != taken.end();
+      if (graph_.value(base).node < 0 || base != value || (again && !state))
         value = graph_.node(graph_.add_node(copy, {value}, {}, {})).outputs[0];
       taken.push_back(value);
     };
@@ -55,7 +57,7 @@ class Planner {
   }
 
   void follow_views() {
-    for (int v = 0; v < std::ssize(graph_.values); ++v) references_.push_back(reference(graph_, v));
+    references_ = references(graph_);
     for (int n = 0; n < std::ssize(graph_.nodes); ++n)
       if (graph_.node(n).op->kind != OpKind::view)
         plan_.steps.push_back({.node = n, .device = plan_.type(graph_.node(n).outputs[0]).device});
@@ -77,6 +79,8 @@ class Planner {
 
   void place_values() {
     plan_.locations.resize(graph_.values.size());
+    for (const Leaf& leaf : graph_.leaves)
+      if (leaf.tensor.defined() && leaf.kind != LeafKind::gradient) ++leaves_on_[leaf.tensor.impl()->storage];
     for (int i = 0; i < std::ssize(graph_.leaves); ++i) add_place(PlaceKind::leaf, graph_.leaf(i).value, i);
     for (int i = 0; i < std::ssize(graph_.outputs); ++i) add_place(PlaceKind::result, graph_.outputs[i], i);
     for (int i = 0; i < std::ssize(graph_.gradients); ++i) {
@@ -122,11 +126,7 @@ class Planner {
   /// No other leaf shares its storage.
   bool alone(const Leaf& leaf) const {
     if (!leaf.tensor.defined() || leaf.kind != LeafKind::state) return false;
-    for (const Leaf& other : graph_.leaves)
-      if (&other != &leaf && other.tensor.defined() && other.kind != LeafKind::gradient &&
-          other.tensor.shares_storage(leaf.tensor))
-        return false;
-    return true;
+    return leaves_on_.at(leaf.tensor.impl()->storage) == 1;
   }
 
   /// Whether the node may write `value` over `state`, which it reads.

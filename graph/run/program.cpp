@@ -24,9 +24,6 @@ std::string type_text(const Tensor& tensor) {
   return tensor.defined() ? detail::str(type_of(tensor)) : "an undefined tensor";
 }
 
-Tensor scalar_of(double number, DType dtype) {
-  return is_floating(dtype) ? Arg(number).scalar(dtype) : Arg(static_cast<int64_t>(number)).scalar(dtype);
-}
 }  // namespace
 
 Program::Program(Graph graph, PlanOptions options, Where where)
@@ -36,7 +33,7 @@ Program::Program(Graph graph, PlanOptions options, Where where)
   bindings_.numbers.resize(leaves.size());
   for (size_t i = 0; i < leaves.size(); ++i)
     if (leaves[i].kind == LeafKind::scalar)
-      bindings_.numbers[i] = scalar_of(leaves[i].number, plan_.type(leaves[i].value).dtype);
+      bindings_.numbers[i] = Arg(leaves[i].number).scalar(plan_.type(leaves[i].value).dtype);
     else if (leaves[i].kind != LeafKind::argument) bindings_.tensors[i] = leaves[i].tensor;
 }
 
@@ -195,7 +192,7 @@ std::string Program::source() const {
 
 void Program::set_number(int leaf, double number) {
   const Tensor& scalar = bindings_.numbers[leaf];
-  std::memcpy(scalar.impl()->data, scalar_of(number, scalar.dtype()).impl()->data, size_of(scalar.dtype()));
+  std::memcpy(scalar.impl()->data, Arg(number).scalar(scalar.dtype()).impl()->data, size_of(scalar.dtype()));
 }
 
 }  // namespace tandem::graph

@@ -185,12 +185,10 @@ class Tracer final : public Interceptor {
     Leaf leaf{.kind = LeafKind::state, .tensor = tensor, .where = where};
     if (impl.is_scalar && impl.shape.empty()) {
       leaf.kind = LeafKind::scalar;
-      const Interceptor* self = set_interceptor(nullptr);
       leaf.number = tensor.item<double>();
       // An integer that a double can't hold exactly stays a tensor.
       if (impl.dtype == DType::int64 && static_cast<int64_t>(leaf.number) != *static_cast<const int64_t*>(impl.data))
         leaf.kind = LeafKind::constant;
-      set_interceptor(const_cast<Interceptor*>(self));
     } else if (made_here_.count(&impl)) {
       leaf.kind = LeafKind::constant;
     } else if (const auto gradient = gradient_of_.find(&impl); gradient != gradient_of_.end()) {
@@ -227,18 +225,12 @@ class Tracer final : public Interceptor {
   std::vector<GradientGuard> guards_;
 };
 
-struct Installed {
-  explicit Installed(Interceptor* next) : previous(set_interceptor(next)) {}
-  ~Installed() { set_interceptor(previous); }
-  Interceptor* previous;
-};
-
 }  // namespace
 
 Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Tensors&)>& function, Where where) {
   if (interceptor()) throw TraceError("trace: a trace is already under way on this thread", where);
   Tracer tracer(where);
-  const Installed installed(&tracer);
+  const InterceptorScope installed(&tracer);
   Tensors symbolic;
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (!arguments[i].defined())

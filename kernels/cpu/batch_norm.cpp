@@ -28,7 +28,7 @@ struct Channels {
 
   /// Calls f(first row, rows) for rows spread over threads, or f(plane's begin, channel) for planes.
   template <class Rows, class Planes> void each(Rows&& rows, Planes&& planes) const {
-    if (count == 0) return;
+    if (count == 0 || channels == 0) return;
     if (in_rows) {
       parallel_for(
           count, std::max<int64_t>(1, kPointwiseGrain / std::max<int64_t>(channels, 1)),
@@ -41,7 +41,7 @@ struct Channels {
   }
   /// Two totals of each channel in each piece, [pieces, 2, channels] at `totals`: rows(first, rows, totals), planes(begin, channel, totals).
   template <class Rows, class Planes> void each_piece(double* totals, Rows&& rows, Planes&& planes) const {
-    if (count == 0) return;
+    if (count == 0 || channels == 0) return;
     if (in_rows) {
       const int64_t piece = rows_in_piece();
       parallel_for(pieces(), std::max<int64_t>(1, kPiece / std::max<int64_t>(piece * channels, 1)),

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "core/op.h"
+#include "core/range_check.h"
+#include "core/scalar/math.h"
 #include "kernels/cpu/support/copy.h"
 #include "kernels/cpu/support/isa.h"
 #include "kernels/cpu/support/parallel.h"
@@ -26,8 +28,7 @@ void check_indices(const KernelContext& c, const int64_t* values, const Shape& s
     position[static_cast<int>(d)] = rest % shape[static_cast<int>(d)];
     rest /= shape[static_cast<int>(d)];
   }
-  c.fail<DimensionError>(what, " ", values[at], " at ", position, " is out of range for ", bound, " (0 to ", bound - 1,
-                         ")");
+  c.fail<DimensionError>(RangeCheck{.what = what, .bound = bound}.text(values[at], position));
 }
 
 const int64_t* checked_indices(const KernelContext& c, int input, int64_t bound, const char* what) {
@@ -64,7 +65,7 @@ template <class T> void embedding_grad(KernelContext& c) {
         for (int64_t i = 0; i < n; ++i) {
           T* to = out.data() + ids[i] * width;
           const T* from = g.data() + i * width;
-          for (int64_t j = begin; j < end; ++j) to[j] += from[j];
+          for (int64_t j = begin; j < end; ++j) to[j] = td_add(to[j], from[j]);
         }
       },
       16);
@@ -151,7 +152,10 @@ template <class T> void scatter_add(KernelContext& c) {
     const int64_t step = contiguous_strides(out.shape)[dim];
     for_all_runs(c.in(0).shape, out.shape, dim, true, [&](const Run& r) {
       T* const to = result.data() + r.place;
-      for (int64_t i = 0; i < r.count; ++i) to[i * r.step + index[r.first + i] * step] += x.data()[r.first + i];
+      for (int64_t i = 0; i < r.count; ++i) {
+        T& sum = to[i * r.step + index[r.first + i] * step];
+        sum = td_add(sum, x.data()[r.first + i]);
+      }
     });
   }
   result.finish();
@@ -178,8 +182,10 @@ template <class T> void scatter_and_add(KernelContext& c) {
   const int64_t step = contiguous_strides(out.shape)[dim], src_step = c.in(2).shape.empty() ? 0 : 1;
   for_all_runs(c.in(1).shape, out.shape, dim, true, [&](const Run& r) {
     T* const to = result.data() + r.place;
-    for (int64_t i = 0; i < r.count; ++i)
-      to[i * r.step + index[r.first + i] * step] += src.data()[(r.first + i) * src_step];
+    for (int64_t i = 0; i < r.count; ++i) {
+      T& sum = to[i * r.step + index[r.first + i] * step];
+      sum = td_add(sum, src.data()[(r.first + i) * src_step]);
+    }
   });
   result.finish();
 }
@@ -260,7 +266,7 @@ template <class T> void index_add(KernelContext& c) {
       for (int64_t i = 0; i < count; ++i) {
         T* target = result.data() + (o * to.extent + index.data()[i]) * to.inner;
         const T* from = src.data() + (o * count + i) * to.inner;
-        for (int64_t j = begin; j < end; ++j) target[j] += from[j];
+        for (int64_t j = begin; j < end; ++j) target[j] = td_add(target[j], from[j]);
       }
     }
   };

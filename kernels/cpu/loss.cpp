@@ -1,6 +1,7 @@
 // cross_entropy and its gradient.
 #include <algorithm>
 
+#include "core/range_check.h"
 #include "kernels/cpu/support/rows.h"
 
 namespace tandem {
@@ -21,9 +22,12 @@ struct Labels {
         continue;
       if (ignores(i)) --count;
       else if (values[i] < 0 || values[i] >= classes)
-        c.fail<DimensionError>("label ", values[i], " at row ", i, " is out of range for ", classes, " classes (0 to ",
-                               classes - 1, ")",
-                               ignored ? "" : "; .ignore_index leaves out rows with a label of your choice");
+        c.fail<DimensionError>(
+            RangeCheck{.what = "label",
+                       .bound = classes,
+                       .classes = true,
+                       .ignored = ignored ? std::optional(std::get<int64_t>(*ignored)) : std::nullopt}
+                .text(values[i], Shape{i}));
     }
   }
   bool ignores(int64_t row) const { return ignored && values[row] == std::get<int64_t>(*ignored); }

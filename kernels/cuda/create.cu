@@ -131,6 +131,7 @@ double host_value(const TensorImpl& scalar) {
 template <class T> T element(double value) {
   if constexpr (std::is_same_v<T, bool>) return value != 0;
   else if constexpr (is_half<T>) return T(static_cast<float>(value));
+  else if constexpr (std::is_integral_v<T>) return whole<T>(value);
   else return static_cast<T>(value);
 }
 

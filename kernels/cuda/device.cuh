@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/scalar/math.h"
 #include "kernels/cuda/launch.h"
 
 namespace tandem::gpu {
@@ -30,12 +31,25 @@ template <class T> __device__ __forceinline__ Compute<T> widen(T x) {
   else return x;
 }
 
-// Any element type to any other, as C++ converts; to bool, whether it differs from zero.
+// Floats to integers, where C++ leaves open what doesn't fit.
+template <class To> __host__ __device__ __forceinline__ To whole(float x) {
+  if constexpr (std::is_same_v<To, int32_t>) return td_f32_to_i32(x);
+  else if constexpr (std::is_same_v<To, uint8_t>) return td_f32_to_u8(x);
+  else return td_f32_to_i64(x);
+}
+template <class To> __host__ __device__ __forceinline__ To whole(double x) {
+  if constexpr (std::is_same_v<To, int32_t>) return td_f64_to_i32(x);
+  else if constexpr (std::is_same_v<To, uint8_t>) return td_f64_to_u8(x);
+  else return td_f64_to_i64(x);
+}
+
+// Any element type to any other; to bool, whether it differs from zero.
 template <class To, class From> __device__ __forceinline__ To convert(From x) {
   if constexpr (is_half<From>) return convert<To>(widen(x));
   else if constexpr (std::is_same_v<To, __half>) return __float2half_rn(static_cast<float>(x));
   else if constexpr (std::is_same_v<To, __nv_bfloat16>) return __float2bfloat16_rn(static_cast<float>(x));
   else if constexpr (std::is_same_v<To, bool>) return x != From(0);
+  else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) return whole<To>(x);
   else return static_cast<To>(x);
 }
 
@@ -75,7 +89,7 @@ template <class T> struct Operand {
 // Butterflies: every lane ends with the same bits, and the order of operations never varies.
 
 struct Add {
-  template <class T> __device__ __forceinline__ T operator()(T a, T b) const { return a + b; }
+  template <class T> __device__ __forceinline__ T operator()(T a, T b) const { return td_add(a, b); }
 };
 struct Maximum {  // NaN wins
   template <class T> __device__ __forceinline__ T operator()(T a, T b) const { return a != a || a > b ? a : b; }

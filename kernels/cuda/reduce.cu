@@ -31,7 +31,7 @@ template <class T> struct Sum {
   using Output = std::conditional_t<is_float<T>, T, int64_t>;
   __device__ static Accumulator identity() { return 0; }
   __device__ static Accumulator load(T x, unsigned) { return static_cast<Accumulator>(widen(x)); }
-  __device__ static Accumulator combine(Accumulator a, Accumulator b) { return a + b; }
+  __device__ static Accumulator combine(Accumulator a, Accumulator b) { return td_add(a, b); }
   __device__ static Output finish(Accumulator a, double) { return convert<Output>(a); }
 };
 template <class T> struct Mean : Sum<T> {
@@ -41,7 +41,7 @@ template <class T> struct Mean : Sum<T> {
 template <class T> struct Product : Sum<T> {
   using Accumulator = Total<T>;
   __device__ static Accumulator identity() { return 1; }
-  __device__ static Accumulator combine(Accumulator a, Accumulator b) { return a * b; }
+  __device__ static Accumulator combine(Accumulator a, Accumulator b) { return td_multiply(a, b); }
 };
 
 template <class K> __device__ __forceinline__ K lowest() {

@@ -28,14 +28,9 @@ void Sgd::update(Where where) {
     for_each_gradient(group, [&](size_t i, Tensor parameter, const Tensor& gradient) {
       if (o.momentum == 0) {
         // Without momentum the op hands its buffer through: the gradient takes the place, and stays as it is.
-        if (!interceptor()) {
-          const Tensor inputs[] = {parameter, gradient, gradient, lr(group)};
-          Tensor targets[] = {parameter, gradient};
-          dispatch_in_place(sgd, inputs, attributes, targets, where);
-          return;
-        }
-        const Tensor g = o.weight_decay != 0 ? gradient + o.weight_decay * parameter : gradient;
-        parameter.assign(parameter - lr(group) * g, where);
+        const Tensor inputs[] = {parameter, gradient, gradient, lr(group)};
+        Tensor targets[] = {parameter, Tensor()};
+        dispatch_in_place(sgd, inputs, attributes, targets, where);
         return;
       }
       const Tensor inputs[] = {parameter, gradient, buffers_[i], lr(group)};

@@ -87,9 +87,8 @@ void add_draws(Samples& samples) {
           16, 3);
     }
     for (const DType type : {int32, int64, uint8}) {
-      Attributes attributes = draw_attributes(shape, type);
-      attributes.set({"low", 3});
-      attributes.set({"high", 200});
+      Attributes attributes = {{"low", 3}, {"high", 200}};
+      for (const Attribute& each : draw_attributes(shape, type)) attributes.set(each);
       add(
           "random_int", type, shape, attributes,
           [](const Numbers& key, int64_t i) { return 3 + static_cast<double>((word(key, i) * uint64_t{197}) >> 32); },

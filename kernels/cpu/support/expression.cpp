@@ -60,11 +60,10 @@ Tensor laid_out(const Tensor& input, const TensorImpl& out, Where where) {
   impl->set_layout(out.shape, out.strides);
   Tensor copy = Tensor::adopt(impl);
   impl->allocate();
-  NoGrad no_grad;
-  Interceptor* const tracer = set_interceptor(nullptr);
+  const NoGrad no_grad;
+  const InterceptorScope eager(nullptr);
   static const Op &expand = find_op("expand"), &copy_op = find_op("copy");
   const Tensor wide = dispatch(expand, {input}, {{"shape", out.shape}}, where);
-  set_interceptor(tracer);
   run_kernel(copy_op, {&wide, 1}, {}, {&copy, 1}, where);
   return copy;
 }

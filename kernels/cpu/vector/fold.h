@@ -11,11 +11,11 @@ TANDEM_BEGIN_VECTOR
 
 struct Sum {
   template <class T> TANDEM_INLINE T identity() { return (T)0; }
-  template <class T> TANDEM_INLINE T fold(T a, T b) { return a + b; }
+  template <class T> TANDEM_INLINE T fold(T a, T b) { return td_add(a, b); }
 };
 struct Product {
   template <class T> TANDEM_INLINE T identity() { return (T)1; }
-  template <class T> TANDEM_INLINE T fold(T a, T b) { return a * b; }
+  template <class T> TANDEM_INLINE T fold(T a, T b) { return td_multiply(a, b); }
 };
 struct Greatest {
   template <class T> TANDEM_INLINE T identity();

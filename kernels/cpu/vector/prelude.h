@@ -57,15 +57,19 @@ template <class To> struct Convert {
   TANDEM_INLINE To from(BF16 x) { return (To)widen(x); }
   TANDEM_INLINE To from(Bool x) { return (To)(x.value != 0); }
 };
-// Out of uint8's range C leaves the result open; by way of int32 it wraps, as elsewhere.
-template <> struct Convert<uint8_t> {
-  template <class From> TANDEM_INLINE uint8_t from(From x) { return (uint8_t)(int64_t)x; }
-  TANDEM_INLINE uint8_t from(float x) { return (uint8_t)(int32_t)x; }
-  TANDEM_INLINE uint8_t from(double x) { return (uint8_t)(int32_t)x; }
-  TANDEM_INLINE uint8_t from(F16 x) { return (uint8_t)(int32_t)widen(x); }
-  TANDEM_INLINE uint8_t from(BF16 x) { return (uint8_t)(int32_t)widen(x); }
-  TANDEM_INLINE uint8_t from(Bool x) { return x.value != 0; }
-};
+// Floats become integers by the functions of core/scalar, as in generated code.
+#define TANDEM_CONVERT_TO_INTEGER(T, t)                                 \
+  template <> struct Convert<T> {                                       \
+    template <class From> TANDEM_INLINE T from(From x) { return (T)x; } \
+    TANDEM_INLINE T from(float x) { return td_f32_to_##t(x); }          \
+    TANDEM_INLINE T from(double x) { return td_f64_to_##t(x); }         \
+    TANDEM_INLINE T from(F16 x) { return td_f32_to_##t(widen(x)); }     \
+    TANDEM_INLINE T from(BF16 x) { return td_f32_to_##t(widen(x)); }    \
+    TANDEM_INLINE T from(Bool x) { return x.value != 0; }               \
+  };
+TANDEM_CONVERT_TO_INTEGER(int32_t, i32)
+TANDEM_CONVERT_TO_INTEGER(int64_t, i64)
+TANDEM_CONVERT_TO_INTEGER(uint8_t, u8)
 template <> struct Convert<Bool> {
   template <class From> TANDEM_INLINE Bool from(From x) { return Bool{(uint8_t)(x != (From)0)}; }
   TANDEM_INLINE Bool from(F16 x) { return Bool{(uint8_t)((x.bits & 0x7fffu) != 0)}; }

@@ -1,0 +1,41 @@
+// Checks of ranges.
+#include "core/range_check.h"
+
+#include "core/dispatch.h"
+
+namespace tandem {
+
+std::string RangeCheck::text(int64_t value, const std::optional<Shape>& position) const {
+  std::string at;
+  if (position) at = classes ? detail::str(" at row ", (*position)[0]) : detail::str(" at ", *position);
+  return detail::str(what, " ", value, at, " is out of range for ", bound, classes ? " classes" : "", " (0 to ",
+                     bound - 1, ")",
+                     classes && !ignored ? "; .ignore_index leaves out rows with a label of your choice" : "");
+}
+
+Tensor range_checked(const char* name, const Tensor& values, const RangeCheck& check) {
+  // Not in the table: nobody but decompositions calls it.
+  using enum AttributeType;
+  static const Op op{.name = "range_checked",
+                     .kind = OpKind::view,
+                     .attributes = {{"op", text},
+                                    {"what", text},
+                                    {"bound", integer},
+                                    {"classes", flag},
+                                    optional_attribute("ignored", integer)},
+                     .infer = [](Infer& infer) { infer.view(infer.input(0).shape(), infer.input(0).strides()); },
+                     .checks_range = true};
+  Attributes attributes{
+      {"op", std::string(name)}, {"what", check.what}, {"bound", check.bound}, {"classes", check.classes}};
+  if (check.ignored) attributes.set({"ignored", *check.ignored});
+  return dispatch(op, {values}, attributes, Where::current());
+}
+
+RangeCheck range_check_of(const Attributes& attributes) {
+  RangeCheck check{
+      .what = attributes.text("what"), .bound = attributes.integer("bound"), .classes = attributes.flag("classes")};
+  if (attributes.find("ignored")) check.ignored = attributes.integer("ignored");
+  return check;
+}
+
+}  // namespace tandem
