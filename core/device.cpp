@@ -76,8 +76,10 @@ std::optional<Device> read_device(const std::string& text) {
   const std::string kind(name_of(DeviceKind::cuda));
   if (text == kind) return Device{DeviceKind::cuda, 0};
   const std::string index = text.rfind(kind + ":", 0) == 0 ? text.substr(kind.size() + 1) : "";
-  if (index.empty() || index.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
-  return Device{DeviceKind::cuda, static_cast<uint8_t>(std::min(255, std::atoi(index.c_str())))};
+  if (index.empty() || index.size() > 3 || index.find_first_not_of("0123456789") != std::string::npos)
+    return std::nullopt;
+  const int number = std::atoi(index.c_str());
+  return number < 256 ? std::optional(Device{DeviceKind::cuda, static_cast<uint8_t>(number)}) : std::nullopt;
 }
 
 Device parse_device(const std::string& text, Where where) {
