@@ -85,13 +85,17 @@ void InputFile::limit(const Limits& limits) const {
 
 std::vector<uint8_t> InputFile::read_all(const Limits& limits) const {
   limit(limits);
+  const auto no_memory = [&] {
+    return OutOfMemoryError(str(caller_, ": there is no memory for the ", bytes_text(size_), " of '", path_, "'"),
+                            where_);
+  };
+  // Where memory is overcommitted, the allocation would succeed and the process be killed while it is filled.
+  const uint64_t machine = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
+  if (size_ > machine) throw no_memory();
   std::vector<uint8_t> bytes;
   try {
     bytes.resize(size_);
-  } catch (const std::bad_alloc&) {
-    throw OutOfMemoryError(str(caller_, ": there is no memory for the ", bytes_text(size_), " of '", path_, "'"),
-                           where_);
-  }
+  } catch (const std::bad_alloc&) { throw no_memory(); }
   read(bytes.data(), size_, 0);
   return bytes;
 }

@@ -27,6 +27,17 @@ Tensor counting(const Shape& shape) { return td::arange(0, shape.numel(), 1, {.d
 
 // ---- Promotion.
 
+TEST_CASE("arange counts in doubles where one of its numbers is one") {
+  CHECK(td::arange(0, 5, 1.5).to_vector<float>() == std::vector<float>{0, 1.5, 3, 4.5});
+  CHECK(td::arange(0.5, 3).to_vector<float>() == std::vector<float>{0.5, 1.5, 2.5});
+  CHECK(td::arange(1, 0, -0.25).to_vector<float>() == std::vector<float>{1, 0.75, 0.5, 0.25});
+  CHECK(td::arange(2.5).to_vector<float>() == std::vector<float>{0, 1, 2});
+  CHECK(td::arange(0, 4, 2).dtype() == td::int64);
+  CHECK(td::arange(0.0, 1.0, 0.5, {.dtype = td::float64}).dtype() == td::float64);
+  for (const double step : {0.0, -1.0, double(NAN)}) CHECK_THROWS_AS(td::arange(0.0, 1.0, step), td::ValueError);
+  CHECK_THROWS_AS(td::arange(0.0, double(INFINITY), 1.0), td::ValueError);
+}
+
 TEST_CASE("promotion: the table of torch.promote_types, through the operators") {
   using enum DType;
   constexpr DType table[8][8] = {

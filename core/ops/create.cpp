@@ -161,6 +161,13 @@ Tensor arange(int64_t begin, int64_t end, int64_t step, TensorOptions options, W
   return create("arange", {count}, options,
                 {{"begin", static_cast<double>(begin)}, {"step", static_cast<double>(step)}}, where);
 }
+Tensor arange_of_doubles(double begin, double end, double step, TensorOptions options, Where where) {
+  const double count = std::ceil((end - begin) / step);
+  if (!(count >= 0 && count < 9e18))
+    throw ValueError(detail::str("arange: from ", begin, " to ", end, " can't be walked in steps of ", step),
+                     user_line(where));
+  return create("arange", {static_cast<int64_t>(count)}, options, {{"begin", begin}, {"step", step}}, where);
+}
 Tensor linspace(double begin, double end, int64_t count, TensorOptions options, Where where) {
   if (count < 0) throw ValueError(detail::str("linspace: negative count ", count), user_line(where));
   return create("arange", {count}, options,

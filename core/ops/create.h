@@ -1,6 +1,7 @@
 // Tensors from values, counts and memory.
 #pragma once
 
+#include <concepts>
 #include <initializer_list>
 #include <optional>
 #include <type_traits>
@@ -23,10 +24,21 @@ Tensor empty_like(const Tensor& like, Where where = Where::current());
 /// [rows, columns] with ones on the diagonal; columns defaults to rows.
 Tensor eye(int64_t rows, std::optional<int64_t> columns = {}, TensorOptions options = {},
            Where where = Where::current());
-/// 0, 1, … end-1 as int64; the other form counts from begin by step, as int64 or, for doubles, float32.
+/// 0, 1, … end-1 as int64; the other forms count from begin by step until end, which is not reached: integers as int64, and
+/// as float32 where one of the numbers is floating. Elements are begin + i * step in double, converted to the dtype.
 Tensor arange(int64_t end, Where where = Where::current());
 Tensor arange(int64_t begin, int64_t end, int64_t step = 1, TensorOptions options = {.dtype = DType::int64},
               Where where = Where::current());
+Tensor arange_of_doubles(double begin, double end, double step, TensorOptions options, Where where);
+template <class Begin, class End, class Step = int>
+requires(std::floating_point<Begin> || std::floating_point<End> || std::floating_point<Step>) Tensor
+    arange(Begin begin, End end, Step step = 1, TensorOptions options = {}, Where where = Where::current()) {
+  return arange_of_doubles(static_cast<double>(begin), static_cast<double>(end), static_cast<double>(step), options,
+                           where);
+}
+template <std::floating_point End> Tensor arange(End end, Where where = Where::current()) {
+  return arange(0, end, 1, {}, where);
+}
 /// `count` numbers from begin to end, both included.
 Tensor linspace(double begin, double end, int64_t count, TensorOptions options = {}, Where where = Where::current());
 /// A tensor on memory that the caller keeps alive.
