@@ -60,13 +60,12 @@ class Context final : public OpContext {
           node_.where);
     TANDEM_ASSERT(saved.tensor.defined() || node_.released, node_.op->name, ": the gradient rule reads ", role, " ", i,
                   ", which Op::saved doesn't name");
-    const Storage* storage = saved.tensor.impl() ? saved.tensor.impl()->storage : nullptr;
-    if (storage && storage->version != saved.version)
-      throw InPlaceError(
-          detail::str(node_.op->name, ": its ", role, " ", i, " ", saved.tensor.shape(), " was saved for backward at ",
-                      to_string(node_.where), " and then overwritten at ", to_string(storage->last_write),
-                      "; assign after backward(), or use a clone() in one of the two places"),
-          where_);
+    if (saved.tensor.defined() && version_of(*saved.tensor.impl()) != saved.version)
+      throw InPlaceError(detail::str(node_.op->name, ": its ", role, " ", i, " ", saved.tensor.shape(),
+                                     " was saved for backward at ", to_string(node_.where), " and then overwritten at ",
+                                     to_string(last_write_of(*saved.tensor.impl())),
+                                     "; assign after backward(), or use a clone() in one of the two places"),
+                         where_);
   }
 
   const Walk& walk_;
@@ -318,6 +317,7 @@ void Walk::step() {
             node.op->name, ": backward reached the op recorded at ", to_string(node.where),
             " a second time, after its saved tensors were freed; pass {.retain_graph = true} to the first backward"),
         where_);
+  if (Interceptor* const tracer = interceptor()) tracer->walks(node.sequence, *node.op, node.where, where_);
   const WhereScope scope(node.where);
   Context context(*this, node, *pending, where_, create_graph_);
   Tensors gradients =

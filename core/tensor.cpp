@@ -99,6 +99,7 @@ Tensor host_values(const Tensor& tensor, DType dtype, const char* wanted_by, Whe
                                  "function instead of keeping it"),
                      where);
   }
+  if (Interceptor* tracer = interceptor()) tracer->host_reads(tensor, wanted_by, where);
   const NoGrad no_grad;
   const InterceptorScope eager(nullptr);
   return tensor.detach(where).cpu(where).to(dtype, where).contiguous(where);
@@ -124,6 +125,7 @@ template <class T> std::span<const T> Tensor::data(Where where) const {
   where = user_line(where);
   if (!defined()) throw UndefinedError("data(): the tensor is undefined", where);
   if (is_symbolic()) host_values(*this, dtype(), "data()", where);
+  if (Interceptor* tracer = interceptor()) tracer->host_reads(*this, "data()", where);
   if (dtype() != dtype_of<T>)
     throw DTypeError(
         detail::str("data<", dtype_of<T>, ">(): the tensor is ", dtype(), "; ask for that, or cast with to()"), where);
@@ -134,6 +136,8 @@ template <class T> std::span<const T> Tensor::data(Where where) const {
 }
 
 template <class T> std::span<T> Tensor::mutable_data(Where where) {
+  if (Interceptor* tracer = interceptor(); tracer && defined() && !is_symbolic())
+    tracer->host_writes(*this, "mutable_data()", user_line(where));
   const auto values = data<T>(where);
   impl_->storage->version++;
   impl_->storage->last_write = user_line(where);

@@ -33,6 +33,9 @@ Tensor narrow(const Arg& x, int64_t dim, int64_t start, int64_t length);
 Tensor diagonal(const Arg& x, int64_t offset = 0, int64_t dim1 = 0, int64_t dim2 = 1);
 /// Dim source[i] becomes dim destination[i]; the others keep their order.
 Tensor movedim(const Arg& x, const Dims& source, const Dims& destination);
+/// The elements of x's memory, offset + sum of position times stride, as a tensor of that shape. x must be contiguous;
+/// ShapeError where the window reaches beyond it.
+Tensor as_strided(const Arg& x, const Shape& shape, const Shape& strides, int64_t offset = 0);
 inline Tensor swapdims(const Arg& x, int64_t a, int64_t b) { return transpose(x, a, b); }
 inline Tensor broadcast_to(const Arg& x, const Shape& shape) { return expand(x, shape); }
 /// The slices of `dim`, without it.
@@ -48,6 +51,13 @@ Tensors chunk(const Arg& x, int64_t chunks, int64_t dim = 0);
 Tensor concat(const Tensors& tensors, int64_t dim = 0, Where where = Where::current());
 /// Joins tensors of one shape along a new dim.
 Tensor stack(const Tensors& tensors, int64_t dim = 0, Where where = Where::current());
+// x with the elements that slice, select, diagonal or as_strided would show replaced by those of `source`, which has their
+// shape and x's dtype (ValueError where as_strided shows an element twice).
+Tensor slice_scatter(const Arg& x, const Tensor& source, int64_t dim, int64_t begin, int64_t end, int64_t step = 1);
+Tensor select_scatter(const Arg& x, const Tensor& source, int64_t dim, int64_t index);
+Tensor diagonal_scatter(const Arg& x, const Tensor& source, int64_t offset = 0, int64_t dim1 = 0, int64_t dim2 = 1);
+Tensor as_strided_scatter(const Arg& x, const Tensor& source, const Shape& shape, const Shape& strides,
+                          int64_t offset = 0);
 Tensor flip(const Arg& x, const Dims& dims);  ///< in reverse order along these dims
 /// Shifts elements along each dim by its shift, those pushed over the end coming back at the start; without dims, as if
 /// x were flat.

@@ -57,6 +57,8 @@ struct Stats {
   std::string note;              ///< why the tier is lower than asked for, if it is
   std::vector<PassTime> passes;
   std::vector<Retrace> retraces;
+  std::vector<std::string>
+      stale;  ///< numbers that had changed before a verification saw it, and which calls used the old
 };
 
 namespace graph {
@@ -134,8 +136,12 @@ void describe_number(std::string& key, double value);              ///< with all
 void describe_string(std::string& key, const std::string& value);  ///< with its length, so that none runs into the next
 inline void describe_static(std::string&, const Tensor&) {}
 template <class T> void describe_static(std::string& key, const T& value) {
-  if constexpr (std::is_floating_point_v<T>) describe_number(key, static_cast<double>(value));
-  else if constexpr (std::is_arithmetic_v<T>) key += std::to_string(value) + ";";
+  // A generic function does another thing with 2 than with 2.0.
+  if constexpr (std::is_floating_point_v<T>)
+    describe_number(key += sizeof(T) == 4 ? "f32 " : "f64 ", static_cast<double>(value));
+  else if constexpr (std::is_same_v<T, bool>) key += value ? "true;" : "false;";
+  else if constexpr (std::is_arithmetic_v<T>)
+    key += (std::is_signed_v<T> ? 'i' : 'u') + std::to_string(8 * sizeof(T)) + ' ' + std::to_string(value) + ";";
   else if constexpr (std::is_enum_v<T>) key += std::to_string(static_cast<long long>(value)) + ";";
   else if constexpr (std::is_convertible_v<T, std::string>) describe_string(key, value);
   else
