@@ -63,6 +63,7 @@ class Interceptor {
   /// The elements of a tensor that isn't symbolic are about to be read by the host, or written by it.
   virtual void host_reads(const Tensor&, const char* /*caller*/, Where) {}
   virtual void host_writes(const Tensor&, const char* /*caller*/, Where) {}
+  virtual void requires_grad_read(const Tensor&) {}
   /// backward() has reached a node of the tape with this number (TapeNode::sequence).
   virtual void walks(uint64_t /*sequence*/, const Op&, Where /*recorded*/, Where) {}
 };

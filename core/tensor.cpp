@@ -168,6 +168,12 @@ template <> std::vector<bool> Tensor::to_vector<bool>(Where where) const {
 
 // ---- Gradients and mutation.
 
+bool Tensor::requires_grad() const {
+  if (!impl_) return false;
+  if (Interceptor* tracer = interceptor()) tracer->requires_grad_read(*this);
+  return impl_->requires_grad;
+}
+
 Tensor& Tensor::requires_grad(bool wanted, Where where) {
   where = user_line(where);
   if (!defined()) throw UndefinedError("requires_grad: the tensor is undefined", where);

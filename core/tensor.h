@@ -328,7 +328,6 @@ inline DType Tensor::dtype(Where where) const { return checked(where).dtype; }
 inline Device Tensor::device(Where where) const { return checked(where).device; }
 inline bool Tensor::is_contiguous(Where where) const { return checked(where).contiguous; }
 inline bool Tensor::is_symbolic() const { return impl_ && impl_->trace != 0; }
-inline bool Tensor::requires_grad() const { return impl_ && impl_->requires_grad; }
 inline bool Tensor::is_leaf() const { return !impl_ || impl_->node == nullptr; }
 inline bool Tensor::shares_storage(const Tensor& other) const {
   return impl_ && other.impl_ && impl_->storage && impl_->storage == other.impl_->storage;

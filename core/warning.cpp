@@ -10,9 +10,7 @@ namespace tandem {
 namespace {
 struct Warnings {
   std::mutex mutex;
-  WarningHandler handler = [](const std::string& text) {
-    std::fprintf(stderr, "tandem: warning: %s\n", text.c_str());
-  };
+  WarningHandler handler = [](const std::string& text) { std::fprintf(stderr, "tandem: warning: %s\n", text.c_str()); };
 };
 Warnings& warnings() {
   static Warnings* const all = new Warnings;

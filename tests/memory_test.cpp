@@ -86,7 +86,8 @@ TEST_CASE("memory: views made in a trace see what is written to what they are vi
     Tensor t = c.transpose(0, 1), row = t[2], flat = c.reshape({2, 6}), wide = in.expand({3, 4}), d = c.diagonal();
     c.assign(c * 2 + wide);
     c += in;
-    return concat({t.contiguous().flatten(), row, flat.flatten(), d, c.unsqueeze(0).squeeze(0).slice(1, 0, 4, 3).flatten()});
+    return concat(
+        {t.contiguous().flatten(), row, flat.flatten(), d, c.unsqueeze(0).squeeze(0).slice(1, 0, 4, 3).flatten()});
   });
   check_state(counting({3, 4}), ones({4}), [](Tensor& c, const Tensor&) {  // detached
     Tensor d = c.detach(), v = d[1];
@@ -121,8 +122,13 @@ TEST_CASE("memory: writes through views reach what they are views of, and every 
     return y;
   });
   for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
-    auto f = compile([](const Tensor& in) { Tensor y = in * 1; y.expand({2, 3}).assign(zeros({2, 3})); return y; },
-                     {.mode = mode});
+    auto f = compile(
+        [](const Tensor& in) {
+          Tensor y = in * 1;
+          y.expand({2, 3}).assign(zeros({2, 3}));
+          return y;
+        },
+        {.mode = mode});
     if (mode != Mode::eager)
       CHECK(contains(thrown<TraceError>([&] { f(ones({3})); }), "elements of this view lie on one another"));
   }
@@ -271,7 +277,12 @@ TEST_CASE("memory: arguments that are written to change, as eagerly") {
     return Tensors{big, n};
   });
   check([](CompileOptions options) {  // the same tensor twice
-    auto f = compile([](const Tensor& a, const Tensor& b) { Tensor(a).assign(b * 2); return a + b; }, options);
+    auto f = compile(
+        [](const Tensor& a, const Tensor& b) {
+          Tensor(a).assign(b * 2);
+          return a + b;
+        },
+        options);
     const Tensor a = ones({2});
     Tensors all{f(a, a), f(a, a)};
     all.push_back(a);
@@ -280,7 +291,8 @@ TEST_CASE("memory: arguments that are written to change, as eagerly") {
   for (const Mode mode : kGraphModes) {
     auto f = compile([](const Tensor& a, const Tensor& b) { Tensor(a) += b; }, {.mode = mode});
     const Tensor gaps = ones({2, 4}).transpose(0, 1).slice(0, 0, 3);
-    CHECK(contains(thrown<TraceError>([&] { f(gaps, gaps); }), "argument 0, float32[3, 2] strides [1, 4], is a view with gaps"));
+    CHECK(contains(thrown<TraceError>([&] { f(gaps, gaps); }),
+                   "argument 0, float32[3, 2] strides [1, 4], is a view with gaps"));
     const Tensor a = ones({4});
     CHECK(contains(thrown<TraceError>([&] { f(a.slice(0, 0, 2), a.slice(0, 1, 3)); }),
                    "shares its memory with a tensor that the function assigns to"));
@@ -288,7 +300,8 @@ TEST_CASE("memory: arguments that are written to change, as eagerly") {
     Tensor state = ones({4});
     auto g = compile([&](const Tensor& n) { Tensor(n).assign(state.slice(0, 1, 3) * 2); }, {.mode = mode});
     g(zeros({2}));
-    CHECK(contains(thrown<TraceError>([&] { g(state.slice(0, 0, 2)); }), "shares its memory with a tensor from outside"));
+    CHECK(
+        contains(thrown<TraceError>([&] { g(state.slice(0, 0, 2)); }), "shares its memory with a tensor from outside"));
     CHECK(same(state, ones({4})));
   }
 }
@@ -365,9 +378,19 @@ TEST_CASE("memory: gradients that share memory with state, and gradients of anot
     Tensor w = ones({4}, {.requires_grad = true});
     w.set_grad(ones({4}));
     const Tensor held = w.grad();
-    auto f = compile([&](const Tensor& x) { Tensor y = held * x; return y + w.grad(); }, {.mode = mode});
+    auto f = compile(
+        [&](const Tensor& x) {
+          Tensor y = held * x;
+          return y + w.grad();
+        },
+        {.mode = mode});
     CHECK(contains(thrown<TraceError>([&] { f(ones({4})); }), "was read through another handle before"));
-    auto g = compile([&](const Tensor& x) { Tensor(held) += x; return w.grad() * 1; }, {.mode = mode});
+    auto g = compile(
+        [&](const Tensor& x) {
+          Tensor(held) += x;
+          return w.grad() * 1;
+        },
+        {.mode = mode});
     CHECK(contains(thrown<TraceError>([&] { g(ones({4})); }), "was read through another handle before"));
     CHECK(same(held, ones({4})));
   }
@@ -424,7 +447,8 @@ TEST_CASE("backward: a graph doesn't go on where its arguments or captured tenso
   for (const Mode mode : kGraphModes) {
     Tensor w = ones({3}, {.requires_grad = true});
     auto f = compile([](const Tensor& x) { (x * 2).sum().backward(); }, {.mode = mode});
-    CHECK(contains(thrown<TraceError>([&] { f(w * 3); }), "argument 0 of the compiled function was computed from tensors"));
+    CHECK(contains(thrown<TraceError>([&] { f(w * 3); }),
+                   "argument 0 of the compiled function was computed from tensors"));
     CHECK(!w.grad().defined());
     Tensor h = w * 3;
     auto g = compile([&](const Tensor& x) { (h * x).sum().backward(); }, {.mode = mode});
@@ -439,17 +463,29 @@ TEST_CASE("backward: a graph doesn't go on where its arguments or captured tenso
 
 TEST_CASE("tracing: the generator isn't seeded, and the host writes to nothing outside") {
   for (const Mode mode : kGraphModes) {
-    auto f = compile([] { manual_seed(5); return rand({3}); }, {.mode = mode});
+    auto f = compile(
+        [] {
+          manual_seed(5);
+          return rand({3});
+        },
+        {.mode = mode});
     CHECK(contains(thrown<TraceError>([&] { f(); }), "manual_seed: not while a function is traced"));
     Tensor state = ones({3});
-    auto g = compile([&](const Tensor& x) { state.mutable_data<float>()[0] += 1; return x + state; }, {.mode = mode});
+    auto g = compile(
+        [&](const Tensor& x) {
+          state.mutable_data<float>()[0] += 1;
+          return x + state;
+        },
+        {.mode = mode});
     CHECK(contains(thrown<TraceError>([&] { g(ones({3})); }), "mutable_data(): the host writes to a tensor [3]"));
     CHECK(same(state, ones({3})));
-    auto made = compile([&](const Tensor& x) {
-      Tensor t = tensor({1.f, 2.f});
-      t.mutable_data<float>()[0] = 7;
-      return x + t;
-    }, {.mode = mode});
+    auto made = compile(
+        [&](const Tensor& x) {
+          Tensor t = tensor({1.f, 2.f});
+          t.mutable_data<float>()[0] = 7;
+          return x + t;
+        },
+        {.mode = mode});
     CHECK(same(made(zeros({2})), tensor({7.f, 2.f})));
     CHECK(same(made(zeros({2})), tensor({7.f, 2.f})));
   }
@@ -473,7 +509,7 @@ TEST_CASE("numbers: what the host reads of state is read at each call, what it c
     auto f = compile([&](const Tensor& x) { return x * number; }, {.mode = mode});
     for (int call = 1; call <= 40; ++call) {
       if (call == 21) number = 3;
-      const float got = f(ones({}))  .item<float>();
+      const float got = f(ones({})).item<float>();
       CHECK(got == (call >= 32 ? 3 : 2));
     }
     set_warning_handler(before);
@@ -552,7 +588,10 @@ TEST_CASE("as_strided: windows into memory, and what is put back through them") 
   CHECK_THROWS_AS(as_strided(x, {2}, {1}, -1), ShapeError);
   CHECK_THROWS_AS(as_strided(x, {int64_t{1} << 62, 4}, {1, 1}), ShapeError);
   CHECK_THROWS_AS(as_strided(x, {2, 2}, {INT64_MAX, INT64_MAX}), ShapeError);
-  CHECK(contains(thrown<ValueError>([&] { as_strided_scatter(x, zeros({3, 2}), {3, 2}, {1, 1}); }), "lie on one another"));
+  CHECK(contains(thrown<ValueError>([&] {
+                   as_strided_scatter(x, zeros({3, 2}), {3, 2}, {1, 1});
+                 }),
+                 "lie on one another"));
   CHECK_THROWS_AS(as_strided_scatter(x, zeros({3}), {2}, {1}), ShapeError);
   CHECK_THROWS_AS(as_strided_scatter(x, zeros({2}, {.dtype = float64}), {2}, {1}), DTypeError);
   CHECK(as_strided(x, {0, 5}, {7, 9}).numel() == 0);

@@ -127,6 +127,12 @@ class Tracer final : public Interceptor {
     guards_.flags.push_back({&flag, flag});
   }
 
+  void requires_grad_read(const Tensor& tensor) override {
+    const TensorImpl& impl = *tensor.impl();
+    if (impl.trace || impl.node || impl.is_scalar || !is_floating(impl.dtype)) return;
+    if (known_requires_grad_.insert(&impl).second) guards_.requires_grad.push_back({tensor, impl.requires_grad});
+  }
+
   int64_t draw() override { return graph_.draws++; }
 
   Written written(const TensorImpl& tensor) const override {
@@ -283,7 +289,7 @@ class Tracer final : public Interceptor {
     else window.value = leaf_value(tensor, m, where);
     outside_[&impl] = add_window(std::move(window));
     m.roots.push_back(last(windows_));
-    if (!impl.is_scalar && is_floating(impl.dtype)) guards_.requires_grad.push_back({tensor, impl.requires_grad});
+    requires_grad_read(tensor);
     return last(windows_);
   }
 
@@ -427,7 +433,7 @@ class Tracer final : public Interceptor {
   std::unordered_set<const Storage*> made_here_;            ///< from C++ values, in the trace
   std::unordered_map<const TensorImpl*, Tensor> gradient_of_;
   std::unordered_map<const TensorImpl*, Argument> arguments_;
-  std::unordered_set<const TensorImpl*> touched_, known_gradients_;
+  std::unordered_set<const TensorImpl*> touched_, known_gradients_, known_requires_grad_;
   std::vector<std::pair<Tensor, Tensor>> touched_order_;  ///< tensor, its gradient before the trace
   std::vector<Tensor> kept_;
   Guards guards_;
