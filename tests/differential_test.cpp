@@ -20,7 +20,8 @@ uint64_t setting(const char* name, uint64_t otherwise) {
 
 TEST_CASE("random programs give in every mode what they give eagerly") {
   const uint64_t count = setting("TANDEM_FUZZ_PROGRAMS", 500), first = setting("TANDEM_FUZZ_SEED", 1);
-  const uint64_t every = setting("TANDEM_FUZZ_COMPILE", 10);  // one in so many runs generated C, which the compiler takes time for
+  const uint64_t every =
+      setting("TANDEM_FUZZ_COMPILE", 10);  // one in so many runs generated C, which the compiler takes time for
   const auto before = set_warning_handler({});
   const std::vector<std::string> passes = pass_names();
   uint64_t refused = 0, failed = 0, compared = 0;

@@ -15,7 +15,8 @@ TEST_CASE("fuzz targets: seeds, their beginnings, and changed bytes") {
     CAPTURE(target.name);
     for (const std::string& seed : target.seeds()) {
       target.run(seed);
-      for (size_t length = 0; length < seed.size(); length += 1 + seed.size() / 24) target.run(seed.substr(0, length)), ++runs;
+      for (size_t length = 0; length < seed.size(); length += 1 + seed.size() / 24)
+        target.run(seed.substr(0, length)), ++runs;
       for (int i = 0; i < 40; ++i, ++runs) {
         std::string changed = seed;
         changed[draw() % changed.size()] = static_cast<char>(draw());

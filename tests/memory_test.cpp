@@ -535,6 +535,52 @@ TEST_CASE("static arguments: 2 and 2.0 are not the same to a generic function") 
   }
 }
 
+TEST_CASE("dynamic numbers: given at each call, one trace, and they behave as numbers do") {
+  for (const DType dtype : {float32, float64, bfloat16, int32}) {
+    check([&](CompileOptions options) {
+      auto f = compile(
+          [](const Tensor& x, Dynamic<float> rate, Dynamic<int> count, double fixed) {
+            return std::tuple(x * rate + 1, x + count, maximum(count, x) * fixed, softmax(x * rate, 0), rate * count);
+          },
+          options);
+      Tensors all;
+      for (int i = 0; i < 6; ++i) {
+        const auto [a, b, c, d, e] = f((arange(0, 4, 1, {.dtype = float32}) * 0.5).to(dtype),
+                                       Dynamic(0.1f * static_cast<float>(i)), Dynamic(i), 0.5);
+        for (const Tensor& each : {a, b, c, d, e}) all.push_back(each);
+        CHECK(a.dtype() == (is_floating(dtype) ? dtype : float32));
+        CHECK(b.dtype() == dtype);
+      }
+      if (options.mode != Mode::eager) CHECK(f.stats().traces == 1);
+      return all;
+    });
+  }
+  check([](CompileOptions options) {  // a learning rate
+    Tensor w = ones({3}, {.requires_grad = true});
+    auto step = compile(
+        [&](const Tensor& x, Dynamic<double> rate) {
+          w.set_grad({});
+          (w * x).sum().backward();
+          const NoGrad no_grad;
+          w.assign(w - w.grad() * rate);
+        },
+        options);
+    for (int i = 1; i < 5; ++i) step(full({3}, i), Dynamic(0.25 / i));
+    return Tensors{w.detach()};
+  });
+  for (const Mode mode : kGraphModes) {
+    auto f = compile([](const Tensor& x, Dynamic<float> rate) { return rate.value() > 0 ? x : -x; }, {.mode = mode});
+    CHECK(
+        contains(thrown<TraceError>([&] { f(ones({1}), Dynamic(1.f)); }), "is not known while the function is traced"));
+    auto g = compile([](const Tensor& x, const auto& rate) { return x * rate; }, {.mode = mode});
+    CHECK(g(ones({2}, {.dtype = bfloat16}), Dynamic(3.f)).dtype() == bfloat16);
+    CHECK(g(ones({2}, {.dtype = bfloat16}), full({1}, 3)).dtype() == float32);
+    CHECK(g.stats().traces == 2);
+  }
+  const Dynamic<int> count(3);
+  CHECK(count.value() == 3);
+}
+
 TEST_CASE("state: another tensor in its place may share memory with what is written") {
   check([](CompileOptions options) {
     Tensor a = counting({8}), b = full({8}, 9).slice(0, 0, 8, 2);

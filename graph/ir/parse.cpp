@@ -291,6 +291,8 @@ class Parser {
     if (kind == LeafKind::argument) {
       leaf.argument = position();
       if (!arguments_.insert(leaf.argument).second) fail(detail::str("argument ", leaf.argument, " is defined twice"));
+      leaf.dynamic = accept("number");
+      if (leaf.dynamic && !type.shape.empty()) fail(detail::str("a number of shape ", type.shape));
     }
     if (kind == LeafKind::scalar) {
       if (!type.shape.empty()) fail(detail::str("a scalar of shape ", type.shape));

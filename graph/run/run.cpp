@@ -79,11 +79,7 @@ void Run::use(int value, void** pointer) { spot(value).uses.push_back({pointer, 
 Tensor Run::header(int value) {
   Tensor& made = headers_[value];
   if (!made.defined()) {
-    const int leaf = plan_.graph.leaf_of(value);
-    const bool scalar =
-        leaf >= 0 && (plan_.graph.leaf(leaf).kind == LeafKind::scalar ||
-                      (plan_.graph.leaf(leaf).tensor.defined() && plan_.graph.leaf(leaf).tensor.impl()->is_scalar));
-    made = header_of(plan_.type(value), scalar);
+    made = header_of(plan_.type(value), plan_.graph.is_number(value));
     use(value, &made.impl()->data);
   }
   return made;

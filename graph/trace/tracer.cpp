@@ -30,9 +30,12 @@ class Tracer final : public Interceptor {
 
   Tensor argument(const Tensor& given, int position) {
     const ValueType type = type_of(given);
-    const int value = graph_.add_leaf({.kind = LeafKind::argument, .argument = position, .where = {}}, type);
+    const bool number = given.impl()->is_scalar && given.rank() == 0;
+    const int value =
+        graph_.add_leaf({.kind = LeafKind::argument, .argument = position, .dynamic = number, .where = {}}, type);
     memories_.push_back({.base = value, .type = type, .leaf = graph_.leaf_of(value), .argument = position});
-    Tensor symbolic = symbol(header_of(type), add_window({.memory = last(memories_), .value = value, .type = type}));
+    Tensor symbolic =
+        symbol(header_of(type, number), add_window({.memory = last(memories_), .value = value, .type = type}));
     symbolic.impl()->requires_grad = given.requires_grad();
     if (const LeafExtra* extra = extra_of(*given.impl()); extra && given.is_leaf())
       make_extra(*symbolic.impl()).hooks = extra->hooks;

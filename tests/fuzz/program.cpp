@@ -35,7 +35,8 @@ struct World {
 World make_world(uint64_t seed) {
   manual_seed(seed);
   World world;
-  Tensor a = randn({3, 4}), b = randn({4}), c = randn({2, 3, 4}), n = randint(-3, 4, {4}), d = randn({4, 4}, {.dtype = float64});
+  Tensor a = randn({3, 4}), b = randn({4}), c = randn({2, 3, 4}), n = randint(-3, 4, {4}),
+         d = randn({4, 4}, {.dtype = float64});
   world.state = {a, b, c, n, d, a.transpose(0, 1), a[1], c.slice(2, 1, 3), c.reshape({6, 4}), b.detach()};
   world.leaves = {randn({4, 4}), randn({4}), randn({3, 1})};
   for (Tensor& leaf : world.leaves) leaf.requires_grad(true);
@@ -178,7 +179,8 @@ class Machine {
       case 1: {
         if (extent < 2) return;
         const int64_t begin = r_[4] % static_cast<uint32_t>(extent), step = 1 + r_[5] % 2;
-        return add(x.slice(d, begin, extent, step), str(name(i), ".slice(", d, ", ", begin, ", ", extent, ", ", step, ")"));
+        return add(x.slice(d, begin, extent, step),
+                   str(name(i), ".slice(", d, ", ", begin, ", ", extent, ", ", step, ")"));
       }
       case 2: {
         if (!extent) return;
@@ -224,9 +226,8 @@ class Machine {
     const size_t i = find(1, [](const Tensor& x) { return floats(x) && x.rank() == 2; });
     if (i == pool_.size()) return;
     const Tensor& x = pool_[i];
-    const size_t j = find(2, [&](const Tensor& y) {
-      return y.dtype() == x.dtype() && y.rank() == 2 && y.shape()[0] == x.shape()[1];
-    });
+    const size_t j = find(
+        2, [&](const Tensor& y) { return y.dtype() == x.dtype() && y.rank() == 2 && y.shape()[0] == x.shape()[1]; });
     if (j == pool_.size()) return;
     add(matmul(x, pool_[j]) * 0.5, str("matmul(", name(i), ", ", name(j), ") * 0.5"));
   }
@@ -238,7 +239,8 @@ class Machine {
     switch (r_[2] % 6) {
       case 0: {
         const Tensor at = tensor<int64_t>({static_cast<int64_t>(r_[4] % static_cast<uint32_t>(extent)), 0, extent - 1});
-        return add(index_select(x, d, at), str("index_select(", name(i), ", ", d, ", {", r_[4] % extent, ", 0, last})"));
+        return add(index_select(x, d, at),
+                   str("index_select(", name(i), ", ", d, ", {", r_[4] % extent, ", 0, last})"));
       }
       case 1: return add(flip(x, Dims(static_cast<int64_t>(d))), str("flip(", name(i), ", ", d, ")"));
       case 2:
@@ -248,7 +250,8 @@ class Machine {
       case 4:
         if (!floats(x)) return;
         return add(argmax(x, d), str("argmax(", name(i), ", ", d, ")"));
-      case 5: return add(roll(x, Dims(int64_t{1}), Dims(static_cast<int64_t>(d))), str("roll(", name(i), ", 1, ", d, ")"));
+      case 5:
+        return add(roll(x, Dims(int64_t{1}), Dims(static_cast<int64_t>(d))), str("roll(", name(i), ", 1, ", d, ")"));
     }
   }
   void convert() {
@@ -276,7 +279,8 @@ class Machine {
     add(pool_[i].clone(), str(name(i), ".clone()"));
   }
   void assign() {
-    const size_t i = find(1, [](const Tensor& x) { return !x.requires_grad() && !may_overlap(x.shape(), x.strides()); });
+    const size_t i =
+        find(1, [](const Tensor& x) { return !x.requires_grad() && !may_overlap(x.shape(), x.strides()); });
     if (i == pool_.size()) return;
     Tensor target = pool_[i];
     const size_t j = find(2, [&](const Tensor& y) { return expands_to(y.shape(), target.shape()); });
@@ -370,7 +374,9 @@ Outcome run(const Program& program, const CompileOptions& options) {
         world.leaves[0].set_grad(world.leaves[0].grad().transpose(0, 1));
       const Tensors results = function(arguments[0], arguments[1], arguments[2]);
       const NoGrad no_grad;
-      const auto keep = [&](const Tensor& tensor) { outcome.values.push_back(tensor.defined() ? tensor.clone() : tensor); };
+      const auto keep = [&](const Tensor& tensor) {
+        outcome.values.push_back(tensor.defined() ? tensor.clone() : tensor);
+      };
       for (const Tensor& tensor : results) keep(tensor);
       for (const Tensor& tensor : arguments) keep(tensor);
       for (const Tensor& tensor : world.state) keep(tensor);
@@ -378,7 +384,8 @@ Outcome run(const Program& program, const CompileOptions& options) {
     }
   } catch (const Error& error) {
     outcome.error_class = error.what();
-    outcome.error_class = outcome.error_class.substr(0, outcome.error_class.find(':', outcome.error_class.find("::") + 2));
+    outcome.error_class =
+        outcome.error_class.substr(0, outcome.error_class.find(':', outcome.error_class.find("::") + 2));
     outcome.error = error.message();
   }
   return outcome;
@@ -387,8 +394,8 @@ Outcome run(const Program& program, const CompileOptions& options) {
 std::string difference(const Outcome& eager, const Outcome& graph) {
   if (graph.error_class == "tandem::TraceError") return {};
   if (graph.error_class != eager.error_class)
-    return str("eager: ", eager.error.empty() ? "no error" : eager.error, "; graph: ",
-               graph.error.empty() ? "no error" : graph.error);
+    return str("eager: ", eager.error.empty() ? "no error" : eager.error,
+               "; graph: ", graph.error.empty() ? "no error" : graph.error);
   if (!eager.error.empty()) return {};
   if (eager.values.size() != graph.values.size()) return "another number of values";
   for (size_t i = 0; i < eager.values.size(); ++i) {
@@ -402,7 +409,8 @@ std::string difference(const Outcome& eager, const Outcome& graph) {
       const bool same = x[k] == y[k] || (std::isnan(x[k]) && std::isnan(y[k]));
       // Sums of float64 have no order (docs/design.md), and much comes from them.
       const bool near = std::abs(x[k] - y[k]) <= 1e-5 * std::max(1.0, std::abs(x[k]));
-      if (!same && !near) return str("value ", i, " ", a.dtype(), a.shape(), ", element ", k, ": ", x[k], " eagerly, ", y[k]);
+      if (!same && !near)
+        return str("value ", i, " ", a.dtype(), a.shape(), ", element ", k, ": ", x[k], " eagerly, ", y[k]);
     }
   }
   return {};

@@ -116,7 +116,9 @@ std::vector<std::string> graph_seeds() {
   add([](const Tensor& a, const Tensor& b) { return softmax(a, 1) * b.transpose(0, 1); });
   add([](const Tensor& a, const Tensor& b) { return concat({a.slice(1, 0, 2), b.slice(0, 1, 3)}, 0).sum({0}); });
   add([](const Tensor& a, const Tensor&) { return index_select(a, 0, tensor<int64_t>({1, 0})).to(int32); });
-  add([](const Tensor& a, const Tensor&) { return where(a > 0.5, a, a.expand({4, 2, 3})).mean({0, 2}, {.keepdim = true}); });
+  add([](const Tensor& a, const Tensor&) {
+    return where(a > 0.5, a, a.expand({4, 2, 3})).mean({0, 2}, {.keepdim = true});
+  });
   add([](const Tensor& a, const Tensor&) { return layer_norm(a, ones({3}), zeros({3})) + rand({2, 3}); });
   add([](const Tensor& a, const Tensor&) { return as_strided(a, {2, 2}, {1, 2}, 1) + pad(a, {1, 0}).slice(1, 0, 2); });
   add([](const Tensor& a, const Tensor&) { return conv2d(a.reshape({1, 1, 2, 3}), ones({1, 1, 2, 2})); });
@@ -162,9 +164,12 @@ std::vector<std::string> expression_seeds() {
 }
 
 constexpr Target kTargets[] = {
-    {"safetensors", read_safetensors, safetensors_seeds}, {"idx", read_idx, idx_seeds},
-    {"byte_text", read_text, text_seeds},                 {"graph_text", run_graph_text, graph_seeds},
-    {"einsum", run_einsum, einsum_seeds},                 {"expression", read_expression, expression_seeds},
+    {"safetensors", read_safetensors, safetensors_seeds},
+    {"idx", read_idx, idx_seeds},
+    {"byte_text", read_text, text_seeds},
+    {"graph_text", run_graph_text, graph_seeds},
+    {"einsum", run_einsum, einsum_seeds},
+    {"expression", read_expression, expression_seeds},
 };
 
 }  // namespace
