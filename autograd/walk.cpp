@@ -2,6 +2,8 @@
 #include "autograd/walk.h"
 
 #include <algorithm>
+#include <array>
+#include <mutex>
 
 #include "autograd/anomaly.h"
 #include "core/autocast.h"
@@ -252,7 +254,16 @@ void Walk::arrive_at_leaf(const Tensor& leaf, const Tensor& gradient) {
   accumulate(leaf, gradient);
 }
 
+namespace {
+/// Held while a gradient is added to that of a leaf, which walks of other threads may reach as well: one for many leaves.
+std::mutex& lock_of(const TensorImpl* leaf) {
+  static std::array<std::mutex, 64> locks;
+  return locks[reinterpret_cast<uintptr_t>(leaf) / sizeof(TensorImpl) % locks.size()];
+}
+}  // namespace
+
 void Walk::accumulate(const Tensor& leaf, const Tensor& gradient) {
+  const std::lock_guard lock(lock_of(leaf.impl()));
   const Tensor before = leaf.grad();
   Tensor handle = leaf;
   if (!before.defined()) handle.set_grad(create_graph_ ? gradient : gradient.detach(), where_);
