@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "core/op.h"
+#include "core/thread_state.h"
 
 namespace tandem {
 
@@ -68,7 +69,7 @@ std::string_view name_of(OpKind kind) {
 
 // ---- Infer.
 
-std::string_view Infer::name() const { return op.name; }
+std::string_view Infer::name() const { return thread_state.caller ? thread_state.caller : op.name; }
 std::string_view KernelContext::op_name() const { return op.name; }
 void KernelContext::wrong_type(const char* role, int i, DType has, DType asked) const {
   fail<DTypeError>(role, " ", i, " is ", has, ", but the kernel asks for ", asked,

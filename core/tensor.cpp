@@ -235,18 +235,49 @@ void Tensor::assign(const Tensor& value, Where where) {
   impl_->storage->last_write = where;
 }
 
-Tensor& Tensor::operator+=(const Arg& value) {
-  assign(add({*this, value.where()}, value), value.where());
-  return *this;
+namespace {
+
+/// target = result, which is target op value: by an assign, or, where a gradient flows, by binding the handle.
+void update(const char* name, Tensor& target, const Arg& value, const Tensor& result, bool has_name) {
+  const bool flows = grad_enabled() && result.requires_grad() && !(target.is_leaf() && target.requires_grad());
+  if (!flows || !has_name) return target.assign(result, value.where());
+  const Where where = user_line(value.where());
+  if (result.shape() != target.shape())
+    throw ShapeError(detail::str(name, "=: the result is ", result.shape(), ", the target ", target.shape()), where);
+  // Other tensors on the same memory would not see the result.
+  if (const Storage* storage = target.impl()->storage; storage && storage->references() > 1)
+    throw InPlaceError(detail::str(name,
+                                   "=: the target is a view, or others are views of it, and would keep the old values: "
+                                   "write x = x ",
+                                   name, " y"),
+                       where);
+  target = to({result, value.where()}, target.dtype());
 }
-Tensor& Tensor::operator-=(const Arg& value) {
-  assign(sub({*this, value.where()}, value), value.where());
-  return *this;
+
+void check_floating_target(const Tensor& target, const Arg& value) {
+  if (target.defined() && !is_floating(target.dtype()))
+    throw DTypeError(detail::str("/=: the quotient is floating, the target ", target.dtype(),
+                                 "; write x = x / y, or assign floor_divide(x, y)"),
+                     user_line(value.where()));
 }
-Tensor& Tensor::operator*=(const Arg& value) {
-  assign(mul({*this, value.where()}, value), value.where());
-  return *this;
-}
+
+}  // namespace
+
+#define TANDEM_UPDATE(symbol, function, check)                                     \
+  Tensor& Tensor::operator symbol##=(const Arg& value)& {                          \
+    check;                                                                         \
+    update(#symbol, *this, value, function({*this, value.where()}, value), true);  \
+    return *this;                                                                  \
+  }                                                                                \
+  void Tensor::operator symbol##=(const Arg& value)&& {                            \
+    check;                                                                         \
+    update(#symbol, *this, value, function({*this, value.where()}, value), false); \
+  }
+TANDEM_UPDATE(+, add, )
+TANDEM_UPDATE(-, sub, )
+TANDEM_UPDATE(*, mul, )
+TANDEM_UPDATE(/, div, check_floating_target(*this, value))
+#undef TANDEM_UPDATE
 
 // ---- Methods that are functions of ops.h.
 
@@ -265,8 +296,11 @@ Tensor Tensor::slice(int64_t dim, int64_t begin, int64_t end, int64_t step, Wher
   return tandem::slice({*this, where}, dim, begin, end, step);
 }
 Tensor Tensor::operator[](Index index) const { return tandem::select({*this, index.where}, 0, index.value); }
+Tensor Tensor::operator[](IndexTensor index) const { return tandem::index({*this, index.where}, {index.tensor}); }
+Tensor Tensor::index(const Tensors& indices, Where where) const { return tandem::index({*this, where}, indices); }
 Tensor Tensor::expand(const Shape& shape, Where where) const { return tandem::expand({*this, where}, shape); }
-Tensor Tensor::squeeze(int64_t dim, Where where) const { return tandem::squeeze({*this, where}, dim); }
+Tensor Tensor::squeeze(const Dims& dims, Where where) const { return tandem::squeeze({*this, where}, dims); }
+Tensor Tensor::view(const Shape& shape, Where where) const { return tandem::view({*this, where}, shape); }
 Tensor Tensor::unsqueeze(int64_t dim, Where where) const { return tandem::unsqueeze({*this, where}, dim); }
 Tensor Tensor::select(int64_t dim, int64_t index, Where where) const {
   return tandem::select({*this, where}, dim, index);

@@ -481,12 +481,15 @@ template <class Picks> Tensor scattered(const Arg& x, const Tensor& source, Pick
 }  // namespace
 
 Tensor slice_scatter(const Arg& x, const Tensor& source, int64_t dim, int64_t begin, int64_t end, int64_t step) {
+  const CallScope scope("slice_scatter", x.where());
   return scattered(x, source, [&](const Arg& header) { return slice(header, dim, begin, end, step); });
 }
 Tensor select_scatter(const Arg& x, const Tensor& source, int64_t dim, int64_t index) {
+  const CallScope scope("select_scatter", x.where());
   return scattered(x, source, [&](const Arg& header) { return select(header, dim, index); });
 }
 Tensor diagonal_scatter(const Arg& x, const Tensor& source, int64_t offset, int64_t dim1, int64_t dim2) {
+  const CallScope scope("diagonal_scatter", x.where());
   return scattered(x, source, [&](const Arg& header) { return diagonal(header, offset, dim1, dim2); });
 }
 
@@ -512,12 +515,23 @@ Tensor expand(const Arg& x, const Shape& wanted) {
   return dispatch(op, {tensor}, {{"shape", shape}}, x.where());
 }
 
-Tensor squeeze(const Arg& x, int64_t dim) {
-  const int d = checked_dim("squeeze", dim, x.tensor().rank(), x.where());
-  Shape shape = x.tensor().shape();
-  if (shape[d] != 1) return x.tensor();
-  shape.erase(d);
-  return reshape(x, shape);
+Tensor squeeze(const Arg& x, const Dims& dims) {
+  const Shape& from = x.tensor().shape();
+  Shape chosen, shape;
+  for (int64_t dim : dims) chosen.push_back(checked_dim("squeeze", dim, from.size(), x.where()));
+  for (int d = 0; d < from.size(); ++d)
+    if (from[d] != 1 || !(dims.empty() || chosen.contains(d))) shape.push_back(from[d]);
+  return shape == from ? x.tensor() : reshape(x, shape);
+}
+
+Tensor view(const Arg& x, const Shape& shape) {
+  const Tensor result = reshape(x, shape);
+  const Tensor& from = x.tensor();
+  if (!reshape_strides(from.shape(), from.strides(), result.shape()))
+    throw ShapeError(detail::str("view: ", from.shape(), " with strides ", from.strides(), " can't be seen as ",
+                                 result.shape(), " without a copy; reshape makes one where it must"),
+                     user_line(x.where()));
+  return result;
 }
 
 Tensor unsqueeze(const Arg& x, int64_t dim) {
@@ -536,8 +550,16 @@ Tensor concat(const Tensors& tensors, int64_t dim, Where where) {
   for (const Tensor& tensor : tensors)
     if (!tensor.defined()) throw UndefinedError("concat: a tensor is undefined", user_line(where));
   const int d = checked_dim("concat", dim, tensors[0].rank(), where);
+  DType type = tensors[0].dtype();
+  bool mixed = false;
+  for (const Tensor& tensor : tensors) mixed |= tensor.dtype() != type;
+  Tensors cast;
+  if (mixed) {
+    for (const Tensor& tensor : tensors) type = promote(type, tensor.dtype());
+    for (const Tensor& tensor : tensors) cast.push_back(to({tensor, where}, type));
+  }
   Tensor output;
-  dispatch(op, tensors, {{"dim", d}}, {&output, 1}, where);
+  dispatch(op, mixed ? cast : tensors, {{"dim", d}}, {&output, 1}, where);
   return output;
 }
 
