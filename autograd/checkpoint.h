@@ -12,6 +12,12 @@ Tensors checkpoint_all(std::function<Tensors(const Tensors&)> function, const Te
                        Where where = Where::current());
 
 namespace detail {
+/// An argument, with the line of the call.
+struct CheckpointInput {
+  const Tensor& tensor;
+  Where where;
+  CheckpointInput(const Tensor& tensor, Where where = Where::current()) : tensor(tensor), where(where) {}
+};
 template <size_t... I, class F> auto apply_tensors(F& f, const Tensors& in, std::index_sequence<I...>) {
   return f(in[I]...);
 }
@@ -31,18 +37,18 @@ template <size_t... I, class F> auto apply_tensors(F& f, const Tensors& in, std:
 /// through barrier(), which common-subexpression elimination can't see through and which waits for the gradient of the
 /// result. So what is computed from those is computed again, and the memory of the first run is free in between. What f
 /// computes from parameters and constants alone may be shared by both runs.
-template <class F, std::same_as<Tensor>... X> auto checkpoint(F f, const X&... x) {
-  using Result = decltype(f(x...));
+template <class F, std::same_as<Tensor>... X> auto checkpoint(F f, detail::CheckpointInput first, const X&... x) {
+  using Result = decltype(f(first.tensor, x...));
+  using Places = std::make_index_sequence<1 + sizeof...(X)>;
   const auto run = [f = std::move(f)](const Tensors& in) mutable {
-    if constexpr (std::is_same_v<Result, Tensor>)
-      return Tensors{detail::apply_tensors(f, in, std::index_sequence_for<X...>())};
-    else return detail::apply_tensors(f, in, std::index_sequence_for<X...>());
+    if constexpr (std::is_same_v<Result, Tensor>) return Tensors{detail::apply_tensors(f, in, Places())};
+    else return detail::apply_tensors(f, in, Places());
   };
   if constexpr (std::is_same_v<Result, Tensor>) {
-    return checkpoint_all(run, {x...}).at(0);
+    return checkpoint_all(run, {first.tensor, x...}, first.where).at(0);
   } else {
     static_assert(std::is_same_v<Result, Tensors>, "tandem::checkpoint: the function must return a Tensor or Tensors");
-    return checkpoint_all(run, {x...});
+    return checkpoint_all(run, {first.tensor, x...}, first.where);
   }
 }
 

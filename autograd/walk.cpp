@@ -23,14 +23,17 @@ class Context final : public OpContext {
   const Op& op() const override { return *node_.op; }
   const Attributes& attributes() const override { return node_.attributes; }
   Tensor grad_output(int i) const override {
+    const TensorMeta& meta = result_at(i).meta;
     const Tensor& gradient = pending_.gradient(static_cast<uint32_t>(i));
     if (gradient.defined()) return gradient;
-    const TensorMeta& meta = node_.results()[i].meta;
     return zeros(meta.shape, {.dtype = meta.dtype, .device = meta.device});
   }
-  bool has_grad_output(int i) const override { return pending_.gradient(static_cast<uint32_t>(i)).defined(); }
+  bool has_grad_output(int i) const override {
+    result_at(i);
+    return pending_.gradient(static_cast<uint32_t>(i)).defined();
+  }
   Tensor input(int i) const override {
-    OperandRecord& operand = node_.operands()[i];
+    OperandRecord& operand = operand_at(i);
     check(operand.saved, "operand", i);
     if (operand.edge.wanted && !operand.edge.node &&
         !operand.edge.leaf.defined())  // held weakly: what was saved is detached
@@ -38,7 +41,7 @@ class Context final : public OpContext {
     return operand.saved.tensor;
   }
   Tensor output(int i) const override {
-    ResultRecord& result = node_.results()[i];
+    ResultRecord& result = result_at(i);
     check(result.saved, "result", i);
     if (!create_graph_ || !is_floating(result.meta.dtype)) return result.saved.tensor;
     Tensor attached = result.saved.tensor.detach();
@@ -48,13 +51,29 @@ class Context final : public OpContext {
     attached.impl()->output_index = static_cast<uint32_t>(i);
     return attached;
   }
-  const Shape& input_shape(int i) const override { return node_.operands()[i].meta.shape; }
-  DType input_dtype(int i) const override { return node_.operands()[i].meta.dtype; }
+  const Shape& input_shape(int i) const override { return operand_at(i).meta.shape; }
+  DType input_dtype(int i) const override { return operand_at(i).meta.dtype; }
   Device device() const override { return node_.operands()[0].meta.device; }
   int input_count() const override { return static_cast<int>(node_.operand_count); }
-  bool needs_grad(int i) const override { return walk_.reaches(node_, static_cast<uint32_t>(i)); }
+  bool needs_grad(int i) const override {
+    operand_at(i);
+    return walk_.reaches(node_, static_cast<uint32_t>(i));
+  }
 
  private:
+  OperandRecord& operand_at(int i) const {
+    if (static_cast<uint32_t>(i) >= node_.operand_count) absent("operand", i, node_.operand_count);
+    return node_.operands()[i];
+  }
+  ResultRecord& result_at(int i) const {
+    if (static_cast<uint32_t>(i) >= node_.result_count) absent("result", i, node_.result_count);
+    return node_.results()[i];
+  }
+  [[noreturn]] void absent(const char* role, int i, uint32_t count) const {
+    throw ValueError(detail::str(node_.op->name, ": its gradient asks for ", role, " ", i, " of ", count,
+                                 ", which are counted from 0"),
+                     node_.where);
+  }
   void check(const SavedTensor& saved, const char* role, int i) const {
     if (!saved.tensor.defined() && node_.op->user)
       throw AutogradError(

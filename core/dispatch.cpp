@@ -59,7 +59,7 @@ void allocate(const Op& op, std::span<Tensor> outputs, Where where) {
   } catch (const OutOfMemoryError& error) {  // the allocator knows neither the op nor the line
     throw OutOfMemoryError(detail::str(op.name, " of ", outputs[0].dtype(), outputs[0].shape(), ": ", error.message()),
                            where);
-  }
+  } catch (const DeviceError& error) { throw DeviceError(detail::str(op.name, ": ", error.message()), where); }
 }
 
 }  // namespace
@@ -122,7 +122,7 @@ void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& at
   }
 
   Infer infer(op, inputs, attributes, outputs, where);
-  op.infer(infer);
+  infer.run();
   if (tracer) {
     tracer->run(op, inputs, attributes, outputs, where);
   } else if (op.kind == OpKind::view) {
@@ -171,7 +171,7 @@ void dispatch_in_place(const Op& op, std::span<const Tensor> inputs, const Attri
   }
   check_devices(op, inputs, where);
   Infer infer(op, inputs, attributes, results, where);
-  op.infer(infer);
+  infer.run();
   for (size_t i = 0; i < targets.size(); ++i) {
     const auto fits = [&](const Tensor& place) {
       return results[i].shape() == place.shape() && results[i].dtype() == place.dtype();

@@ -4,6 +4,7 @@
 #include "core/memory.h"
 
 #include <bit>
+#include <string>
 #include <vector>
 
 #include "core/pool.h"
@@ -13,9 +14,10 @@ namespace tandem {
 namespace {
 
 constexpr size_t kSmallest = 64;
-constexpr int kClasses = 4 * 44;
+constexpr int kClasses = 4 * (64 - 6) + 1;  // of every size_t, though none beyond kLargest is ever handed out
+constexpr size_t kLargest = size_t{1} << 62;
 
-/// Rounds up to the next size class: (4 + k) * 2^n for k in 0..3, at least 64 bytes.
+/// Rounds up to the next size class: (4 + k) * 2^n for k in 0..3, at least 64 bytes. What rounds up to 2^64 becomes 0.
 int class_of(size_t bytes, size_t& rounded) {
   if (bytes <= kSmallest) {
     rounded = kSmallest;
@@ -23,7 +25,7 @@ int class_of(size_t bytes, size_t& rounded) {
   }
   const int log = std::bit_width(bytes - 1) - 1;  // 2^log < = bytes-1
   const size_t quarter = size_t{1} << (log - 2);
-  const size_t steps = (bytes + quarter - 1) / quarter;  // 5..8
+  const size_t steps = (bytes - 1) / quarter + 1;  // 5..8
   rounded = steps * quarter;
   return (log - 6) * 4 + static_cast<int>(steps) - 4;
 }
@@ -78,6 +80,7 @@ class CachingAllocator {
   void trim() {
     Hold hold(lock_);
     for (int c = 0; c < kClasses; ++c) {
+      if (free_[c].empty()) continue;
       const size_t bytes = c == 0 ? kSmallest : static_cast<size_t>((c - 1) % 4 + 5) << ((c - 1) / 4 + 4);
       for (void* data : free_[c]) {
         backend(device_.kind).release(device_, data, bytes);
@@ -107,7 +110,9 @@ class CachingAllocator {
     if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
   }
 
-  void* allocate_from_device(size_t rounded) {
+  [[gnu::noinline]] void* allocate_from_device(size_t rounded) {
+    if (rounded == 0 || rounded > kLargest) out_of_memory(rounded);
+    if (!device_.is_cpu()) cuda(device_.index);  // throws where there is no such device
     for (const bool trimmed : {false, true}) {
       void* data = nullptr;
       if (const int64_t limit = limit_; limit == 0 || stats().reserved + static_cast<int64_t>(rounded) <= limit)
@@ -121,10 +126,15 @@ class CachingAllocator {
       }
       if (!trimmed) trim();
     }
+    out_of_memory(rounded);
+  }
+
+  [[noreturn]] void out_of_memory(size_t bytes) {  // 0: 2^64 of them
     const MemoryStats now = stats();
     throw OutOfMemoryError(
-        detail::str(to_string(device_), ": no room for ", rounded, " bytes: ", now.in_use, " in use, ", now.reserved,
-                    " reserved", limit_ ? detail::str(", limit ", limit_.load()) : std::string(),
+        detail::str(to_string(device_), ": no room for ", bytes ? std::to_string(bytes) : "2^64",
+                    " bytes: ", now.in_use, " in use, ", now.reserved, " reserved",
+                    limit_ ? detail::str(", limit ", limit_.load()) : std::string(),
                     "; use a smaller batch, run under NoGrad where no gradient is needed, or raise set_memory_limit"),
         Where::current());
   }

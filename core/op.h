@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -44,8 +45,17 @@ class Infer {
   std::span<const Tensor> inputs;
   const Attributes& attributes;
 
-  const Tensor& input(int i) const { return inputs[static_cast<size_t>(i)]; }
-  /// Adds the next output: contiguous, on the device of the inputs.
+  /// Runs op.infer. An error of a Shape's, or of checked arithmetic, gets the op's name and line here.
+  void run();
+
+  /// ValueError if the call has no such operand.
+  const Tensor& input(int i) const {
+    if (static_cast<size_t>(i) >= inputs.size()) [[unlikely]]
+      no_operand(i);
+    return inputs[static_cast<size_t>(i)];
+  }
+  /// Adds the next output: contiguous, on the device of the inputs. ShapeError if an extent is negative, or it were too large
+  /// for any memory.
   Tensor& output(const Shape& shape, DType dtype);
   /// Adds the next output with the dense strides given (see is_dense).
   Tensor& output(const Shape& shape, const Shape& strides, DType dtype);
@@ -63,14 +73,25 @@ class Infer {
     if (!condition) [[unlikely]]
       fail<E>(parts...);
   }
-  /// A dim in [0, rank), from one that may be negative.
-  int dim(int64_t dim, int rank) const;
   void check_floating(int input) const;
+
+  // Attributes as the kernels want them. Public functions have made them so; graph text and calls by name may not.
+  /// A dim in [0, rank). A number is a row of one.
+  int dim(const char* name, int rank) const;
+  int dim(const char* name) const { return dim(name, input(0).rank()); }
+  /// The same for several, none twice. None of a 0-d tensor.
+  const Shape& dims(const char* name) const;
+  /// `count` numbers in [least, most].
+  const Shape& integers(const char* name, int count, int64_t least = std::numeric_limits<int64_t>::min(),
+                        int64_t most = std::numeric_limits<int64_t>::max()) const;
+  int64_t integer(const char* name, int64_t least, int64_t most = std::numeric_limits<int64_t>::max()) const;
 
  private:
   std::string_view name() const;
+  [[noreturn]] void no_operand(int i) const;
   Where where_of_error() const { return where; }
   Device device() const;
+  Tensor& next(DType dtype);
 
   std::span<Tensor> outputs_;
   int count_ = 0;
@@ -119,8 +140,9 @@ class KernelContext {
   const Attributes& attributes;
   Where where;
 
-  const TensorImpl& in(int i) const { return *inputs[static_cast<size_t>(i)].impl(); }
-  TensorImpl& out(int i = 0) const { return *outputs[static_cast<size_t>(i)].impl(); }
+  /// ValueError if the call has no such operand, or result.
+  const TensorImpl& in(int i) const { return *at(inputs, i, "operand").impl(); }
+  TensorImpl& out(int i = 0) const { return *at(outputs, i, "result").impl(); }
   /// Elements of a contiguous input; DTypeError if it holds another type.
   template <class T> std::span<const T> input(int i) const {
     if (in(i).dtype != dtype_of<T>) [[unlikely]]
@@ -139,6 +161,12 @@ class KernelContext {
 
  private:
   std::string_view op_name() const;
+  const Tensor& at(std::span<const Tensor> tensors, int i, const char* role) const {
+    if (static_cast<size_t>(i) >= tensors.size()) [[unlikely]]
+      absent(role, i, tensors.size());
+    return tensors[static_cast<size_t>(i)];
+  }
+  [[noreturn]] void absent(const char* role, int i, size_t count) const;
   [[noreturn]] void wrong_type(const char* role, int i, DType has, DType asked) const;
 };
 

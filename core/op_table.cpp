@@ -1,4 +1,5 @@
 // The op table: filled at first use, family by family, then given its kernels.
+#include <algorithm>
 #include <mutex>
 #include <string_view>
 #include <unordered_map>
@@ -71,6 +72,9 @@ std::string_view name_of(OpKind kind) {
 
 std::string_view Infer::name() const { return thread_state.caller ? thread_state.caller : op.name; }
 std::string_view KernelContext::op_name() const { return op.name; }
+void KernelContext::absent(const char* role, int i, size_t count) const {
+  fail<ValueError>("the kernel asks for ", role, " ", i, " of ", count, ", which are counted from 0");
+}
 void KernelContext::wrong_type(const char* role, int i, DType has, DType asked) const {
   fail<DTypeError>(role, " ", i, " is ", has, ", but the kernel asks for ", asked,
                    "; check dtypes in infer, or look at dtype first");
@@ -82,40 +86,89 @@ Device Infer::device() const {
   return {};
 }
 
-Tensor& Infer::output(const Shape& shape, DType dtype) {
+void Infer::no_operand(int i) const {
+  fail<ValueError>("infer asks for operand ", i, " of ", inputs.size(), ", which are counted from 0");
+}
+
+void Infer::run() {
+  try {
+    op.infer(*this);
+  } catch (const ShapeError& error) {
+    if (error.where() == where) throw;
+    fail<ShapeError>(error.message());
+  } catch (const DimensionError& error) {
+    if (error.where() == where) throw;
+    fail<DimensionError>(error.message());
+  }
+}
+
+[[gnu::always_inline]] inline Tensor& Infer::next(DType dtype) {
+  if (static_cast<size_t>(count_) >= outputs_.size()) [[unlikely]]
+    fail<ValueError>("infer makes more than the ", outputs_.size(), " results of the op");
   TensorImpl* impl = TensorImpl::create();
   impl->dtype = dtype;
   impl->device = device();
-  impl->set_contiguous_layout(shape);
   return outputs_[static_cast<size_t>(count_++)] = Tensor::adopt(impl);
 }
 
+Tensor& Infer::output(const Shape& shape, DType dtype) {
+  Tensor& result = next(dtype);
+  result.impl()->set_contiguous_layout(shape);
+  return result;
+}
+
 Tensor& Infer::output(const Shape& shape, const Shape& strides, DType dtype) {
-  Tensor& result = output(shape, dtype);
+  Tensor& result = next(dtype);
+  check_extents(shape);
   result.impl()->set_layout(shape, strides);
   return result;
 }
 
 Tensor& Infer::output(const Tensor& tensor) {
-  Tensor& result = output(tensor.shape(), tensor.dtype());
   if (!tensor.is_contiguous() && is_dense(tensor.shape(), tensor.strides()))
-    result.impl()->set_layout(tensor.shape(), tensor.strides());
-  return result;
+    return output(tensor.shape(), tensor.strides(), tensor.dtype());
+  return output(tensor.shape(), tensor.dtype());
 }
 
 Tensor& Infer::view(const Shape& shape, const Shape& strides, int64_t offset) {
-  Tensor& result = output(shape, input(0).dtype());
+  Tensor& result = output(shape, strides, input(0).dtype());
   result.impl()->device = input(0).device();
-  result.impl()->set_layout(shape, strides);
   result.impl()->offset = offset;  // relative to the input; dispatch turns it into an alias
   return result;
 }
 
-int Infer::dim(int64_t dim, int rank) const {
-  const int bound = rank == 0 ? 1 : rank;  // a 0-d tensor may be reduced over dim 0 or -1
-  check<DimensionError>(dim >= -bound && dim < bound, "dim ", dim, " is out of range for rank ", rank, " (", -bound,
-                        " to ", bound - 1, ")");
-  return static_cast<int>(dim < 0 ? dim + bound : dim);
+int Infer::dim(const char* name, int rank) const {
+  const int64_t dim = attributes.integer(name);
+  check<DimensionError>(dim >= 0 && dim < std::max(rank, 1), name, " ", dim, " is out of range for rank ", rank);
+  return static_cast<int>(dim);
+}
+
+const Shape& Infer::dims(const char* name) const {
+  const Shape& dims = attributes.integers(name);
+  uint32_t seen = 0;
+  for (const int64_t d : dims) {
+    check<DimensionError>(d >= 0 && d < input(0).rank(), "dim ", d, " is out of range for ", input(0).shape());
+    check<DimensionError>(!(seen & (1u << d)), "dim ", d, " is named twice in ", dims);
+    seen |= 1u << d;
+  }
+  return dims;
+}
+
+int64_t Infer::integer(const char* name, int64_t least, int64_t most) const {
+  const int64_t value = attributes.integer(name);
+  check<ValueError>(value >= least, name, " is ", value, ", need at least ", least);
+  check<ValueError>(value <= most, name, " is ", value, ", need at most ", most);
+  return value;
+}
+
+const Shape& Infer::integers(const char* name, int count, int64_t least, int64_t most) const {
+  const Shape& values = attributes.integers(name);
+  check<ValueError>(values.size() == count, name, " ", values, " must be ", count, " numbers");
+  for (const int64_t value : values) {
+    check<ValueError>(value >= least, name, " ", values, " must be at least ", least);
+    check<ValueError>(value <= most, name, " ", values, " must be at most ", most);
+  }
+  return values;
 }
 
 void Infer::check_floating(int i) const {

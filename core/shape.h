@@ -8,6 +8,7 @@
 #include <iosfwd>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "error.h"
@@ -15,8 +16,20 @@
 namespace tandem {
 
 inline constexpr int kMaxRank = 8;
+/// Most elements of a tensor, extents of 0 counted as 1: so products of some of its extents, offsets of its elements and their
+/// bytes, whatever the dtype, fit into an int64.
+inline constexpr int64_t kMaxNumel = (int64_t{1} << 60) - 1;
 
-/// A short list of integers: a shape, strides, or dims. More than eight is a ShapeError.
+/// x[i]: a position, with the line of the call.
+struct Index {
+  int64_t value;
+  Where where;
+  template <std::integral T>
+  Index(T value, Where where = Where::current()) : value(static_cast<int64_t>(value)), where(where) {}
+};
+
+/// A short list of integers: a shape, strides, or dims. More than eight is a ShapeError, a position that it doesn't have a
+/// DimensionError.
 class Shape {
  public:
   Shape() = default;
@@ -38,23 +51,31 @@ class Shape {
 
   int size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  int64_t operator[](int i) const { return values_[i]; }
-  int64_t& operator[](int i) { return values_[i]; }
-  int64_t back() const { return values_[size_ - 1]; }
+  int64_t operator[](Index i) const {
+    check(i);
+    return values_[i.value];
+  }
+  int64_t& operator[](Index i) {
+    check(i);
+    return values_[i.value];
+  }
+  int64_t back(Where where = Where::current()) const { return (*this)[{size_ - 1, where}]; }
   const int64_t* begin() const { return values_; }
   const int64_t* end() const { return values_ + size_; }
   int64_t* begin() { return values_; }
   int64_t* end() { return values_ + size_; }
-  void push_back(int64_t value);
-  void insert(int at, int64_t value);
-  void erase(int at);
-  void resize(int size, int64_t fill = 0);
+  void push_back(int64_t value, Where where = Where::current());
+  void insert(int at, int64_t value, Where where = Where::current());
+  void erase(int at, Where where = Where::current());
+  void resize(int size, int64_t fill = 0, Where where = Where::current());
   bool contains(int64_t value) const { return std::find(begin(), end(), value) != end(); }
 
-  /// Product of the extents; 1 for a 0-d shape.
-  int64_t numel() const {
+  /// Product of the extents; 1 for a 0-d shape. ShapeError if it doesn't fit into an int64.
+  int64_t numel(Where where = Where::current()) const {
     int64_t n = 1;
-    for (int i = 0; i < size_; ++i) n *= values_[i];
+    for (int i = 0; i < size_; ++i)
+      if (__builtin_mul_overflow(n, values_[i], &n)) [[unlikely]]
+        too_many_elements(where);
     return n;
   }
   bool operator==(const Shape& other) const {
@@ -62,6 +83,13 @@ class Shape {
   }
 
  private:
+  void check(const Index& i) const {
+    if (static_cast<uint64_t>(i.value) >= size_) [[unlikely]]
+      out_of_range(i);
+  }
+  [[noreturn]] void out_of_range(const Index& i) const;
+  [[noreturn]] void too_many_elements(Where where) const;
+
   uint8_t size_ = 0;
   int64_t values_[kMaxRank];
 };
@@ -69,9 +97,30 @@ class Shape {
 std::string to_string(const Shape& shape);  ///< "[64, 784]"
 std::ostream& operator<<(std::ostream& out, const Shape& shape);
 
-/// Strides, in elements, of a row-major tensor.
+// ---- Sizes that are computed from a user's numbers. What can't be one is a ShapeError in the name of `op`, which infer leaves
+// out: Infer::run puts it there.
+
+/// No extent may be negative, and there may be kMaxNumel elements at most.
+void check_extents(const Shape& shape, std::string_view op = {}, Where where = Where::current());
+namespace detail {
+[[noreturn]] void size_overflows(int64_t a, const char* sign, int64_t b, std::string_view op, Where where);
+}
+inline int64_t checked_add(int64_t a, int64_t b, std::string_view op = {}, Where where = Where::current()) {
+  int64_t result;
+  if (__builtin_add_overflow(a, b, &result)) [[unlikely]]
+    detail::size_overflows(a, "+", b, op, where);
+  return result;
+}
+inline int64_t checked_mul(int64_t a, int64_t b, std::string_view op = {}, Where where = Where::current()) {
+  int64_t result;
+  if (__builtin_mul_overflow(a, b, &result)) [[unlikely]]
+    detail::size_overflows(a, "*", b, op, where);
+  return result;
+}
+
+/// Strides, in elements, of a row-major tensor. Checks the extents: so does whatever gives a tensor its layout.
 Shape contiguous_strides(const Shape& shape);
-/// Strides of a [batch, channels, …] tensor (height and width, mostly) held as batch, …, channels.
+/// Strides of a [batch, channels, …] tensor (height and width, mostly) held as batch, …, channels. Checks the extents.
 Shape channels_last_strides(const Shape& shape);
 /// True if elements lie in row-major order without gaps (dims of extent 1 don't count).
 bool is_contiguous(const Shape& shape, const Shape& strides);

@@ -196,6 +196,10 @@ void Tensor::set_grad(const Tensor& gradient, Where where) {
   if (!defined()) throw UndefinedError("set_grad: the tensor is undefined", user_line(where));
   if (gradient.defined() && gradient.shape() != shape())
     throw ShapeError(detail::str("set_grad: gradient ", gradient.shape(), " for a tensor ", shape()), user_line(where));
+  if (gradient.defined() && gradient.dtype() != dtype())
+    throw DTypeError(
+        detail::str("set_grad: the gradient is ", gradient.dtype(), ", the tensor ", dtype(), "; cast it with to()"),
+        user_line(where));
   if (Interceptor* tracer = interceptor()) tracer->gradient_written(*impl_);
   impl_->grad = gradient;
 }
@@ -220,6 +224,11 @@ void Tensor::assign(const Tensor& value, Where where) {
     throw InPlaceError(detail::str("assign: not differentiable, and ", requires_grad() ? "the target" : "the value",
                                    " requires a gradient; write it under NoGrad, or assign value.detach()"),
                        where);
+  for (int d = 0; d < rank(); ++d)
+    if (strides()[d] == 0 && shape()[d] > 1)
+      throw InPlaceError(detail::str("assign: elements of ", shape(), " share memory along dim ", d,
+                                     ", which was expanded; assign to a clone(), or to what was expanded"),
+                         where);
   WhereScope scope(where);
   NoGrad no_grad;
   Tensor source = value;

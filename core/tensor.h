@@ -86,14 +86,6 @@ struct BackwardOptions {
   bool create_graph = false;  ///< record the backward pass itself, so that it can be differentiated
 };
 
-/// x[i]: a position, with the line of the call.
-struct Index {
-  int64_t value;
-  Where where;
-  template <std::integral T>
-  Index(T value, Where where = Where::current()) : value(static_cast<int64_t>(value)), where(where) {}
-};
-
 /// x[mask] or x[positions], with the line of the call.
 struct IndexTensor {
   const Tensor& tensor;
@@ -149,7 +141,7 @@ class Tensor {
   Tensor& requires_grad(bool wanted, Where where = Where::current());
   /// What backward() has accumulated; undefined before.
   Tensor grad() const;
-  void set_grad(const Tensor& gradient, Where where = Where::current());
+  void set_grad(const Tensor& gradient, Where where = Where::current());  ///< of this shape and dtype, or undefined
   bool is_leaf() const;
   /// Fills grad() of the leaves that this one-element tensor was computed from.
   void backward(BackwardOptions options = {}, Where where = Where::current()) const;
@@ -163,7 +155,8 @@ class Tensor {
   /// The same values, cut off from the tape. Shares storage.
   Tensor detach(Where where = Where::current()) const;
 
-  /// The one mutation: overwrites the values (broadcast, cast to this dtype). Not differentiable.
+  /// The one mutation: overwrites the values (broadcast, cast to this dtype). Not differentiable. InPlaceError if elements share
+  /// memory, as those of an expanded tensor do.
   void assign(const Tensor& value, Where where = Where::current());
   /// assign(*this + value) and so on, in this dtype. Where a gradient flows, that of value or of a target that an op has
   /// made, the handle is bound to the sum instead, so that `total += loss` adds up losses: other handles on the tensor stay
@@ -318,7 +311,8 @@ struct TensorImpl {
     strides = new_strides;
     contiguous = tandem::is_contiguous(new_shape, new_strides);
   }
-  /// Gives an inferred header memory of its own, sized for its (dense) layout.
+  /// Gives an inferred header memory of its own, sized for its (dense) layout: its bytes fit into an int64, as its shape was
+  /// checked when it got one.
   void allocate();
   /// Makes an inferred header a view of `base`'s storage, `offset` elements into it.
   void alias(const TensorImpl& base, int64_t relative_offset);
@@ -348,7 +342,7 @@ inline const TensorImpl& Tensor::checked(Where where) const {
 }
 inline const Shape& Tensor::shape(Where where) const { return checked(where).shape; }
 inline const Shape& Tensor::strides(Where where) const { return checked(where).strides; }
-inline int64_t Tensor::numel(Where where) const { return checked(where).shape.numel(); }
+inline int64_t Tensor::numel(Where where) const { return checked(where).shape.numel(where); }
 inline int Tensor::rank(Where where) const { return checked(where).shape.size(); }
 inline DType Tensor::dtype(Where where) const { return checked(where).dtype; }
 inline Device Tensor::device(Where where) const { return checked(where).device; }

@@ -84,10 +84,11 @@ ByteText::ByteText(Bytes text, std::string name, ByteTextOptions options, Where 
   bytes_ = options.split == Split::train ? text_.span().first(training) : text_.span().subspan(training);
   const int64_t windows = (static_cast<int64_t>(bytes_.size()) - 1) / options.context;
   if (windows < 1)
-    throw ValueError(str("io::ByteText: ", name, " has ", bytes_text(all), ", of which ", bytes_text(bytes_.size()),
-                         " are for ", options.split == Split::train ? "training" : "testing", ": a window of context ",
-                         options.context, " needs ", options.context + 1, "; give more text, or a smaller context"),
-                     where);
+    throw ValueError(
+        str("io::ByteText: ", name, " has ", bytes_text(all), ", of which ", bytes_text(bytes_.size()), " are for ",
+            options.split == Split::train ? "training" : "testing", ": a window of context ", options.context,
+            " needs ", static_cast<uint64_t>(options.context) + 1, "; give more text, or a smaller context"),
+        where);
   count_ = options.windows == Windows::random && options.samples > 0 ? options.samples : windows;
 }
 

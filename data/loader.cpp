@@ -15,11 +15,13 @@ namespace tandem::io::detail {
 BatchPlan::BatchPlan(int64_t items, const LoaderOptions& options, Where where) : items_(items), options_(options) {
   if (options.batch_size < 1)
     throw ValueError(tandem::detail::str("io::Loader: batch_size is ", options.batch_size, ", need at least 1"), where);
-  if (options.workers < 0)
-    throw ValueError(tandem::detail::str("io::Loader: workers is ", options.workers, ", need 0 or more"), where);
+  constexpr int64_t kMostWorkers = 1024;
+  if (options.workers < 0 || options.workers > kMostWorkers)
+    throw ValueError(tandem::detail::str("io::Loader: workers is ", options.workers, ", need 0 to ", kMostWorkers),
+                     where);
   if (options.prefetch < 1)
     throw ValueError(tandem::detail::str("io::Loader: prefetch is ", options.prefetch, ", need at least 1"), where);
-  batches_ = (options.drop_last ? items : items + options.batch_size - 1) / options.batch_size;
+  batches_ = items / options.batch_size + (!options.drop_last && items % options.batch_size != 0);
 }
 
 void BatchPlan::check(LoaderPosition position, Where where) const {
@@ -63,8 +65,8 @@ struct BatchStream::Shared {
   }
 
   std::shared_ptr<void> batch(size_t index) const {
-    const size_t begin = index * batch_size, end = std::min(begin + batch_size, order.size());
-    return make(std::span(order).subspan(begin, end - begin), random);
+    const size_t begin = index * batch_size;
+    return make(std::span(order).subspan(begin, std::min(batch_size, order.size() - begin)), random);
   }
 
   void work() {
@@ -102,7 +104,7 @@ BatchStream::BatchStream(const BatchPlan& plan, LoaderPosition from, Make make)
     : shared_(std::make_unique<Shared>(plan, from, std::move(make))) {
   const size_t left = shared_->count - shared_->given;
   const size_t workers = std::min(static_cast<size_t>(plan.options().workers), left);
-  shared_->window.resize(std::min(left, workers * static_cast<size_t>(plan.options().prefetch)));
+  shared_->window.resize(std::min(left, workers * std::min(left, static_cast<size_t>(plan.options().prefetch))));
   for (size_t i = 0; i < workers; ++i) shared_->workers.emplace_back([shared = shared_.get()] { shared->work(); });
 }
 

@@ -251,8 +251,10 @@ void draw_digit(int digit, HostRandom& random, uint8_t* pixels) {
 }
 
 LabelledImages draw(SyntheticDigitsOptions options, Where where) {
-  if (options.count < 0)
-    throw ValueError(tandem::detail::str("io::SyntheticDigits: count is ", options.count, ", need 0 or more"), where);
+  constexpr int64_t kMost = 1 << 24;
+  if (options.count < 0 || options.count > kMost)
+    throw ValueError(tandem::detail::str("io::SyntheticDigits: count is ", options.count, ", need 0 to ", kMost),
+                     where);
   if (options.count == 0) options.count = options.split == Split::train ? 8000 : 2000;
   const size_t count = static_cast<size_t>(options.count);
   std::vector<uint8_t> pixels(count * kSide * kSide), labels(count);

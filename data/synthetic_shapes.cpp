@@ -86,8 +86,9 @@ void draw_shape(int kind, HostRandom& random, uint8_t* pixels) {
 }
 
 LabelledImages draw(SyntheticShapesOptions options, Where where) {
-  if (options.count < 0)
-    throw ValueError(str("io::SyntheticShapes: count is ", options.count, ", need 0 or more"), where);
+  constexpr int64_t kMost = 1 << 24;
+  if (options.count < 0 || options.count > kMost)
+    throw ValueError(str("io::SyntheticShapes: count is ", options.count, ", need 0 to ", kMost), where);
   if (options.count == 0) options.count = options.split == Split::train ? 5000 : 1000;
   const size_t count = static_cast<size_t>(options.count);
   std::vector<uint8_t> pixels(count * 3 * kArea), labels(count);

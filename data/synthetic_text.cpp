@@ -125,8 +125,9 @@ class Writer {
 }  // namespace
 
 std::string synthetic_text(SyntheticTextOptions options, Where where) {
-  if (options.bytes < 0)
-    throw ValueError(tandem::detail::str("io::synthetic_text: bytes is ", options.bytes, ", need 0 or more"), where);
+  constexpr int64_t kMost = int64_t{1} << 32;
+  if (options.bytes < 0 || options.bytes > kMost)
+    throw ValueError(tandem::detail::str("io::synthetic_text: bytes is ", options.bytes, ", need 0 to ", kMost), where);
   Writer writer(options.seed);
   std::string text;
   text.reserve(static_cast<size_t>(options.bytes) + 1000);

@@ -69,9 +69,7 @@ Tensor eye(int64_t rows, int64_t columns, TensorOptions options, Where where) {
   if (rows < 0 || columns < 0)
     throw ValueError(tandem::detail::str("nn::init::eye: ", rows, " rows and ", columns, " columns, need 0 or more"),
                      where);
-  std::vector<double> values(static_cast<size_t>(rows * columns));
-  for (int64_t i = 0; i < std::min(rows, columns); ++i) values[static_cast<size_t>(i * columns + i)] = 1;
-  return from_numbers(values, {rows, columns}, options, where);
+  return tandem::eye(rows, columns, options, where);
 }
 
 Fans fans(const Shape& weight, Where where) {
@@ -79,6 +77,7 @@ Fans fans(const Shape& weight, Where where) {
     throw ShapeError(tandem::detail::str("nn::init: fan-in and fan-out need a weight of shape [out, in, …], got ",
                                          weight, ": use init::uniform or init::normal with a bound of your own"),
                      where);
+  check_extents(weight, "nn::init", where);
   const int64_t kernel = Shape(std::span(weight.begin() + 2, weight.end())).numel();
   return {weight[1] * kernel, weight[0] * kernel};
 }
@@ -153,6 +152,7 @@ Tensor trunc_normal(const Shape& shape, double mean, double deviation, double lo
 Tensor orthogonal(const Shape& shape, double gain, TensorOptions options, Where where) {
   if (shape.size() < 2)
     throw ShapeError(tandem::detail::str("nn::init::orthogonal: needs a shape of at least 2 dims, got ", shape), where);
+  check_extents(shape, "nn::init::orthogonal", where);
   const int64_t rows = shape[0], columns = rows > 0 ? shape.numel() / rows : 0;
   const size_t count = static_cast<size_t>(std::min(rows, columns)),
                length = static_cast<size_t>(std::max(rows, columns));

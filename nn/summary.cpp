@@ -82,10 +82,11 @@ std::string grouped(int64_t number) {
 
 Tensor detail::without_values(const Shape& shape, DType dtype) {
   TensorImpl* impl = TensorImpl::create();
+  Tensor result = Tensor::adopt(impl);
   impl->dtype = dtype;
   impl->set_contiguous_layout(shape);
   impl->trace = ShapesOnly::kTrace;
-  return Tensor::adopt(impl);
+  return result;
 }
 
 Summary detail::summarise(const Visitor& visitor, const std::function<void()>& call) {

@@ -14,39 +14,12 @@
 #include "formats/idx.h"
 #include "graph/trace/compile.h"
 #include "nn/nn.h"
+#include "raises.h"
 
 namespace td = tandem;
 using td::Tensor;
 
 namespace {
-
-void check_error(const td::Error& error, const char* name, const char* code, int line,
-                 std::initializer_list<const char*> parts) {
-  const std::string text = error.what();
-  CAPTURE(text);
-  CHECK(std::string(error.code()) == code);
-  CHECK(text.rfind("tandem::" + std::string(name) + ": ", 0) == 0);
-  for (const char* part : parts)
-    CHECK_MESSAGE(text.find(part) != std::string::npos, "no \"" << std::string(part) << "\"");
-  const std::string place = "\n  at errors_test.cpp:" + std::to_string(line);
-  CHECK_MESSAGE(text.size() >= place.size(), text);
-  CHECK_MESSAGE((text.size() >= place.size() && text.compare(text.size() - place.size(), place.size(), place) == 0),
-                "line " << line << " is not named");
-}
-
-// The statement must raise Class, put down to the line of the macro, in a text with all of these parts.
-#define RAISES(Class, statement, ...)                                                 \
-  do {                                                                                \
-    const int line = __LINE__;                                                        \
-    try {                                                                             \
-      statement;                                                                      \
-      FAIL_CHECK("no error from " #statement);                                        \
-    } catch (const td::Class& error) {                                                \
-      check_error(error, #Class, td::Class::kCode, line, {__VA_ARGS__});              \
-    } catch (const std::exception& error) {                                           \
-      FAIL_CHECK("another error from " #statement ": " << std::string(error.what())); \
-    }                                                                                 \
-  } while (false)
 
 Tensor floats(const td::Shape& shape) { return td::ones(shape); }
 Tensor integers(const td::Shape& shape) { return td::ones(shape, {.dtype = td::int64}); }
@@ -454,7 +427,7 @@ TEST_CASE("E020 TraceError: values that a graph can't know") {
       reads(x);
       FAIL("no error");
     } catch (const td::TraceError& error) {
-      check_error(error, "TraceError", "E020", static_cast<int>(error.where().line()),
+      check_error(error, "TraceError", "E020", __FILE__, static_cast<int>(error.where().line()),
                   {"item(): the value of float32[]", "compiled at errors_test.cpp:",
                    "the result of sum at errors_test.cpp:", "where()", ".mode = Mode::eager"});
     }
@@ -497,7 +470,7 @@ TEST_CASE("E020 TraceError: a host condition that has changed under the graph na
     FAIL("no error");
   } catch (const td::TraceError& error) {
     check_error(
-        error, "TraceError", "E020", line,
+        error, "TraceError", "E020", __FILE__, line,
         {"then: exp at errors_test.cpp:", "now: tanh at errors_test.cpp:", "pass what it depends on as an argument"});
   }
 }
@@ -531,7 +504,7 @@ TEST_CASE("E021 RetraceError: more specialisations than allowed, and which argum
     FAIL("no error");
   } catch (const td::RetraceError& error) {
     check_error(
-        error, "RetraceError", "E021", line,
+        error, "RetraceError", "E021", __FILE__, line,
         {"specialisation 3, the limit is 2", "argument 0: shape [2] -> [3]", "max_specialisations", "OnLimit::evict"});
   }
   CHECK_NOTHROW(step(floats({2})));

@@ -53,10 +53,22 @@ Shape strides_like(const Shape& shape, const Shape& like) {
   return strides;
 }
 
-/// Checks what q, k and v share, and makes the two outputs. Shapes are those without the packed dim.
-void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, const Shape& layout, size_t tensors) {
+/// After `tensors` operands come the mask and the key, where there are such.
+void check_operands(const Infer& op, size_t tensors) {
   const double p = op.attributes.number("p");
   op.check<ValueError>(p >= 0 && p <= 1, "dropout ", p, " must be between 0 and 1");
+  op.check<ValueError>(p == 0 || op.attributes.find("site"), "attribute site is missing, which dropout needs");
+  const size_t needed = tensors + op.attributes.flag("masked") + (p > 0);
+  op.check<ValueError>(op.inputs.size() == needed, "needs ", needed, " operands, got ", op.inputs.size());
+  if (p > 0)
+    op.check<ShapeError>(op.inputs.back().shape() == Shape{2} && op.inputs.back().dtype() == int64,
+                         "the key of dropout must be int64[2], got ", op.inputs.back().dtype(),
+                         op.inputs.back().shape());
+}
+
+/// Checks what q, k and v share, and makes the two outputs. Shapes are those without the packed dim.
+void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, const Shape& layout, size_t tensors) {
+  check_operands(op, tensors);
   op.check<ShapeError>(k.back() == q.back(), "q and k have vectors of different lengths: ", q, " and ", k, " (",
                        q.back(), " and ", k.back(), ")");
   const int rank = q.size();
@@ -107,6 +119,7 @@ void infer_packed(Infer& op) {
 }
 
 void infer_like(Infer& op, int first, int count) {
+  check_operands(op, static_cast<size_t>(first + count) + 2);
   for (int i = first; i < first + count; ++i) {
     const Tensor& x = op.input(i);
     op.output(x.shape(), strides_like(x.shape(), x.strides()), x.dtype());

@@ -2,6 +2,7 @@
 // any number of times. x [batch, in, height, width], weight [out, in / groups, kh, kw]; results of
 // x's shape lie channels-last, which is what the libraries are fastest with.
 #include <algorithm>
+#include <limits>
 
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
@@ -10,43 +11,69 @@ namespace tandem {
 
 namespace {
 
+/// Strides, dilations and paddings beyond this are no image's, and kernels count in int32 here and there.
+constexpr int64_t kMostOfWindow = std::numeric_limits<int32_t>::max();
+
+/// The shape of y, from those of x and the weight.
+Shape result_of(const Infer& op, const Shape& x, const Shape& w) {
+  op.check<ShapeError>(x.size() == 4 && w.size() == 4,
+                       "needs x [batch, channels, height, width] and weight [out, in, kh, kw], got ", x, " and ", w);
+  const int64_t groups = op.attributes.integer("groups");
+  op.check<ValueError>(groups >= 1 && w[0] % groups == 0, "groups ", groups, " don't divide ", w[0],
+                       " output channels");
+  const int64_t channels = checked_mul(w[1], groups);
+  op.check<ShapeError>(x[1] == channels, "x ", x, " has ", x[1], " channels, weight ", w, " wants ", channels);
+  const Shape &stride = op.integers("stride", 2), &padding = op.integers("padding", 2),
+              &dilation = op.integers("dilation", 2);
+  Shape y{x[0], w[0], 0, 0};
+  for (int i = 0; i < 2; ++i) {
+    op.check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, "stride ", stride, " and dilation ",
+                         dilation, " must be at least 1, padding ", padding, " not negative");
+    op.check<ValueError>(std::max({stride[i], dilation[i], padding[i]}) <= kMostOfWindow, "stride ", stride,
+                         ", dilation ", dilation, " and padding ", padding, " must be at most ", kMostOfWindow);
+    op.check<ShapeError>(w[i + 2] >= 1, "kernel ", w, " is empty");
+    const int64_t reach = checked_add(checked_mul(dilation[i], w[i + 2] - 1), 1), extent = x[i + 2] + 2 * padding[i];
+    op.check<ShapeError>(extent >= reach, "kernel ", w, " (reach ", reach, ") is larger than the padded input ", x,
+                         " (", extent, ")");
+    y[i + 2] = (extent - reach) / stride[i] + 1;
+  }
+  check_extents(y);
+  return y;
+}
+
 void infer_conv2d(Infer& op) {
   const Tensor &x = op.input(0), &w = op.input(1);
   op.check_floating(0);
-  op.check<ShapeError>(x.rank() == 4 && w.rank() == 4,
-                       "needs x [batch, channels, height, width] and weight [out, in, kh, kw], got ", x.shape(),
-                       " and ", w.shape());
   op.check<DTypeError>(x.dtype() == w.dtype(), "operands of different dtypes: ", x.dtype(), " and ", w.dtype());
-  const int64_t groups = op.attributes.integer("groups");
-  op.check<ValueError>(groups >= 1 && w.shape()[0] % groups == 0, "groups ", groups, " don't divide ", w.shape()[0],
-                       " output channels");
-  op.check<ShapeError>(x.shape()[1] == w.shape()[1] * groups, "x ", x.shape(), " has ", x.shape()[1],
-                       " channels, weight ", w.shape(), " wants ", w.shape()[1] * groups);
+  const Shape shape = result_of(op, x.shape(), w.shape());
   if (op.inputs.size() > 2) {
     op.check<ShapeError>(op.input(2).shape() == Shape{w.shape()[0]}, "bias ", op.input(2).shape(), " for ",
                          w.shape()[0], " output channels");
     op.check<DTypeError>(op.input(2).dtype() == x.dtype(), "bias is ", op.input(2).dtype(), ", x is ", x.dtype());
   }
-  const Shape &stride = op.attributes.integers("stride"), &padding = op.attributes.integers("padding"),
-              &dilation = op.attributes.integers("dilation");
-  Shape shape{x.shape()[0], w.shape()[0], 0, 0};
-  for (int i = 0; i < 2; ++i) {
-    op.check<ValueError>(stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, "stride ", stride, " and dilation ",
-                         dilation, " must be at least 1, padding ", padding, " not negative");
-    op.check<ShapeError>(w.shape()[i + 2] >= 1, "kernel ", w.shape(), " is empty");
-    const int64_t reach = dilation[i] * (w.shape()[i + 2] - 1) + 1, extent = x.shape()[i + 2] + 2 * padding[i];
-    op.check<ShapeError>(extent >= reach, "kernel ", w.shape(), " (reach ", reach, ") is larger than the padded input ",
-                         x.shape(), " (", extent, ")");
-    shape[i + 2] = (extent - reach) / stride[i] + 1;
-  }
   op.output(shape, channels_last_strides(shape), x.dtype());
 }
 
+/// The gradient of y, which is operand 0, fits x and the weight.
+void check_result(const Infer& op, const Shape& x, const Shape& w) {
+  const Shape y = result_of(op, x, w);
+  op.check<ShapeError>(op.input(0).shape() == y, "the gradient ", op.input(0).shape(), " is not that of x ", x,
+                       " and weight ", w, ", which give ", y);
+  op.check<DTypeError>(op.input(0).dtype() == op.input(1).dtype(),
+                       "operands of different dtypes: ", op.input(0).dtype(), " and ", op.input(1).dtype());
+}
 void infer_input_grad(Infer& op) {
   const Shape& shape = op.attributes.integers("shape");
+  check_extents(shape);
+  check_result(op, shape, op.input(1).shape());
   op.output(shape, channels_last_strides(shape), op.input(0).dtype());
 }
-void infer_weight_grad(Infer& op) { op.output(op.attributes.integers("shape"), op.input(0).dtype()); }
+void infer_weight_grad(Infer& op) {
+  const Shape& shape = op.attributes.integers("shape");
+  check_extents(shape);
+  check_result(op, op.input(1).shape(), shape);
+  op.output(shape, op.input(0).dtype());
+}
 
 Attributes with_shape(const Attributes& attributes, const Shape& shape) {
   Attributes result = attributes;
@@ -199,7 +226,7 @@ Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, 
                     " wants ", kernel[0], ": the weight's first extent is that of the input");
   const Shape stride(options.stride), padding(options.padding), dilation(options.dilation),
       extra(options.output_padding);
-  const int64_t channels = kernel[1] * options.groups;
+  const int64_t channels = checked_mul(kernel[1], options.groups, "conv_transpose2d", x.where());
   check<ShapeError>(!bias.defined() || bias.shape() == Shape{channels}, x, name, "bias ",
                     bias.defined() ? bias.shape() : Shape{}, " for ", channels, " output channels");
   Shape shape{from[0], channels, 0, 0};
@@ -209,7 +236,12 @@ Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, 
     check<ShapeError>(kernel[i + 2] >= 1, x, name, "kernel ", kernel, " is empty");
     check<ValueError>(extra[i] >= 0 && extra[i] < stride[i], x, name, "output_padding ", extra,
                       " must be at least 0 and below the stride ", stride);
-    shape[i + 2] = (from[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i + 2] - 1) + extra[i] + 1;
+    check<ValueError>(std::max({stride[i], dilation[i], padding[i]}) <= kMostOfWindow, x, name, "stride ", stride,
+                      ", dilation ", dilation, " and padding ", padding, " must be at most ", kMostOfWindow);
+    const auto times = [&](int64_t a, int64_t b) { return checked_mul(a, b, "conv_transpose2d", x.where()); };
+    const auto plus = [&](int64_t a, int64_t b) { return checked_add(a, b, "conv_transpose2d", x.where()); };
+    shape[i + 2] = plus(plus(times(from[i + 2] - 1, stride[i]), times(dilation[i], kernel[i + 2] - 1)),
+                        extra[i] + 1 - 2 * padding[i]);
     check<ShapeError>(from[i + 2] >= 1 && shape[i + 2] >= 1, x, name, "nothing is left of x ", from, " with weight ",
                       kernel, ", stride ", stride, " and padding ", padding);
   }

@@ -1,4 +1,5 @@
 // Making tensors: constants, ranges, casts, copies and moves.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -10,9 +11,8 @@ namespace tandem {
 namespace {
 
 void infer_create(Infer& op) {
-  const Shape& shape = op.attributes.integers("shape");
-  for (int64_t extent : shape) op.check<ShapeError>(extent >= 0, "negative extent in shape ", shape);
-  op.output(shape, op.attributes.dtype("dtype")).impl()->device = parse_device(op.attributes.text("device"));
+  op.output(op.attributes.integers("shape"), op.attributes.dtype("dtype")).impl()->device =
+      parse_device(op.attributes.text("device"), op.where);
 }
 
 void infer_cast(Infer& op) {
@@ -24,7 +24,8 @@ void infer_cast(Infer& op) {
 void infer_contiguous(Infer& op) { op.output(op.input(0).shape(), op.input(0).dtype()); }
 void infer_copy(Infer& op) { op.output(op.input(0)); }
 void infer_transfer(Infer& op) {
-  op.output(op.input(0).shape(), op.input(0).dtype()).impl()->device = parse_device(op.attributes.text("device"));
+  op.output(op.input(0).shape(), op.input(0).dtype()).impl()->device =
+      parse_device(op.attributes.text("device"), op.where);
 }
 
 /// Backend::copy between devices; the input is contiguous.
@@ -34,6 +35,12 @@ void transfer_kernel(KernelContext& op) {
   const DeviceKind kind = from.device.is_cuda() ? from.device.kind : to.device.kind;
   backend(kind).copy(to.data, to.device, from.data, from.device,
                      static_cast<size_t>(from.shape.numel() * size_of(from.dtype)));
+}
+
+/// Of memory that no op makes.
+void check_memory(const char* name, const Shape& shape, Device device, Where where) {
+  check_extents(shape, name, where);
+  if (!device.is_cpu()) cuda(device.index, user_line(where));
 }
 
 Tensor create(const char* name, const Shape& shape, TensorOptions options, Attributes attributes, Where where) {
@@ -107,8 +114,7 @@ void define_create(OpTable& table) {
 
 Tensor empty(const Shape& shape, TensorOptions options, Where where) {
   if (interceptor()) return zeros(shape, options, where);
-  for (int64_t extent : shape)
-    if (extent < 0) throw ShapeError(detail::str("empty: negative extent in shape ", shape), user_line(where));
+  check_memory("empty", shape, options.device, where);
   TensorImpl* impl = TensorImpl::create();
   impl->dtype = options.dtype;
   impl->device = options.device;
@@ -152,8 +158,7 @@ Tensor empty_like(const Tensor& like, LikeOptions options, Where where) {
 }
 Tensor eye(int64_t rows, std::optional<int64_t> columns, TensorOptions options, Where where) {
   const WhereScope scope(where);
-  if (rows < 0 || columns.value_or(0) < 0)
-    throw ShapeError(detail::str("eye: negative extent in ", rows, " x ", columns.value_or(rows)), user_line(where));
+  check_extents({rows, columns.value_or(rows)}, "eye", where);
   const TensorOptions positions{.dtype = int64, .device = options.device};
   const Tensor diagonal =
       reshape(arange(0, rows, 1, positions), {rows, 1}) == arange(0, columns.value_or(rows), 1, positions);
@@ -164,12 +169,26 @@ Tensor eye(int64_t rows, std::optional<int64_t> columns, TensorOptions options, 
 
 Tensor arange(int64_t end, Where where) { return arange(0, end, 1, {.dtype = int64}, where); }
 Tensor arange(int64_t begin, int64_t end, int64_t step, TensorOptions options, Where where) {
-  if (step == 0 || (end - begin) / step < 0)
+  if (step == 0 || (begin != end && (begin < end) != (step > 0)))
     throw ValueError(detail::str("arange: from ", begin, " to ", end, " can't be walked in steps of ", step),
                      user_line(where));
-  const int64_t count = (end - begin + step - (step > 0 ? 1 : -1)) / step;
-  return create("arange", {count}, options,
-                {{"begin", static_cast<double>(begin)}, {"step", static_cast<double>(step)}}, where);
+  // As unsigned numbers, which hold every distance.
+  const auto magnitude = [](int64_t x) { return x < 0 ? 0 - static_cast<uint64_t>(x) : static_cast<uint64_t>(x); };
+  const uint64_t distance = begin < end ? static_cast<uint64_t>(end) - static_cast<uint64_t>(begin)
+                                        : static_cast<uint64_t>(begin) - static_cast<uint64_t>(end);
+  const uint64_t count = distance / magnitude(step) + (distance % magnitude(step) != 0);
+  if (count > static_cast<uint64_t>(kMaxNumel))
+    throw ShapeError(detail::str("arange: from ", begin, " to ", end, " in steps of ", step, " are ", count,
+                                 " numbers, more than a tensor may have"),
+                     user_line(where));
+  const Shape shape{static_cast<int64_t>(count)};
+  constexpr uint64_t kExact = uint64_t{1} << 53;  // doubles hold all integers up to here
+  if (options.dtype == int64 && std::max({magnitude(begin), magnitude(end), magnitude(step)}) > kExact) {
+    const WhereScope scope(where);
+    return create("arange", shape, options, {{"begin", 0.0}, {"step", 1.0}}, where) * step + begin;
+  }
+  return create("arange", shape, options, {{"begin", static_cast<double>(begin)}, {"step", static_cast<double>(step)}},
+                where);
 }
 Tensor arange_of_doubles(double begin, double end, double step, TensorOptions options, Where where) {
   const double count = std::ceil((end - begin) / step);
@@ -180,13 +199,14 @@ Tensor arange_of_doubles(double begin, double end, double step, TensorOptions op
 }
 Tensor linspace(double begin, double end, int64_t count, TensorOptions options, Where where) {
   if (count < 0) throw ValueError(detail::str("linspace: negative count ", count), user_line(where));
-  return create("arange", {count}, options,
-                {{"begin", begin}, {"step", count > 1 ? (end - begin) / static_cast<double>(count - 1) : 0.0}}, where);
+  check_extents({count}, "linspace", where);
+  const double steps = static_cast<double>(std::max<int64_t>(count - 1, 1));
+  const double step = std::isfinite(end - begin) ? (end - begin) / steps : end / steps - begin / steps;
+  return create("arange", {count}, options, {{"begin", begin}, {"step", count > 1 ? step : 0.0}}, where);
 }
 
 Tensor from_blob(void* data, const Shape& shape, TensorOptions options, Where where) {
-  for (int64_t extent : shape)
-    if (extent < 0) throw ShapeError(detail::str("from_blob: negative extent in shape ", shape), user_line(where));
+  check_memory("from_blob", shape, options.device, where);
   if (!data && shape.numel() > 0)
     throw ValueError(detail::str("from_blob: a null pointer for ", shape), user_line(where));
   TensorImpl* impl = TensorImpl::create();

@@ -16,13 +16,18 @@ void output_like(Infer& op, const Tensor& x) {
   op.output(x.shape(), channels_last ? channels_last_strides(x.shape()) : contiguous_strides(x.shape()), x.dtype());
 }
 
+void check_groups(const Infer& op, const Shape& x) {
+  const int64_t groups = op.attributes.integer("groups");
+  op.check<ShapeError>(x.size() >= 2, "needs x [batch, channels, …], got ", x);
+  op.check<ValueError>(groups >= 1 && x[1] % groups == 0, "groups ", groups, " don't divide the ", x[1],
+                       " channels of x ", x);
+}
+
 void infer_group_norm(Infer& op) {
   const Tensor& x = op.input(0);
   const int64_t groups = op.attributes.integer("groups");
   op.check_floating(0);
-  op.check<ShapeError>(x.rank() >= 2, "needs x [batch, channels, …], got ", x.shape());
-  op.check<ValueError>(groups >= 1 && x.shape()[1] % groups == 0, "groups ", groups, " don't divide the ", x.shape()[1],
-                       " channels of x ", x.shape());
+  check_groups(op, x.shape());
   for (int i = 1; i < 3; ++i) {
     const Tensor& numbers = op.input(i);
     const char* const name = i == 1 ? "weight " : "bias ";
@@ -37,6 +42,12 @@ void infer_group_norm(Infer& op) {
 }
 
 void infer_group_norm_grad(Infer& op) {
+  const Shape& x = op.input(1).shape();
+  check_groups(op, x);
+  const Shape statistics{x[0], op.attributes.integer("groups")};
+  for (int i = 3; i < 5; ++i)
+    op.check<ShapeError>(op.input(i).shape() == statistics, "operand ", i, " is ", op.input(i).shape(), ", need ",
+                         statistics);
   output_like(op, op.input(1));
   op.output(op.input(2).shape(), op.input(2).dtype());
   op.output(op.input(2).shape(), op.input(2).dtype());

@@ -22,13 +22,14 @@ void infer_embedding(Infer& op) {
 }
 
 void infer_embedding_grad(Infer& op) {
+  check_index(op, op.input(1), "ids");
   op.output({op.attributes.integer("count"), op.input(0).shape().back()}, op.input(0).dtype());
 }
 
 void infer_gather(Infer& op) {
   const Tensor &x = op.input(0), &index = op.input(1);
   check_index(op, index, "index");
-  const int64_t dim = op.attributes.integer("dim");
+  const int dim = op.dim("dim");
   bool fits = x.rank() == index.rank();
   for (int i = 0; fits && i < x.rank(); ++i) fits = i == dim || index.shape()[i] <= x.shape()[i];
   op.check<ShapeError>(fits, "index ", index.shape(), " must have the rank of x ", x.shape(),
@@ -42,7 +43,7 @@ void infer_scatter_add(Infer& op) {
   op.check<ShapeError>(x.shape() == index.shape(), "x ", x.shape(), " and index ", index.shape(),
                        " must have one shape");
   const Shape& shape = op.attributes.integers("shape");
-  const int64_t dim = op.attributes.integer("dim");
+  const int dim = op.dim("dim", shape.size());
   bool fits = x.rank() == shape.size();
   for (int i = 0; fits && i < x.rank(); ++i) fits = i == dim || x.shape()[i] <= shape[i];
   op.check<ShapeError>(fits, "x ", x.shape(), " must have the rank of the result ", shape,
@@ -62,7 +63,8 @@ void infer_scatter(Infer& op) {
   op.check<ShapeError>(src.shape() == index.shape() || src.rank() == 0, "src ", src.shape(), " and index ",
                        index.shape(), " must have one shape");
   op.check<DTypeError>(src.dtype() == x.dtype(), "src is ", src.dtype(), ", x is ", x.dtype(), "; cast one with to()");
-  const int64_t dim = op.attributes.integer("dim");
+  op.check<ShapeError>(x.rank() > 0, "x must have at least one dim, got []; unsqueeze it");
+  const int dim = op.dim("dim");
   op.check<ShapeError>(fits_but_for(index.shape(), x.shape(), dim), "index ", index.shape(),
                        " must have the rank of x ", x.shape(), " and not exceed it in dims other than ", dim);
   op.output(x.shape(), x.dtype());
@@ -99,14 +101,14 @@ void infer_index_select(Infer& op) {
   const Tensor &x = op.input(0), &index = op.input(1);
   check_positions(op, x, index);
   Shape shape = x.shape();
-  shape[static_cast<int>(op.attributes.integer("dim"))] = index.shape()[0];
+  shape[op.dim("dim")] = index.shape()[0];
   op.output(shape, x.dtype());
 }
 
 void infer_index_add(Infer& op) {
   const Tensor &x = op.input(0), &index = op.input(1), &src = op.input(2);
   check_positions(op, x, index);
-  const int dim = static_cast<int>(op.attributes.integer("dim"));
+  const int dim = op.dim("dim");
   Shape shape = x.shape();
   shape[dim] = index.shape()[0];
   op.check<ShapeError>(src.shape() == shape, "src is ", src.shape(), ", but x ", x.shape(), " and index ",

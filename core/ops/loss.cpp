@@ -2,6 +2,8 @@
 //   loss = mean_n (log sum_c exp(x_nc) - x_n,label), d loss / d x = (softmax(x) - one_hot(label)) / batch,
 // where rows whose label is the attribute ignore_index, if it has one, count for nothing. The others, and cross-entropy with
 // weights, smoothed labels or probabilities, are written with public functions; 16-bit operands are computed in float32.
+#include <limits>
+
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
 #include "core/range_check.h"
@@ -299,7 +301,13 @@ Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEn
     const Tensor positive = x > 0;
     return maximum(tandem::where(positive, log(tandem::where(positive, x, 1)), -100), -100);
   };
-  Tensor loss = -(y * bounded_log(a) + (1 - y) * bounded_log(1 - a));
+  const Tensor likely = (a >= 0) & (a <= 1);
+  if (!interceptor() && a.device().is_cpu() && a.numel() > 0 && !all(likely.detach()).item<bool>())
+    throw ValueError(
+        "binary_cross_entropy: a probability is not between 0 and 1; binary_cross_entropy_with_logits takes any number",
+        user_line(p.where()));
+  Tensor loss = tandem::where(likely, -(y * bounded_log(a) + (1 - y) * bounded_log(1 - a)),
+                              std::numeric_limits<double>::quiet_NaN());  // in a graph, and on CUDA
   if (options.weight.defined()) loss = loss * options.weight;
   return reduced("binary_cross_entropy", loss, options.reduction, type, p);
 }

@@ -11,6 +11,7 @@ void infer_matmul(Infer& op) {
   op.check<DTypeError>(a.dtype() == b.dtype(), "operands of different dtypes: ", a.dtype(), " and ", b.dtype(),
                        "; cast one with to()");
   const int ra = a.rank(), rb = b.rank();
+  op.check<ShapeError>(ra >= 2 && rb >= 2, "needs matrices, got ", a.shape(), " and ", b.shape());
   const int64_t k = a.shape()[ra - 1], kb = b.shape()[rb - 2];
   op.check<ShapeError>(k == kb, "inner dimensions differ: ", a.shape(), " x ", b.shape(), " (", k, " and ", kb, ")");
   Shape shape;

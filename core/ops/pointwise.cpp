@@ -265,6 +265,14 @@ Tensor relu6(const Arg& x) { return clamp(x, 0, 6); }
 Tensor hardsigmoid(const Arg& x) { return clamp({x + 3, x.where()}, 0, 6) / 6; }
 Tensor bitwise_not(const Arg& x) { return x.tensor().dtype() == bool_ ? logical_not(x) : bitwise_xor(x, -1); }
 Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value) {
+  const Shape &shape = x.tensor().shape(), &over = mask.tensor().shape();
+  bool fits = over.size() <= shape.size();
+  for (int d = 1; fits && d <= over.size(); ++d)
+    fits = over[over.size() - d] == 1 || over[over.size() - d] == shape[shape.size() - d];
+  if (!fits)
+    throw ShapeError(detail::str("masked_fill: the mask ", over, " doesn't broadcast to x ", shape,
+                                 "; expand x where it is to repeat"),
+                     user_line(x.where()));
   const DType type = x.tensor().dtype();
   return where(mask, value.is_tensor() ? to(value, type) : value.scalar(type), x);
 }

@@ -62,7 +62,7 @@ Tensor hardtanh(const Arg& x, double min = -1, double max = 1);  ///< clamp to b
 Tensor relu6(const Arg& x);                                      ///< clamp(x, 0, 6)
 Tensor hardsigmoid(const Arg& x);                                ///< clamp(x + 3, 0, 6) / 6
 Tensor bitwise_not(const Arg& x);                                ///< of bool: logical_not
-/// x with `value`, in x's dtype, where the mask (bool, broadcast to x) is true.
+/// x with `value`, in x's dtype, where the mask is true: bool, broadcast to x, whose shape the result has.
 Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value);
 
 inline Tensor operator-(const Arg& x) { return neg(x); }

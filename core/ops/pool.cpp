@@ -1,5 +1,7 @@
 // Max pooling; average pooling is in resample.cpp. Forward also gives, for each window, where in the plane its maximum was (int32, row * width
 // + column), so that the gradient is a scatter and the gradient of that a gather.
+#include "core/ops/pool_shared.h"
+
 #include <algorithm>
 #include <limits>
 
@@ -7,6 +9,25 @@
 #include "core/ops/composed.h"
 
 namespace tandem {
+
+Shape pooled_shape(const Infer& op, const Shape& x) {
+  op.check<ShapeError>(x.size() == 4, "needs [batch, channels, height, width], got ", x);
+  const Shape &kernel = op.integers("kernel", 2), &stride = op.integers("stride", 2),
+              &padding = op.integers("padding", 2);
+  Shape shape = x;
+  for (int i = 0; i < 2; ++i) {
+    op.check<ValueError>(kernel[i] >= 1 && stride[i] >= 1 && padding[i] >= 0 && padding[i] <= kernel[i] / 2, "kernel ",
+                         kernel, ", stride ", stride, ", padding ", padding,
+                         ": the first two must be at least 1, padding at most half the kernel");
+    // Kernels count in int32 here and there.
+    op.check<ValueError>(std::max(kernel[i], stride[i]) <= std::numeric_limits<int32_t>::max(), "kernel ", kernel,
+                         " and stride ", stride, " must be at most 2^31 - 1");
+    const int64_t extent = x[i + 2] + 2 * padding[i];
+    op.check<ShapeError>(extent >= kernel[i], "kernel ", kernel, " is larger than the padded input ", x);
+    shape[i + 2] = (extent - kernel[i]) / stride[i] + 1;
+  }
+  return shape;
+}
 
 namespace {
 
@@ -16,32 +37,43 @@ Shape plane_strides(const Tensor& x, const Shape& shape) {
   return channels_last ? channels_last_strides(shape) : contiguous_strides(shape);
 }
 
+/// Positions in a plane are int32.
+void check_plane(const Infer& op, const Shape& x) {
+  op.check<ShapeError>(checked_mul(x[2], x[3]) <= std::numeric_limits<int32_t>::max(), "planes of ", x[2], " x ", x[3],
+                       " have more than 2^31 - 1 elements");
+}
+
 void infer_max_pool2d(Infer& op) {
   const Tensor& x = op.input(0);
-  op.check<ShapeError>(x.rank() == 4, "needs [batch, channels, height, width], got ", x.shape());
   op.check_floating(0);
-  const Shape &kernel = op.attributes.integers("kernel"), &stride = op.attributes.integers("stride"),
-              &padding = op.attributes.integers("padding");
-  Shape shape = x.shape();
-  for (int i = 0; i < 2; ++i) {
-    op.check<ValueError>(kernel[i] >= 1 && stride[i] >= 1 && padding[i] >= 0 && padding[i] * 2 <= kernel[i], "kernel ",
-                         kernel, ", stride ", stride, ", padding ", padding,
-                         ": the first two must be at least 1, padding at most half the kernel");
-    const int64_t extent = x.shape()[i + 2] + 2 * padding[i];
-    op.check<ShapeError>(extent >= kernel[i], "kernel ", kernel, " is larger than the padded input ", x.shape());
-    shape[i + 2] = (extent - kernel[i]) / stride[i] + 1;
-  }
+  const Shape shape = pooled_shape(op, x.shape());
+  check_plane(op, x.shape());
   const Shape strides = plane_strides(x, shape);
   op.output(shape, strides, x.dtype());
   op.output(shape, strides, DType::int32);
 }
 
+/// `pooled` and the positions are as max_pool2d makes them of `shape`.
+void check_positions(const Infer& op, const Shape& pooled, const Shape& shape) {
+  const Tensor& positions = op.input(1);
+  check_extents(shape);
+  const Shape expected = pooled_shape(op, shape);
+  check_plane(op, shape);
+  op.check<ShapeError>(pooled == expected && positions.shape() == expected, "operands ", pooled, " and ",
+                       positions.shape(), " are not what ", shape, " gives, ", expected);
+  op.check<DTypeError>(positions.dtype() == int32, "positions must be int32, got ", positions.dtype());
+}
+
 void infer_max_unpool2d(Infer& op) {
   const Shape& shape = op.attributes.integers("shape");
+  check_positions(op, op.input(0).shape(), shape);
   op.output(shape, plane_strides(op.input(1), shape), op.input(0).dtype());
 }
 
 void infer_select(Infer& op) {
+  const Shape &shape = op.attributes.integers("shape"), &x = op.input(0).shape();
+  op.check<ShapeError>(x == shape, "x is ", x, ", not ", shape);
+  check_positions(op, op.input(1).shape(), shape);
   op.output(op.input(1).shape(), plane_strides(op.input(1), op.input(1).shape()), op.input(0).dtype());
 }
 
@@ -120,7 +152,7 @@ Windows windows_of(const char* name, const Arg& x, int dim, int64_t kernel, int6
 
 ValuesAndIndices pooled(const Arg& x, Pair kernel, const Pool2dOptions& options) {
   static const Op& op = find_op("max_pool2d");
-  const Pair stride = options.stride.height == 0 ? kernel : options.stride;
+  const Pair stride = options.stride.height == 0 && options.stride.width == 0 ? kernel : options.stride;
   Tensor outputs[2];
   dispatch(op, {&x.tensor(), 1},
            {{"kernel", Shape(kernel)}, {"stride", Shape(stride)}, {"padding", Shape(options.padding)}}, outputs,

@@ -44,7 +44,7 @@ struct AvgPool1dOptions {
 Tensor avg_pool1d(const Arg& x, int64_t kernel, AvgPool1dOptions options = {});
 /// To `size`, by windows as equal as can be; {1, 1} is the mean of each image.
 Tensor adaptive_avg_pool2d(const Arg& x, Pair size);
-Tensor adaptive_max_pool2d(const Arg& x, Pair size);
+Tensor adaptive_max_pool2d(const Arg& x, Pair size);  ///< at most 65,536 windows along a dim that they don't divide
 Tensor adaptive_avg_pool1d(const Arg& x, int64_t size);
 Tensor adaptive_max_pool1d(const Arg& x, int64_t size);
 enum class Interpolation : uint8_t { nearest, bilinear, bicubic, area };

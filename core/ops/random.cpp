@@ -9,13 +9,28 @@ namespace tandem {
 
 namespace {
 
+void check_key(const Infer& op, int input) {
+  const Tensor& key = op.input(input);
+  op.check<ShapeError>(key.shape() == Shape{2} && key.dtype() == int64, "the key must be int64[2], got ", key.dtype(),
+                       key.shape());
+}
+
 void infer_draw(Infer& op) {
+  check_key(op, 0);
   op.output(op.attributes.integers("shape"), op.attributes.dtype("dtype")).impl()->device =
-      parse_device(op.attributes.text("device"));
+      parse_device(op.attributes.text("device"), op.where);
+}
+
+void infer_random_int(Infer& op) {
+  op.integer("high", checked_add(op.attributes.integer("low"), 1));
+  infer_draw(op);
 }
 
 void infer_dropout(Infer& op) {
   op.check_floating(0);
+  check_key(op, 1);
+  const double p = op.attributes.number("p");
+  op.check<ValueError>(p >= 0 && p <= 1, "probability ", p, " must be between 0 and 1");
   op.output(op.input(0));
 }
 
@@ -28,6 +43,11 @@ Tensor draw(const char* name, const Shape& shape, TensorOptions options, Attribu
   Tensor result = dispatch(find_op(name), {next.key}, attributes, where);
   if (options.requires_grad) result.requires_grad(true, where);
   return result;
+}
+
+/// ValueError unless all are true. In a trace nobody can tell.
+void check_all(const Tensor& holds, const char* message, Where where) {
+  if (!interceptor() && holds.numel() > 0 && !all(holds).item<bool>()) throw ValueError(message, user_line(where));
 }
 
 void check_floating(const char* name, DType type, Where where) {
@@ -60,7 +80,7 @@ void define_random(OpTable& table) {
                             {"dtype", dtype, DType::float32},
                             {"device", text, "cpu"},
                             {"site", integer, 0}},
-             .infer = infer_draw});
+             .infer = infer_random_int});
   // Linear in x: its gradient is itself, with the same key.
   table.add({.name = "dropout",
              .kind = OpKind::random,
@@ -104,11 +124,16 @@ Tensor randint(int64_t low, int64_t high, const Shape& shape, TensorOptions opti
     throw ValueError(detail::str("randint: the range [", low, ", ", high, ") is empty"), user_line(where));
   if (!is_integral(options.dtype))
     throw DTypeError(detail::str("randint: draws integers, not ", options.dtype), user_line(where));
+  const int bits = 8 * static_cast<int>(size_of(options.dtype)) - (options.dtype == uint8 ? 0 : 1);  // without a sign
+  if (bits < 63 && (low < (options.dtype == uint8 ? 0 : -(int64_t{1} << bits)) || high > int64_t{1} << bits))
+    throw ValueError(detail::str("randint: the range [", low, ", ", high, ") is not within ", options.dtype, "'s"),
+                     user_line(where));
   return draw("random_int", shape, options, {{"low", low}, {"high", high}}, where);
 }
 
 Tensor randperm(int64_t n, Where where) {
   if (n < 0) throw ValueError(detail::str("randperm: negative length ", n), user_line(where));
+  check_extents({n}, "randperm", where);
   return argsort({rand({n}, {.dtype = float64}, where), where});
 }
 
@@ -124,9 +149,11 @@ Tensor bernoulli(const Tensor& probabilities, Where where) {
   const DType type = probabilities.dtype();
   if (!is_floating(type))
     throw DTypeError(detail::str("bernoulli: probabilities must be floating, got ", type), user_line(where));
+  const Tensor p = probabilities.detach();
+  check_all((p >= 0) & (p <= 1), "bernoulli: a probability is not between 0 and 1", where);
   const Tensor u =
       rand(probabilities.shape(), {.dtype = type == float64 ? float64 : float32, .device = probabilities.device()});
-  return to(u < probabilities.detach(), type);
+  return to(u < p, type);
 }
 Tensor bernoulli(double probability, const Shape& shape, TensorOptions options, Where where) {
   const CallScope scope("bernoulli", where);
@@ -141,6 +168,7 @@ Tensor normal(const Tensor& mean, const Tensor& deviation, Where where) {
   const CallScope scope("normal", where);
   const DType type = promote(mean.dtype(), deviation.dtype());
   check_floating("normal", type, where);
+  check_all(deviation.detach() >= 0, "normal: a deviation is negative or not a number", where);
   Shape shape = mean.rank() >= deviation.rank() ? mean.shape() : deviation.shape();
   const Shape& other = mean.rank() >= deviation.rank() ? deviation.shape() : mean.shape();
   for (int d = 0; d < other.size(); ++d) {  // the product below tells where they don't fit
@@ -173,8 +201,7 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
                      user_line(where));
   const Tensor wide = to(weights.detach(), float64);
   if (!interceptor() && wide.numel() > 0) {
-    if (!all((wide >= 0) & isfinite(wide)).item<bool>())
-      throw ValueError("multinomial: a weight is negative or not finite", user_line(where));
+    check_all((wide >= 0) & isfinite(wide), "multinomial: a weight is negative or not finite", where);
     const int64_t fewest = min(sum(wide > 0, Dims(-1))).item<int64_t>();
     if (count > 0 && fewest < (options.replacement ? 1 : count))
       throw ValueError(detail::str("multinomial: a row has ", fewest, " weights above zero, too few to draw ", count),
@@ -189,6 +216,7 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
   // The inverse of the cumulative weights; a draw stays below their total, so that no class of weight 0 is met.
   Shape shape = wide.shape();
   shape[shape.size() - 1] = count;
+  check_extents(shape, "multinomial", where);
   const Tensor cumulative = cumsum(wide, -1), total = slice(cumulative, -1, classes - 1, classes);
   const Tensor draws = minimum(rand(shape, doubles) * total, total * (1 - 0x1p-52));
   return searchsorted(cumulative, draws, {.right = true});

@@ -9,16 +9,18 @@ namespace tandem {
 // Random numbers (core/random.h has the generator). The same draws in every mode.
 Tensor rand(const Shape& shape, TensorOptions options = {}, Where where = Where::current());   ///< [0, 1)
 Tensor randn(const Shape& shape, TensorOptions options = {}, Where where = Where::current());  ///< N(0, 1)
-/// Integers in [low, high); int64 unless options say otherwise.
+/// Integers in [low, high), a range within the dtype's; int64 unless options say otherwise.
 Tensor randint(int64_t low, int64_t high, const Shape& shape, TensorOptions options = {.dtype = DType::int64},
                Where where = Where::current());
 Tensor randperm(int64_t n, Where where = Where::current());
 Tensor rand_like(const Tensor& like, Where where = Where::current());
 Tensor randn_like(const Tensor& like, Where where = Where::current());
-/// 1 with the probability given for each element, else 0, in the probabilities' dtype.
+/// 1 with the probability given for each element, else 0, in the probabilities' dtype. ValueError if one is not between 0 and
+/// 1, but for a trace, where none is known.
 Tensor bernoulli(const Tensor& probabilities, Where where = Where::current());
 Tensor bernoulli(double probability, const Shape& shape, TensorOptions options = {}, Where where = Where::current());
-/// mean + deviation * N(0, 1): one draw for each element of the two broadcast, or `shape` of them.
+/// mean + deviation * N(0, 1): one draw for each element of the two broadcast, or `shape` of them. ValueError if a deviation is
+/// below 0, but for a trace.
 Tensor normal(const Tensor& mean, const Tensor& deviation, Where where = Where::current());
 Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options = {},
               Where where = Where::current());

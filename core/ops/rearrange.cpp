@@ -35,7 +35,7 @@ Tensor narrow(const Arg& x, int64_t dim, int64_t start, int64_t length) {
   const Tensor& tensor = x.tensor();
   const int d = dim_of("narrow", dim, tensor.rank(), x.where());
   const int64_t extent = tensor.shape()[d], begin = start < 0 ? start + extent : start;
-  if (begin < 0 || length < 0 || begin + length > extent)
+  if (begin < 0 || begin > extent || length < 0 || length > extent - begin)
     throw DimensionError(
         detail::str("narrow: ", length, " elements from ", start, " don't lie within dim ", d, " of ", tensor.shape()),
         user_line(x.where()));
@@ -85,6 +85,7 @@ Tensors split(const Arg& x, int64_t size, int64_t dim) {
   const int64_t extent = x.tensor().shape()[d];
   if (size < 1)
     throw ValueError(detail::str("split: pieces of ", size, " elements; at least 1 is needed"), user_line(x.where()));
+  size = std::min(size, std::max<int64_t>(extent, 1));
   Tensors result;
   int64_t begin = 0;
   do result.push_back(slice(x, d, begin, std::min(begin + size, extent)));
@@ -98,7 +99,7 @@ Tensors split(const Arg& x, const std::vector<int64_t>& sizes, int64_t dim) {
   int64_t total = 0;
   for (int64_t size : sizes) {
     if (size < 0) throw ValueError(detail::str("split: negative size ", size), user_line(x.where()));
-    total += size;
+    total = checked_add(total, size, "split", x.where());
   }
   if (total != extent)
     throw ShapeError(
@@ -117,7 +118,8 @@ Tensors chunk(const Arg& x, int64_t chunks, int64_t dim) {
   const int d = dim_of("chunk", dim, x.tensor().rank(), x.where());
   if (chunks < 1)
     throw ValueError(detail::str("chunk: ", chunks, " pieces; at least 1 is needed"), user_line(x.where()));
-  return split(x, std::max<int64_t>((x.tensor().shape()[d] + chunks - 1) / chunks, 1), d);
+  const int64_t extent = x.tensor().shape()[d];
+  return split(x, std::max<int64_t>(extent / chunks + (extent % chunks != 0), 1), d);
 }
 
 // ---- Copies.
@@ -185,8 +187,10 @@ Tensor repeat(const Arg& x, const Shape& repeats) {
                      user_line(x.where()));
   for (int64_t n : repeats)
     if (n < 0) throw ValueError(detail::str("repeat: negative number in ", repeats), user_line(x.where()));
-  Shape shape = result.shape();
+  Shape shape = result.shape(), joined;
   while (shape.size() < repeats.size()) shape.insert(0, 1);
+  for (int d = 0; d < shape.size(); ++d) joined.push_back(checked_mul(shape[d], repeats[d], "repeat", x.where()));
+  check_extents(joined, "repeat", x.where());
   result = reshape(result, shape);
   // [n, m] becomes [a, n, b, m] by strides of 0, and is copied once. A dim of one element needs no second dim. Where that were
   // more dims than a tensor can have, they are copied one by one.
@@ -197,13 +201,13 @@ Tensor repeat(const Arg& x, const Shape& repeats) {
       if (repeats[d] != 1) result = repeated_dim(result, d, repeats[d]);
     return contiguous(result);
   }
-  Shape one, wide, joined;
+  Shape one, wide;
   for (int d = 0; d < shape.size(); ++d) {
     if (repeats[d] != 1 && shape[d] != 1) one.push_back(1), wide.push_back(repeats[d]);
     one.push_back(shape[d]);
     wide.push_back(shape[d] == 1 ? repeats[d] : shape[d]);
-    joined.push_back(shape[d] * repeats[d]);
   }
+  check_extents(wide, "repeat", x.where());
   return contiguous(reshape(expand(reshape(result, one), wide), joined));
 }
 
@@ -216,17 +220,24 @@ Tensor repeat_interleave(const Arg& x, int64_t repeats, int64_t dim) {
   Shape joined = tensor.shape(), expanded{1, tensor.shape()[d], repeats, 1};
   for (int i = 0; i < tensor.rank(); ++i)
     if (i != d) expanded[i < d ? 0 : 3] *= tensor.shape()[i];
+  check_extents(expanded, "repeat_interleave", x.where());
   joined[d] *= repeats;
   return contiguous(reshape(expand(reshape(tensor, {expanded[0], expanded[1], 1, expanded[3]}), expanded), joined));
 }
 
+/// Beyond the edge, a diagonal is at the edge.
+static Tensor triangle(const Op& op, const Arg& x, int64_t diagonal) {
+  const Shape& shape = x.tensor().shape();
+  if (shape.size() >= 2) diagonal = std::clamp(diagonal, -shape[shape.size() - 2], shape.back());
+  return dispatch(op, {x.tensor()}, {{"diagonal", diagonal}}, x.where());
+}
 Tensor tril(const Arg& x, int64_t diagonal) {
   static const Op& op = find_op("tril");
-  return dispatch(op, {x.tensor()}, {{"diagonal", diagonal}}, x.where());
+  return triangle(op, x, diagonal);
 }
 Tensor triu(const Arg& x, int64_t diagonal) {
   static const Op& op = find_op("triu");
-  return dispatch(op, {x.tensor()}, {{"diagonal", diagonal}}, x.where());
+  return triangle(op, x, diagonal);
 }
 
 // ---- Padding.
@@ -275,11 +286,14 @@ Tensor pad(const Arg& x, const std::vector<int64_t>& padding, PadOptions options
     before[rank - 1 - i] = padding[2 * static_cast<size_t>(i)];
     after[rank - 1 - i] = padding[2 * static_cast<size_t>(i) + 1];
   }
+  Shape wide;
   bool widens = false;
   for (int d = 0; d < rank; ++d) {
-    const int64_t extent = result.shape()[d], begin = std::max<int64_t>(-before[d], 0),
-                  end = extent - std::max<int64_t>(-after[d], 0);
-    if (begin > end || extent + before[d] + after[d] < 0)
+    const int64_t extent = result.shape()[d];
+    const bool within = before[d] >= -extent && after[d] >= -extent;
+    const int64_t begin = within ? std::max<int64_t>(-before[d], 0) : 0,
+                  end = within ? extent - std::max<int64_t>(-after[d], 0) : -1;
+    if (begin > end)
       throw ValueError(detail::str("pad: ", before[d], " and ", after[d], " cut off more than dim ", d, " of ",
                                    x.tensor().shape(), " has"),
                        user_line(x.where()));
@@ -287,7 +301,9 @@ Tensor pad(const Arg& x, const std::vector<int64_t>& padding, PadOptions options
     before[d] = std::max<int64_t>(before[d], 0);
     after[d] = std::max<int64_t>(after[d], 0);
     widens |= before[d] > 0 || after[d] > 0;
+    wide.push_back(checked_add(end - begin, checked_add(before[d], after[d], "pad", x.where()), "pad", x.where()));
   }
+  check_extents(wide, "pad", x.where());
   if (!widens) return result;
   if (options.mode == PadMode::constant) {
     static const Op& op = find_op("pad");

@@ -43,7 +43,7 @@ Shape reduced_shape(const Shape& shape, const Shape& dims, bool keepdim) {
 template <bool integers_widen> void infer_reduce(Infer& op) {
   const Tensor& x = op.input(0);
   const DType type = integers_widen && !is_floating(x.dtype()) ? DType::int64 : x.dtype();
-  op.output(reduced_shape(x.shape(), op.attributes.integers("dims"), op.attributes.flag("keepdim")), type);
+  op.output(reduced_shape(x.shape(), op.dims("dims"), op.attributes.flag("keepdim")), type);
 }
 
 void infer_mean(Infer& op) {
@@ -53,17 +53,15 @@ void infer_mean(Infer& op) {
 
 void infer_extreme(Infer& op) {
   const Tensor& x = op.input(0);
-  for (int64_t d : op.attributes.integers("dims"))
-    op.check<ShapeError>(x.rank() == 0 || x.shape()[static_cast<int>(d)] > 0, "dim ", d, " of ", x.shape(),
-                         " is empty and has no extreme value");
+  for (int64_t d : op.dims("dims"))
+    op.check<ShapeError>(x.shape()[d] > 0, "dim ", d, " of ", x.shape(), " is empty and has no extreme value");
   infer_reduce<false>(op);
 }
 
 void infer_position(Infer& op) {
   const Tensor& x = op.input(0);
-  const Shape dims{op.attributes.integer("dim")};
-  op.check<ShapeError>(x.rank() == 0 || x.shape()[static_cast<int>(dims[0])] > 0, "dim ", dims[0], " of ", x.shape(),
-                       " is empty");
+  const Shape dims{op.dim("dim")};
+  op.check<ShapeError>(x.rank() == 0 || x.shape()[dims[0]] > 0, "dim ", dims[0], " of ", x.shape(), " is empty");
   op.output(reduced_shape(x.shape(), dims, op.attributes.flag("keepdim")), DType::int64);
 }
 

@@ -1,9 +1,11 @@
 // Average pooling and interpolation: each row and each column of the result is a weighted sum of some of x's. The ops are
 // linear, so the gradient of a gradient is the op itself. Results lie as x does, channels-last or in planes.
+#include <algorithm>
 #include <cmath>
 
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
+#include "core/ops/pool_shared.h"
 
 namespace tandem {
 
@@ -21,33 +23,44 @@ void check_images(const Infer& op) {
 void infer_avg_pool2d(Infer& op) {
   check_images(op);
   const Tensor& x = op.input(0);
-  const Shape &kernel = op.attributes.integers("kernel"), &stride = op.attributes.integers("stride"),
-              &padding = op.attributes.integers("padding");
-  Shape shape = x.shape();
-  for (int i = 0; i < 2; ++i) {
-    op.check<ValueError>(kernel[i] >= 1 && stride[i] >= 1 && padding[i] >= 0 && padding[i] * 2 <= kernel[i], "kernel ",
-                         kernel, ", stride ", stride, ", padding ", padding,
-                         ": the first two must be at least 1, padding at most half the kernel");
-    const int64_t extent = x.shape()[i + 2] + 2 * padding[i];
-    op.check<ShapeError>(extent >= kernel[i], "kernel ", kernel, " is larger than the padded input ", x.shape());
-    shape[i + 2] = (extent - kernel[i]) / stride[i] + 1;
-  }
+  const Shape shape = pooled_shape(op, x.shape());
   op.output(shape, strides_like(x, shape), x.dtype());
+}
+
+constexpr const char* kModes[] = {"nearest", "bilinear", "bicubic", "area"};
+
+/// What interpolate2d makes of x's shape, if the way there can be walked.
+Shape interpolated_shape(const Infer& op, const Shape& x) {
+  const Shape& size = op.integers("size", 2);
+  op.check<ValueError>(size[0] >= 1 && size[1] >= 1, "to ", size, ": both extents must be at least 1");
+  op.check<ShapeError>(x[2] >= 1 && x[3] >= 1, "x ", x, " has no pixels to interpolate between");
+  const std::string& mode = op.attributes.text("mode");
+  op.check<ValueError>(std::find(std::begin(kModes), std::end(kModes), mode) != std::end(kModes),
+                       "no mode is called \"", mode, "\"");
+  const Shape shape{x[0], x[1], size[0], size[1]};
+  check_extents(shape);
+  for (int i = 0; i < 2; ++i) {
+    const double step = op.attributes.number(i == 0 ? "row_step" : "column_step");
+    op.check<ValueError>(step >= 0 && step * static_cast<double>(size[i]) <= static_cast<double>(kMaxNumel),
+                         "can't walk in steps of ", step);
+  }
+  return shape;
 }
 
 void infer_interpolate2d(Infer& op) {
   check_images(op);
   const Tensor& x = op.input(0);
-  const Shape& size = op.attributes.integers("size");
-  op.check<ValueError>(size[0] >= 1 && size[1] >= 1, "to ", size, ": both extents must be at least 1");
-  op.check<ShapeError>(x.shape()[2] >= 1 && x.shape()[3] >= 1, "x ", x.shape(),
-                       " has no pixels to interpolate between");
-  const Shape shape{x.shape()[0], x.shape()[1], size[0], size[1]};
+  const Shape shape = interpolated_shape(op, x.shape());
   op.output(shape, strides_like(x, shape), x.dtype());
 }
 
-void infer_grad(Infer& op) {
-  const Shape& shape = op.attributes.integers("shape");
+template <Shape (*forward)(const Infer&, const Shape&)> void infer_grad(Infer& op) {
+  check_images(op);
+  const Shape &shape = op.attributes.integers("shape"), &g = op.input(0).shape();
+  check_extents(shape);
+  op.check<ShapeError>(shape.size() == 4, "needs a shape of [batch, channels, height, width], got ", shape);
+  const Shape expected = forward(op, shape);
+  op.check<ShapeError>(g == expected, "the gradient ", g, " is not that of x ", shape, ", which gives ", expected);
   op.output(shape, strides_like(op.input(0), shape), op.input(0).dtype());
 }
 
@@ -62,8 +75,6 @@ template <const char* const& name> Tensors to_forward(const OpContext& op) {
 }
 constexpr const char *kPool = "avg_pool2d", *kPoolGrad = "avg_pool2d_grad", *kInterpolate = "interpolate2d",
                      *kInterpolateGrad = "interpolate2d_grad";
-
-constexpr const char* kModes[] = {"nearest", "bilinear", "bicubic", "area"};
 
 Tensor call_interpolate(const Arg& x, const Shape& size, const char* mode, bool align_corners, double scale_factor) {
   static const Op& op = find_op("interpolate2d");
@@ -86,7 +97,12 @@ void check_rank(const char* name, const Arg& x, int rank, const char* dims) {
 
 /// The greatest over windows of `dim` that make `count` of it, of equal lengths or overlapping by one. Of equals the first
 /// has the gradient.
-Tensor greatest_windows(const Tensor& x, int dim, int64_t count) {
+Tensor greatest_windows(const Tensor& x, int dim, int64_t count, Where where) {
+  constexpr int64_t kMost = 1 << 16;  // each is an op
+  if (count > kMost)
+    throw ValueError(detail::str("adaptive_max_pool2d: can't make ", count, " windows of dim ", dim, " of ", x.shape(),
+                                 ", only up to ", kMost, ", or as many as divide it"),
+                     user_line(where));
   const int64_t extent = x.shape()[dim];
   Tensors parts;
   for (int64_t i = 0; i < count; ++i)
@@ -119,7 +135,7 @@ void define_resample(OpTable& table) {
   table.add({.name = kPoolGrad,
              .kind = OpKind::opaque,
              .attributes = window_grad,
-             .infer = infer_grad,
+             .infer = infer_grad<pooled_shape>,
              .grad = to_forward<kPool>});
   table.add({.name = kInterpolate,
              .kind = OpKind::opaque,
@@ -130,13 +146,13 @@ void define_resample(OpTable& table) {
   table.add({.name = kInterpolateGrad,
              .kind = OpKind::opaque,
              .attributes = steps_grad,
-             .infer = infer_grad,
+             .infer = infer_grad<interpolated_shape>,
              .grad = to_forward<kInterpolate>});
 }
 
 Tensor avg_pool2d(const Arg& x, Pair kernel, AvgPool2dOptions options) {
   static const Op& op = find_op("avg_pool2d");
-  const Pair stride = options.stride.height == 0 ? kernel : options.stride;
+  const Pair stride = options.stride.height == 0 && options.stride.width == 0 ? kernel : options.stride;
   return batched(x, 4, [&](const Arg& images) {
     if (options.ceil_mode || options.divisor_override) return padded_average(images, kernel, options);
     return dispatch(op, {images.tensor()},
@@ -207,7 +223,7 @@ Tensor adaptive_max_pool2d(const Arg& x, Pair size) {
     if (shape[2] % size.height == 0 && shape[3] % size.width == 0)
       return max_pool2d(images, {shape[2] / size.height, shape[3] / size.width});
     // Columns first, so that of equals it is the first in row-major order that counts.
-    return greatest_windows(greatest_windows(images.tensor(), 3, size.width), 2, size.height);
+    return greatest_windows(greatest_windows(images.tensor(), 3, size.width, x.where()), 2, size.height, x.where());
   });
 }
 Tensor adaptive_max_pool1d(const Arg& x, int64_t size) {
@@ -236,21 +252,25 @@ Tensor interpolate(const Arg& x, const InterpolateOptions& options) {
   Shape size(options.size);
   if (by_factor)
     for (int i = 0; i < 2; ++i)
-      size[i] = static_cast<int64_t>(std::floor(static_cast<double>(shape[i + 2]) * options.scale_factor));
+      size[i] = static_cast<int64_t>(
+          std::min(std::floor(static_cast<double>(shape[i + 2]) * options.scale_factor), 0x1p62));  // refused by infer
   return call_interpolate(x, size, kModes[static_cast<int>(options.mode)], options.align_corners, options.scale_factor);
 }
 
 Tensor pixel_shuffle(const Arg& x, int64_t factor) {
   check_rank("pixel_shuffle", x, 4, "[batch, channels, height, width]");
   const Shape& s = x.tensor().shape();
-  if (factor < 1 || s[1] % (factor * factor) != 0)
+  if (factor < 1 || s[1] % factor != 0 || s[1] / factor % factor != 0)
     throw ValueError(detail::str("pixel_shuffle: ", s[1], " channels of x ", s, " don't split into squares of ", factor,
                                  " x ", factor),
                      user_line(x.where()));
   const CallScope scope("pixel_shuffle", x.where());
-  const int64_t channels = s[1] / (factor * factor);
+  const int64_t channels = s[1] / factor / factor;
+  const Shape joined{s[0], channels, checked_mul(s[2], factor, "pixel_shuffle"),
+                     checked_mul(s[3], factor, "pixel_shuffle")};
+  check_extents({s[0], channels, factor, factor, s[2], s[3]}, "pixel_shuffle");
   const Tensor squares = permute(reshape(x, {s[0], channels, factor, factor, s[2], s[3]}), {0, 1, 4, 2, 5, 3});
-  return reshape(squares, {s[0], channels, s[2] * factor, s[3] * factor});
+  return reshape(squares, joined);
 }
 
 Tensor pixel_unshuffle(const Arg& x, int64_t factor) {

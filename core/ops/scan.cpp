@@ -8,11 +8,13 @@ namespace {
 
 void infer_scan(Infer& op) {
   const Tensor& x = op.input(0);
+  op.dim("dim");
   op.output(x.shape(), is_floating(x.dtype()) ? x.dtype() : DType::int64);
 }
 
 void infer_linear_recurrence(Infer& op) {
   op.check_floating(0);
+  op.dim("dim");
   op.check<ShapeError>(op.input(0).shape() == op.input(1).shape(), "a ", op.input(0).shape(), " and b ",
                        op.input(1).shape(), " must have one shape; expand one of them");
   op.check<DTypeError>(op.input(0).dtype() == op.input(1).dtype(), "a is ", op.input(0).dtype(), " and b ",

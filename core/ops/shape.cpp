@@ -39,6 +39,7 @@ std::optional<Shape> reshape_strides(const Shape& from, const Shape& strides, co
 void infer_reshape(Infer& op) {
   const Tensor& x = op.input(0);
   const Shape& shape = op.attributes.integers("shape");
+  op.check<ShapeError>(shape.numel() == x.numel(), x.shape(), " has ", x.numel(), " elements, ", shape, " doesn't");
   const std::optional<Shape> strides = reshape_strides(x.shape(), x.strides(), shape);
   TANDEM_ASSERT(strides, "reshape of a layout that needs a copy");
   op.view(shape, *strides);
@@ -46,29 +47,24 @@ void infer_reshape(Infer& op) {
 
 void infer_permute(Infer& op) {
   const Tensor& x = op.input(0);
-  const Shape& dims = op.attributes.integers("dims");
+  const Shape& dims = op.dims("dims");
   op.check<DimensionError>(dims.size() == x.rank(), "needs one dim for each of the ", x.rank(), " of ", x.shape(),
                            ", got ", dims);
   Shape shape = dims, strides = dims;
-  uint32_t seen = 0;
   for (int i = 0; i < dims.size(); ++i) {
-    const int d = op.dim(dims[i], x.rank());
-    op.check<DimensionError>(!(seen & (1u << d)), "dim ", d, " is named twice in ", dims);
-    seen |= 1u << d;
-    shape[i] = x.shape()[d];
-    strides[i] = x.strides()[d];
+    shape[i] = x.shape()[dims[i]];
+    strides[i] = x.strides()[dims[i]];
   }
   op.view(shape, strides);
 }
 
 void infer_slice(Infer& op) {
   const Tensor& x = op.input(0);
-  const int d = static_cast<int>(op.attributes.integer("dim"));
-  const int64_t begin = op.attributes.integer("begin"), end = op.attributes.integer("end"),
-                step = op.attributes.integer("step");
+  const int d = op.dim("dim");
   Shape shape = x.shape(), strides = x.strides();
-  shape[d] = end > begin ? (end - begin + step - 1) / step : 0;
-  strides[d] *= step;
+  const int64_t end = op.integer("end", 0, shape[d]), begin = op.integer("begin", 0, end), step = op.integer("step", 1);
+  shape[d] = end > begin ? (end - begin - 1) / step + 1 : 0;
+  if (shape[d] > 1) strides[d] *= step;  // else it may be beyond every extent, and leads nowhere
   op.view(shape, strides, shape[d] ? begin * x.strides()[d] : 0);
 }
 
@@ -91,7 +87,7 @@ void infer_concat(Infer& op) {
   op.check<ValueError>(!op.inputs.empty(), "needs at least one tensor");
   const Tensor& first = op.input(0);
   op.check<ShapeError>(first.rank() > 0, "0-d tensors can't be joined; unsqueeze them");
-  const int dim = static_cast<int>(op.attributes.integer("dim"));
+  const int dim = op.dim("dim");
   Shape shape = first.shape();
   shape[dim] = 0;
   for (size_t i = 0; i < op.inputs.size(); ++i) {
@@ -101,31 +97,49 @@ void infer_concat(Infer& op) {
     for (int d = 0; fits && d < x.rank(); ++d) fits = d == dim || x.shape()[d] == first.shape()[d];
     op.check<ShapeError>(fits, "tensor ", i, " ", x.shape(), " doesn't fit tensor 0 ", first.shape(),
                          " in every dim but ", dim);
-    shape[dim] += x.shape()[dim];
+    shape[dim] = checked_add(shape[dim], x.shape()[dim]);
   }
   op.output(shape, first.dtype());
 }
 
 void infer_slice_grad(Infer& op) {
   Shape shape = op.input(0).shape();
-  shape[static_cast<int>(op.attributes.integer("dim"))] = op.attributes.integer("size");
+  const int dim = op.dim("dim");
+  const int64_t size = op.integer("size", 0), begin = op.integer("begin", 0, size), step = op.integer("step", 1),
+                count = shape[dim];
+  op.check<ShapeError>(count == 0 || (begin < size && count - 1 <= (size - begin - 1) / step), count, " elements from ",
+                       begin, " in steps of ", step, " are not within ", size);
+  shape[dim] = size;
   op.output(shape, op.input(0).dtype());
 }
 
-/// Extents and strides of a diagonal over dims (n1, s1) and (n2, s2): their sum is its stride.
+/// Where a diagonal of a shape begins, and its own shape.
+struct Diagonal {
+  int dim1, dim2;
+  int64_t first1 = 0, first2 = 0;
+  Shape shape;
+
+  Diagonal(const Infer& op, const Shape& of) : dim1(op.dim("dim1", of.size())), dim2(op.dim("dim2", of.size())) {
+    op.check<DimensionError>(of.size() >= 2 && dim1 != dim2, "needs two dims of ", of, ", got ", dim1, " and ", dim2);
+    // An offset beyond the edges is one to them.
+    const int64_t offset = std::clamp(op.attributes.integer("offset"), -of[dim1], of[dim2]);
+    (offset < 0 ? first1 : first2) = offset < 0 ? -offset : offset;
+    for (int d = 0; d < of.size(); ++d)
+      if (d != dim1 && d != dim2) shape.push_back(of[d]);
+    shape.push_back(std::min(of[dim1] - first1, of[dim2] - first2));
+  }
+};
+
+/// Over dims of strides s1 and s2, their sum is its stride.
 void infer_diagonal(Infer& op) {
   const Tensor& x = op.input(0);
-  const int dim1 = static_cast<int>(op.attributes.integer("dim1")),
-            dim2 = static_cast<int>(op.attributes.integer("dim2"));
-  const int64_t offset = op.attributes.integer("offset");
-  const int64_t first1 = std::max<int64_t>(-offset, 0), first2 = std::max<int64_t>(offset, 0);
-  const int64_t length = std::max<int64_t>(std::min(x.shape()[dim1] - first1, x.shape()[dim2] - first2), 0);
-  Shape shape, strides;
+  const Diagonal diagonal(op, x.shape());
+  const auto [dim1, dim2, first1, first2, shape] = diagonal;
+  Shape strides;
   for (int d = 0; d < x.rank(); ++d)
-    if (d != dim1 && d != dim2) shape.push_back(x.shape()[d]), strides.push_back(x.strides()[d]);
-  shape.push_back(length);
+    if (d != dim1 && d != dim2) strides.push_back(x.strides()[d]);
   strides.push_back(x.strides()[dim1] + x.strides()[dim2]);
-  op.view(shape, strides, length ? first1 * x.strides()[dim1] + first2 * x.strides()[dim2] : 0);
+  op.view(shape, strides, shape.back() ? first1 * x.strides()[dim1] + first2 * x.strides()[dim2] : 0);
 }
 
 /// Checks that a window into dense memory lies within it.
@@ -196,19 +210,33 @@ Tensors as_strided_grad(const OpContext& op) {
   return {reshape(sums, op.input_shape(0))};
 }
 
-void infer_diagonal_grad(Infer& op) { op.output(op.attributes.integers("shape"), op.input(0).dtype()); }
+void infer_diagonal_grad(Infer& op) {
+  const Shape &shape = op.attributes.integers("shape"), &g = op.input(0).shape();
+  check_extents(shape);
+  const Shape diagonal = Diagonal(op, shape).shape;
+  op.check<ShapeError>(g == diagonal, "the diagonal of ", shape, " is ", diagonal, ", not ", g);
+  op.output(shape, op.input(0).dtype());
+}
 
 void infer_pad(Infer& op) {
-  const Shape &before = op.attributes.integers("before"), &after = op.attributes.integers("after");
   Shape shape = op.input(0).shape();
-  for (int d = 0; d < shape.size(); ++d) shape[d] += before[d] + after[d];
+  const Shape &before = op.integers("before", shape.size(), 0), &after = op.integers("after", shape.size(), 0);
+  for (int d = 0; d < shape.size(); ++d) shape[d] = checked_add(shape[d], checked_add(before[d], after[d]));
   op.output(shape, op.input(0).dtype());
 }
 
 void infer_same(Infer& op) { op.output(op.input(0).shape(), op.input(0).dtype()); }
 
+void infer_flip(Infer& op) {
+  op.dims("dims");
+  infer_same(op);
+}
+
+/// Rows and columns of a triangle's matrices: a diagonal lies within them, or leaves all or nothing as one at the edge does.
 void infer_triangle(Infer& op) {
-  op.check<ShapeError>(op.input(0).rank() >= 2, "needs [.., rows, columns], got ", op.input(0).shape());
+  const Shape& shape = op.input(0).shape();
+  op.check<ShapeError>(shape.size() >= 2, "needs [.., rows, columns], got ", shape);
+  op.integer("diagonal", -shape[shape.size() - 2], shape.back());
   infer_same(op);
 }
 
@@ -358,7 +386,7 @@ void define_shape(OpTable& table) {
   table.add({.name = "flip",
              .kind = OpKind::opaque,
              .attributes = {{"dims", ints}},
-             .infer = infer_same,
+             .infer = infer_flip,
              .grad = [](const OpContext& op) { return Tensors{flip(op.grad_output(), Dims(op.integers("dims")))}; }});
   table.add({.name = "tril",
              .kind = OpKind::opaque,
@@ -388,13 +416,14 @@ Tensor reshape(const Arg& x, const Shape& wanted) {
     else if (shape[i] < 0)
       throw ShapeError(detail::str("reshape: ", wanted, ": only one extent may be -1, none below"),
                        user_line(x.where()));
-    else known *= shape[i];
+    else known = checked_mul(known, shape[i], "reshape", x.where());
   }
   const int64_t numel = tensor.numel();
   if (free_dim >= 0 && known > 0) shape[free_dim] = numel / known;
-  if ((free_dim >= 0 && known == 0) || shape.numel() != numel)
+  if (free_dim >= 0 ? known == 0 || numel % known != 0 : known != numel)
     throw ShapeError(detail::str("reshape: ", tensor.shape(), " has ", numel, " elements, ", wanted, " doesn't"),
                      user_line(x.where()));
+  if (numel == 0) check_extents(shape, "reshape", x.where());
   if (shape == tensor.shape()) return tensor;
   static const Op& op = find_op("reshape");
   const Tensor source = reshape_strides(tensor.shape(), tensor.strides(), shape) ? tensor : contiguous(x);

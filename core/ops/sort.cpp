@@ -10,6 +10,8 @@ namespace tandem {
 namespace {
 
 void infer_sort(Infer& op) {
+  op.check<ShapeError>(op.input(0).rank() > 0, "x must have at least one dim, got []; unsqueeze it");
+  op.dim("dim");
   op.output(op.input(0).shape(), op.input(0).dtype());
   op.output(op.input(0).shape(), DType::int64);
 }
@@ -17,7 +19,7 @@ void infer_sort(Infer& op) {
 void infer_topk(Infer& op) {
   const Tensor& x = op.input(0);
   const int64_t k = op.attributes.integer("k");
-  const int dim = static_cast<int>(op.attributes.integer("dim"));
+  const int dim = op.dim("dim");
   Shape shape = x.shape();
   op.check<ValueError>(k >= 0 && k <= shape[dim], "k is ", k, ", and dim ", dim, " of ", shape, " has ", shape[dim],
                        " elements");

@@ -20,10 +20,10 @@
 
 namespace tandem {
 
-Mode parse_mode(const std::string& name) {
+Mode parse_mode(const std::string& name, Where where) {
   for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled})
     if (name == name_of(mode)) return mode;
-  throw ValueError("no mode is called \"" + name + "\"; there are eager, replay and compiled", Where::current());
+  throw ValueError("no mode is called \"" + name + "\"; there are eager, replay and compiled", where);
 }
 
 std::string_view name_of(Mode mode) {

@@ -21,7 +21,7 @@ enum class Mode : uint8_t {
   replay,    ///< traced once; the graph's ops run one by one on the eager kernels
   compiled,  ///< traced once; the graph optimised, fused, memory-planned and compiled
 };
-Mode parse_mode(const std::string& name);  ///< throws ValueError
+Mode parse_mode(const std::string& name, Where where = Where::current());  ///< throws ValueError
 std::string_view name_of(Mode mode);
 
 /// When later calls are traced again to see whether the program has changed under the graph.

@@ -106,7 +106,7 @@ void pointwise_kernel(KernelContext& c) {
   strides[0] = size_of(out.dtype);
   bool flat = out.contiguous;
   for (int k = 0; k < operands; ++k) {
-    const TensorImpl& input = c.in(k);
+    const TensorImpl& input = *c.inputs[static_cast<size_t>(k)].impl();
     inputs[k] = &input;
     base[k + 1] = static_cast<char*>(input.data);
     if (input.shape.empty()) strides[k + 1] = 0;

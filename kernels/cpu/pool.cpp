@@ -32,7 +32,8 @@ class Taps {
  public:
   Taps(const Geometry& g, int64_t row_step, int64_t column_step)
       : g_(g), row_step_(row_step), column_step_(column_step) {
-    offset_.resize(static_cast<size_t>(g.kernel[0] * g.kernel[1]));
+    const int64_t most = std::min(g.kernel[0], g.in_height) * std::min(g.kernel[1], g.in_width);
+    offset_.resize(static_cast<size_t>(most));
     position_.resize(offset_.size());
   }
   PoolWindow at(int64_t out_row, int64_t out_column) {

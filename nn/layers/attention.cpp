@@ -22,7 +22,7 @@ int64_t checked_width(int64_t width, int64_t heads, double dropout, Where where)
 
 MultiheadAttention::MultiheadAttention(int64_t width, int64_t heads, MultiheadAttentionOptions options, Where where)
     : heads(heads), dropout(options.dropout), causal(options.causal),
-      qkv(checked_width(width, heads, options.dropout, where), 3 * width,
+      qkv(checked_width(width, heads, options.dropout, where), checked_mul(3, width, "nn::MultiheadAttention", where),
           {.bias = options.bias, .dtype = options.dtype, .device = options.device}, where),
       output(width, width, {.bias = options.bias, .dtype = options.dtype, .device = options.device}, where) {}
 

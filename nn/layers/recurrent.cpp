@@ -15,12 +15,13 @@ namespace {
 RecurrentWeights make_weights(int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options, Where where) {
   const TensorOptions leaf{.dtype = options.dtype, .device = options.device, .requires_grad = true};
   const double bound = 1 / std::sqrt(static_cast<double>(hidden));
+  const int64_t rows = checked_mul(gates, hidden, "nn::init::uniform", where);
   RecurrentWeights w;
-  w.weight_ih = init::uniform({gates * hidden, in}, -bound, bound, leaf, where);
-  w.weight_hh = init::uniform({gates * hidden, hidden}, -bound, bound, leaf, where);
+  w.weight_ih = init::uniform({rows, in}, -bound, bound, leaf, where);
+  w.weight_hh = init::uniform({rows, hidden}, -bound, bound, leaf, where);
   if (options.bias) {
-    w.bias_ih = init::uniform({gates * hidden}, -bound, bound, leaf, where);
-    w.bias_hh = init::uniform({gates * hidden}, -bound, bound, leaf, where);
+    w.bias_ih = init::uniform({rows}, -bound, bound, leaf, where);
+    w.bias_hh = init::uniform({rows}, -bound, bound, leaf, where);
   }
   return w;
 }
@@ -51,17 +52,24 @@ Recurrent::Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden
                      Where where)
     : name_(name), in_(in), hidden_(hidden), options_(options) {
   check_extents(name, in, hidden, where);
-  if (options.layers < 1)
-    throw ValueError(str("nn::", name, ": layers is ", options.layers, ", need at least 1"), where);
+  constexpr int64_t kMostLayers = 1 << 16;
+  if (options.layers < 1 || options.layers > kMostLayers)
+    throw ValueError(str("nn::", name, ": layers is ", options.layers, ", need 1 to ", kMostLayers), where);
   if (!(options.dropout >= 0 && options.dropout < 1))
     throw ValueError(str("nn::", name, ": dropout is ", options.dropout, ", need at least 0 and below 1"), where);
   for (int64_t layer = 0; layer < options.layers; ++layer)
     for (int64_t direction = 0; direction < directions(); ++direction)
-      weights_.push_back(make_weights(gates, layer == 0 ? in : hidden * directions(), hidden, options, where));
+      weights_.push_back(make_weights(gates,
+                                      layer == 0 ? in : checked_mul(hidden, directions(), "nn::init::uniform", where),
+                                      hidden, options, where));
 }
 
-const RecurrentWeights& Recurrent::weights(int64_t layer, bool reverse) const {
-  return weights_.at(static_cast<size_t>(layer * directions() + (reverse ? 1 : 0)));
+const RecurrentWeights& Recurrent::weights(int64_t layer, bool reverse, Where where) const {
+  if (layer < 0 || layer >= options_.layers)
+    throw DimensionError(str("nn::", name_, ": there is no layer ", layer, ", only 0 to ", options_.layers - 1), where);
+  if (reverse && !options_.bidirectional)
+    throw DimensionError(str("nn::", name_, ": has no weights in reverse: it isn't bidirectional"), where);
+  return weights_[static_cast<size_t>(layer * directions() + (reverse ? 1 : 0))];
 }
 
 std::string Recurrent::suffix_of(size_t i) const {

@@ -36,8 +36,8 @@ class Recurrent {
   int64_t in() const { return in_; }
   int64_t hidden() const { return hidden_; }
   const RecurrentOptions& options() const { return options_; }
-  /// Weights of layer 0, 1, …
-  const RecurrentWeights& weights(int64_t layer, bool reverse = false) const;
+  /// Weights of layer 0, 1, … DimensionError if there is no such layer, or it isn't bidirectional.
+  const RecurrentWeights& weights(int64_t layer, bool reverse = false, Where where = Where::current()) const;
 
   /// weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_ih_l0_reverse, … as in PyTorch, so that a state_dict's
   /// tensors fit under their own names.

@@ -13,11 +13,11 @@ LinearOptions linear_options(const TransformerBlockOptions& options) {
 LayerNormOptions norm_options(const TransformerBlockOptions& options) {
   return {.epsilon = options.epsilon, .dtype = options.dtype, .device = options.device};
 }
-int64_t checked_expansion(int64_t expansion, Where where) {
+int64_t expanded(int64_t width, int64_t expansion, Where where) {
   if (expansion < 1)
     throw ValueError(tandem::detail::str("nn::TransformerBlock: need an expansion of at least 1, got ", expansion),
                      where);
-  return expansion;
+  return checked_mul(expansion, width, "nn::TransformerBlock", where);
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ TransformerBlock::TransformerBlock(int64_t width, int64_t heads, TransformerBloc
                                                                       .device = options.device},
                                                                      where),
       mlp_norm(width, norm_options(options), where),
-      expand(width, checked_expansion(options.expansion, where) * width, linear_options(options), where),
+      expand(width, expanded(width, options.expansion, where), linear_options(options), where),
       shrink(options.expansion * width, width, linear_options(options), where), dropout(options.dropout, where) {}
 
 Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& mask, Where where) const {

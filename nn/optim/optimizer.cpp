@@ -76,7 +76,7 @@ void Optimizer::set_lr(double value, Where where) {
 }
 
 void Optimizer::set_group_lr(size_t group, double value, Where where) {
-  check(group < groups_.size(), where, "there is no group ", group, ": there are ", groups_.size());
+  check_group(group, where);
   check(value >= 0 && std::isfinite(value), where, "the learning rate is ", value, ", need 0 or more");
   NoGrad no_grad;
   groups_[group].lr.assign(full({}, value, {.device = device()}, where), where);

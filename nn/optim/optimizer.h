@@ -31,13 +31,16 @@ class Optimizer {
   void step(Where where = Where::current());
 
   size_t group_count() const { return groups_.size(); }
-  /// The learning rate of a group: a 0-d float32 tensor on the parameters' device.
-  const Tensor& lr(size_t group = 0) const { return groups_.at(group).lr; }
+  /// The learning rate of a group: a 0-d float32 tensor on the parameters' device. ValueError if there is no such group, here
+  /// and below.
+  const Tensor& lr(size_t group = 0, Where where = Where::current()) const { return group_at(group, where).lr; }
   /// Sets the rate of all groups, or of one.
   void set_lr(double value, Where where = Where::current());
   void set_group_lr(size_t group, double value, Where where = Where::current());
   /// The learning rate that the options gave: what schedules scale.
-  double initial_lr(size_t group = 0) const { return groups_.at(group).initial_lr; }
+  double initial_lr(size_t group = 0, Where where = Where::current()) const {
+    return group_at(group, where).initial_lr;
+  }
 
   /// Of all groups, in order.
   const Tensors& parameters() const { return parameters_; }
@@ -60,6 +63,9 @@ class Optimizer {
     for (size_t i = groups_[group].begin; i < groups_[group].end; ++i)
       if (const Tensor gradient = parameters_[i].grad(); gradient.defined()) f(i, parameters_[i], gradient);
   }
+  void check_group(size_t group, Where where) const {
+    check(group < groups_.size(), where, "there is no group ", group, ": there are ", groups_.size());
+  }
   /// The places of a group's parameters: [first, second).
   std::pair<size_t, size_t> range(size_t group) const { return {groups_[group].begin, groups_[group].end}; }
   /// A tensor of that value for each parameter of the group, undefined ones for the others. Adds to `to`.
@@ -77,6 +83,10 @@ class Optimizer {
     double initial_lr;
     Tensor lr;
   };
+  const Group& group_at(size_t group, Where where) const {
+    check_group(group, where);
+    return groups_[group];
+  }
   const char* name_;
   Tensors parameters_;
   std::vector<Group> groups_;
@@ -87,7 +97,10 @@ template <class Options> class GroupedOptimizer : public Optimizer {
  public:
   using Group = ParameterGroup<Options>;
   using Groups = std::vector<Group>;
-  const Options& options(size_t group = 0) const { return options_.at(group); }
+  const Options& options(size_t group = 0, Where where = Where::current()) const {
+    this->check_group(group, where);
+    return options_[group];
+  }
 
  protected:
   GroupedOptimizer(const char* name, const Groups& groups, Where where)

@@ -25,7 +25,9 @@ class Schedule {
   int64_t steps_done() const { return done_; }
   void set_steps_done(int64_t done, Where where = Where::current());
   /// The learning rate of a group after `done` steps.
-  double lr_after(int64_t done, size_t group = 0) const { return rate(optimizer_.initial_lr(group), done); }
+  double lr_after(int64_t done, size_t group = 0, Where where = Where::current()) const {
+    return rate(optimizer_.initial_lr(group, where), done);
+  }
   Optimizer& optimizer() const { return optimizer_; }
   /// The rate after `done` steps where the optimiser's options say `base`.
   virtual double rate(double base, int64_t done) const = 0;
@@ -168,7 +170,10 @@ class PlateauSchedule {
   /// The same, of a tensor with one element, whose value is read.
   void step(const Tensor& figure, Where where = Where::current());
   double best() const { return state_.best; }
-  double lr(size_t group = 0) const { return state_.rates.at(group); }
+  double lr(size_t group = 0, Where where = Where::current()) const {
+    optimizer_.initial_lr(group, where);  // throws if there is no such group
+    return state_.rates[group];
+  }
 
   /// All that a checkpoint needs.
   struct State {
