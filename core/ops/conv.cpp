@@ -185,6 +185,8 @@ Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv
 }
 
 Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose2dOptions& options) {
+  if (x.tensor().rank() == 3)  // one image
+    return batched(x, 4, [&](const Arg& images) { return conv_transpose2d(images, weight, bias, options); });
   constexpr const char* name = "conv_transpose2d: ";
   check_ranks("conv_transpose2d", x, weight, 4, "[batch, in, height, width]",
               "[in, out / groups, kernel height, kernel width]");
@@ -220,6 +222,8 @@ Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, 
 }
 
 Tensor conv_transpose1d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose1dOptions& options) {
+  if (x.tensor().rank() == 2)
+    return batched(x, 3, [&](const Arg& rows) { return conv_transpose1d(rows, weight, bias, options); });
   check_ranks("conv_transpose1d", x, weight, 3, "[batch, in, length]", "[in, out / groups, kernel]");
   const CallScope scope("conv_transpose1d", x.where());
   const Tensor y = conv_transpose2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,

@@ -92,9 +92,9 @@ Tensor diag_embed(const Arg& x, int64_t offset, int64_t dim1, int64_t dim2) {
   };
   const int d1 = place(dim1), d2 = place(dim2);
   if (from.empty() || d1 == d2)
-    throw DimensionError(detail::str("diag_embed: needs x of at least one dim, and two dims, got ", from, ", ", dim1,
-                                     " and ", dim2),
-                         user_line(x.where()));
+    throw DimensionError(
+        detail::str("diag_embed: needs x of at least one dim, and two dims, got ", from, ", ", dim1, " and ", dim2),
+        user_line(x.where()));
   const int64_t extent = from.back() + (offset < 0 ? -offset : offset);
   Shape shape;
   for (int d = 0, next = 0; d < rank; ++d) shape.push_back(d == d1 || d == d2 ? extent : from[next++]);
@@ -105,8 +105,9 @@ Tensor diag(const Arg& x, int64_t offset) {
   const CallScope scope("diag", x.where());
   const int rank = x.tensor().rank();
   if (rank != 1 && rank != 2)
-    throw ShapeError(detail::str("diag: needs a vector or a matrix, got ", x.tensor().shape(), "; diagonal takes others"),
-                     user_line(x.where()));
+    throw ShapeError(
+        detail::str("diag: needs a vector or a matrix, got ", x.tensor().shape(), "; diagonal takes others"),
+        user_line(x.where()));
   return rank == 1 ? diag_embed(x, offset) : clone(diagonal(x, offset));
 }
 
@@ -151,9 +152,9 @@ Tensor kron(const Arg& a, const Arg& b) {
   const CallScope scope("kron", a.where());
   const int rank = std::max(a.tensor().rank(), b.tensor().rank());
   if (rank > kMaxRank / 2)
-    throw ShapeError(detail::str("kron: ", a.tensor().shape(), " and ", b.tensor().shape(), ": at most ", kMaxRank / 2,
-                                 " dims"),
-                     user_line(a.where()));
+    throw ShapeError(
+        detail::str("kron: ", a.tensor().shape(), " and ", b.tensor().shape(), ": at most ", kMaxRank / 2, " dims"),
+        user_line(a.where()));
   Shape outer, inner, shape;
   for (int d = 0; d < rank; ++d) {
     const auto extent = [&](const Tensor& x) {
@@ -167,7 +168,6 @@ Tensor kron(const Arg& a, const Arg& b) {
   }
   return reshape(reshape(a, outer) * reshape(b, inner), shape);
 }
-
 
 Tensor dstack(const Tensors& tensors, Where where) {
   const CallScope scope("dstack", where);
@@ -211,8 +211,8 @@ Tensor slice_scatter(const Arg& x, const Tensor& src, int64_t dim, int64_t begin
   const CallScope scope("slice_scatter", x.where());
   const int d = dim_of("slice_scatter", x, dim);
   // Which element of x a place takes, and which of src.
-  const Tensor places = arange(0, x.tensor().rank() ? x.tensor().shape()[d] : 1, 1,
-                               {.dtype = int64, .device = x.tensor().device()});
+  const Tensor places =
+      arange(0, x.tensor().rank() ? x.tensor().shape()[d] : 1, 1, {.dtype = int64, .device = x.tensor().device()});
   const Tensor chosen = slice(places, 0, begin, end, step);
   Shape shape = x.tensor().shape();
   if (shape.empty()) throw ShapeError("slice_scatter: needs at least one dim, got []", user_line(x.where()));
@@ -227,9 +227,9 @@ Tensor select_scatter(const Arg& x, const Tensor& src, int64_t dim, int64_t inde
   const int d = dim_of("select_scatter", x, dim);
   const int64_t extent = x.tensor().rank() ? x.tensor().shape()[d] : 0;
   if (index < -extent || index >= extent)
-    throw DimensionError(detail::str("select_scatter: index ", index, " is out of range for dim ", d, " of ",
-                                     x.tensor().shape()),
-                         user_line(x.where()));
+    throw DimensionError(
+        detail::str("select_scatter: index ", index, " is out of range for dim ", d, " of ", x.tensor().shape()),
+        user_line(x.where()));
   if (index < 0) index += extent;
   return slice_scatter(x, unsqueeze(src, d), d, index, index + 1);
 }
@@ -239,9 +239,9 @@ Tensor unfold(const Arg& x, int64_t dim, int64_t size, int64_t step) {
   const int d = dim_of("unfold", x, dim);
   const int64_t extent = x.tensor().rank() ? x.tensor().shape()[d] : 0;
   if (size < 1 || step < 1 || size > extent)
-    throw ValueError(detail::str("unfold: windows of ", size, ", ", step, " apart, along dim ", d, " of ",
-                                 x.tensor().shape()),
-                     user_line(x.where()));
+    throw ValueError(
+        detail::str("unfold: windows of ", size, ", ", step, " apart, along dim ", d, " of ", x.tensor().shape()),
+        user_line(x.where()));
   const int64_t count = (extent - size) / step + 1;
   const TensorOptions positions{.dtype = int64, .device = x.tensor().device()};
   const Tensor begins = unsqueeze(arange(0, count, 1, positions) * step, 1);
