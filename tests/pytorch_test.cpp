@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "tandem.h"
 
@@ -2037,6 +2038,31 @@ TEST_CASE("sizes that depend on values: eager, or given") {
     refused([](const Tensor& x) { return unique(x).values; }, "unique: the size of the result depends on values");
     refused([](const Tensor& x) { return one_hot(x); }, "one_hot(labels, n)");
     refused([](const Tensor& x) { return bincount(x.flatten()); }, "{.size = n}");
+  }
+}
+
+TEST_CASE("extreme integers are typed errors") {
+  const Tensor x = ones({2, 3}), image = ones({1, 1, 3, 3}), none = ones({1, 1, 0, 0});
+  constexpr int64_t most = std::numeric_limits<int64_t>::max(), least = std::numeric_limits<int64_t>::min();
+  for (const int64_t n : {most, least, int64_t{1} << 62, int64_t{1} << 32, int64_t{-1}}) {
+    CAPTURE(n);
+    CHECK_THROWS_AS(unflatten(x, 1, {n, n, 3}), Error);
+    CHECK_THROWS_AS(diag_embed(x, 0, n == -1 ? 7 : n), Error);
+    if (n != -1) CHECK_THROWS_AS(diag_embed(x, n), Error);
+    CHECK_THROWS_AS(kthvalue(x, n), Error);
+    CHECK_THROWS_AS(tensor_split(x, n), Error);
+    CHECK_THROWS_AS(unfold(x, 1, n, 1), Error);
+    CHECK_THROWS_AS(pixel_unshuffle(none, n), Error);
+    CHECK_THROWS_AS(glu(x, n == -1 ? 2 : n), Error);
+    CHECK_THROWS_AS(max_pool2d(image, n, {.ceil_mode = true}), Error);
+    CHECK_THROWS_AS(max_pool2d(image, 2, {.dilation = n}), Error);
+    CHECK_THROWS_AS(avg_pool2d(image, n, {.ceil_mode = true}), Error);
+    CHECK_THROWS_AS(conv2d(image, ones({1, 1, 2, 2}), {}, {.padding = Padding::same, .dilation = n}), Error);
+    CHECK_THROWS_AS(local_response_norm(image, n < 0 ? n : -n), Error);
+    CHECK_THROWS_AS(index(x, {full({1}, static_cast<double>(n == -1 ? least : n), {.dtype = int64})}), DimensionError);
+    if (n < 0) CHECK_THROWS_AS(nonzero(x, {.size = n}), Error);
+    if (n < 0) CHECK_THROWS_AS(bincount(tensor({1}), {.size = n}), Error);
+    CHECK_THROWS_AS(bincount(full({1}, static_cast<double>(n), {.dtype = int64})), Error);
   }
 }
 

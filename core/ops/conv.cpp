@@ -152,6 +152,10 @@ Tensor convolved_same(const Arg& x, const Tensor& weight, const Tensor& bias, co
   check<ValueError>(options.stride.height == 1 && options.stride.width == 1, x,
                     "conv2d: Padding::same needs stride 1, got ", Shape(options.stride));
   check_ranks("conv2d", x, weight, 4, "[batch, channels, height, width]", "[out, in, kh, kw]");
+  constexpr int64_t kMost = 1 << 30;  // so that nothing overflows
+  check<ValueError>(options.dilation.height >= 1 && options.dilation.width >= 1 && options.dilation.height <= kMost &&
+                        options.dilation.width <= kMost && weight.shape()[2] <= kMost && weight.shape()[3] <= kMost,
+                    x, "conv2d: dilation ", Shape(options.dilation), " must be at least 1, and not huge");
   const auto total = [&](int dim, int64_t dilation) {
     return std::max<int64_t>(dilation * (weight.shape()[dim] - 1), 0);
   };

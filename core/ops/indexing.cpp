@@ -9,6 +9,8 @@ namespace tandem {
 
 namespace {
 
+constexpr int64_t kMostClasses = int64_t{1} << 40;  // more have no room anywhere
+
 TensorOptions positions_on(const Tensor& like) { return {.dtype = int64, .device = like.device()}; }
 
 /// Negative positions as those that they stand for. Those out of range are told at once where that costs no trace and no
@@ -355,9 +357,11 @@ Tensor bincount(const Arg& x, const BincountOptions& options) {
                                  " must not be negative"),
                      user_line(x.where()));
   if (!options.size) check_not_traced("bincount", "give it: {.size = n}", x.where());
-  const int64_t size = options.size
-                           ? *options.size
-                           : std::max(options.minlength, values.numel() ? max(values).item<int64_t>() + 1 : int64_t{0});
+  const int64_t greatest = options.size || values.numel() == 0 ? -1 : max(values).item<int64_t>();
+  const int64_t size = options.size ? *options.size : std::max(options.minlength, std::min(greatest, kMostClasses) + 1);
+  if (size > kMostClasses)
+    throw ValueError(detail::str("bincount: ", std::max(size, greatest), " is too great to count up to"),
+                     user_line(x.where()));
   const Tensor weights = options.weights.defined() ? options.weights : ones_like(values);
   if (weights.shape() != values.shape())
     throw ShapeError(detail::str("bincount: weights ", weights.shape(), " for x ", values.shape()),
@@ -372,7 +376,11 @@ Tensor one_hot(const Arg& labels) {
   if (positions.numel() == 0)
     throw ValueError("one_hot: no labels to tell the number of classes from; give it: one_hot(labels, n)",
                      user_line(labels.where()));
-  return one_hot(positions, std::max<int64_t>(max(positions).item<int64_t>() + 1, 1));
+  const int64_t greatest = max(positions).item<int64_t>();
+  if (greatest >= kMostClasses)
+    throw ValueError(detail::str("one_hot: label ", greatest, " is too great to count up to"),
+                     user_line(labels.where()));
+  return one_hot(positions, std::max<int64_t>(greatest + 1, 1));
 }
 
 Tensor repeat_interleave(const Arg& x, const Tensor& repeats, int64_t dim, std::optional<int64_t> size) {
