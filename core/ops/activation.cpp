@@ -33,8 +33,8 @@ Tensor prelu(const Arg& x, const Tensor& weight) {
   const int rank = x.tensor().rank();
   const int64_t channels = rank > 1 ? x.tensor().shape()[1] : 1;
   if (weight.rank(x.where()) > 1 || (weight.numel() != 1 && weight.numel() != channels))
-    throw ShapeError(detail::str("prelu: weight ", weight.shape(), " for x ", x.tensor().shape(), ": needs one number, or ",
-                                 channels, ", the channels"),
+    throw ShapeError(detail::str("prelu: weight ", weight.shape(), " for x ", x.tensor().shape(),
+                                 ": needs one number, or ", channels, ", the channels"),
                      user_line(x.where()));
   Shape shape = Shape::filled(rank, 1);
   if (rank > 1) shape[1] = weight.numel();
@@ -73,7 +73,6 @@ Tensor nan_to_num(const Arg& x, NanToNumOptions options) {
                               where(infinite, options.neginf.value_or(-greatest), x));
   return where(isnan(x), options.nan, finite);
 }
-
 
 Tensor fmax(const Arg& x, const Arg& y) {
   const CallScope scope("fmax", x.where());

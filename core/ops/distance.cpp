@@ -44,8 +44,9 @@ Tensor cdist(const Arg& x, const Arg& y, double p) {
   const CallScope scope("cdist", x.where());
   const Tensor &a = x.tensor(), &b = y.tensor();
   if (a.rank() < 2 || b.rank() < 2 || a.shape().back() != b.shape().back())
-    throw ShapeError(detail::str("cdist: needs x [.., n, width] and y [.., m, width], got ", a.shape(), " and ", b.shape()),
-                     user_line(x.where()));
+    throw ShapeError(
+        detail::str("cdist: needs x [.., n, width] and y [.., m, width], got ", a.shape(), " and ", b.shape()),
+        user_line(x.where()));
   const Tensor rows = unsqueeze(a, -2), columns = unsqueeze(b, -3);
   const Arg of_x(rows), of_y(columns);
   const auto [values, type] = widened("cdist", {&of_x, &of_y}, x.where());

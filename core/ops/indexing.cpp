@@ -9,20 +9,25 @@ namespace tandem {
 
 namespace {
 
+constexpr int64_t kMostClasses = int64_t{1} << 40;  // more have no room anywhere
+
 TensorOptions positions_on(const Tensor& like) { return {.dtype = int64, .device = like.device()}; }
 
 /// Negative positions as those that they stand for. Those out of range are told at once where that costs no trace and no
 /// transfer; elsewhere the kernel that reads them does.
 Tensor wrapped(const char* name, const Tensor& given, int64_t extent, int dim, const Arg& x) {
   const Tensor index = positions_of(name, given, x.where());
-  if (!interceptor() && index.device().is_cpu() && index.numel() > 0) {
-    const int64_t least = min(index).item<int64_t>(), greatest = max(index).item<int64_t>();
-    if (least < -extent || greatest >= extent)
-      throw DimensionError(detail::str(name, ": position ", greatest >= extent ? greatest : least,
-                                       " is out of range for dim ", dim, " of ", x.tensor().shape(), " (", -extent,
-                                       " to ", extent - 1, ")"),
-                           user_line(x.where()));
-    if (least >= 0) return index;
+  if (!interceptor() && index.device().is_cpu()) {
+    const Tensor values = contiguous(index);
+    bool negative = false;
+    for (const int64_t position : values.data<int64_t>()) {
+      negative |= position < 0;
+      if (position < -extent || position >= extent)
+        throw DimensionError(detail::str(name, ": position ", position, " is out of range for dim ", dim, " of ",
+                                         x.tensor().shape(), " (", -extent, " to ", extent - 1, ")"),
+                             user_line(x.where()));
+    }
+    if (!negative) return index;
   }
   return where(index < 0, index + extent, index);
 }
@@ -153,9 +158,9 @@ Tensor index_put(const Arg& x, const Tensors& indices, const Arg& values, IndexP
   const Tensor& tensor = x.tensor();
   Tensor source = values.is_tensor() ? values.tensor() : values.scalar(tensor.dtype());
   if (source.dtype() != tensor.dtype())
-    throw DTypeError(detail::str("index_put: values are ", source.dtype(), ", x is ", tensor.dtype(),
-                                 "; cast one with to()"),
-                     user_line(x.where()));
+    throw DTypeError(
+        detail::str("index_put: values are ", source.dtype(), ", x is ", tensor.dtype(), "; cast one with to()"),
+        user_line(x.where()));
   if (indices.size() == 1 && indices[0].defined() && indices[0].dtype() == bool_ && source.numel() == 1) {
     const Tensor& mask = indices[0];
     Shape shape = mask.shape();
@@ -172,10 +177,9 @@ Tensor index_put(const Arg& x, const Tensors& indices, const Arg& values, IndexP
   Shape rows = picked.rest;
   rows.insert(0, picked.index_shape.numel());
   const Tensor placed = reshape(place_index(expand(source, result), picked, true), rows);
-  const Tensor written =
-      options.accumulate
-          ? index_add(picked.rows, 0, picked.positions, placed)
-          : scatter(picked.rows, 0, along_slices(picked.positions, picked.rows.shape(), 0), placed);
+  const Tensor written = options.accumulate
+                             ? index_add(picked.rows, 0, picked.positions, placed)
+                             : scatter(picked.rows, 0, along_slices(picked.positions, picked.rows.shape(), 0), placed);
   Shape moved;
   Dims back = picked.order;
   for (int i = 0; i < picked.order.size(); ++i) {
@@ -207,9 +211,9 @@ Tensor index_fill(const Arg& x, int64_t dim, const Tensor& index, const Arg& val
   const int d = dim_of("index_fill", x, dim);
   const Shape& shape = x.tensor().shape();
   if (index.rank(x.where()) != 1 || shape.empty())
-    throw ShapeError(detail::str("index_fill: needs x of at least one dim and index [count], got ", shape, " and ",
-                                 index.shape()),
-                     user_line(x.where()));
+    throw ShapeError(
+        detail::str("index_fill: needs x of at least one dim and index [count], got ", shape, " and ", index.shape()),
+        user_line(x.where()));
   const Tensor positions = wrapped("index_fill", index, shape[d], d, x);
   return scatter(x, d, along_slices(positions, shape, d),
                  value.is_tensor() ? Arg(value) : Arg(value.scalar(x.tensor().dtype())));
@@ -220,14 +224,14 @@ Tensor take_along_dim(const Arg& x, const Tensor& index, int64_t dim) {
   const int d = dim_of("take_along_dim", x, dim);
   Tensor from = x.tensor(), at = index;
   if (from.rank() != at.rank(x.where()))
-    throw ShapeError(detail::str("take_along_dim: x ", from.shape(), " and index ", at.shape(),
-                                 " must have as many dims"),
-                     user_line(x.where()));
+    throw ShapeError(
+        detail::str("take_along_dim: x ", from.shape(), " and index ", at.shape(), " must have as many dims"),
+        user_line(x.where()));
   if (from.rank() == 0) return gather(from, 0, at);
   Shape of_x = from.shape(), of_index = at.shape();
   of_x[d] = of_index[d] = 1;
-  Shape shape = broadcast_shape("take_along_dim", {expand(slice(from, d, 0, 1), of_x), expand(slice(at, d, 0, 1), of_index)},
-                                x.where());
+  Shape shape = broadcast_shape("take_along_dim",
+                                {expand(slice(from, d, 0, 1), of_x), expand(slice(at, d, 0, 1), of_index)}, x.where());
   shape[d] = from.shape()[d];
   from = expand(from, shape);
   shape[d] = at.shape()[d];
@@ -282,15 +286,15 @@ Tensor nonzero(const Arg& x, NonzeroOptions options) {
     if (*options.size < 0)
       throw ValueError(detail::str("nonzero: size ", *options.size, " is negative"), user_line(x.where()));
     // The i-th is where the count first reaches i; beyond the last one that is the end.
-    places = flat.numel() == 0
-                 ? full({*options.size}, static_cast<double>(flat.numel()), positions_on(tensor))
-                 : searchsorted(cumsum(flat, 0), arange(1, *options.size + 1, 1, positions_on(tensor)));
+    places = flat.numel() == 0 ? full({*options.size}, static_cast<double>(flat.numel()), positions_on(tensor))
+                               : searchsorted(cumsum(flat, 0), arange(1, *options.size + 1, 1, positions_on(tensor)));
   }
   const Shape strides = contiguous_strides(shape);
   Tensors columns;
   for (int d = 0; d < shape.size(); ++d) {
-    Tensor column = shape.size() == 1 ? places : remainder(floor_divide(places, std::max<int64_t>(strides[d], 1)),
-                                                           std::max<int64_t>(shape[d], 1));
+    Tensor column = shape.size() == 1 ? places
+                                      : remainder(floor_divide(places, std::max<int64_t>(strides[d], 1)),
+                                                  std::max<int64_t>(shape[d], 1));
     if (options.size) column = where(places < flat.numel(), column, options.fill);
     columns.push_back(column);
   }
@@ -303,7 +307,8 @@ Tensor masked_select(const Arg& x, const Tensor& mask, std::optional<int64_t> si
   if (mask.dtype(x.where()) != bool_)
     throw DTypeError(detail::str("masked_select: the mask must be bool, got ", mask.dtype(), "; compare it with 0"),
                      user_line(x.where()));
-  if (!size) check_not_traced("masked_select", "give it: masked_select(x, mask, n); or use where(mask, x, 0)", x.where());
+  if (!size)
+    check_not_traced("masked_select", "give it: masked_select(x, mask, n); or use where(mask, x, 0)", x.where());
   const Shape shape = broadcast_shape("masked_select", {x.tensor(), mask}, x.where());
   const Tensor flat = reshape(expand(mask, shape), {shape.numel()});
   const Tensor values = reshape(expand(x, shape), {shape.numel()});
@@ -352,9 +357,11 @@ Tensor bincount(const Arg& x, const BincountOptions& options) {
                                  " must not be negative"),
                      user_line(x.where()));
   if (!options.size) check_not_traced("bincount", "give it: {.size = n}", x.where());
-  const int64_t size =
-      options.size ? *options.size
-                   : std::max(options.minlength, values.numel() ? max(values).item<int64_t>() + 1 : int64_t{0});
+  const int64_t greatest = options.size || values.numel() == 0 ? -1 : max(values).item<int64_t>();
+  const int64_t size = options.size ? *options.size : std::max(options.minlength, std::min(greatest, kMostClasses) + 1);
+  if (size > kMostClasses)
+    throw ValueError(detail::str("bincount: ", std::max(size, greatest), " is too great to count up to"),
+                     user_line(x.where()));
   const Tensor weights = options.weights.defined() ? options.weights : ones_like(values);
   if (weights.shape() != values.shape())
     throw ShapeError(detail::str("bincount: weights ", weights.shape(), " for x ", values.shape()),
@@ -369,7 +376,11 @@ Tensor one_hot(const Arg& labels) {
   if (positions.numel() == 0)
     throw ValueError("one_hot: no labels to tell the number of classes from; give it: one_hot(labels, n)",
                      user_line(labels.where()));
-  return one_hot(positions, std::max<int64_t>(max(positions).item<int64_t>() + 1, 1));
+  const int64_t greatest = max(positions).item<int64_t>();
+  if (greatest >= kMostClasses)
+    throw ValueError(detail::str("one_hot: label ", greatest, " is too great to count up to"),
+                     user_line(labels.where()));
+  return one_hot(positions, std::max<int64_t>(greatest + 1, 1));
 }
 
 Tensor repeat_interleave(const Arg& x, const Tensor& repeats, int64_t dim, std::optional<int64_t> size) {
@@ -398,10 +409,11 @@ Tensor embedding_bag(const Arg& ids, const Tensor& weight, const EmbeddingBagOpt
   const Tensor positions = positions_of("embedding_bag", ids.tensor(), ids.where(), "ids");
   const bool flat = options.offsets.defined();
   if (positions.rank() != (flat ? 1 : 2) || (flat && options.offsets.rank() != 1) || weight.rank(ids.where()) != 2)
-    throw ShapeError(detail::str("embedding_bag: needs ids [bags, length], or ids [count] with offsets [bags], and weight "
-                                 "[count, width]; got ids ",
-                                 positions.shape(), " and weight ", weight.shape()),
-                     user_line(ids.where()));
+    throw ShapeError(
+        detail::str("embedding_bag: needs ids [bags, length], or ids [count] with offsets [bags], and weight "
+                    "[count, width]; got ids ",
+                    positions.shape(), " and weight ", weight.shape()),
+        user_line(ids.where()));
   const Tensor rows = embedding(positions, weight);
   if (!flat)
     return options.mode == BagMode::sum ? sum(rows, 1) : options.mode == BagMode::mean ? mean(rows, 1) : max(rows, 1);

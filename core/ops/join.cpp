@@ -8,13 +8,15 @@ Tensor unflatten(const Arg& x, int64_t dim, const Shape& sizes) {
   const CallScope scope("unflatten", x.where());
   const int d = dim_of("unflatten", x, dim);
   const Shape& from = x.tensor().shape();
+  const int64_t extent = from.empty() ? 1 : from[d];
   int64_t known = 1;
   int free_dim = -1;
-  for (int i = 0; i < sizes.size(); ++i)
+  bool fits = !sizes.empty();
+  for (int i = 0; fits && i < sizes.size(); ++i) {
     if (sizes[i] == -1 && free_dim < 0) free_dim = i;
-    else known *= sizes[i];
-  const int64_t extent = from.empty() ? 1 : from[d];
-  if (sizes.empty() || known < 0 || (free_dim < 0 ? known != extent : known == 0 || extent % known != 0))
+    else fits = sizes[i] >= 0 && !__builtin_mul_overflow(known, sizes[i], &known);
+  }
+  if (!fits || (free_dim < 0 ? known != extent : known == 0 || extent % known != 0))
     throw ShapeError(detail::str("unflatten: dim ", d, " of ", from, " can't become ", sizes), user_line(x.where()));
   Shape shape;
   for (int i = 0; i < std::max(from.size(), 1); ++i) {
@@ -92,9 +94,12 @@ Tensor diag_embed(const Arg& x, int64_t offset, int64_t dim1, int64_t dim2) {
   };
   const int d1 = place(dim1), d2 = place(dim2);
   if (from.empty() || d1 == d2)
-    throw DimensionError(detail::str("diag_embed: needs x of at least one dim, and two dims, got ", from, ", ", dim1,
-                                     " and ", dim2),
-                         user_line(x.where()));
+    throw DimensionError(
+        detail::str("diag_embed: needs x of at least one dim, and two dims, got ", from, ", ", dim1, " and ", dim2),
+        user_line(x.where()));
+  constexpr int64_t kMost = 1 << 20;  // a matrix of more rows has no room anywhere
+  if (offset < -kMost || offset > kMost)
+    throw ValueError(detail::str("diag_embed: offset ", offset, " is out of range"), user_line(x.where()));
   const int64_t extent = from.back() + (offset < 0 ? -offset : offset);
   Shape shape;
   for (int d = 0, next = 0; d < rank; ++d) shape.push_back(d == d1 || d == d2 ? extent : from[next++]);
@@ -105,8 +110,9 @@ Tensor diag(const Arg& x, int64_t offset) {
   const CallScope scope("diag", x.where());
   const int rank = x.tensor().rank();
   if (rank != 1 && rank != 2)
-    throw ShapeError(detail::str("diag: needs a vector or a matrix, got ", x.tensor().shape(), "; diagonal takes others"),
-                     user_line(x.where()));
+    throw ShapeError(
+        detail::str("diag: needs a vector or a matrix, got ", x.tensor().shape(), "; diagonal takes others"),
+        user_line(x.where()));
   return rank == 1 ? diag_embed(x, offset) : clone(diagonal(x, offset));
 }
 
@@ -151,9 +157,9 @@ Tensor kron(const Arg& a, const Arg& b) {
   const CallScope scope("kron", a.where());
   const int rank = std::max(a.tensor().rank(), b.tensor().rank());
   if (rank > kMaxRank / 2)
-    throw ShapeError(detail::str("kron: ", a.tensor().shape(), " and ", b.tensor().shape(), ": at most ", kMaxRank / 2,
-                                 " dims"),
-                     user_line(a.where()));
+    throw ShapeError(
+        detail::str("kron: ", a.tensor().shape(), " and ", b.tensor().shape(), ": at most ", kMaxRank / 2, " dims"),
+        user_line(a.where()));
   Shape outer, inner, shape;
   for (int d = 0; d < rank; ++d) {
     const auto extent = [&](const Tensor& x) {
@@ -168,7 +174,6 @@ Tensor kron(const Arg& a, const Arg& b) {
   return reshape(reshape(a, outer) * reshape(b, inner), shape);
 }
 
-
 Tensor dstack(const Tensors& tensors, Where where) {
   const CallScope scope("dstack", where);
   Tensors parts;
@@ -182,7 +187,8 @@ Tensor dstack(const Tensors& tensors, Where where) {
 Tensors tensor_split(const Arg& x, int64_t sections, int64_t dim) {
   const CallScope scope("tensor_split", x.where());
   const int d = dim_of("tensor_split", x, dim);
-  if (sections < 1 || x.tensor().rank() == 0)
+  constexpr int64_t kMost = 1 << 20;  // pieces
+  if (sections < 1 || sections > kMost || x.tensor().rank() == 0)
     throw ValueError(detail::str("tensor_split: ", sections, " pieces of ", x.tensor().shape()), user_line(x.where()));
   const int64_t extent = x.tensor().shape()[d], longer = extent % sections;
   Tensors result;
@@ -212,9 +218,9 @@ Tensor unfold(const Arg& x, int64_t dim, int64_t size, int64_t step) {
   const int d = dim_of("unfold", x, dim);
   const int64_t extent = x.tensor().rank() ? x.tensor().shape()[d] : 0;
   if (size < 1 || step < 1 || size > extent)
-    throw ValueError(detail::str("unfold: windows of ", size, ", ", step, " apart, along dim ", d, " of ",
-                                 x.tensor().shape()),
-                     user_line(x.where()));
+    throw ValueError(
+        detail::str("unfold: windows of ", size, ", ", step, " apart, along dim ", d, " of ", x.tensor().shape()),
+        user_line(x.where()));
   const int64_t count = (extent - size) / step + 1;
   const TensorOptions positions{.dtype = int64, .device = x.tensor().device()};
   const Tensor begins = unsqueeze(arange(0, count, 1, positions) * step, 1);

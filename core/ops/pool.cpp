@@ -134,7 +134,7 @@ struct Windows {
 Windows windows_of(const char* name, const Arg& x, int dim, int64_t kernel, int64_t stride, int64_t padding,
                    int64_t dilation, bool ceil_mode) {
   const int64_t extent = x.tensor().shape()[dim];
-  constexpr int64_t kMost = int64_t{1} << 40;  // so that nothing below overflows
+  constexpr int64_t kMost = 1 << 24;  // so that nothing below overflows
   if (kernel < 1 || stride < 1 || dilation < 1 || padding < 0 || padding * 2 > kernel || kernel > kMost ||
       stride > kMost || dilation > kMost || kernel * dilation > kMost)
     throw ValueError(detail::str(name, ": kernel ", kernel, ", stride ", stride, ", padding ", padding, ", dilation ",

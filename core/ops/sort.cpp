@@ -134,7 +134,7 @@ ValuesAndIndices nth(const char* name, const Arg& x, int64_t place, int64_t dim,
 
 ValuesAndIndices kthvalue(const Arg& x, int64_t k, int64_t dim, ReduceOptions options) {
   const CallScope scope("kthvalue", x.where());
-  return nth("kthvalue", x, k - 1, dim, options, false);
+  return nth("kthvalue", x, std::max<int64_t>(k, 0) - 1, dim, options, false);
 }
 
 ValuesAndIndices median(const Arg& x, int64_t dim, ReduceOptions options) {
