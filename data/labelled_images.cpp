@@ -14,6 +14,7 @@ LabelledImages::LabelledImages(std::vector<uint8_t> pixels, std::vector<uint8_t>
     : pixels_(std::move(pixels)), labels_(std::move(labels)), format_(format), augmentation_(augmentation) {
   if (format.channels < 1 || format.channels > static_cast<int64_t>(scaling.mean.size()))
     throw ValueError(str("io::LabelledImages: ", format.channels, " channels, need 1 to ", scaling.mean.size()), where);
+  check_extents({size(), format.channels, format.height, format.width}, "io::LabelledImages", where);
   if (static_cast<int64_t>(pixels_.size()) != size() * image_size())
     throw ShapeError(str("io::LabelledImages: ", size(), " labels go with ", size() * image_size(), " pixels (",
                          format.channels, " x ", format.height, " x ", format.width, " each), got ", pixels_.size()),
@@ -22,8 +23,10 @@ LabelledImages::LabelledImages(std::vector<uint8_t> pixels, std::vector<uint8_t>
     if (labels_[i] >= format.classes)
       throw ValueError(
           str("io::LabelledImages: label ", i, " is ", int(labels_[i]), ", need 0 to ", format.classes - 1), where);
-  if (augmentation.crop_padding < 0)
-    throw ValueError(str("io::LabelledImages: crop_padding is ", augmentation.crop_padding, ", need 0 or more"), where);
+  constexpr int64_t kMostPadding = 1 << 20;
+  if (augmentation.crop_padding < 0 || augmentation.crop_padding > kMostPadding)
+    throw ValueError(
+        str("io::LabelledImages: crop_padding is ", augmentation.crop_padding, ", need 0 to ", kMostPadding), where);
   scaled_.resize(static_cast<size_t>(format.channels));
   for (size_t channel = 0; channel < scaled_.size(); ++channel) {
     const float mean = scaling.mean[channel], deviation = scaling.deviation[channel];

@@ -19,9 +19,10 @@ void write_image_grid(const std::string& path, const Tensor& images, ImageGridOp
     throw DTypeError(detail::str("io::write_image_grid: needs floating values of 0 to 1, got ", images.dtype(),
                                  "; convert with to(float32) / 255"),
                      where);
-  if (options.columns < 1 || options.padding < 0)
+  constexpr int64_t kMostPadding = 1024;
+  if (options.columns < 1 || options.padding < 0 || options.padding > kMostPadding)
     throw ValueError(detail::str("io::write_image_grid: columns ", options.columns, " must be at least 1, padding ",
-                                 options.padding, " not negative"),
+                                 options.padding, " 0 to ", kMostPadding),
                      where);
 
   const int64_t count = shape[0], channels = shape[1], height = shape[2], width = shape[3], pad = options.padding;

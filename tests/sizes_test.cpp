@@ -9,8 +9,8 @@
 #include "autograd/checkpoint.h"
 #include "core/custom_op.h"
 #include "core/dispatch.h"
-#include "data/byte_text.h"
-#include "data/tensor_dataset.h"
+#include "data/data.h"
+#include "formats/image_grid.h"
 #include "graph/trace/compile.h"
 #include "nn/nn.h"
 #include "raises.h"
@@ -22,6 +22,7 @@ namespace {
 
 constexpr int64_t kMax = std::numeric_limits<int64_t>::max(), kMin = std::numeric_limits<int64_t>::min();
 constexpr int64_t k32 = int64_t{1} << 32, k62 = int64_t{1} << 62;
+constexpr int kMaxInt = std::numeric_limits<int>::max();
 constexpr const char* kTooMany = "has more elements than a tensor may have";
 
 Tensor floats(const td::Shape& shape) { return td::ones(shape); }
@@ -67,8 +68,10 @@ TEST_CASE("sizes: the allocator takes any request or throws") {
     RAISES(OutOfMemoryError, td::zeros({extent}), "full of float32[", "no room for");
     td::set_memory_limit(0);
   }
+  td::set_memory_limit(td::memory_stats().reserved + 1024);
   for (const size_t bytes : {size_t{1} << 62, size_t{1} << 63, ~size_t{0}, (size_t{1} << 62) - 1})
     CHECK_THROWS_AS(td::Storage::allocate(bytes, {}), td::OutOfMemoryError);
+  td::set_memory_limit(0);
   const td::Device absent{td::DeviceKind::cuda, 253};
   RAISES(DeviceError, td::empty({2}, {.device = absent}), "cuda(253)");
   RAISES(DeviceError, td::zeros({2}, {.device = absent}), "cuda(253)");
@@ -216,4 +219,20 @@ TEST_CASE("lookups: typed errors with the user's line") {
   RAISES(DimensionError, text.get(99), "io::ByteText: there is no window 99");
   const td::io::TensorDataset rows(floats({3, 2}));
   RAISES(DimensionError, rows.get(99), "io::TensorDataset: there is no item 99");
+}
+
+TEST_CASE("sizes: of batches, data sets and pictures") {
+  const td::io::TensorDataset rows(floats({3, 2}));
+  int64_t batches = 0;
+  for (const auto& [batch] : td::io::Loader(rows, {.batch_size = kMax, .prefetch = kMaxInt})) {
+    CHECK(batch.shape() == td::Shape{3, 2});
+    ++batches;
+  }
+  CHECK(batches == 1);
+  RAISES(ValueError, td::io::Loader(rows, {.workers = kMaxInt}), "io::Loader: workers is 2147483647");
+  RAISES(ValueError, td::io::SyntheticDigits({.count = kMax}), "io::SyntheticDigits: count is");
+  RAISES(ValueError, td::io::SyntheticShapes({.count = k62}), "io::SyntheticShapes: count is");
+  RAISES(ValueError, td::io::synthetic_text({.bytes = kMax}), "io::synthetic_text: bytes is");
+  RAISES(ValueError, td::io::ByteText::of("some text", {.context = kMax}), "io::ByteText: ");
+  RAISES(ValueError, td::io::write_image_grid("never.pgm", floats({1, 1, 2, 2}), {.padding = kMax}), "padding");
 }
