@@ -274,6 +274,12 @@ void Walk::arrive_at_leaf(const Tensor& leaf, const Tensor& gradient) {
 }
 
 namespace {
+/// Whether nobody else sees the memory of a tensor that is held once, and it is laid out as one of its own would be.
+bool is_own(const TensorImpl& tensor) {
+  if (tensor.references.load(std::memory_order_relaxed) != 1 || !is_dense(tensor.shape, tensor.strides)) return false;
+  return interceptor() ? interceptor()->has_own_memory(tensor) : tensor.storage->references() == 1;
+}
+
 /// Held while a gradient is added to that of a leaf, which walks of other threads may reach as well: one for many leaves.
 std::mutex& lock_of(const TensorImpl* leaf) {
   static std::array<std::mutex, 64> locks;
@@ -285,8 +291,11 @@ void Walk::accumulate(const Tensor& leaf, const Tensor& gradient) {
   const std::lock_guard lock(lock_of(leaf.impl()));
   const Tensor before = leaf.grad();
   Tensor handle = leaf;
-  if (!before.defined()) handle.set_grad(create_graph_ ? gradient : gradient.detach(), where_);
-  else handle.set_grad(before + gradient, where_);
+  if (!before.defined()) {
+    // A gradient that others see too, or whose elements lie on one another, would not be this leaf's alone.
+    const Tensor own = is_own(*gradient.impl()) ? gradient : clone(gradient);
+    handle.set_grad(create_graph_ ? own : own.detach(), where_);
+  } else handle.set_grad(before + gradient, where_);
   if (create_graph_) graph_leaves_.push_back(leaf);
 }
 

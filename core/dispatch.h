@@ -60,6 +60,10 @@ class Interceptor {
   virtual Written written(const TensorImpl& tensor) const {
     return tensor.storage ? Written{tensor.storage->version, tensor.storage->last_write} : Written();
   }
+  /// Whether no other tensor is a view of its memory, nor it of another's.
+  virtual bool has_own_memory(const TensorImpl& tensor) const {
+    return tensor.storage && tensor.storage->references() == 1;
+  }
   /// The elements of a tensor that isn't symbolic are about to be read by the host, or written by it.
   virtual void host_reads(const Tensor&, const char* /*caller*/, Where) {}
   virtual void host_writes(const Tensor&, const char* /*caller*/, Where) {}

@@ -63,6 +63,7 @@ class Tracer final : public Interceptor {
         continue;
       }
       const int parent = window_of(inputs[0], op, where);
+      memory_of(parent).viewed = true;
       symbol(outputs[i], add_window({.memory = at(windows_, parent).memory,
                                      .value = value,
                                      .version = memory_of(parent).version,
@@ -149,6 +150,12 @@ class Tracer final : public Interceptor {
     return result;
   }
 
+  bool has_own_memory(const TensorImpl& tensor) const override {
+    if (tensor.trace != id_) return false;
+    const Window& window = at(windows_, tensor.value);
+    return window.parent < 0 && at(memories_, window.memory).leaf < 0 && !at(memories_, window.memory).viewed;
+  }
+
   void host_reads(const Tensor& tensor, const char*, Where) override {
     if (!tensor.impl()->is_scalar && !made_here_.count(tensor.impl()->storage)) reads_values_ = true;
   }
@@ -208,6 +215,7 @@ class Tracer final : public Interceptor {
     int64_t offset = 0;   ///< of base in the storage, in elements
     int leaf = -1;        ///< what base is assigned to at the end; -1: nothing outlives the trace
     int argument = -1;
+    bool viewed = false;   ///< some window was made of another
     uint32_t version = 0;  ///< writes so far
     Where written_at = {};
     Tensor tensor = {};           ///< one that shows it, of the outside
