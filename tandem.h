@@ -11,6 +11,8 @@
 #include "core/ops/ops.h"
 #include "core/random.h"
 #include "core/tensor.h"
+#include "core/threads.h"
+#include "core/warning.h"
 #include "data/data.h"
 #include "formats/formats.h"
 #include "graph/trace/compile.h"

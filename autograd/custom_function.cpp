@@ -22,7 +22,7 @@ void FunctionContext::save(TensorList tensors) {
   for (const Tensor& tensor : tensors.items()) {
     if (!tensor.defined())
       throw UndefinedError(detail::str(state_->name, ": save: a tensor is undefined"), state_->where);
-    state_->saved.push_back({{tensor, tensor.impl()->storage ? tensor.impl()->storage->version : 0}});
+    state_->saved.push_back({{tensor, version_of(*tensor.impl())}});
   }
 }
 
@@ -33,11 +33,12 @@ Tensor FunctionContext::saved(size_t i) const {
   const State::Saved& saved = state_->saved[i];
   if (saved.result >= 0 && rule_) return rule_->output(saved.result);
   const Tensor& tensor = saved.kept.tensor;
-  if (const Storage* storage = tensor.impl()->storage; storage && storage->version != saved.kept.version)
-    throw InPlaceError(detail::str(state_->name, ": saved tensor ", i, " ", tensor.shape(),
-                                   " was saved for backward at ", to_string(state_->where), " and then overwritten at ",
-                                   to_string(storage->last_write), "; assign after backward(), or save a clone()"),
-                       state_->where);
+  if (version_of(*tensor.impl()) != saved.kept.version)
+    throw InPlaceError(
+        detail::str(state_->name, ": saved tensor ", i, " ", tensor.shape(), " was saved for backward at ",
+                    to_string(state_->where), " and then overwritten at ", to_string(last_write_of(*tensor.impl())),
+                    "; assign after backward(), or save a clone()"),
+        state_->where);
   return tensor;
 }
 
@@ -125,7 +126,7 @@ Tensors CustomFunction::all(const Tensors& inputs, Where where) const {
   for (size_t i = 0; i < results.size(); ++i)
     if (call->saves_result(i)) {
       const Tensor kept = results[i].detach();
-      node->results()[i].saved = {kept, kept.impl()->storage ? kept.impl()->storage->version : 0};
+      node->results()[i].saved = {kept, version_of(*kept.impl())};
     }
   node->make_extra().function = std::move(call);
   detail::release_node(node);

@@ -16,8 +16,6 @@ void record_meta(TensorMeta& meta, const TensorImpl& impl) {
   meta.device = impl.device;
 }
 
-uint32_t version_of(const TensorImpl& impl) { return impl.storage ? impl.storage->version : 0; }
-
 /// Numbers the node and makes room for that many operands and results.
 inline void place(TapeNode& node, size_t operands, size_t results) {
   node.sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
@@ -193,6 +191,8 @@ void TapeNode::destroy() {
   }
   grave.digging = false;
 }
+
+uint64_t tape_position() { return next_sequence.load(std::memory_order_relaxed); }
 
 void install_tape() { recorder().record = record; }
 

@@ -125,6 +125,8 @@ inline constexpr uint32_t kNotAResult = ~0u;
 
 /// A new node that has no operands and results yet; the caller owns a reference.
 TapeNode* new_node(const Op& op, Where where);
+/// TapeNode::sequence of the next node of any thread.
+uint64_t tape_position();
 /// Gives the node its operands and results, and its place in the order: after all nodes made so far. Operands are saved
 /// where `save_operands`; results that have no node yet get this one.
 void connect(TapeNode& node, std::span<const Tensor> operands, std::span<const Tensor> results, bool save_operands);

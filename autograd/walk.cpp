@@ -2,6 +2,8 @@
 #include "autograd/walk.h"
 
 #include <algorithm>
+#include <array>
+#include <mutex>
 
 #include "autograd/anomaly.h"
 #include "core/autocast.h"
@@ -79,13 +81,12 @@ class Context final : public OpContext {
           node_.where);
     TANDEM_ASSERT(saved.tensor.defined() || node_.released, node_.op->name, ": the gradient rule reads ", role, " ", i,
                   ", which Op::saved doesn't name");
-    const Storage* storage = saved.tensor.impl() ? saved.tensor.impl()->storage : nullptr;
-    if (storage && storage->version != saved.version)
-      throw InPlaceError(
-          detail::str(node_.op->name, ": its ", role, " ", i, " ", saved.tensor.shape(), " was saved for backward at ",
-                      to_string(node_.where), " and then overwritten at ", to_string(storage->last_write),
-                      "; assign after backward(), or use a clone() in one of the two places"),
-          where_);
+    if (saved.tensor.defined() && version_of(*saved.tensor.impl()) != saved.version)
+      throw InPlaceError(detail::str(node_.op->name, ": its ", role, " ", i, " ", saved.tensor.shape(),
+                                     " was saved for backward at ", to_string(node_.where), " and then overwritten at ",
+                                     to_string(last_write_of(*saved.tensor.impl())),
+                                     "; assign after backward(), or use a clone() in one of the two places"),
+                         where_);
   }
 
   const Walk& walk_;
@@ -272,7 +273,16 @@ void Walk::arrive_at_leaf(const Tensor& leaf, const Tensor& gradient) {
   accumulate(leaf, gradient);
 }
 
+namespace {
+/// Held while a gradient is added to that of a leaf, which walks of other threads may reach as well: one for many leaves.
+std::mutex& lock_of(const TensorImpl* leaf) {
+  static std::array<std::mutex, 64> locks;
+  return locks[reinterpret_cast<uintptr_t>(leaf) / sizeof(TensorImpl) % locks.size()];
+}
+}  // namespace
+
 void Walk::accumulate(const Tensor& leaf, const Tensor& gradient) {
+  const std::lock_guard lock(lock_of(leaf.impl()));
   const Tensor before = leaf.grad();
   Tensor handle = leaf;
   if (!before.defined()) handle.set_grad(create_graph_ ? gradient : gradient.detach(), where_);
@@ -337,6 +347,7 @@ void Walk::step() {
             node.op->name, ": backward reached the op recorded at ", to_string(node.where),
             " a second time, after its saved tensors were freed; pass {.retain_graph = true} to the first backward"),
         where_);
+  if (Interceptor* const tracer = interceptor()) tracer->walks(node.sequence, *node.op, node.where, where_);
   const WhereScope scope(node.where);
   Context context(*this, node, *pending, where_, create_graph_);
   Tensors gradients =

@@ -13,7 +13,7 @@ namespace {
 
 bool wants_gradient(std::span<const Tensor> inputs) {
   for (const Tensor& input : inputs)
-    if (input.requires_grad()) return true;
+    if (input.impl()->requires_grad) return true;
   return false;
 }
 

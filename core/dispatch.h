@@ -31,6 +31,12 @@ void dispatch_in_place(const Op& op, std::span<const Tensor> inputs, const Attri
 void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes,
                 std::span<const Tensor> outputs, Where where);
 
+/// How often the memory of a tensor was written to, and where last.
+struct Written {
+  uint32_t times = 0;
+  Where where = {};
+};
+
 /// Takes the place of the eager kernels while it is installed on this thread (graph/tracer).
 class Interceptor {
  public:
@@ -50,9 +56,29 @@ class Interceptor {
   virtual void constant(const Tensor& tensor) = 0;
   /// The number of the next draw within this trace.
   virtual int64_t draw() = 0;
+  /// Symbolic tensors have no storage that would know.
+  virtual Written written(const TensorImpl& tensor) const {
+    return tensor.storage ? Written{tensor.storage->version, tensor.storage->last_write} : Written();
+  }
+  /// The elements of a tensor that isn't symbolic are about to be read by the host, or written by it.
+  virtual void host_reads(const Tensor&, const char* /*caller*/, Where) {}
+  virtual void host_writes(const Tensor&, const char* /*caller*/, Where) {}
+  virtual void requires_grad_read(const Tensor&) {}
+  /// backward() has reached a node of the tape with this number (TapeNode::sequence).
+  virtual void walks(uint64_t /*sequence*/, const Op&, Where /*recorded*/, Where) {}
 };
 /// The one that is installed (InterceptorScope), or null.
 inline Interceptor* interceptor() { return thread_state.interceptor; }
+
+inline uint32_t version_of(const TensorImpl& tensor) {
+  if (interceptor()) [[unlikely]]
+    return interceptor()->written(tensor).times;
+  return tensor.storage ? tensor.storage->version : 0;
+}
+inline Where last_write_of(const TensorImpl& tensor) {
+  if (interceptor()) return interceptor()->written(tensor).where;
+  return tensor.storage ? tensor.storage->last_write : Where();
+}
 
 /// Keeps the tape (autograd). Installed once, for all threads.
 struct Recorder {

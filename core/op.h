@@ -253,6 +253,9 @@ struct Op {
   bool contiguous_inputs = false;
   /// The kernel may write each output over the input of its type and layout: it reads an element before it writes it.
   bool in_place = false;
+  /// The result is operand 0 with some of its elements replaced: the kernel may be given the same memory for both, if no
+  /// other operand lies there.
+  bool updates_operand = false;
   DecomposeFn decompose = nullptr;
   const char* onnx = nullptr;
   Pointwise pointwise = {};

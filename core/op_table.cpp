@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "core/op.h"
+#include "core/thread_state.h"
 
 namespace tandem {
 
@@ -69,7 +70,7 @@ std::string_view name_of(OpKind kind) {
 
 // ---- Infer.
 
-std::string_view Infer::name() const { return op.name; }
+std::string_view Infer::name() const { return thread_state.caller ? thread_state.caller : op.name; }
 std::string_view KernelContext::op_name() const { return op.name; }
 void KernelContext::absent(const char* role, int i, size_t count) const {
   fail<ValueError>("the kernel asks for ", role, " ", i, " of ", count, ", which are counted from 0");

@@ -32,7 +32,15 @@ Generator& default_generator() {
   static Generator* const generator = new Generator;
   return *generator;
 }
-void manual_seed(uint64_t seed) { default_generator().seed(seed); }
+void manual_seed(uint64_t seed, Where where) {
+  if (interceptor())
+    throw TraceError(
+        "manual_seed: not while a function is traced: a graph numbers its draws when it is made, and goes on from "
+        "where "
+        "the generator is at each call; seed it before the call",
+        user_line(where));
+  default_generator().seed(seed);
+}
 
 namespace {
 Draw new_draw() {

@@ -30,7 +30,7 @@ class Generator {
 
 Generator& default_generator();
 /// Seeds the default generator.
-void manual_seed(uint64_t seed);
+void manual_seed(uint64_t seed, Where where = Where::current());
 
 /// The next draw: `key` is int64[2] = {seed, draw}, and `site` is added to draw by the kernel.
 /// Eagerly the key is a host scalar of its own; in a trace it is the generator's state.

@@ -1,8 +1,11 @@
 // Shapes and strides.
 #include "core/shape.h"
 
+#include <algorithm>
+#include <array>
 #include <ostream>
 #include <sstream>
+#include <utility>
 
 #include "core/dispatch.h"
 
@@ -136,6 +139,22 @@ bool is_contiguous(const Shape& shape, const Shape& strides) {
     expected *= shape[i];
   }
   return true;
+}
+
+bool may_overlap(const Shape& shape, const Shape& strides) {
+  std::array<std::pair<int64_t, int64_t>, kMaxRank> dims;  // stride and extent of those that are walked
+  int count = 0;
+  for (int i = 0; i < shape.size(); ++i) {
+    if (shape[i] == 0) return false;
+    if (shape[i] > 1) dims[count++] = {strides[i], shape[i]};
+  }
+  std::sort(dims.begin(), dims.begin() + count);
+  int64_t span = 0;  // the greatest offset within the dims so far
+  for (int i = 0; i < count; ++i) {
+    if (dims[i].first <= span) return true;
+    span += dims[i].first * (dims[i].second - 1);
+  }
+  return false;
 }
 
 bool is_dense(const Shape& shape, const Shape& strides) {

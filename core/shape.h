@@ -126,6 +126,9 @@ Shape channels_last_strides(const Shape& shape);
 bool is_contiguous(const Shape& shape, const Shape& strides);
 /// True if the strides are a permutation of row-major ones: all memory used, none twice.
 bool is_dense(const Shape& shape, const Shape& strides);
+/// True if two positions may lie on one another: a dim is repeated (stride 0), or strides are smaller than what the dims
+/// within them span.
+bool may_overlap(const Shape& shape, const Shape& strides);
 
 /// Dimensions to reduce or permute: one integer or a list; negative ones count from the end.
 class Dims : public Shape {

@@ -99,6 +99,7 @@ Tensor host_values(const Tensor& tensor, DType dtype, const char* wanted_by, Whe
                                  "function instead of keeping it"),
                      where);
   }
+  if (Interceptor* tracer = interceptor()) tracer->host_reads(tensor, wanted_by, where);
   const NoGrad no_grad;
   const InterceptorScope eager(nullptr);
   return tensor.detach(where).cpu(where).to(dtype, where).contiguous(where);
@@ -124,6 +125,7 @@ template <class T> std::span<const T> Tensor::data(Where where) const {
   where = user_line(where);
   if (!defined()) throw UndefinedError("data(): the tensor is undefined", where);
   if (is_symbolic()) host_values(*this, dtype(), "data()", where);
+  if (Interceptor* tracer = interceptor()) tracer->host_reads(*this, "data()", where);
   if (dtype() != dtype_of<T>)
     throw DTypeError(
         detail::str("data<", dtype_of<T>, ">(): the tensor is ", dtype(), "; ask for that, or cast with to()"), where);
@@ -134,6 +136,8 @@ template <class T> std::span<const T> Tensor::data(Where where) const {
 }
 
 template <class T> std::span<T> Tensor::mutable_data(Where where) {
+  if (Interceptor* tracer = interceptor(); tracer && defined() && !is_symbolic())
+    tracer->host_writes(*this, "mutable_data()", user_line(where));
   const auto values = data<T>(where);
   impl_->storage->version++;
   impl_->storage->last_write = user_line(where);
@@ -163,6 +167,12 @@ template <> std::vector<bool> Tensor::to_vector<bool>(Where where) const {
 }
 
 // ---- Gradients and mutation.
+
+bool Tensor::requires_grad() const {
+  if (!impl_) return false;
+  if (Interceptor* tracer = interceptor()) tracer->requires_grad_read(*this);
+  return impl_->requires_grad;
+}
 
 Tensor& Tensor::requires_grad(bool wanted, Where where) {
   where = user_line(where);
@@ -214,11 +224,10 @@ void Tensor::assign(const Tensor& value, Where where) {
     throw InPlaceError(detail::str("assign: not differentiable, and ", requires_grad() ? "the target" : "the value",
                                    " requires a gradient; write it under NoGrad, or assign value.detach()"),
                        where);
-  for (int d = 0; d < rank(); ++d)
-    if (strides()[d] == 0 && shape()[d] > 1)
-      throw InPlaceError(detail::str("assign: elements of ", shape(), " share memory along dim ", d,
-                                     ", which was expanded; assign to a clone(), or to what was expanded"),
-                         where);
+  if (!impl_->contiguous && may_overlap(shape(), strides()))
+    throw InPlaceError(detail::str("assign: elements of ", shape(), " with strides ", strides(),
+                                   " share memory, as those of an expanded tensor do; assign to a clone()"),
+                       where);
   WhereScope scope(where);
   NoGrad no_grad;
   Tensor source = value;
@@ -234,18 +243,49 @@ void Tensor::assign(const Tensor& value, Where where) {
   impl_->storage->last_write = where;
 }
 
-Tensor& Tensor::operator+=(const Arg& value) {
-  assign(add({*this, value.where()}, value), value.where());
-  return *this;
+namespace {
+
+/// target = result, which is target op value: by an assign, or, where a gradient flows, by binding the handle.
+void update(const char* name, Tensor& target, const Arg& value, const Tensor& result, bool has_name) {
+  const bool flows = grad_enabled() && result.requires_grad() && !(target.is_leaf() && target.requires_grad());
+  if (!flows || !has_name) return target.assign(result, value.where());
+  const Where where = user_line(value.where());
+  if (result.shape() != target.shape())
+    throw ShapeError(detail::str(name, "=: the result is ", result.shape(), ", the target ", target.shape()), where);
+  // Other tensors on the same memory would not see the result.
+  if (const Storage* storage = target.impl()->storage; storage && storage->references() > 1)
+    throw InPlaceError(detail::str(name,
+                                   "=: the target is a view, or others are views of it, and would keep the old values: "
+                                   "write x = x ",
+                                   name, " y"),
+                       where);
+  target = to({result, value.where()}, target.dtype());
 }
-Tensor& Tensor::operator-=(const Arg& value) {
-  assign(sub({*this, value.where()}, value), value.where());
-  return *this;
+
+void check_floating_target(const Tensor& target, const Arg& value) {
+  if (target.defined() && !is_floating(target.dtype()))
+    throw DTypeError(detail::str("/=: the quotient is floating, the target ", target.dtype(),
+                                 "; write x = x / y, or assign floor_divide(x, y)"),
+                     user_line(value.where()));
 }
-Tensor& Tensor::operator*=(const Arg& value) {
-  assign(mul({*this, value.where()}, value), value.where());
-  return *this;
-}
+
+}  // namespace
+
+#define TANDEM_UPDATE(symbol, function, check)                                     \
+  Tensor& Tensor::operator symbol##=(const Arg& value)& {                          \
+    check;                                                                         \
+    update(#symbol, *this, value, function({*this, value.where()}, value), true);  \
+    return *this;                                                                  \
+  }                                                                                \
+  void Tensor::operator symbol##=(const Arg& value)&& {                            \
+    check;                                                                         \
+    update(#symbol, *this, value, function({*this, value.where()}, value), false); \
+  }
+TANDEM_UPDATE(+, add, )
+TANDEM_UPDATE(-, sub, )
+TANDEM_UPDATE(*, mul, )
+TANDEM_UPDATE(/, div, check_floating_target(*this, value))
+#undef TANDEM_UPDATE
 
 // ---- Methods that are functions of ops.h.
 
@@ -264,8 +304,11 @@ Tensor Tensor::slice(int64_t dim, int64_t begin, int64_t end, int64_t step, Wher
   return tandem::slice({*this, where}, dim, begin, end, step);
 }
 Tensor Tensor::operator[](Index index) const { return tandem::select({*this, index.where}, 0, index.value); }
+Tensor Tensor::operator[](IndexTensor index) const { return tandem::index({*this, index.where}, {index.tensor}); }
+Tensor Tensor::index(const Tensors& indices, Where where) const { return tandem::index({*this, where}, indices); }
 Tensor Tensor::expand(const Shape& shape, Where where) const { return tandem::expand({*this, where}, shape); }
-Tensor Tensor::squeeze(int64_t dim, Where where) const { return tandem::squeeze({*this, where}, dim); }
+Tensor Tensor::squeeze(const Dims& dims, Where where) const { return tandem::squeeze({*this, where}, dims); }
+Tensor Tensor::view(const Shape& shape, Where where) const { return tandem::view({*this, where}, shape); }
 Tensor Tensor::unsqueeze(int64_t dim, Where where) const { return tandem::unsqueeze({*this, where}, dim); }
 Tensor Tensor::select(int64_t dim, int64_t index, Where where) const {
   return tandem::select({*this, where}, dim, index);

@@ -67,6 +67,10 @@ struct NormOptions {
   double p = 2;  ///< any number; infinity: the greatest |x|, -infinity: the least, 0: how many aren't zero
   bool keepdim = false;
 };
+struct CloseOptions {
+  double rtol = 1e-5, atol = 1e-8;
+  bool equal_nan = false;
+};
 struct SortOptions {
   bool descending = false;
 };
@@ -82,24 +86,33 @@ struct BackwardOptions {
   bool create_graph = false;  ///< record the backward pass itself, so that it can be differentiated
 };
 
+/// x[mask] or x[positions], with the line of the call.
+struct IndexTensor {
+  const Tensor& tensor;
+  Where where;
+  IndexTensor(const Tensor& tensor, Where where = Where::current()) : tensor(tensor), where(where) {}
+};
+
 class Tensor {
  public:
   Tensor() = default;  ///< undefined: defined() is false
   Tensor(const Tensor& other) : impl_(other.impl_) { retain(); }
   Tensor(Tensor&& other) noexcept : impl_(std::exchange(other.impl_, nullptr)) {}
-  Tensor& operator=(const Tensor& other) {
+  Tensor& operator=(const Tensor& other) & {
     Tensor copy(other);
     std::swap(impl_, copy.impl_);
     return *this;
   }
-  Tensor& operator=(Tensor&& other) noexcept {
+  Tensor& operator=(Tensor&& other) & noexcept {
     std::swap(impl_, other.impl_);
     return *this;
   }
+  // Compilers show these lines.
+  template <class T> void operator=(const T&) && = delete;  // x[0] = y changes no element: write x[0].assign(y)
   ~Tensor() { release(); }
 
   bool defined() const { return impl_ != nullptr; }
-  explicit operator bool() const = delete;  // write defined(), or item<bool>()
+  explicit operator bool() const = delete;  // is it defined()? one element: x.item<bool>(); each: where(x, a, b)
 
   // What it is.
   const Shape& shape(Where where = Where::current()) const;
@@ -145,9 +158,18 @@ class Tensor {
   /// The one mutation: overwrites the values (broadcast, cast to this dtype). Not differentiable. InPlaceError if elements share
   /// memory, as those of an expanded tensor do.
   void assign(const Tensor& value, Where where = Where::current());
-  Tensor& operator+=(const Arg& value);
-  Tensor& operator-=(const Arg& value);
-  Tensor& operator*=(const Arg& value);
+  /// assign(*this + value) and so on, in this dtype. Where a gradient flows, that of value or of a target that an op has
+  /// made, the handle is bound to the sum instead, so that `total += loss` adds up losses: other handles on the tensor stay
+  /// as they are. InPlaceError for a target that is a leaf with a gradient, or that other tensors see (views).
+  Tensor& operator+=(const Arg& value) &;
+  Tensor& operator-=(const Arg& value) &;
+  Tensor& operator*=(const Arg& value) &;
+  Tensor& operator/=(const Arg& value) &;  ///< of a floating tensor; DTypeError else
+  // Of a view that has no name, x[0] += y: always an assign.
+  void operator+=(const Arg& value) &&;
+  void operator-=(const Arg& value) &&;
+  void operator*=(const Arg& value) &&;
+  void operator/=(const Arg& value) &&;
 
   // Moves and casts; the tensor itself where nothing changes.
   Tensor to(Device device, Where where = Where::current()) const;
@@ -158,14 +180,17 @@ class Tensor {
 
   // Views, sharing storage where strides allow (reshape copies otherwise).
   Tensor reshape(const Shape& shape, Where where = Where::current()) const;  ///< one extent may be -1
+  Tensor view(const Shape& shape,
+              Where where = Where::current()) const;  ///< reshape that never copies: ShapeError else
   Tensor flatten(int64_t start_dim = 0, int64_t end_dim = -1, Where where = Where::current()) const;
   Tensor transpose(int64_t a, int64_t b, Where where = Where::current()) const;
   Tensor permute(const Dims& dims, Where where = Where::current()) const;
   /// Elements begin, begin + step, … below end along `dim`. Negative bounds count from the end.
   Tensor slice(int64_t dim, int64_t begin, int64_t end, int64_t step = 1, Where where = Where::current()) const;
-  Tensor operator[](Index index) const;  ///< x[i]: dim 0 dropped
+  Tensor operator[](Index index) const;        ///< x[i]: dim 0 dropped
+  Tensor operator[](IndexTensor index) const;  ///< x[mask], x[positions]: a copy; see index()
   Tensor expand(const Shape& shape, Where where = Where::current()) const;
-  Tensor squeeze(int64_t dim, Where where = Where::current()) const;
+  Tensor squeeze(const Dims& dims = {}, Where where = Where::current()) const;  ///< no dims: all of extent 1
   Tensor unsqueeze(int64_t dim, Where where = Where::current()) const;
 
   Tensor select(int64_t dim, int64_t index, Where where = Where::current()) const;
@@ -189,6 +214,7 @@ class Tensor {
   Tensor scatter_add(int64_t dim, const Tensor& index, const Tensor& src, Where where = Where::current()) const;
   Tensor index_select(int64_t dim, const Tensor& index, Where where = Where::current()) const;
   Tensor index_add(int64_t dim, const Tensor& index, const Tensor& src, Where where = Where::current()) const;
+  Tensor index(const Tensors& indices, Where where = Where::current()) const;
 
   // Reductions; no dims means all of them.
   Tensor sum(const Dims& dims = {}, ReduceOptions options = {}, Where where = Where::current()) const;
@@ -322,7 +348,6 @@ inline DType Tensor::dtype(Where where) const { return checked(where).dtype; }
 inline Device Tensor::device(Where where) const { return checked(where).device; }
 inline bool Tensor::is_contiguous(Where where) const { return checked(where).contiguous; }
 inline bool Tensor::is_symbolic() const { return impl_ && impl_->trace != 0; }
-inline bool Tensor::requires_grad() const { return impl_ && impl_->requires_grad; }
 inline bool Tensor::is_leaf() const { return !impl_ || impl_->node == nullptr; }
 inline bool Tensor::shares_storage(const Tensor& other) const {
   return impl_ && other.impl_ && impl_->storage && impl_->storage == other.impl_->storage;

@@ -27,6 +27,7 @@ struct ThreadState {
   bool runs_alone = false;             ///< kernels use this thread alone (threads.h)
   AutocastState autocast = {};
   std::optional<Where> line = {};         ///< the user's, that ops called by library code are put down to
+  const char* caller = nullptr;           ///< the function that the user called there, for errors
   DrawScope* draws = nullptr;             ///< the innermost
   CheckpointFrame* checkpoint = nullptr;  ///< notes what a checkpointed function reads (autograd/tape.h)
 };
@@ -68,6 +69,13 @@ class EnableGrad : GradScope {
 class WhereScope : ThreadScope<&ThreadState::line> {
  public:
   explicit WhereScope(Where where) : ThreadScope(thread_state.line ? thread_state.line : where) {}
+};
+
+/// The same in a function made of ops: what they find wrong is said in its name, the outermost's.
+class CallScope : WhereScope, ThreadScope<&ThreadState::caller> {
+ public:
+  CallScope(const char* name, Where where)
+      : WhereScope(where), ThreadScope<&ThreadState::caller>(thread_state.caller ? thread_state.caller : name) {}
 };
 
 }  // namespace tandem

@@ -1,7 +1,9 @@
 // How many threads the CPU kernels use.
 #include "core/threads.h"
 
+#include <dirent.h>
 #include <omp.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -13,6 +15,22 @@ namespace tandem {
 namespace {
 
 std::atomic<int> thread_limit{0};  // 0: OpenMP's own default
+
+// OpenMP's threads don't live on in a child process, and it would wait for them for ever: the thread that goes on there runs
+// kernels alone, if there were others.
+bool had_threads = true;
+void before_fork() {
+  int threads = 0;
+  if (DIR* const tasks = opendir("/proc/self/task")) {
+    while (const dirent* task = readdir(tasks)) threads += task->d_name[0] != '.';
+    closedir(tasks);
+  }
+  had_threads = threads != 1;
+}
+void in_child() {
+  if (had_threads) run_kernels_on_this_thread_alone();
+}
+[[maybe_unused]] const int registered = pthread_atfork(before_fork, nullptr, in_child);
 
 }  // namespace
 

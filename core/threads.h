@@ -8,7 +8,7 @@ namespace tandem {
 /// Between kernels OpenMP's idle threads spin. Beside other busy processes that can cost more than it gains;
 /// GOMP_SPINCOUNT=1000 in the environment (read before main) ends it and costs nothing on an idle machine.
 int num_threads();
-/// Results don't depend on the number.
+/// Results don't depend on the number. A child process that was forked where other threads were alive uses one.
 void set_num_threads(int count);
 
 /// From now on, kernels that the calling thread starts use no other: for threads that work beside others, as a

@@ -41,7 +41,7 @@ void Snapshot::add(const graph::Traced& traced) {
     }
   }
   for (const GradientWrite& write : graph.gradients) add_gradient(write.tensor);
-  for (const graph::GradientGuard& guard : traced.gradients) add_gradient(guard.tensor);
+  for (const graph::GradientGuard& guard : traced.guards.gradients) add_gradient(guard.tensor);
 }
 
 void Snapshot::add(const Tensors& arguments) {

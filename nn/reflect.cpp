@@ -1,9 +1,11 @@
 // What is done with the tensors that a walk over a model has found.
 #include "nn/reflect.h"
 
+#include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/dispatch.h"
 #include "core/ops/ops.h"
 
 namespace tandem::nn {
@@ -38,6 +40,12 @@ size_t Visitor::enter(std::string_view name) {
 }
 
 size_t Visitor::enter(size_t index) { return keeps_names_ ? enter(std::to_string(index)) : path_.size(); }
+
+void Visitor::not_copied(const std::string& path) {
+  throw ValueError(tandem::detail::str("nn::clone: what ", path.empty() ? "the model" : path,
+                                       " points at can't be copied: its class has no copy, or others derive from it"),
+                   user_line(Where::current()));
+}
 
 void Visitor::found(Tensor& tensor) {
   if (tensor.defined()) tensors_.push_back({path_, &tensor});
@@ -117,6 +125,47 @@ void cast_to(const Visitor& visitor, DType dtype, Where where) {
                      where);
   replace(visitor, where,
           [&](const Tensor& tensor) { return is_floating(tensor.dtype()) ? tensor.to(dtype, where) : tensor; });
+}
+
+void make_own(const Visitor& copy, Where where) {
+  if (interceptor())
+    throw TraceError("nn::clone: the copy's tensors would outlive the trace; clone the model outside", where);
+  for (TrainingFlag* flag : copy.flags()) *flag = TrainingFlag(static_cast<bool>(*flag));
+  const NoGrad no_grad;
+  std::unordered_map<const TensorImpl*, Tensor> copies;  // keyed by tensors that the model keeps alive
+  for (const Visitor::Leaf& leaf : copy.tensors()) {
+    Tensor& tensor = *leaf.tensor;
+    Tensor& own = copies[tensor.impl()];
+    if (!own.defined()) {
+      own = tensor.detach(where).clone(where);
+      if (tensor.requires_grad()) own.requires_grad(true, where);
+    }
+    tensor = own;
+  }
+}
+
+void copy_values(const Visitor& target, const Visitor& source, Where where) {
+  where = user_line(where);
+  const std::vector<Visitor::Leaf>&to = target.tensors(), &from = source.tensors();
+  using tandem::detail::str;
+  for (size_t i = 0; i < std::max(to.size(), from.size()); ++i) {
+    const std::string there = i < to.size() ? to[i].name : "none", here = i < from.size() ? from[i].name : "none";
+    if (there != here)
+      throw ValueError(
+          str("nn::copy_into: the models differ: tensor ", i, " of the target is ", there, ", of the source ", here),
+          where);
+    const Tensor &a = *to[i].tensor, &b = *from[i].tensor;
+    if (a.shape() != b.shape())
+      throw ShapeError(
+          str("nn::copy_into: ", there, " is ", a.shape(), " in the target, ", b.shape(), " in the source"), where);
+    if (a.impl() == b.impl() || a.shares_storage(b))
+      throw ValueError(str("nn::copy_into: ", there,
+                           " is the same tensor in both, as in a plain copy of a model; "
+                           "nn::clone(model) makes one with weights of its own"),
+                       where);
+  }
+  const NoGrad no_grad;
+  for (size_t i = 0; i < to.size(); ++i) to[i].tensor->assign(*from[i].tensor, where);
 }
 
 }  // namespace detail

@@ -17,14 +17,18 @@
 // tensors is declared so by `template <> inline constexpr bool tandem::nn::holds_no_tensors<T> = true;`.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "../core/ops/conv.h"
 #include "../core/tensor.h"
 #include "fields.h"
 #include "training_flag.h"
@@ -40,6 +44,8 @@ template <> inline constexpr bool holds_no_tensors<std::string_view> = true;
 template <> inline constexpr bool holds_no_tensors<Shape> = true;
 template <> inline constexpr bool holds_no_tensors<Dims> = true;
 template <> inline constexpr bool holds_no_tensors<Pair> = true;
+template <> inline constexpr bool holds_no_tensors<Padding1d> = true;
+template <> inline constexpr bool holds_no_tensors<Padding2d> = true;
 template <> inline constexpr bool holds_no_tensors<Device> = true;
 template <> inline constexpr bool holds_no_tensors<TensorOptions> = true;
 
@@ -79,6 +85,8 @@ concept TupleLike = requires {
 };
 template <class T> inline constexpr bool is_variant = false;
 template <class... T> inline constexpr bool is_variant<std::variant<T...>> = true;
+template <class T> inline constexpr bool is_shared_ptr = false;
+template <class T> inline constexpr bool is_shared_ptr<std::shared_ptr<T>> = true;
 template <class T> inline constexpr bool is_never = false;
 
 /// A class as it was declared: "Linear".
@@ -102,6 +110,12 @@ class Visitor {
   enum class Names { kept, dropped };
 
   explicit Visitor(Names names) : keeps_names_(names == Names::kept) {}
+  /// Of a copy of a model: copies what its shared pointers point at, too.
+  static Visitor of_copy() {
+    Visitor visitor(Names::kept);
+    visitor.owned_.emplace();
+    return visitor;
+  }
 
   /// A member called `name` of what is being visited.
   template <class T> void operator()(std::string_view name, T& member) {
@@ -120,6 +134,16 @@ class Visitor {
     leave(length);
   }
 
+  /// A walk over a copy gives the pointer a copy of what it points at, as `copy` makes it, and the same one to all that pointed
+  /// there.
+  template <class P, class F> void own(std::shared_ptr<P>& pointer, F&& copy) {
+    if (!owned_ || !pointer) return;
+    std::shared_ptr<void>& owned = (*owned_)[pointer.get()];
+    if (!owned) owned = copy();
+    if (!owned) not_copied(path_);
+    pointer = std::static_pointer_cast<P>(owned);
+  }
+
   const std::vector<Leaf>& tensors() const { return tensors_; }
   const std::vector<TrainingFlag*>& flags() const { return flags_; }
   /// All that were walked into, outer ones first. None without names.
@@ -129,11 +153,13 @@ class Visitor {
   size_t enter(std::string_view name);
   size_t enter(size_t index);
   void leave(size_t length) { path_.resize(length); }
+  [[noreturn]] static void not_copied(const std::string& path);
   void found(Tensor& tensor);
   void found(TrainingFlag& flag) { flags_.push_back(&flag); }
 
   bool keeps_names_;
   std::string path_;
+  std::optional<std::unordered_map<const void*, std::shared_ptr<void>>> owned_;  ///< the copies, of a walk over a copy
   std::vector<Leaf> tensors_;
   std::vector<TrainingFlag*> flags_;
   std::vector<Layer> layers_;
@@ -151,6 +177,15 @@ template <class Qualified> void Visitor::walk(Qualified& qualified) {
   } else if constexpr (detail::is_variant<T>) {
     std::visit([this](auto& held) { this->walk(held); }, value);
   } else if constexpr (detail::OwnsOne<T>) {
+    if constexpr (detail::is_shared_ptr<T>) {
+      using Held = typename T::element_type;
+      own(value, [&]() -> std::shared_ptr<void> {
+        // What derives from Held would be cut short.
+        if constexpr (std::is_copy_constructible_v<Held> && (!std::is_polymorphic_v<Held> || std::is_final_v<Held>))
+          return std::make_shared<std::remove_const_t<Held>>(*value);
+        else return nullptr;
+      });
+    }
     if (value) walk(*value);
   } else if constexpr (detail::Map<T>) {
     static_assert(!detail::Unordered<T>,
@@ -199,6 +234,8 @@ Tensors unnamed(const Visitor& visitor, Role role);
 void set_training(const Visitor& visitor, bool value);
 void move_to(const Visitor& visitor, Device device, Where where);
 void cast_to(const Visitor& visitor, DType dtype, Where where);
+void make_own(const Visitor& copy, Where where);
+void copy_values(const Visitor& target, const Visitor& source, Where where);
 
 template <class Model> Visitor visited(Model& model, Visitor::Names names) {
   Visitor visitor(names);
@@ -253,6 +290,30 @@ template <detail::Mutable Model> Model& to(Model& model, Device device, Where wh
 template <detail::Mutable Model> Model& to(Model& model, DType dtype, Where where = Where::current()) {
   detail::cast_to(detail::visited(model, Visitor::Names::dropped), dtype, where);
   return model;
+}
+
+/// A copy of the model that shares nothing with it: weights and buffers of its own, which require gradients where the model's do
+/// and have none yet, training flags of its own. Fields that shared a tensor, and pointers that shared a layer, do so in the copy.
+/// (`Model copy = model;` copies handles: the same weights.) ValueError where a layer behind a shared_ptr can't be copied;
+/// TraceError in a trace, which the copy would outlive.
+template <class Model> Model clone(const Model& model, Where where = Where::current()) {
+  static_assert(std::is_copy_constructible_v<Model>,
+                "tandem::nn::clone: this model can't be copied (a unique_ptr among its fields?): make another one, and "
+                "write  copy_into(other, model)");
+  Model copy = model;
+  Visitor visitor = Visitor::of_copy();
+  visitor.walk(copy);
+  detail::make_own(visitor, where);
+  return copy;
+}
+
+/// Writes the values of source's weights and buffers over target's, field by field: a target network takes the online one's.
+/// dtypes and devices stay target's. ValueError where the fields' names differ, or a tensor is one and the same in both;
+/// ShapeError where shapes differ: then nothing has been written.
+template <detail::Mutable Target, class Source>
+void copy_into(Target& target, const Source& source, Where where = Where::current()) {
+  detail::copy_values(detail::visited(target, Visitor::Names::kept), detail::visited(source, Visitor::Names::kept),
+                      where);
 }
 
 }  // namespace tandem::nn

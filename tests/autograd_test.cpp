@@ -17,7 +17,9 @@ using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
 Tensor leaf(std::initializer_list<float> values) { return td::tensor(values, {.requires_grad = true}); }
-Tensor double_leaf(std::initializer_list<double> values) { return td::tensor(values, {.requires_grad = true}); }
+Tensor double_leaf(std::initializer_list<double> values) {
+  return td::tensor(values, {.dtype = td::float64, .requires_grad = true});
+}
 Floats floats(const Tensor& x) { return x.to_vector<float>(); }
 
 }  // namespace
@@ -194,7 +196,7 @@ TEST_CASE("create_graph: derivatives of x^4 up to the fourth") {
 TEST_CASE("create_graph: a Hessian-vector product, by backward of grad") {
   // f = sum(x^2 y), so d/dx of (df/dx . v) = 2 y v, and d/dy of it = 2 x v.
   Tensor x = double_leaf({1, 2}), y = double_leaf({3, 4});
-  const Tensor v = td::tensor({5.0, 7.0});
+  const Tensor v = td::tensor({5.0, 7.0}, {.dtype = td::float64});
   auto [gx] = td::grad<1>((x * x * y).sum(), {x}, {.create_graph = true});
   (gx * v).sum().backward();
   CHECK(x.grad().to_vector<double>() == Doubles{30, 56});
@@ -226,7 +228,7 @@ TEST_CASE("create_graph: the gradient penalty of Gulrajani et al. 2017 against f
 }
 
 TEST_CASE("gradcheck: tells a wrong gradient, and which element") {
-  const Tensor x = td::tensor({1.0, 2.0});
+  const Tensor x = td::tensor({1.0, 2.0}, {.dtype = td::float64});
   CHECK(td::gradcheck([](const Tensor& t) { return t * t; }, {x}));
   CHECK(td::gradgradcheck([](const Tensor& t) { return t * t * t; }, {x}));
   try {

@@ -152,7 +152,7 @@ TEST_CASE("footguns: constants keep all their digits") {
         0.1234567890123456789);
     CHECK(compile(
               [](const Tensor& a) {
-                return a + tensor({1e-300, 1. / 3});
+                return a + tensor({1e-300, 1. / 3}, {.dtype = float64});
               },
               {.mode = mode})(x)
               .to_vector<double>()[1] == 1. / 3);

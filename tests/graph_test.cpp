@@ -152,8 +152,8 @@ TEST_CASE("text: what can't be parsed is a GraphError that names its line, never
       "graph {\n  %0: float32[2, 3] strides [3, -1] = argument 0\n  return %0\n}",
       "graph {\n  %0: float32[2, 3] strides [9223372036854775807, 9223372036854775807] = argument 0\n  return %0\n}",
       "graph {\n  %0: float32[2, 2] = argument 0\n  %1: float32[2, 2] strides [1, 9] = exp(%0)\n  return %1\n}",
-      "graph {\n  %0: float32[2] = argument 0\n  %1: float32[3] = argument 1\n  %2: float32[2] = add(%0, %1)\n  return "
-      "%2\n}",
+      ("graph {\n  %0: float32[2] = argument 0\n  %1: float32[3] = argument 1\n  %2: float32[2] = add(%0, %1)\n"
+       "  return %2\n}"),
       "graph {\n  %0: float32[2] = argument 0\n  draws -1\n  return %0\n}",
       "graph {\n  %0: float32[2] = argument 0\n  gradient argument -3 = %0\n  return %0\n}",
       "graph {\n  %0: float32[2] = state\n  %1: float32[3] = argument 0\n  assign %0 = %1\n  return %1\n}",

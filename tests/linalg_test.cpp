@@ -22,7 +22,7 @@ template <class E, class F> std::string message_of(F&& f) {
 }
 
 Tensor matrix(std::initializer_list<double> values, const td::Shape& shape) {
-  return td::tensor(values).reshape(shape);
+  return td::tensor(values, {.dtype = td::float64}).reshape(shape);
 }
 
 void check_contains(const std::string& text, const std::string& part) {

@@ -45,8 +45,8 @@ template <class F> void check_modes(const char* name, const Tensors& leaves, F&&
 }  // namespace
 
 TEST_CASE("cross_entropy: the numbers that PyTorch gives") {
-  const Tensor x = tensor({{1.0, 2.0, 0.5}, {-1.0, 0.25, 3.0}}), labels = labels_of({1, 0}),
-               weight = tensor({0.5, 2.0, 1.0});
+  const Tensor x = tensor({{1.0, 2.0, 0.5}, {-1.0, 0.25, 3.0}}, {.dtype = float64}), labels = labels_of({1, 0}),
+               weight = tensor({0.5, 2.0, 1.0}, {.dtype = float64});
   CHECK(value(cross_entropy(x, labels)) == doctest::Approx(2.2717025).epsilon(1e-6));
   CHECK(value(cross_entropy(x, labels, {.reduction = Reduction::sum})) == doctest::Approx(4.5434050).epsilon(1e-6));
   CHECK(value(cross_entropy(x, labels, {.weight = weight})) == doctest::Approx(1.1873023).epsilon(1e-6));
@@ -54,7 +54,7 @@ TEST_CASE("cross_entropy: the numbers that PyTorch gives") {
   CHECK(value(cross_entropy(x, labels, {.label_smoothing = 0.1})) == doctest::Approx(2.2258692).epsilon(1e-6));
   CHECK(value(cross_entropy(x, labels, {.weight = weight, .ignore_index = 2, .label_smoothing = 0.2})) ==
         doctest::Approx(1.2538929).epsilon(1e-6));
-  const Tensor p = tensor({{0.2, 0.5, 0.3}, {0.1, 0.1, 0.8}});
+  const Tensor p = tensor({{0.2, 0.5, 0.3}, {0.1, 0.1, 0.8}}, {.dtype = float64});
   CHECK(value(cross_entropy(x, p)) == doctest::Approx(0.9342025).epsilon(1e-6));
   CHECK(value(cross_entropy(x, p, {.weight = weight, .label_smoothing = 0.1})) ==
         doctest::Approx(1.1049289).epsilon(1e-6));

@@ -21,10 +21,11 @@ double gradient_at(int step, int i) { return std::sin(1.3 * step + i) + 0.2 * i;
 
 /// Six steps on gradients that the reference got as well.
 std::vector<double> run(const Make& make, DType dtype = float64) {
-  Tensor parameter = tensor({1.0, -2.0, 0.5}).to(dtype).requires_grad(true);
+  Tensor parameter = tensor({1.0, -2.0, 0.5}, {.dtype = float64}).to(dtype).requires_grad(true);
   const auto optimizer = make({parameter});
   for (int step = 1; step <= 6; ++step) {
-    parameter.set_grad(tensor({gradient_at(step, 0), gradient_at(step, 1), gradient_at(step, 2)}).to(dtype));
+    parameter.set_grad(
+        tensor({gradient_at(step, 0), gradient_at(step, 1), gradient_at(step, 2)}, {.dtype = float64}).to(dtype));
     optimizer->step();
   }
   return parameter.to_vector<double>();
@@ -90,8 +91,10 @@ TEST_CASE("Lion follows its formula") {
 }
 
 TEST_CASE("Muon: matrices by Newton and Schulz, the rest by AdamW") {
-  Tensor weight = tensor({0.5, 0.3, -0.2, 0.8, 0.1, -0.6}).reshape({3, 2}).contiguous().requires_grad(true);
-  Tensor bias = tensor({1.0, 2.0}).requires_grad(true), same = tensor({1.0, 2.0}).requires_grad(true);
+  Tensor weight =
+      tensor({0.5, 0.3, -0.2, 0.8, 0.1, -0.6}, {.dtype = float64}).reshape({3, 2}).contiguous().requires_grad(true);
+  Tensor bias = tensor({1.0, 2.0}, {.dtype = float64}).requires_grad(true),
+         same = tensor({1.0, 2.0}, {.dtype = float64}).requires_grad(true);
   optim::Muon muon({weight, bias}, {.lr = 0.02, .weight_decay = 0.1, .adamw_lr = 0.01, .adamw_weight_decay = 0.1});
   optim::AdamW adamw({same}, {.lr = 0.01, .beta2 = 0.95, .epsilon = 1e-10, .weight_decay = 0.1});
   for (int step = 1; step <= 3; ++step) {
@@ -99,8 +102,8 @@ TEST_CASE("Muon: matrices by Newton and Schulz, the rest by AdamW") {
     for (int i = 0; i < 3; ++i)
       for (int j = 0; j < 2; ++j) g.push_back(std::sin(step + i * 2 + j * 0.7));
     weight.set_grad(tensor(g).reshape({3, 2}));
-    bias.set_grad(tensor({g[0], g[1]}));
-    same.set_grad(tensor({g[0], g[1]}));
+    bias.set_grad(tensor({g[0], g[1]}, {.dtype = float64}));
+    same.set_grad(tensor({g[0], g[1]}, {.dtype = float64}));
     muon.step();
     adamw.step();
   }
@@ -168,8 +171,8 @@ TEST_CASE("optimisers: a saved state goes on where it was") {
   for (const auto& [name, make] : all_optimisers()) {
     const std::string which(name);  // clang 14 can't capture a binding
     CAPTURE(which);
-    Tensor p = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true),
-           q = tensor({{1.0, -2.0}, {0.5, 0.1}}).requires_grad(true);
+    Tensor p = tensor({{1.0, -2.0}, {0.5, 0.1}}, {.dtype = float64}).requires_grad(true),
+           q = tensor({{1.0, -2.0}, {0.5, 0.1}}, {.dtype = float64}).requires_grad(true);
     const auto first = make({p}), second = make({q});
     for (int step = 0; step < 3; ++step) {
       p.set_grad(full({2, 2}, 0.3 + step, {.dtype = float64}) * p.detach());

@@ -52,7 +52,7 @@ TEST_CASE("sizes: products that overflow are refused where shapes are made") {
   RAISES(ShapeError, interpolate(image, {.size = {k32, k32}}), "interpolate2d: ", kTooMany);
   RAISES(ShapeError, interpolate(image, {.scale_factor = 1e300}), kTooMany);
   RAISES(ShapeError, adaptive_avg_pool2d(image, {k32, k32}), kTooMany);
-  RAISES(ValueError, adaptive_max_pool2d(image, k62), "can't make 4611686018427387904 windows of dim 2");
+  RAISES(ValueError, adaptive_max_pool2d(image, k62), "can't make 4611686018427387904 windows of dim 3");
   RAISES(ValueError, pixel_shuffle(image, k32), "don't split into squares of 4294967296");
   RAISES(ShapeError, pixel_shuffle(floats({1, 0, 3, 3}), k62), "pixel_shuffle: ");
   RAISES(ShapeError, (td::Shape{k32, k32}.numel()), kTooMany);
@@ -188,7 +188,7 @@ TEST_CASE("numbers out of range are refused, not taken in silence") {
     CHECK(std::isnan(graph(wrong).item<float>()));
   }
   Tensor expanded = floats({3}).expand({2, 3});
-  RAISES(InPlaceError, expanded.assign(x), "assign: elements of [2, 3] share memory along dim 0", "clone()");
+  RAISES(InPlaceError, expanded.assign(x), "assign: elements of [2, 3] with strides [0, 1] share memory", "clone()");
   RAISES(InPlaceError, expanded += 1, "assign: ");
   Tensor kept = floats({1, 3}).expand({1, 3});
   kept.assign(td::zeros({3}));

@@ -1,5 +1,7 @@
 // What docs/contract.md says of threads and exceptions.
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <functional>
@@ -7,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/threads.h"
 #include "files.h"
 #include "tandem.h"
 
@@ -134,6 +137,38 @@ TEST_CASE("threads: calls of one function that draws never use a draw twice") {
     for (int i = 0; i < 50; ++i) f(x);
   });
   CHECK(default_generator().draws() == before + kThreads * 50);
+}
+
+TEST_CASE("threads: backward of several threads adds up on the leaves that they share") {
+  Tensor w = ones({8}, {.requires_grad = true}), v = ones({}, {.requires_grad = true});
+  constexpr int kCalls = 300;
+  together([&](int t) {
+    for (int i = 0; i < kCalls; ++i) (w * v * static_cast<float>(t + 1)).sum().backward();
+  });
+  CHECK(w.grad().to_vector<float>() == std::vector<float>(8, kCalls * (1 + 2 + 3 + 4)));
+  CHECK(v.grad().item<float>() == 8 * kCalls * (1 + 2 + 3 + 4));
+}
+
+TEST_CASE("fork: a child process computes after kernels have run on several threads") {
+  const Tensor x = randn({512, 512});
+  const auto compute = [&] { return matmul(x, x).sum().item<double>() + exp(x).mean().item<double>(); };
+  auto f = compile([](const Tensor& a) { return softmax(a * 2, 1) + matmul(a, a); });
+  const double wanted = compute(), compiled = f(x).to(float64).sum().item<double>();
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    bool right = num_threads() == 1 && compute() == wanted && f(x).to(float64).sum().item<double>() == compiled;
+    const Tensor image = ones({4, 8, 32, 32}), kernel = ones({8, 8, 3, 3});
+    right = right && conv2d(image, kernel).numel() == 4 * 8 * 30 * 30;
+    auto g = compile([](const Tensor& a) { return (a + 1).sum(); }, {.mode = Mode::replay});
+    right = right && g(ones({3})).item<float>() == 6;
+    _exit(right ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(compute() == wanted);
 }
 
 TEST_CASE("threads: a function may ask for its own statistics while it is traced") {

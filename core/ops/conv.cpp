@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "core/dispatch.h"
-#include "core/ops/ops.h"
+#include "core/ops/composed.h"
 
 namespace tandem {
 
@@ -147,16 +147,6 @@ void define_conv(OpTable& table) {
   table.at("conv2d").autocast = AutocastRule::lower;
 }
 
-Tensor conv2d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
-  static const Op& op = find_op("conv2d");
-  const Attributes attributes{{"stride", Shape(options.stride)},
-                              {"padding", Shape(options.padding)},
-                              {"dilation", Shape(options.dilation)},
-                              {"groups", options.groups}};
-  if (!bias.defined()) return dispatch(op, {x.tensor(), weight}, attributes, x.where());
-  return dispatch(op, {x.tensor(), weight, bias}, attributes, x.where());
-}
-
 namespace {
 
 template <class E, class... Parts> void check(bool condition, const Arg& x, const Parts&... parts) {
@@ -172,22 +162,60 @@ void check_ranks(const char* name, const Arg& x, const Tensor& weight, int rank,
 
 }  // namespace
 
+namespace {
+
+Tensor convolved(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options, Pair padding) {
+  static const Op& op = find_op("conv2d");
+  const Attributes attributes{{"stride", Shape(options.stride)},
+                              {"padding", Shape(padding)},
+                              {"dilation", Shape(options.dilation)},
+                              {"groups", options.groups}};
+  if (!bias.defined()) return dispatch(op, {x.tensor(), weight}, attributes, x.where());
+  return dispatch(op, {x.tensor(), weight, bias}, attributes, x.where());
+}
+
+/// With as much padding as keeps the extents: where it is odd, the end has one more.
+Tensor convolved_same(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
+  check<ValueError>(options.stride.height == 1 && options.stride.width == 1, x,
+                    "conv2d: Padding::same needs stride 1, got ", Shape(options.stride));
+  check_ranks("conv2d", x, weight, 4, "[batch, channels, height, width]", "[out, in, kh, kw]");
+  const auto total = [&](int dim, int64_t dilation) {
+    return std::max<int64_t>(checked_mul(dilation, weight.shape()[dim] - 1, "conv2d", x.where()), 0);
+  };
+  const int64_t rows = total(2, options.dilation.height), columns = total(3, options.dilation.width);
+  if (rows % 2 == 0 && columns % 2 == 0) return convolved(x, weight, bias, options, {rows / 2, columns / 2});
+  const Tensor wide = pad(x, {columns / 2, columns - columns / 2, rows / 2, rows - rows / 2});
+  return convolved({wide, x.where()}, weight, bias, options, 0);
+}
+
+}  // namespace
+
+Tensor conv2d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
+  return batched(x, 4, [&](const Arg& images) {
+    return options.padding.same ? convolved_same(images, weight, bias, options)
+                                : convolved(images, weight, bias, options, options.padding);
+  });
+}
+
 Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv1dOptions& options) {
-  check_ranks("conv1d", x, weight, 3, "[batch, channels, length]", "[out, in / groups, kernel]");
-  const WhereScope scope(x.where());
-  const Tensor y = conv2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,
-                          {.stride = {1, options.stride},
-                           .padding = {0, options.padding},
-                           .dilation = {1, options.dilation},
-                           .groups = options.groups});
-  return squeeze(y, 2);
+  return batched(x, 3, [&](const Arg& rows) {
+    check_ranks("conv1d", rows, weight, 3, "[batch, channels, length]", "[out, in / groups, kernel]");
+    const CallScope scope("conv1d", x.where());
+    const Tensor y =
+        conv2d(unsqueeze(rows, 2), unsqueeze(weight, 2), bias,
+               {.stride = {1, options.stride},
+                .padding = options.padding.same ? Padding2d(Padding::same) : Padding2d(0, options.padding.length),
+                .dilation = {1, options.dilation},
+                .groups = options.groups});
+    return squeeze(y, 2);
+  });
 }
 
 Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose2dOptions& options) {
   constexpr const char* name = "conv_transpose2d: ";
   check_ranks("conv_transpose2d", x, weight, 4, "[batch, in, height, width]",
               "[in, out / groups, kernel height, kernel width]");
-  const WhereScope scope(x.where());
+  const CallScope scope("conv_transpose2d", x.where());
   const Shape &from = x.tensor().shape(), &kernel = weight.shape();
   check<DTypeError>(is_floating(weight.dtype()) && weight.dtype() == x.tensor().dtype(), x, name,
                     "needs operands of one floating dtype, got ", x.tensor().dtype(), " and ", weight.dtype(),
@@ -225,7 +253,7 @@ Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, 
 
 Tensor conv_transpose1d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose1dOptions& options) {
   check_ranks("conv_transpose1d", x, weight, 3, "[batch, in, length]", "[in, out / groups, kernel]");
-  const WhereScope scope(x.where());
+  const CallScope scope("conv_transpose1d", x.where());
   const Tensor y = conv_transpose2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,
                                     {.stride = {1, options.stride},
                                      .padding = {0, options.padding},

@@ -1,19 +1,43 @@
 // Convolutions.
 #pragma once
 
+#include <concepts>
+
 #include "../dispatch.h"
 #include "../tensor.h"
 
 namespace tandem {
 
-// Convolution and pooling on [batch, channels, height, width]; results lie channels-last.
+// Convolutions of [batch, channels, height, width], or of one image without the batch; results lie channels-last.
+/// valid: none; same: as much as keeps the extents (stride 1), one more at the end where it is odd.
+enum class Padding : uint8_t { valid, same };
+/// How much, or Padding::same.
+struct Padding2d : Pair {
+  bool same = false;
+  Padding2d() = default;
+  template <std::integral I> Padding2d(I both) : Pair(both) {}
+  Padding2d(int64_t height, int64_t width) : Pair(height, width) {}
+  Padding2d(Pair pair) : Pair(pair) {}
+  Padding2d(Padding kind) : same(kind == Padding::same) {}
+};
+struct Padding1d {
+  int64_t length = 0;
+  bool same = false;
+  Padding1d() = default;
+  template <std::integral I> Padding1d(I length) : length(static_cast<int64_t>(length)) {}
+  Padding1d(Padding kind) : same(kind == Padding::same) {}
+};
 struct Conv2dOptions {
-  Pair stride = 1, padding = 0, dilation = 1;
+  Pair stride = 1;
+  Padding2d padding = 0;
+  Pair dilation = 1;
   int64_t groups = 1;
 };
 Tensor conv2d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const Conv2dOptions& options = {});
 struct Conv1dOptions {
-  int64_t stride = 1, padding = 0, dilation = 1, groups = 1;
+  int64_t stride = 1;
+  Padding1d padding = 0;
+  int64_t dilation = 1, groups = 1;
 };
 /// x [batch, in, length], weight [out, in / groups, kernel].
 Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const Conv1dOptions& options = {});

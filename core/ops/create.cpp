@@ -134,17 +134,27 @@ Tensor full(const Shape& shape, double value, TensorOptions options, Where where
 }
 Tensor zeros(const Shape& shape, TensorOptions options, Where where) { return full(shape, 0, options, where); }
 Tensor ones(const Shape& shape, TensorOptions options, Where where) { return full(shape, 1, options, where); }
-Tensor zeros_like(const Tensor& like, Where where) {
-  return full(like.shape(), 0, {.dtype = like.dtype(), .device = like.device()}, where);
+namespace {
+
+TensorOptions options_like(const Tensor& like, const LikeOptions& options, Where where) {
+  return {.dtype = options.dtype.value_or(like.dtype(where)),
+          .device = options.device.value_or(like.device(where)),
+          .requires_grad = options.requires_grad};
 }
-Tensor ones_like(const Tensor& like, Where where) {
-  return full(like.shape(), 1, {.dtype = like.dtype(), .device = like.device()}, where);
+
+}  // namespace
+
+Tensor zeros_like(const Tensor& like, LikeOptions options, Where where) {
+  return full(like.shape(where), 0, options_like(like, options, where), where);
 }
-Tensor full_like(const Tensor& like, double value, Where where) {
-  return full(like.shape(), value, {.dtype = like.dtype(), .device = like.device()}, where);
+Tensor ones_like(const Tensor& like, LikeOptions options, Where where) {
+  return full(like.shape(where), 1, options_like(like, options, where), where);
 }
-Tensor empty_like(const Tensor& like, Where where) {
-  return empty(like.shape(), {.dtype = like.dtype(), .device = like.device()}, where);
+Tensor full_like(const Tensor& like, double value, LikeOptions options, Where where) {
+  return full(like.shape(where), value, options_like(like, options, where), where);
+}
+Tensor empty_like(const Tensor& like, LikeOptions options, Where where) {
+  return empty(like.shape(where), options_like(like, options, where), where);
 }
 Tensor eye(int64_t rows, std::optional<int64_t> columns, TensorOptions options, Where where) {
   const WhereScope scope(where);
@@ -224,6 +234,25 @@ Tensor from_host(const void* data, DType dtype, const Shape& shape, TensorOption
   return result;
 }
 
+Tensor detail::from_values(const void* data, DType held, DType wanted, const Shape& shape, ValueOptions options,
+                           Where where) {
+  const CallScope scope("eye", where);
+  Tensor result;
+  if (held == wanted) {
+    result = from_host(data, held, shape, {.dtype = held}, where);
+  } else {  // cast on the host, so that a trace sees one constant
+    Tensor cast;
+    {
+      const InterceptorScope eager(nullptr);
+      cast = to(from_host(data, held, shape, {.dtype = held}, where), wanted);
+    }
+    result = from_host(cast.impl()->data, wanted, shape, {.dtype = wanted}, where);
+  }
+  result = result.to(options.device, where);
+  if (options.requires_grad) result.requires_grad(true, where);
+  return result;
+}
+
 Tensor to(const Arg& x, DType dtype) {
   const Tensor& tensor = x.tensor();
   if (tensor.dtype() == dtype) return tensor;
@@ -256,11 +285,11 @@ Tensor contiguous(const Arg& x) {
 }
 
 bool allclose(const Tensor& a, const Tensor& b, CloseOptions options, Where where) {
-  WhereScope scope(where);
+  CallScope scope("allclose", where);
   if (a.shape() != b.shape()) return false;
   const std::vector<double> x = a.to_vector<double>(), y = b.to_vector<double>();
   for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i] == y[i]) continue;
+    if (x[i] == y[i] || (options.equal_nan && std::isnan(x[i]) && std::isnan(y[i]))) continue;
     if (!(std::fabs(x[i] - y[i]) <= options.atol + options.rtol * std::fabs(y[i]))) return false;
   }
   return true;

@@ -267,7 +267,7 @@ class Einsum {
 }  // namespace
 
 Tensor einsum(std::string_view equation, const Tensors& operands, Where where) {
-  const WhereScope scope(where);
+  const CallScope scope("einsum", where);
   return Einsum(equation, operands, where).run();
 }
 

@@ -1,7 +1,7 @@
 // Reading and writing at positions that are data: embedding, gather, scatter, index_select, index_add, one_hot, and their
 // gradients.
 #include "core/dispatch.h"
-#include "core/ops/ops.h"
+#include "core/ops/composed.h"
 #include "core/range_check.h"
 
 namespace tandem {
@@ -245,28 +245,33 @@ void define_index(OpTable& table) {
 
 Tensor embedding(const Arg& ids, const Tensor& weight) {
   static const Op& op = find_op("embedding");
-  return dispatch(op, {ids.tensor(), weight}, {}, ids.where());
+  return dispatch(op, {positions_of("embedding", ids.tensor(), ids.where(), "ids"), weight}, {}, ids.where());
 }
 
 Tensor gather(const Arg& x, int64_t dim, const Tensor& index) {
   static const Op& op = find_op("gather");
-  return dispatch(op, {x.tensor(), index}, {{"dim", checked_dim("gather", dim, x.tensor().rank(), x.where())}},
+  return dispatch(op, {x.tensor(), positions_of("gather", index, x.where())}, {{"dim", dim_of("gather", x, dim)}},
                   x.where());
 }
 
 Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Shape& shape) {
   static const Op& op = find_op("scatter_add");
   return dispatch(op, {x.tensor(), index},
-                  {{"dim", checked_dim("scatter_add", dim, shape.size(), x.where())}, {"shape", shape}}, x.where());
+                  {{"dim", checked_dim("scatter_add", dim, std::max(shape.size(), 1), x.where())}, {"shape", shape}},
+                  x.where());
 }
 
 /// x with src in the places, or added there.
-static Tensor scattered(const char* name, const Arg& x, int64_t dim, const Tensor& index, const Arg& src, bool adds) {
+static Tensor scattered(const char* name, const Arg& x, int64_t dim, const Tensor& given, const Arg& src, bool adds) {
   static const Op& op = find_op("scatter");
-  const WhereScope scope(x.where());
+  const CallScope scope(name, x.where());
   const Tensor& tensor = x.tensor();
-  const int d = checked_dim(name, dim, tensor.rank(), x.where());
+  const int d = dim_of(name, x, dim);
+  const Tensor index = positions_of(name, given, x.where());
   Tensor values = src.is_tensor() ? src.tensor() : src.scalar(tensor.dtype());
+  if (tensor.rank() == 0 && index.rank() == 0)
+    return reshape(
+        dispatch(op, {reshape(tensor, {1}), reshape(index, {1}), values}, {{"dim", 0}, {"add", adds}}, x.where()), {});
   // As PyTorch, which leaves the rest of a larger src unread.
   if (values.rank() == index.rank() && values.shape() != index.shape())
     for (int i = 0; i < values.rank(); ++i)
@@ -283,34 +288,20 @@ Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor&
 
 Tensor index_select(const Arg& x, int64_t dim, const Tensor& index) {
   static const Op& op = find_op("index_select");
-  return dispatch(op, {x.tensor(), index},
-                  {{"dim", checked_dim("index_select", dim, std::max(x.tensor().rank(), 1), x.where())}}, x.where());
+  return dispatch(op, {x.tensor(), positions_of("index_select", index, x.where())},
+                  {{"dim", dim_of("index_select", x, dim)}}, x.where());
 }
 
 Tensor index_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src) {
   static const Op& op = find_op("index_add");
-  return dispatch(op, {x.tensor(), index, src},
-                  {{"dim", checked_dim("index_add", dim, std::max(x.tensor().rank(), 1), x.where())}}, x.where());
-}
-
-Tensor take(const Arg& x, const Tensor& index, int64_t dim) {
-  const WhereScope scope(x.where());
-  const Tensor& tensor = x.tensor();
-  const int d = checked_dim("take", dim, tensor.rank(), x.where());
-  const Tensor picked = index_select(tensor, d, index.rank() == 1 ? index : reshape(index, {index.numel()}));
-  if (index.rank() == 1) return picked;
-  Shape shape;
-  for (int i = 0; i < tensor.rank(); ++i) {
-    if (i != d) shape.push_back(tensor.shape()[i]);
-    else
-      for (int64_t extent : index.shape()) shape.push_back(extent);
-  }
-  return reshape(picked, shape);
+  return dispatch(op, {x.tensor(), positions_of("index_add", index, x.where()), src},
+                  {{"dim", dim_of("index_add", x, dim)}}, x.where());
 }
 
 Tensor one_hot(const Arg& labels, int64_t classes) {
   static const Op& op = find_op("one_hot");
-  return dispatch(op, {labels.tensor()}, {{"classes", classes}}, labels.where());
+  return dispatch(op, {positions_of("one_hot", labels.tensor(), labels.where(), "labels")}, {{"classes", classes}},
+                  labels.where());
 }
 
 }  // namespace tandem

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "core/dispatch.h"
-#include "core/ops/ops.h"
+#include "core/ops/composed.h"
 #include "core/range_check.h"
 
 namespace tandem {
@@ -129,14 +129,7 @@ Tensor fused_cross_entropy(const Arg& logits, const Tensor& labels, std::optiona
 }
 
 Tensor reduced(const char* name, const Tensor& loss, Reduction reduction, DType type, const Arg& x) {
-  switch (reduction) {
-    case Reduction::mean: return to(mean(loss), type);
-    case Reduction::sum: return to(sum(loss), type);
-    case Reduction::none: return to(loss, type);
-    case Reduction::batchmean: break;
-  }
-  throw ValueError(detail::str(name, ": Reduction::batchmean is for kl_div; use mean, sum or none"),
-                   user_line(x.where()));
+  return reduced_loss(name, loss, reduction, type, x.where());
 }
 
 /// Scores as [rows, classes], and labels as [rows].
@@ -240,7 +233,7 @@ Tensor cross_entropy(const Arg& logits, const Tensor& labels, const CrossEntropy
                             options.reduction == Reduction::mean && (!options.ignore_index || x.device().is_cpu());
   if (!labels.defined() || (mean_of_rows && x.rank() == 2 && labels.rank() == 1))
     return fused_cross_entropy(logits, labels, options.ignore_index);
-  const WhereScope scope(logits.where());
+  const CallScope scope("cross_entropy", logits.where());
   if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1))
     throw ValueError(
         detail::str("cross_entropy: label_smoothing ", options.label_smoothing, " must be between 0 and 1"),
@@ -257,7 +250,7 @@ Tensor cross_entropy(const Arg& logits, const Tensor& labels, const CrossEntropy
 }
 
 Tensor nll_loss(const Arg& log_probabilities, const Tensor& labels, const NllOptions& options) {
-  const WhereScope scope(log_probabilities.where());
+  const CallScope scope("nll_loss", log_probabilities.where());
   const Tensor& x = log_probabilities.tensor();
   const Rows rows("nll_loss", "log-probabilities", log_probabilities, labels);
   return label_loss("nll_loss", to(rows.scores, wide(x.dtype())), rows.labels,
@@ -266,19 +259,19 @@ Tensor nll_loss(const Arg& log_probabilities, const Tensor& labels, const NllOpt
 }
 
 Tensor mse_loss(const Arg& x, const Arg& target, LossOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("mse_loss", x.where());
   const auto [a, b, type] = operands_of("mse_loss", x, target);
   return reduced("mse_loss", square(a - b), options.reduction, type, x);
 }
 
 Tensor l1_loss(const Arg& x, const Arg& target, LossOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("l1_loss", x.where());
   const auto [a, b, type] = operands_of("l1_loss", x, target);
   return reduced("l1_loss", abs(a - b), options.reduction, type, x);
 }
 
 Tensor huber_loss(const Arg& x, const Arg& target, HuberOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("huber_loss", x.where());
   const auto [a, b, type] = operands_of("huber_loss", x, target);
   if (!(options.delta > 0))
     throw ValueError(detail::str("huber_loss: delta ", options.delta, " must be positive"), user_line(x.where()));
@@ -289,7 +282,7 @@ Tensor huber_loss(const Arg& x, const Arg& target, HuberOptions options) {
 }
 
 Tensor smooth_l1_loss(const Arg& x, const Arg& target, SmoothL1Options options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("smooth_l1_loss", x.where());
   const auto [a, b, type] = operands_of("smooth_l1_loss", x, target);
   if (!(options.beta >= 0))
     throw ValueError(detail::str("smooth_l1_loss: beta ", options.beta, " must not be negative"), user_line(x.where()));
@@ -301,7 +294,7 @@ Tensor smooth_l1_loss(const Arg& x, const Arg& target, SmoothL1Options options) 
 }
 
 Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEntropyOptions& options) {
-  const WhereScope scope(p.where());
+  const CallScope scope("binary_cross_entropy", p.where());
   const auto [a, y, type] = operands_of("binary_cross_entropy", p, target);
   // Of zero: -100, and no gradient, where log's own would be infinite.
   const auto bounded_log = [](const Tensor& x) {
@@ -320,7 +313,7 @@ Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEn
 }
 
 Tensor binary_cross_entropy_with_logits(const Arg& logits, const Arg& target, const BceWithLogitsOptions& options) {
-  const WhereScope scope(logits.where());
+  const CallScope scope("binary_cross_entropy_with_logits", logits.where());
   const auto [x, y, type] = operands_of("binary_cross_entropy_with_logits", logits, target);
   // With s = log(1 + exp(-|x|)): -log sigmoid(x) = s + max(-x, 0) and -log(1 - sigmoid(x)) = s + max(x, 0).
   const Tensor s = log1p(exp(-abs(x)));
@@ -336,7 +329,7 @@ Tensor binary_cross_entropy_with_logits(const Arg& logits, const Arg& target, co
 }
 
 Tensor kl_div(const Arg& x, const Arg& target, KlDivOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("kl_div", x.where());
   const auto [a, t, type] = operands_of("kl_div", x, target);
   Tensor loss;
   if (options.log_target) {
@@ -351,9 +344,13 @@ Tensor kl_div(const Arg& x, const Arg& target, KlDivOptions options) {
 }
 
 Tensor cosine_similarity(const Arg& x, const Arg& y, int64_t dim, double epsilon) {
-  const WhereScope scope(x.where());
+  const CallScope scope("cosine_similarity", x.where());
   const DType type = promote(x.tensor().dtype(), y.tensor().dtype());
-  const Tensor a = to(x, wide(type)), b = to(y, wide(type));
+  Tensor a = to(x, wide(type)), b = to(y, wide(type));
+  if (a.shape() != b.shape()) {  // each norm is of what is compared
+    const Shape shape = broadcast_shape("cosine_similarity", {a, b}, x.where());
+    a = expand(a, shape), b = expand(b, shape);
+  }
   // The bound stands below the root, whose slope at 0 is infinite.
   const auto norm = [&](const Tensor& v) { return sqrt(maximum(sum(square(v), dim), epsilon * epsilon)); };
   return to(sum(a * b, dim) / (norm(a) * norm(b)), type);

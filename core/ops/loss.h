@@ -72,5 +72,38 @@ struct KlDivOptions {
 /// target (log target - x) of log-probabilities x (Kullback, Leibler 1951); 0 where the target is 0. The divergence of
 /// distributions is the sum over each; reduction batchmean gives its mean over the batch.
 Tensor kl_div(const Arg& x, const Arg& target, KlDivOptions options = {});
+struct GaussianNllOptions {
+  bool full = false;  ///< with the constant log(2 pi) / 2
+  double epsilon = 1e-6;
+  Reduction reduction = Reduction::mean;
+};
+/// (log variance + (x - target)^2 / variance) / 2, the variance at least epsilon; the three broadcast.
+Tensor gaussian_nll_loss(const Arg& x, const Arg& target, const Arg& variance, GaussianNllOptions options = {});
+struct PoissonNllOptions {
+  bool log_input = true;  ///< x is the logarithm of the rate
+  bool full = false;      ///< with Stirling's term for log target!
+  double epsilon = 1e-8;  ///< added to a rate before its logarithm
+  Reduction reduction = Reduction::mean;
+};
+/// exp(x) - target x, or x - target log(x + epsilon).
+Tensor poisson_nll_loss(const Arg& x, const Arg& target, PoissonNllOptions options = {});
+struct TripletOptions {
+  double margin = 1, p = 2, epsilon = 1e-6;
+  bool swap = false;  ///< the negative's distance is the lesser of those to the anchor and to the positive
+  Reduction reduction = Reduction::mean;
+};
+/// max(|anchor - positive| - |anchor - negative| + margin, 0) by pairwise_distance.
+Tensor triplet_margin_loss(const Arg& anchor, const Arg& positive, const Arg& negative, TripletOptions options = {});
+struct MarginOptions {
+  double margin = 0;
+  Reduction reduction = Reduction::mean;
+};
+/// max(margin - y (a - b), 0), y 1 where a should rank higher and -1 where b should.
+Tensor margin_ranking_loss(const Arg& a, const Arg& b, const Arg& y, MarginOptions options = {});
+/// 1 - cos(a, b) over the last dim where y is 1, max(cos(a, b) - margin, 0) where it is -1.
+Tensor cosine_embedding_loss(const Arg& a, const Arg& b, const Arg& y, MarginOptions options = {});
+/// x where y is 1, max(margin - x, 0) where it is -1.
+Tensor hinge_embedding_loss(const Arg& x, const Arg& y, MarginOptions options = {.margin = 1});
+Tensor soft_margin_loss(const Arg& x, const Arg& y, LossOptions options = {});  ///< log(1 + exp(-y x))
 
 }  // namespace tandem

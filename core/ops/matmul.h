@@ -20,5 +20,10 @@ Tensor outer(const Arg& a, const Arg& b);  ///< [m], [n]: [m, n]
 Tensor einsum(std::string_view equation, const Tensors& operands, Where where = Where::current());
 /// x [.., in] by weight [out, in] transposed, plus bias [out] if given.
 Tensor linear(const Arg& x, const Tensor& weight, const Tensor& bias = {});
+/// Sums over the last `dims` dims of a and the first of b; or over the dims of a and b named, pair by pair.
+Tensor tensordot(const Arg& a, const Arg& b, int64_t dims = 2);
+Tensor tensordot(const Arg& a, const Arg& b, const Dims& dims_of_a, const Dims& dims_of_b);
+/// Each element of a times all of b, as blocks: [rows a * rows b, columns a * columns b] of matrices (Kronecker).
+Tensor kron(const Arg& a, const Arg& b);
 
 }  // namespace tandem

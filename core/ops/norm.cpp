@@ -1,7 +1,10 @@
 // Layer normalisation (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias over
 // the last dim. The op also gives the mean and the reciprocal deviation of each row, which backward reads.
 // RMS normalisation (Zhang, Sennrich 2019) leaves out mean and bias. Batch and group normalisation are in files of their names.
+#include <algorithm>
+
 #include "core/dispatch.h"
+#include "core/ops/composed.h"
 #include "core/ops/ops.h"
 
 namespace tandem {
@@ -237,6 +240,59 @@ Tensor rms_norm(const Arg& x, const Tensor& weight, double epsilon) {
   Tensor outputs[2];
   dispatch(op, inputs, {{"epsilon", epsilon}}, outputs, x.where());
   return outputs[0];
+}
+
+namespace {
+
+/// x with its last dims, which must be those of `shape`, as one.
+Tensor flattened_rows(const char* name, const Arg& x, const Shape& shape) {
+  const Shape& from = x.tensor().shape();
+  if (shape.empty() || shape.size() > from.size() || !std::equal(shape.begin(), shape.end(), from.end() - shape.size()))
+    throw ShapeError(detail::str(name, ": x ", from, " doesn't end in the normalized shape ", shape),
+                     user_line(x.where()));
+  return flatten(x, -shape.size());
+}
+Tensor flattened_weight(const char* name, const char* what, const Tensor& weight, const Shape& shape, const Arg& x) {
+  if (weight.defined() && weight.shape() != shape)
+    throw ShapeError(detail::str(name, ": ", what, " ", weight.shape(), " for the normalized shape ", shape),
+                     user_line(x.where()));
+  return weight.defined() ? flatten(weight) : weight;
+}
+
+}  // namespace
+
+Tensor detail::layer_norm_over(const Arg& x, const Shape& shape, const Tensor& weight, const Tensor& bias,
+                               double epsilon) {
+  const CallScope scope("layer_norm", x.where());
+  const Tensor rows = flattened_rows("layer_norm", x, shape);
+  return reshape(layer_norm(rows, flattened_weight("layer_norm", "weight", weight, shape, x),
+                            flattened_weight("layer_norm", "bias", bias, shape, x), epsilon),
+                 x.tensor().shape());
+}
+
+Tensor detail::rms_norm_over(const Arg& x, const Shape& shape, const Tensor& weight, double epsilon) {
+  const CallScope scope("rms_norm", x.where());
+  const Tensor rows = flattened_rows("rms_norm", x, shape);
+  return reshape(rms_norm(rows, flattened_weight("rms_norm", "weight", weight, shape, x), epsilon), x.tensor().shape());
+}
+
+Tensor local_response_norm(const Arg& x, int64_t size, LocalResponseNormOptions options) {
+  const CallScope scope("local_response_norm", x.where());
+  check_floating("local_response_norm", x);
+  const Shape& shape = x.tensor().shape();
+  constexpr int64_t kMost = 1 << 16;  // each is an op
+  if (shape.size() < 2 || size < 1 || size > kMost)
+    throw ValueError(
+        detail::str("local_response_norm: ", size, " channels of x ", shape, ", which must be [batch, channels, ..]"),
+        user_line(x.where()));
+  const DType type = x.tensor().dtype();
+  const Tensor wide = to(x, wide_type(type));
+  std::vector<int64_t> padding(2 * static_cast<size_t>(shape.size() - 1), 0);
+  padding[padding.size() - 2] = size / 2, padding[padding.size() - 1] = (size - 1) / 2;
+  const Tensor squares = pad(square(wide), padding);
+  Tensor total = slice(squares, 1, 0, shape[1]);
+  for (int64_t i = 1; i < size; ++i) total = total + slice(squares, 1, i, i + shape[1]);
+  return to(wide / pow(total * (options.alpha / static_cast<double>(size)) + options.k, options.beta), type);
 }
 
 }  // namespace tandem

@@ -6,6 +6,7 @@
 
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
+#include "core/scalar/math.h"
 
 namespace tandem {
 
@@ -253,7 +254,13 @@ Tensor clamp(const Arg& x, Bounds bounds) {
   if (bounds.min && bounds.max) return clamp(x, number(*bounds.min), number(*bounds.max));
   return bounds.min ? clamp_min(x, number(*bounds.min)) : clamp_max(x, number(*bounds.max));
 }
-Tensor hardtanh(const Arg& x, double min, double max) { return clamp(x, min, max); }
+Tensor hardtanh(const Arg& x, double min, double max) {
+  const auto bound = [&](double value) {  // as x's dtype has it, so that integers stay
+    const bool integers = x.is_tensor() && !is_floating(x.tensor().dtype());
+    return integers ? Arg(td_f64_to_i64(value)) : Arg(value);
+  };
+  return clamp(x, bound(min), bound(max));
+}
 Tensor relu6(const Arg& x) { return clamp(x, 0, 6); }
 Tensor hardsigmoid(const Arg& x) { return clamp({x + 3, x.where()}, 0, 6) / 6; }
 Tensor bitwise_not(const Arg& x) { return x.tensor().dtype() == bool_ ? logical_not(x) : bitwise_xor(x, -1); }
@@ -266,7 +273,8 @@ Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value) {
     throw ShapeError(detail::str("masked_fill: the mask ", over, " doesn't broadcast to x ", shape,
                                  "; expand x where it is to repeat"),
                      user_line(x.where()));
-  return where(mask, value, x);
+  const DType type = x.tensor().dtype();
+  return where(mask, value.is_tensor() ? to(value, type) : value.scalar(type), x);
 }
 
 }  // namespace tandem

@@ -24,16 +24,45 @@ namespace tandem {
 // The defaults of PyTorch, and forms with options.
 inline Tensor leaky_relu(const Arg& x) { return leaky_relu(x, 0.01); }
 inline Tensor elu(const Arg& x) { return elu(x, 1.0); }
+inline Tensor celu(const Arg& x) { return celu(x, 1.0); }
+inline Tensor softshrink(const Arg& x) { return softshrink(x, 0.5); }
+inline Tensor hardshrink(const Arg& x) { return hardshrink(x, 0.5); }
+Tensor tanhshrink(const Arg& x);                                             ///< x - tanh(x)
+Tensor threshold(const Arg& x, const Arg& threshold, const Arg& otherwise);  ///< x where it is above, else the other
+/// a sigmoid(b) of x's halves a and b along dim (Dauphin et al. 2017).
+Tensor glu(const Arg& x, int64_t dim = -1);
+/// x, or weight x where it is negative; weight [] or [1], or [channels] of x [batch, channels, ..].
+Tensor prelu(const Arg& x, const Tensor& weight);
 /// log(1 + exp(beta x)) / beta, and x itself where beta x > threshold.
 inline Tensor softplus(const Arg& x, const Arg& beta) { return softplus(x, beta, 20.0); }
 inline Tensor softplus(const Arg& x) { return softplus(x, 1.0, 20.0); }
+enum class Rounding : uint8_t { trunc, floor };
+/// x / y rounded to an integer, in the dtype of the operands: towards zero, or down.
+Tensor div(const Arg& x, const Arg& y, Rounding rounding);
+/// |a - b| <= atol + rtol |b|, or equal; and NaN with NaN if equal_nan.
+Tensor isclose(const Arg& a, const Arg& b, CloseOptions options = {});
+Tensor fmax(const Arg& x, const Arg& y);  ///< as maximum and minimum, but a NaN gives way to a number
+Tensor fmin(const Arg& x, const Arg& y);
+Tensor frac(const Arg& x);  ///< x - trunc(x)
+/// log(x / (1 - x)), x first clamped to [epsilon, 1 - epsilon] if that is given.
+Tensor logit(const Arg& x, std::optional<double> epsilon = {});
+Tensor heaviside(const Arg& x, const Arg& at_zero);  ///< 0 below zero, 1 above
+Tensor deg2rad(const Arg& x);
+Tensor rad2deg(const Arg& x);
+/// bool of x's shape: is the element one of `elements`?
+Tensor isin(const Arg& x, const Tensor& elements);
+struct NanToNumOptions {
+  double nan = 0;
+  std::optional<double> posinf = {}, neginf = {};  ///< the greatest and the least number of the dtype, if absent
+};
+Tensor nan_to_num(const Arg& x, NanToNumOptions options = {});
 /// With either bound absent: clamp(x, {.min = 0}).
 Tensor clamp(const Arg& x, Bounds bounds);
-Tensor hardtanh(const Arg& x, double min = -1, double max = 1);  ///< clamp by another name
+Tensor hardtanh(const Arg& x, double min = -1, double max = 1);  ///< clamp to bounds in x's dtype
 Tensor relu6(const Arg& x);                                      ///< clamp(x, 0, 6)
 Tensor hardsigmoid(const Arg& x);                                ///< clamp(x + 3, 0, 6) / 6
 Tensor bitwise_not(const Arg& x);                                ///< of bool: logical_not
-/// x with `value` where the mask is true: bool, broadcast to x, whose shape the result has.
+/// x with `value`, in x's dtype, where the mask is true: bool, broadcast to x, whose shape the result has.
 Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value);
 
 inline Tensor operator-(const Arg& x) { return neg(x); }

@@ -145,7 +145,7 @@ Tensor randn_like(const Tensor& like, Where where) {
 }
 
 Tensor bernoulli(const Tensor& probabilities, Where where) {
-  const WhereScope scope(where);
+  const CallScope scope("bernoulli", where);
   const DType type = probabilities.dtype();
   if (!is_floating(type))
     throw DTypeError(detail::str("bernoulli: probabilities must be floating, got ", type), user_line(where));
@@ -156,7 +156,7 @@ Tensor bernoulli(const Tensor& probabilities, Where where) {
   return to(u < p, type);
 }
 Tensor bernoulli(double probability, const Shape& shape, TensorOptions options, Where where) {
-  const WhereScope scope(where);
+  const CallScope scope("bernoulli", where);
   if (!(probability >= 0 && probability <= 1))
     throw ValueError(detail::str("bernoulli: probability ", probability, " must be between 0 and 1"), user_line(where));
   Tensor result = to(rand(shape, {.device = options.device}) < probability, options.dtype);
@@ -165,7 +165,7 @@ Tensor bernoulli(double probability, const Shape& shape, TensorOptions options, 
 }
 
 Tensor normal(const Tensor& mean, const Tensor& deviation, Where where) {
-  const WhereScope scope(where);
+  const CallScope scope("normal", where);
   const DType type = promote(mean.dtype(), deviation.dtype());
   check_floating("normal", type, where);
   check_all(deviation.detach() >= 0, "normal: a deviation is negative or not a number", where);
@@ -178,7 +178,7 @@ Tensor normal(const Tensor& mean, const Tensor& deviation, Where where) {
   return mean + deviation * randn(shape, {.dtype = type, .device = mean.device()});
 }
 Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options, Where where) {
-  const WhereScope scope(where);
+  const CallScope scope("normal", where);
   if (!(deviation >= 0))
     throw ValueError(detail::str("normal: the deviation ", deviation, " must be at least 0"), user_line(where));
   check_floating("normal", options.dtype, where);
@@ -188,7 +188,7 @@ Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions o
 }
 
 Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions options, Where where) {
-  const WhereScope scope(where);
+  const CallScope scope("multinomial", where);
   if (weights.rank() < 1 || weights.rank() > 2)
     throw ShapeError(detail::str("multinomial: weights must be [classes] or [rows, classes], got ", weights.shape()),
                      user_line(where));
@@ -230,6 +230,16 @@ Tensor dropout(const Arg& x, double probability) {
   const Tensor& tensor = x.tensor();
   const Draw next = next_draw();
   return dispatch(op, {tensor, next.key}, {{"p", probability}, {"site", next.site}}, x.where());
+}
+
+Tensor dropout2d(const Arg& x, double probability) {
+  const CallScope scope("dropout2d", x.where());
+  const Shape& from = x.tensor().shape();
+  if (from.size() < 2)
+    throw ShapeError(detail::str("dropout2d: needs x [batch, channels, ..], got ", from), user_line(x.where()));
+  Shape channels = Shape::filled(from.size(), 1);
+  channels[0] = from[0], channels[1] = from[1];
+  return x * dropout(ones(channels, {.dtype = x.tensor().dtype(), .device = x.tensor().device()}), probability);
 }
 
 }  // namespace tandem

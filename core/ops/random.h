@@ -34,5 +34,7 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
                    Where where = Where::current());
 /// Zeroes each element with that probability and scales the others by 1 / (1 - probability).
 Tensor dropout(const Arg& x, double probability);
+/// The same for whole channels of x [batch, channels, ..]: features that belong together are dropped together.
+Tensor dropout2d(const Arg& x, double probability);
 
 }  // namespace tandem

@@ -125,7 +125,7 @@ Tensors chunk(const Arg& x, int64_t chunks, int64_t dim) {
 // ---- Copies.
 
 Tensor stack(const Tensors& tensors, int64_t dim, Where where) {
-  const WhereScope scope(where);
+  const CallScope scope("stack", where);
   if (tensors.empty()) throw ValueError("stack: needs at least one tensor", user_line(where));
   Tensors wide;
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -146,7 +146,7 @@ Tensor flip(const Arg& x, const Dims& dims) {
 }
 
 Tensor roll(const Arg& x, const Dims& shifts, const Dims& dims) {
-  const WhereScope scope(x.where());
+  const CallScope scope("roll", x.where());
   const Tensor& tensor = x.tensor();
   if (dims.empty() && shifts.size() == 1 && tensor.rank() != 1)
     return reshape(roll(flatten(tensor), shifts, 0), tensor.shape());
@@ -180,7 +180,7 @@ Tensor repeated_dim(const Tensor& x, int d, int64_t times) {
 }  // namespace
 
 Tensor repeat(const Arg& x, const Shape& repeats) {
-  const WhereScope scope(x.where());
+  const CallScope scope("repeat", x.where());
   Tensor result = x.tensor();
   if (repeats.size() < result.rank())
     throw ShapeError(detail::str("repeat: needs a number for each dim of ", result.shape(), ", got ", repeats),
@@ -212,7 +212,7 @@ Tensor repeat(const Arg& x, const Shape& repeats) {
 }
 
 Tensor repeat_interleave(const Arg& x, int64_t repeats, int64_t dim) {
-  const WhereScope scope(x.where());
+  const CallScope scope("repeat_interleave", x.where());
   const Tensor& tensor = x.tensor();
   const int d = dim_of("repeat_interleave", dim, tensor.rank(), x.where());
   if (repeats < 0) throw ValueError(detail::str("repeat_interleave: negative number ", repeats), user_line(x.where()));
@@ -274,7 +274,7 @@ Tensor widened(const Tensor& x, int d, int64_t before, int64_t after, PadMode mo
 }  // namespace
 
 Tensor pad(const Arg& x, const std::vector<int64_t>& padding, PadOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("pad", x.where());
   Tensor result = x.tensor();
   const int rank = result.rank();
   if (padding.size() % 2 != 0 || padding.size() > 2 * static_cast<size_t>(rank))

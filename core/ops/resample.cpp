@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/dispatch.h"
+#include "core/ops/composed.h"
 #include "core/ops/pool_shared.h"
 
 namespace tandem {
@@ -94,7 +95,8 @@ void check_rank(const char* name, const Arg& x, int rank, const char* dims) {
     throw ShapeError(detail::str(name, ": needs x ", dims, ", got ", x.tensor().shape()), user_line(x.where()));
 }
 
-/// The greatest over windows of `dim` that make `count` of it, of equal lengths or overlapping by one.
+/// The greatest over windows of `dim` that make `count` of it, of equal lengths or overlapping by one. Of equals the first
+/// has the gradient.
 Tensor greatest_windows(const Tensor& x, int dim, int64_t count, Where where) {
   constexpr int64_t kMost = 1 << 16;  // each is an op
   if (count > kMost)
@@ -104,8 +106,9 @@ Tensor greatest_windows(const Tensor& x, int dim, int64_t count, Where where) {
   const int64_t extent = x.shape()[dim];
   Tensors parts;
   for (int64_t i = 0; i < count; ++i)
-    parts.push_back(
-        max(slice(x, dim, i * extent / count, ((i + 1) * extent + count - 1) / count), dim, {.keepdim = true}));
+    parts.push_back(max_with_index(slice(x, dim, i * extent / count, ((i + 1) * extent + count - 1) / count), dim,
+                                   {.keepdim = true})
+                        .values);
   return concat(parts, dim);
 }
 
@@ -150,48 +153,83 @@ void define_resample(OpTable& table) {
 Tensor avg_pool2d(const Arg& x, Pair kernel, AvgPool2dOptions options) {
   static const Op& op = find_op("avg_pool2d");
   const Pair stride = options.stride.height == 0 && options.stride.width == 0 ? kernel : options.stride;
-  return dispatch(op, {x.tensor()},
-                  {{"kernel", Shape(kernel)},
-                   {"stride", Shape(stride)},
-                   {"padding", Shape(options.padding)},
-                   {"count_include_pad", options.count_include_pad}},
-                  x.where());
+  return batched(x, 4, [&](const Arg& images) {
+    if (options.ceil_mode || options.divisor_override) return padded_average(images, kernel, options);
+    return dispatch(op, {images.tensor()},
+                    {{"kernel", Shape(kernel)},
+                     {"stride", Shape(stride)},
+                     {"padding", Shape(options.padding)},
+                     {"count_include_pad", options.count_include_pad}},
+                    x.where());
+  });
 }
 
+namespace {
+
+/// f of rows [batch, channels, length], or of one without the batch, as images of height 1.
+template <class F> Tensor as_rows_of_images(const char* name, const Arg& x, F&& f) {
+  const CallScope scope(name, x.where());
+  return batched(x, 3, [&](const Arg& rows) {
+    check_rank(name, x, x.tensor().rank() == 2 ? 2 : 3, "[batch, channels, length]");
+    return squeeze(f(unsqueeze(rows, 2)), 2);
+  });
+}
+
+}  // namespace
+
 Tensor avg_pool1d(const Arg& x, int64_t kernel, AvgPool1dOptions options) {
-  check_rank("avg_pool1d", x, 3, "[batch, channels, length]");
-  const WhereScope scope(x.where());
-  const Pair stride{1, options.stride == 0 ? kernel : options.stride};
-  return squeeze(
-      avg_pool2d(unsqueeze(x, 2), {1, kernel},
-                 {.stride = stride, .padding = {0, options.padding}, .count_include_pad = options.count_include_pad}),
-      2);
+  return as_rows_of_images("avg_pool1d", x, [&](const Tensor& images) {
+    return avg_pool2d(images, {1, kernel},
+                      {.stride = {1, options.stride == 0 ? kernel : options.stride},
+                       .padding = {0, options.padding},
+                       .count_include_pad = options.count_include_pad,
+                       .ceil_mode = options.ceil_mode});
+  });
 }
 
 Tensor max_pool1d(const Arg& x, int64_t kernel, Pool1dOptions options) {
-  check_rank("max_pool1d", x, 3, "[batch, channels, length]");
-  const WhereScope scope(x.where());
-  const Pair stride{1, options.stride == 0 ? kernel : options.stride};
-  return squeeze(max_pool2d(unsqueeze(x, 2), {1, kernel}, {.stride = stride, .padding = {0, options.padding}}), 2);
+  return as_rows_of_images("max_pool1d", x, [&](const Tensor& images) {
+    return max_pool2d(images, {1, kernel},
+                      {.stride = {1, options.stride == 0 ? kernel : options.stride},
+                       .padding = {0, options.padding},
+                       .dilation = {1, options.dilation},
+                       .ceil_mode = options.ceil_mode});
+  });
 }
 
 Tensor adaptive_avg_pool2d(const Arg& x, Pair size) {
-  check_rank("adaptive_avg_pool2d", x, 4, "[batch, channels, height, width]");
-  if (size.height == 1 && size.width == 1) return mean(x, {2, 3}, {.keepdim = true});
-  return call_interpolate(x, size, "area", false, 0);
+  return batched(x, 4, [&](const Arg& images) {
+    check_rank("adaptive_avg_pool2d", images, 4, "[batch, channels, height, width]");
+    if (size.height == 1 && size.width == 1) return mean(images, {2, 3}, {.keepdim = true});
+    const CallScope scope("adaptive_avg_pool2d", x.where());
+    return call_interpolate(images, size, "area", false, 0);
+  });
+}
+Tensor adaptive_avg_pool1d(const Arg& x, int64_t size) {
+  return as_rows_of_images("adaptive_avg_pool1d", x, [&](const Tensor& images) {
+    return adaptive_avg_pool2d(images, {1, size});
+  });
 }
 
 Tensor adaptive_max_pool2d(const Arg& x, Pair size) {
-  check_rank("adaptive_max_pool2d", x, 4, "[batch, channels, height, width]");
-  const Shape& shape = x.tensor().shape();
-  if (size.height < 1 || size.width < 1 || shape[2] < 1 || shape[3] < 1)
-    throw ValueError(
-        detail::str("adaptive_max_pool2d: from ", shape, " to ", Shape(size), ": all extents must be at least 1"),
-        user_line(x.where()));
-  const WhereScope scope(x.where());
-  if (shape[2] % size.height == 0 && shape[3] % size.width == 0)
-    return max_pool2d(x, {shape[2] / size.height, shape[3] / size.width});
-  return greatest_windows(greatest_windows(x.tensor(), 2, size.height, x.where()), 3, size.width, x.where());
+  return batched(x, 4, [&](const Arg& images) {
+    check_rank("adaptive_max_pool2d", images, 4, "[batch, channels, height, width]");
+    const Shape& shape = images.tensor().shape();
+    if (size.height < 1 || size.width < 1 || shape[2] < 1 || shape[3] < 1)
+      throw ValueError(
+          detail::str("adaptive_max_pool2d: from ", shape, " to ", Shape(size), ": all extents must be at least 1"),
+          user_line(x.where()));
+    const CallScope scope("adaptive_max_pool2d", x.where());
+    if (shape[2] % size.height == 0 && shape[3] % size.width == 0)
+      return max_pool2d(images, {shape[2] / size.height, shape[3] / size.width});
+    // Columns first, so that of equals it is the first in row-major order that counts.
+    return greatest_windows(greatest_windows(images.tensor(), 3, size.width, x.where()), 2, size.height, x.where());
+  });
+}
+Tensor adaptive_max_pool1d(const Arg& x, int64_t size) {
+  return as_rows_of_images("adaptive_max_pool1d", x, [&](const Tensor& images) {
+    return adaptive_max_pool2d(images, {1, size});
+  });
 }
 
 Tensor interpolate(const Arg& x, const InterpolateOptions& options) {
@@ -226,13 +264,34 @@ Tensor pixel_shuffle(const Arg& x, int64_t factor) {
     throw ValueError(detail::str("pixel_shuffle: ", s[1], " channels of x ", s, " don't split into squares of ", factor,
                                  " x ", factor),
                      user_line(x.where()));
-  const WhereScope scope(x.where());
+  const CallScope scope("pixel_shuffle", x.where());
   const int64_t channels = s[1] / factor / factor;
   const Shape joined{s[0], channels, checked_mul(s[2], factor, "pixel_shuffle"),
                      checked_mul(s[3], factor, "pixel_shuffle")};
   check_extents({s[0], channels, factor, factor, s[2], s[3]}, "pixel_shuffle");
   const Tensor squares = permute(reshape(x, {s[0], channels, factor, factor, s[2], s[3]}), {0, 1, 4, 2, 5, 3});
   return reshape(squares, joined);
+}
+
+Tensor pixel_unshuffle(const Arg& x, int64_t factor) {
+  check_rank("pixel_unshuffle", x, 4, "[batch, channels, height, width]");
+  const Shape& s = x.tensor().shape();
+  if (factor < 1 || s[2] % factor != 0 || s[3] % factor != 0)
+    throw ValueError(detail::str("pixel_unshuffle: x ", s, " doesn't split into squares of ", factor, " x ", factor),
+                     user_line(x.where()));
+  const CallScope scope("pixel_unshuffle", x.where());
+  const int64_t height = s[2] / factor, width = s[3] / factor;
+  const Tensor squares = permute(reshape(x, {s[0], s[1], height, factor, width, factor}), {0, 1, 3, 5, 2, 4});
+  return reshape(squares, {s[0], s[1] * factor * factor, height, width});
+}
+
+Tensor channel_shuffle(const Arg& x, int64_t groups) {
+  const Shape& s = x.tensor().shape();
+  if (s.size() < 2 || groups < 1 || s[1] % groups != 0)
+    throw ValueError(detail::str("channel_shuffle: the channels of x ", s, " don't split into ", groups, " groups"),
+                     user_line(x.where()));
+  const CallScope scope("channel_shuffle", x.where());
+  return reshape(transpose(unflatten(x, 1, {groups, s[1] / groups}), 1, 2), s);
 }
 
 }  // namespace tandem

@@ -142,6 +142,74 @@ void infer_diagonal(Infer& op) {
   op.view(shape, strides, shape.back() ? first1 * x.strides()[dim1] + first2 * x.strides()[dim2] : 0);
 }
 
+/// Checks that a window into dense memory lies within it.
+void check_window(Infer& op, const Shape& shape, const Shape& strides, int64_t offset) {
+  const Tensor& x = op.input(0);
+  op.check<ShapeError>(is_dense(x.shape(), x.strides()), "needs a tensor whose elements fill its memory, got strides ",
+                       x.strides(), " of ", x.shape(), "; call contiguous() first");
+  op.check<ShapeError>(shape.size() == strides.size(), "shape ", shape, " and strides ", strides,
+                       " must have as many dims as one another");
+  int64_t last = offset, reach = 0;
+  bool empty = false, beyond = offset < 0;
+  for (int i = 0; i < shape.size(); ++i) {
+    op.check<ShapeError>(shape[i] >= 0, "negative extent in shape ", shape);
+    op.check<ShapeError>(strides[i] >= 0, "negative stride in ", strides);
+    empty = empty || shape[i] == 0;
+    beyond = beyond || __builtin_mul_overflow(std::max<int64_t>(shape[i] - 1, 0), strides[i], &reach) ||
+             __builtin_add_overflow(last, reach, &last);
+  }
+  op.check<ShapeError>(empty || (!beyond && last < x.numel()), "shape ", shape, " with strides ", strides,
+                       " and offset ", offset, " reaches beyond the ", x.numel(), " elements of ", x.shape());
+}
+
+void infer_as_strided(Infer& op) {
+  const Shape &shape = op.attributes.integers("shape"), &strides = op.attributes.integers("strides");
+  const int64_t offset = op.attributes.integer("offset");
+  check_window(op, shape, strides, offset);
+  op.view(shape, strides, shape.numel() ? offset : 0);
+}
+
+void infer_as_strided_scatter(Infer& op) {
+  const Tensor &x = op.input(0), &source = op.input(1);
+  const Shape &shape = op.attributes.integers("shape"), &strides = op.attributes.integers("strides");
+  check_window(op, shape, strides, op.attributes.integer("offset"));
+  op.check<ShapeError>(source.shape() == shape, "source ", source.shape(), " for a window ", shape);
+  op.check<DTypeError>(source.dtype() == x.dtype(), "source is ", source.dtype(), ", the tensor ", x.dtype());
+  op.check<ValueError>(!may_overlap(shape, strides), "elements of shape ", shape, " with strides ", strides,
+                       " lie on one another");
+  op.output(x);
+}
+
+/// Of every device: made of its copies.
+void as_strided_scatter_kernel(KernelContext& op) {
+  static const Op& copy = find_op("copy");
+  const Tensor &x = op.inputs[0], &source = op.inputs[1], &result = op.outputs[0];
+  if (x.impl()->data != result.impl()->data) run_kernel(copy, {&x, 1}, {}, {&result, 1}, op.where);
+  if (source.numel() == 0) return;
+  const Tensor window = Tensor::adopt(TensorImpl::create());
+  TensorImpl& impl = *window.impl();
+  impl.dtype = x.dtype();
+  impl.device = x.device();
+  impl.set_layout(op.attributes.integers("shape"), op.attributes.integers("strides"));
+  impl.data = static_cast<char*>(result.impl()->data) + op.attributes.integer("offset") * size_of(x.dtype());
+  run_kernel(copy, {&source, 1}, {}, {&window, 1}, op.where);
+}
+
+/// Of a window into x, which is contiguous: each element's gradient goes to where it was read.
+Tensors as_strided_grad(const OpContext& op) {
+  const Shape &shape = op.integers("shape"), &strides = op.integers("strides");
+  const int64_t offset = op.integer("offset");
+  const Tensor gradient = op.grad_output();
+  const TensorOptions options{.dtype = gradient.dtype(), .device = op.device()};
+  if (!may_overlap(shape, strides))
+    return {as_strided_scatter(zeros(op.input_shape(0), options), gradient, shape, strides, offset)};
+  Tensor positions = full({}, static_cast<double>(offset), {.dtype = int64, .device = op.device()});
+  for (int i = 0; i < shape.size(); ++i)
+    positions = unsqueeze(positions, -1) + arange(0, shape[i], 1, {.dtype = int64, .device = op.device()}) * strides[i];
+  const Tensor sums = index_add(zeros({op.input_shape(0).numel()}, options), 0, flatten(positions), flatten(gradient));
+  return {reshape(sums, op.input_shape(0))};
+}
+
 void infer_diagonal_grad(Infer& op) {
   const Shape &shape = op.attributes.integers("shape"), &g = op.input(0).shape();
   check_extents(shape);
@@ -262,6 +330,31 @@ void define_shape(OpTable& table) {
                return Tensors{
                    slice(op.grad_output(), dim, begin, count ? begin + (count - 1) * step + 1 : begin, step)};
              }});
+  table.add({.name = "as_strided",
+             .kind = OpKind::view,
+             .attributes = {{"shape", ints}, {"strides", ints}, {"offset", integer, 0}},
+             .infer = infer_as_strided,
+             .grad = as_strided_grad});
+  Op& scatter = table.add({.name = "as_strided_scatter",
+                           .kind = OpKind::opaque,
+                           .inputs = 2,
+                           .attributes = {{"shape", ints}, {"strides", ints}, {"offset", integer, 0}},
+                           .infer = infer_as_strided_scatter,
+                           .grad =
+                               [](const OpContext& op) {
+                                 const Shape &shape = op.integers("shape"), &strides = op.integers("strides");
+                                 const int64_t offset = op.integer("offset");
+                                 const Tensor gradient = contiguous(op.grad_output());
+                                 Tensors result(2);
+                                 if (op.needs_grad(0))
+                                   result[0] = as_strided_scatter(
+                                       gradient, zeros(shape, {.dtype = gradient.dtype(), .device = op.device()}),
+                                       shape, strides, offset);
+                                 if (op.needs_grad(1)) result[1] = as_strided(gradient, shape, strides, offset);
+                                 return result;
+                               },
+                           .updates_operand = true});
+  scatter.kernels.fill(as_strided_scatter_kernel);
   table.add({.name = "diagonal",
              .kind = OpKind::view,
              .attributes = {{"offset", integer, 0}, {"dim1", integer, 0}, {"dim2", integer, 1}},
@@ -382,6 +475,53 @@ Tensor slice(const Arg& x, int64_t dim, int64_t begin, int64_t end, int64_t step
                   x.where());
 }
 
+Tensor as_strided(const Arg& x, const Shape& shape, const Shape& strides, int64_t offset) {
+  static const Op& op = find_op("as_strided");
+  if (!x.tensor().is_contiguous())
+    throw ShapeError(detail::str("as_strided: strides ", x.tensor().strides(), " of ", x.tensor().shape(),
+                                 " aren't row-major; call contiguous() first"),
+                     user_line(x.where()));
+  return dispatch(op, {x.tensor()}, {{"shape", shape}, {"strides", strides}, {"offset", offset}}, x.where());
+}
+
+Tensor as_strided_scatter(const Arg& x, const Tensor& source, const Shape& shape, const Shape& strides,
+                          int64_t offset) {
+  static const Op& op = find_op("as_strided_scatter");
+  return dispatch(op, {contiguous(x), source}, {{"shape", shape}, {"strides", strides}, {"offset", offset}}, x.where());
+}
+
+namespace {
+/// x with the elements that a view picks replaced by those of `source`.
+template <class Picks> Tensor scattered(const Arg& x, const Tensor& source, Picks&& picks) {
+  const Tensor base = contiguous(x);
+  TensorImpl* impl = TensorImpl::create();  // where the elements lie: nothing is computed
+  Tensor header = Tensor::adopt(impl);
+  impl->dtype = base.dtype();
+  impl->device = base.device();
+  impl->set_contiguous_layout(base.shape());
+  Tensor window;
+  {
+    const NoGrad no_grad;
+    const InterceptorScope eager(nullptr);
+    window = picks(Arg(header, x.where()));
+  }
+  return as_strided_scatter({base, x.where()}, source, window.shape(), window.strides(), window.impl()->offset);
+}
+}  // namespace
+
+Tensor slice_scatter(const Arg& x, const Tensor& source, int64_t dim, int64_t begin, int64_t end, int64_t step) {
+  const CallScope scope("slice_scatter", x.where());
+  return scattered(x, source, [&](const Arg& header) { return slice(header, dim, begin, end, step); });
+}
+Tensor select_scatter(const Arg& x, const Tensor& source, int64_t dim, int64_t index) {
+  const CallScope scope("select_scatter", x.where());
+  return scattered(x, source, [&](const Arg& header) { return select(header, dim, index); });
+}
+Tensor diagonal_scatter(const Arg& x, const Tensor& source, int64_t offset, int64_t dim1, int64_t dim2) {
+  const CallScope scope("diagonal_scatter", x.where());
+  return scattered(x, source, [&](const Arg& header) { return diagonal(header, offset, dim1, dim2); });
+}
+
 Tensor select(const Arg& x, int64_t dim, int64_t index) {
   const Tensor& tensor = x.tensor();
   const int d = checked_dim("select", dim, tensor.rank(), x.where());
@@ -404,12 +544,23 @@ Tensor expand(const Arg& x, const Shape& wanted) {
   return dispatch(op, {tensor}, {{"shape", shape}}, x.where());
 }
 
-Tensor squeeze(const Arg& x, int64_t dim) {
-  const int d = checked_dim("squeeze", dim, x.tensor().rank(), x.where());
-  Shape shape = x.tensor().shape();
-  if (shape[d] != 1) return x.tensor();
-  shape.erase(d);
-  return reshape(x, shape);
+Tensor squeeze(const Arg& x, const Dims& dims) {
+  const Shape& from = x.tensor().shape();
+  Shape chosen, shape;
+  for (int64_t dim : dims) chosen.push_back(checked_dim("squeeze", dim, from.size(), x.where()));
+  for (int d = 0; d < from.size(); ++d)
+    if (from[d] != 1 || !(dims.empty() || chosen.contains(d))) shape.push_back(from[d]);
+  return shape == from ? x.tensor() : reshape(x, shape);
+}
+
+Tensor view(const Arg& x, const Shape& shape) {
+  const Tensor result = reshape(x, shape);
+  const Tensor& from = x.tensor();
+  if (!reshape_strides(from.shape(), from.strides(), result.shape()))
+    throw ShapeError(detail::str("view: ", from.shape(), " with strides ", from.strides(), " can't be seen as ",
+                                 result.shape(), " without a copy; reshape makes one where it must"),
+                     user_line(x.where()));
+  return result;
 }
 
 Tensor unsqueeze(const Arg& x, int64_t dim) {
@@ -428,8 +579,16 @@ Tensor concat(const Tensors& tensors, int64_t dim, Where where) {
   for (const Tensor& tensor : tensors)
     if (!tensor.defined()) throw UndefinedError("concat: a tensor is undefined", user_line(where));
   const int d = checked_dim("concat", dim, tensors[0].rank(), where);
+  DType type = tensors[0].dtype();
+  bool mixed = false;
+  for (const Tensor& tensor : tensors) mixed |= tensor.dtype() != type;
+  Tensors cast;
+  if (mixed) {
+    for (const Tensor& tensor : tensors) type = promote(type, tensor.dtype());
+    for (const Tensor& tensor : tensors) cast.push_back(to({tensor, where}, type));
+  }
   Tensor output;
-  dispatch(op, tensors, {{"dim", d}}, {&output, 1}, where);
+  dispatch(op, mixed ? cast : tensors, {{"dim", d}}, {&output, 1}, where);
   return output;
 }
 

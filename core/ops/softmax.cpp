@@ -1,7 +1,10 @@
 // softmax and log_softmax along one dim. The ops work on rows (the last dim, contiguous); other dims
 // are brought there by a permute.
 //   softmax(x)_i = exp(x_i - max x) / sum_j exp(x_j - max x)
+#include <limits>
+
 #include "core/dispatch.h"
+#include "core/ops/composed.h"
 #include "core/ops/ops.h"
 
 namespace tandem {
@@ -102,5 +105,20 @@ void define_softmax(OpTable& table) {
 
 Tensor softmax(const Arg& x, int64_t dim) { return by_rows("softmax", x, dim); }
 Tensor log_softmax(const Arg& x, int64_t dim) { return by_rows("log_softmax", x, dim); }
+
+Tensor gumbel_softmax(const Arg& x, GumbelOptions options, int64_t dim) {
+  const CallScope scope("gumbel_softmax", x.where());
+  check_floating("gumbel_softmax", x);
+  const int d = dim_of("gumbel_softmax", x, dim);
+  const DType type = x.tensor().dtype();
+  // -log of an exponential variate; 1 - u lies in (0, 1].
+  const Tensor uniform = rand(x.tensor().shape(), {.dtype = wide_type(type), .device = x.tensor().device()});
+  const Tensor noise = -log(-log1p(-uniform) + std::numeric_limits<float>::min());
+  const Tensor soft = softmax((to(x, wide_type(type)) + noise) / options.temperature, d);
+  if (!options.hard) return to(soft, type);
+  const Tensor best = argmax(soft, d, {.keepdim = true});
+  const Tensor hard = scatter(zeros_like(soft), d, best, 1);
+  return to(hard - soft.detach() + soft, type);
+}
 
 }  // namespace tandem

@@ -1,5 +1,8 @@
 // Order along one dim: sort, argsort, topk, searchsorted.
+#include <cmath>
+
 #include "core/dispatch.h"
+#include "core/ops/composed.h"
 #include "core/ops/reduce_shared.h"
 
 namespace tandem {
@@ -94,6 +97,117 @@ ValuesAndIndices topk(const Arg& x, int64_t k, int64_t dim, TopkOptions options)
 Tensor searchsorted(const Arg& sorted, const Tensor& values, SearchOptions options) {
   static const Op& op = find_op("searchsorted");
   return dispatch(op, {sorted.tensor(), values}, {{"right", options.right}}, sorted.where());
+}
+
+Tensor bucketize(const Arg& values, const Tensor& boundaries, SearchOptions options) {
+  const CallScope scope("bucketize", values.where());
+  if (boundaries.rank(values.where()) != 1)
+    throw ShapeError(detail::str("bucketize: boundaries must be a vector, got ", boundaries.shape()),
+                     user_line(values.where()));
+  const DType type = promote(values.tensor().dtype(), boundaries.dtype());
+  return searchsorted(to(boundaries, type), to(values, type), options);
+}
+
+namespace {
+
+/// Element `place` of each sorted row, and where it came from; the greatest where that is NaN and NaNs spread.
+ValuesAndIndices nth(const char* name, const Arg& x, int64_t place, int64_t dim, ReduceOptions options, bool spreads) {
+  const int d = dim_of(name, x, dim);
+  if (x.tensor().rank() == 0) return {x.tensor(), zeros({}, {.dtype = int64, .device = x.tensor().device()})};
+  const int64_t extent = x.tensor().shape()[d];
+  if (place < 0 || place >= extent)
+    throw ValueError(
+        detail::str(name, ": element ", place + 1, " of dim ", d, " of ", x.tensor().shape(), ", which has ", extent),
+        user_line(x.where()));
+  const auto [values, indices] = sort(x, d);
+  const auto pick = [&](const Tensor& from) {
+    const Tensor at = slice(from, d, place, place + 1);
+    if (!spreads || !is_floating(values.dtype())) return at;
+    return where(isnan(slice(values, d, extent - 1, extent)), slice(from, d, extent - 1, extent), at);
+  };
+  const Tensor value = pick(values), index = pick(indices);
+  if (options.keepdim) return {value, index};
+  return {squeeze(value, d), squeeze(index, d)};
+}
+
+}  // namespace
+
+ValuesAndIndices kthvalue(const Arg& x, int64_t k, int64_t dim, ReduceOptions options) {
+  const CallScope scope("kthvalue", x.where());
+  return nth("kthvalue", x, std::max<int64_t>(k, 0) - 1, dim, options, false);
+}
+
+ValuesAndIndices median(const Arg& x, int64_t dim, ReduceOptions options) {
+  const CallScope scope("median", x.where());
+  const int d = dim_of("median", x, dim);
+  return nth("median", x, x.tensor().rank() ? (x.tensor().shape()[d] - 1) / 2 : 0, d, options, true);
+}
+Tensor median(const Arg& x) {
+  const CallScope scope("median", x.where());
+  return median(flatten(x), 0).values;
+}
+
+Tensor quantile(const Arg& x, const std::vector<double>& q, std::optional<int64_t> dim, QuantileOptions options) {
+  const CallScope scope("quantile", x.where());
+  check_floating("quantile", x);
+  for (double each : q)
+    if (!(each >= 0 && each <= 1))
+      throw ValueError(detail::str("quantile: q ", each, " must be between 0 and 1"), user_line(x.where()));
+  const int rank = x.tensor().rank(), d = dim ? dim_of("quantile", x, *dim) : 0;
+  const Tensor from = dim && rank ? x.tensor() : flatten(x);
+  const int64_t extent = from.shape()[d];
+  if (extent == 0)
+    throw ValueError(detail::str("quantile: of no elements, x is ", x.tensor().shape()), user_line(x.where()));
+  const Tensor sorted = sort(from, d).values, last = slice(sorted, d, extent - 1, extent);
+  Tensors results;
+  for (double each : q) {
+    const double place = each * static_cast<double>(extent - 1);
+    const auto element = [&](double at) {
+      const auto begin = static_cast<int64_t>(at);
+      return slice(sorted, d, begin, begin + 1);
+    };
+    const double below = std::floor(place), above = std::ceil(place);
+    const Tensor value = [&] {
+      switch (options.rule) {
+        case QuantileRule::lower: return element(below);
+        case QuantileRule::higher: return element(above);
+        case QuantileRule::nearest: return element(std::nearbyint(place));
+        case QuantileRule::midpoint: return lerp(element(below), element(above), 0.5);
+        case QuantileRule::linear: break;
+      }
+      return lerp(element(below), element(above), place - below);
+    }();
+    const Tensor marked = where(isnan(last), last, value);
+    Shape shape = x.tensor().shape();
+    for (int i = 0; i < rank; ++i)
+      if (!dim || i == d) shape[i] = 1;
+    if (!options.keepdim) shape = dim && rank ? squeeze(marked, d).shape() : Shape{};
+    results.push_back(reshape(marked, shape));
+  }
+  return stack(results, 0);
+}
+
+Tensor quantile(const Arg& x, double q, std::optional<int64_t> dim, QuantileOptions options) {
+  return squeeze({quantile(x, std::vector<double>{q}, dim, options), x.where()}, 0);
+}
+
+Tensor histc(const Arg& x, int64_t bins, double min, double max) {
+  const CallScope scope("histc", x.where());
+  check_floating("histc", x);
+  check_extents({std::max<int64_t>(bins, 0)}, "histc", x.where());
+  if (bins < 1 || !(min <= max) || !std::isfinite(min) || !std::isfinite(max))
+    throw ValueError(detail::str("histc: ", bins, " bins of [", min, ", ", max, "]"), user_line(x.where()));
+  const NoGrad no_grad;
+  const Tensor flat = flatten(x.tensor().detach());
+  const TensorOptions like{.dtype = flat.dtype(), .device = flat.device()};
+  if (flat.numel() == 0) return zeros({bins}, like);
+  Tensor low = full({}, min, like), high = full({}, max, like);
+  if (min == 0 && max == 0) low = tandem::min(flat), high = tandem::max(flat);
+  const Tensor flat_range = low == high;
+  low = where(flat_range, low - 1, low), high = where(flat_range, high + 1, high);
+  const Tensor inside = (flat >= low) & (flat <= high);
+  const Tensor bin = clamp(to(where(inside, (flat - low) / (high - low) * bins, 0), int64), 0, bins - 1);
+  return scatter_add(to(inside, flat.dtype()), 0, bin, Shape{bins});
 }
 
 }  // namespace tandem

@@ -1,6 +1,9 @@
 // Sorting and searching along one dim.
 #pragma once
 
+#include <optional>
+#include <vector>
+
 #include "../dispatch.h"
 #include "../tensor.h"
 #include "reduce.h"
@@ -18,5 +21,24 @@ struct SearchOptions {
   bool right = false;
 };
 Tensor searchsorted(const Arg& sorted, const Tensor& values, SearchOptions options = {});
+/// The same with the arguments the other way round; dtypes are promoted.
+Tensor bucketize(const Arg& values, const Tensor& boundaries, SearchOptions options = {});
+/// The k-th least along dim (from 1), and where it is. NaN counts as the greatest.
+ValuesAndIndices kthvalue(const Arg& x, int64_t k, int64_t dim = -1, ReduceOptions options = {});
+/// The middle one, the lower of two; NaN where there is one.
+Tensor median(const Arg& x);
+ValuesAndIndices median(const Arg& x, int64_t dim, ReduceOptions options = {});
+enum class QuantileRule : uint8_t { linear, lower, higher, nearest, midpoint };
+struct QuantileOptions {
+  bool keepdim = false;
+  QuantileRule rule = QuantileRule::linear;  ///< between two elements
+};
+/// What part q of the elements, all or those along dim, lie below; NaN where there is one. For several q [count], in a new
+/// first dim.
+Tensor quantile(const Arg& x, double q, std::optional<int64_t> dim = {}, QuantileOptions options = {});
+Tensor quantile(const Arg& x, const std::vector<double>& q, std::optional<int64_t> dim = {},
+                QuantileOptions options = {});
+/// How many elements lie in each of `bins` equal parts of [min, max], or of the range of x where both are 0; in x's dtype.
+Tensor histc(const Arg& x, int64_t bins = 100, double min = 0, double max = 0);
 
 }  // namespace tandem

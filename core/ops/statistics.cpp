@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/dispatch.h"
+#include "core/ops/composed.h"
 #include "core/ops/reduce_shared.h"
 
 namespace tandem {
@@ -12,13 +13,6 @@ namespace {
 
 bool is_half(DType type) { return type == float16 || type == bfloat16; }
 Tensor wide(const Tensor& x) { return is_half(x.dtype()) ? to(x, float32) : x; }
-
-void check_floating(const char* name, const Arg& x) {
-  if (!is_floating(x.tensor().dtype()))
-    throw DTypeError(
-        detail::str(name, ": needs a floating dtype, got ", x.tensor().dtype(), "; cast it with to(float32)"),
-        user_line(x.where()));
-}
 
 int64_t count_of(const Shape& shape, const Shape& dims) {
   int64_t count = 1;
@@ -44,7 +38,7 @@ Tensor root(const Tensor& total, double exponent) {
 }
 
 Tensor any_or_all(const char* name, const Arg& x, const Dims& dims, ReduceOptions options, bool all) {
-  const WhereScope scope(x.where());
+  const CallScope scope(name, x.where());
   const Tensor& tensor = x.tensor();
   const Shape over = normalized_dims(name, x, dims);
   if (count_of(tensor.shape(), over) == 0)
@@ -69,17 +63,17 @@ Tensor any(const Arg& x, const Dims& dims, ReduceOptions options) { return any_o
 Tensor all(const Arg& x, const Dims& dims, ReduceOptions options) { return any_or_all("all", x, dims, options, true); }
 
 Tensor var(const Arg& x, const Dims& dims, VarianceOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("var", x.where());
   return to(variance("var", x, dims, options), x.tensor().dtype());
 }
 Tensor std(const Arg& x, const Dims& dims, VarianceOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("std", x.where());
   return to(root(variance("std", x, dims, options), 0.5), x.tensor().dtype());
 }
 
 // log(sum exp(x - m)) + m with m the greatest, which is no part of the gradient: it cancels.
 Tensor logsumexp(const Arg& x, const Dims& dims, ReduceOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("logsumexp", x.where());
   const Tensor& tensor = x.tensor();
   const DType type = is_floating(tensor.dtype()) ? tensor.dtype() : float32;
   const Shape over = normalized_dims("logsumexp", x, dims);
@@ -94,7 +88,7 @@ Tensor logsumexp(const Arg& x, const Dims& dims, ReduceOptions options) {
 }
 
 Tensor norm(const Arg& x, const Dims& dims, NormOptions options) {
-  const WhereScope scope(x.where());
+  const CallScope scope("norm", x.where());
   check_floating("norm", x);
   const Dims over(normalized_dims("norm", x, dims));
   const ReduceOptions keep{.keepdim = options.keepdim};
@@ -109,6 +103,45 @@ Tensor norm(const Arg& x, const Dims& dims, NormOptions options) {
     return root(sum(pow(abs(from), p), over, keep), 1 / p);
   };
   return to(result(), x.tensor().dtype());
+}
+
+StatisticAndMean var_mean(const Arg& x, const Dims& dims, VarianceOptions options) {
+  const CallScope scope("var_mean", x.where());
+  return {var(x, dims, options), mean(x, dims, {.keepdim = options.keepdim})};
+}
+StatisticAndMean std_mean(const Arg& x, const Dims& dims, VarianceOptions options) {
+  const CallScope scope("std_mean", x.where());
+  return {std(x, dims, options), mean(x, dims, {.keepdim = options.keepdim})};
+}
+
+Tensor nansum(const Arg& x, const Dims& dims, ReduceOptions options) {
+  const CallScope scope("nansum", x.where());
+  return sum(where(isnan(x), 0, x), dims, options);
+}
+Tensor nanmean(const Arg& x, const Dims& dims, ReduceOptions options) {
+  const CallScope scope("nanmean", x.where());
+  check_floating("nanmean", x);
+  return nansum(x, dims, options) / sum(~isnan(x), dims, options);
+}
+
+Tensor trace(const Arg& x) {
+  const CallScope scope("trace", x.where());
+  if (x.tensor().rank() != 2)
+    throw ShapeError(detail::str("trace: needs a matrix, got ", x.tensor().shape()), user_line(x.where()));
+  return sum(diagonal(x));
+}
+
+Tensor cov(const Arg& x, double correction) {
+  const CallScope scope("cov", x.where());
+  check_floating("cov", x);
+  const Tensor rows = x.tensor().rank() < 2 ? reshape(x, {1, x.tensor().numel()}) : x.tensor();
+  if (rows.rank() != 2)
+    throw ShapeError(detail::str("cov: needs [variables, observations], got ", x.tensor().shape()),
+                     user_line(x.where()));
+  const Tensor centred = rows - mean(rows, 1, {.keepdim = true});
+  const double count = std::fmax(static_cast<double>(rows.shape()[1]) - correction, 0);
+  const Tensor result = matmul(centred, transpose(centred, 0, 1)) / count;
+  return x.tensor().rank() < 2 ? reshape(result, {}) : result;
 }
 
 }  // namespace tandem

@@ -357,6 +357,12 @@ TD_FROM_LIBM(tan, tan)
 TD_FROM_LIBM(asin, asin)
 TD_FROM_LIBM(acos, acos)
 TD_FROM_LIBM(atan, atan)
+TD_FROM_LIBM(exp2, exp2)
+TD_FROM_LIBM(erfc, erfc)
+TD_FROM_LIBM(log10, log10)
+TD_FROM_LIBM(asinh, asinh)
+TD_FROM_LIBM(acosh, acosh)
+TD_FROM_LIBM(atanh, atanh)
 TD_FROM_LIBM_F64(sinh, sinh)
 TD_FROM_LIBM_F64(cosh, cosh)
 TD_FROM_LIBM(floor, floor)
@@ -367,10 +373,11 @@ TD_FROM_LIBM(abs, fabs)
 TD_FROM_LIBM_2(pow, pow)
 TD_FROM_LIBM_2(atan2, atan2)
 TD_FROM_LIBM_2(hypot, hypot)
+TD_FROM_LIBM_2(fmod, fmod)
 
 // ---- Composed, the same text for both widths ---------------------------------------------------------------
 
-// maximum and minimum return NaN if either operand is NaN; sign and relu pass NaN on.
+// maximum and minimum return NaN if either operand is NaN; relu passes NaN on, and sign has 0 for it.
 // floor_divide and remainder are Python's: the remainder has the divisor's sign, x // 0 = x / 0.
 #define TD_COMPOSED(T, s, ss, MAX)                                                                         \
   TD_FN T td_negate_##s(T x) { return -x; }                                                                \
@@ -416,7 +423,7 @@ TD_FROM_LIBM_2(hypot, hypot)
     six = six > (T)6 ? (T)6 : six;                                                                         \
     return x * six / (T)6;                                                                                 \
   }                                                                                                        \
-  TD_FN T td_sign_##s(T x) { return x > (T)0 ? (T)1 : x < (T)0 ? (T)-1 : x; }                              \
+  TD_FN T td_sign_##s(T x) { return x > (T)0 ? (T)1 : x < (T)0 ? (T)-1 : (T)0; }                           \
   TD_FN T td_maximum_##s(T a, T b) {                                                                       \
     T larger = a > b ? a : b; /* b if either is NaN */                                                     \
     return a != a ? a : larger;                                                                            \
@@ -474,24 +481,25 @@ TD_COMPOSED(double, f64, , TD_DOUBLE_MAX)
   }
 
 // -1 is set apart: the smallest integer divided by -1 would trap. a^b with b < 0 is 1/a^|b| truncated.
-#define TD_SIGNED_INTEGER(T, U, s)                                 \
-  TD_INTEGER(T, U, s)                                              \
-  TD_FN T td_abs_##s(T x) { return x < 0 ? (T)((U)0 - (U)x) : x; } \
-  TD_FN T td_sign_##s(T x) { return (T)((x > 0) - (x < 0)); }      \
-  TD_FN T td_remainder_##s(T a, T b) {                             \
-    if (b == 0 || b == -1) return 0;                               \
-    T r = a % b;                                                   \
-    return r != 0 && (r < 0) != (b < 0) ? r + b : r;               \
-  }                                                                \
-  TD_FN T td_floor_divide_##s(T a, T b) {                          \
-    if (b == 0) return 0;                                          \
-    if (b == -1) return (T)((U)0 - (U)a);                          \
-    T q = a / b;                                                   \
-    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;           \
-  }                                                                \
-  TD_FN T td_pow_##s(T a, T b) {                                   \
-    if (b >= 0) return td_integer_power_##s(a, b);                 \
-    return a == 1 ? 1 : a == -1 ? ((b & 1) ? -1 : 1) : 0;          \
+#define TD_SIGNED_INTEGER(T, U, s)                                        \
+  TD_INTEGER(T, U, s)                                                     \
+  TD_FN T td_abs_##s(T x) { return x < 0 ? (T)((U)0 - (U)x) : x; }        \
+  TD_FN T td_sign_##s(T x) { return (T)((x > 0) - (x < 0)); }             \
+  TD_FN T td_remainder_##s(T a, T b) {                                    \
+    if (b == 0 || b == -1) return 0;                                      \
+    T r = a % b;                                                          \
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;                      \
+  }                                                                       \
+  TD_FN T td_fmod_##s(T a, T b) { return b == 0 || b == -1 ? 0 : a % b; } \
+  TD_FN T td_floor_divide_##s(T a, T b) {                                 \
+    if (b == 0) return 0;                                                 \
+    if (b == -1) return (T)((U)0 - (U)a);                                 \
+    T q = a / b;                                                          \
+    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;                  \
+  }                                                                       \
+  TD_FN T td_pow_##s(T a, T b) {                                          \
+    if (b >= 0) return td_integer_power_##s(a, b);                        \
+    return a == 1 ? 1 : a == -1 ? ((b & 1) ? -1 : 1) : 0;                 \
   }
 
 TD_SIGNED_INTEGER(td_i32, td_u32, i32)
@@ -500,6 +508,7 @@ TD_INTEGER(td_u8, td_u32, u8)
 TD_FN td_u8 td_abs_u8(td_u8 x) { return x; }
 TD_FN td_u8 td_sign_u8(td_u8 x) { return x != 0; }
 TD_FN td_u8 td_remainder_u8(td_u8 a, td_u8 b) { return b == 0 ? 0 : (td_u8)(a % b); }
+TD_FN td_u8 td_fmod_u8(td_u8 a, td_u8 b) { return td_remainder_u8(a, b); }
 TD_FN td_u8 td_floor_divide_u8(td_u8 a, td_u8 b) { return b == 0 ? 0 : (td_u8)(a / b); }
 TD_FN td_u8 td_pow_u8(td_u8 a, td_u8 b) { return td_integer_power_u8(a, b); }
 
@@ -580,6 +589,12 @@ TD_FLOAT_1(tan)
 TD_FLOAT_1(asin)
 TD_FLOAT_1(acos)
 TD_FLOAT_1(atan)
+TD_FLOAT_1(exp2)
+TD_FLOAT_1(erfc)
+TD_FLOAT_1(log10)
+TD_FLOAT_1(asinh)
+TD_FLOAT_1(acosh)
+TD_FLOAT_1(atanh)
 TD_FLOAT_1(sinh)
 TD_FLOAT_1(cosh)
 TD_FLOAT_1(tanh)
@@ -616,6 +631,7 @@ TD_ANY_2(maximum)
 TD_ANY_2(minimum)
 TD_ANY_2(floor_divide)
 TD_ANY_2(remainder)
+TD_ANY_2(fmod)
 TD_ANY_2(pow)
 
 #else
@@ -638,6 +654,12 @@ TD_ANY_2(pow)
 #define td_asin(x) TD_FLOAT_OF(td_asin, x)(x)
 #define td_acos(x) TD_FLOAT_OF(td_acos, x)(x)
 #define td_atan(x) TD_FLOAT_OF(td_atan, x)(x)
+#define td_exp2(x) TD_FLOAT_OF(td_exp2, x)(x)
+#define td_erfc(x) TD_FLOAT_OF(td_erfc, x)(x)
+#define td_log10(x) TD_FLOAT_OF(td_log10, x)(x)
+#define td_asinh(x) TD_FLOAT_OF(td_asinh, x)(x)
+#define td_acosh(x) TD_FLOAT_OF(td_acosh, x)(x)
+#define td_atanh(x) TD_FLOAT_OF(td_atanh, x)(x)
 #define td_sinh(x) TD_FLOAT_OF(td_sinh, x)(x)
 #define td_cosh(x) TD_FLOAT_OF(td_cosh, x)(x)
 #define td_tanh(x) TD_FLOAT_OF(td_tanh, x)(x)
@@ -674,6 +696,7 @@ TD_ANY_2(pow)
 #define td_minimum(a, b) TD_ANY_OF(td_minimum, a)(a, b)
 #define td_floor_divide(a, b) TD_ANY_OF(td_floor_divide, a)(a, b)
 #define td_remainder(a, b) TD_ANY_OF(td_remainder, a)(a, b)
+#define td_fmod(a, b) TD_ANY_OF(td_fmod, a)(a, b)
 #define td_pow(a, b) TD_ANY_OF(td_pow, a)(a, b)
 
 #endif

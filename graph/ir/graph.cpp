@@ -46,7 +46,7 @@ bool Graph::is_number(int value) const {
   const int index = leaf_of(value);
   if (index < 0) return false;
   const Leaf& found = leaf(index);
-  return found.kind == LeafKind::scalar || (found.tensor.defined() && found.tensor.impl()->is_scalar);
+  return found.kind == LeafKind::scalar || found.dynamic || (found.tensor.defined() && found.tensor.impl()->is_scalar);
 }
 
 int Graph::append(Node node, const std::vector<ValueType>& types) {

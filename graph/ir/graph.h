@@ -38,6 +38,7 @@ struct Leaf {
       {};  ///< state and constant: the tensor itself; gradient: whose; scalar: 0-d. Undefined once parsed from text
   double number = 0;      ///< of a scalar
   bool run_time = false;  ///< a scalar that has changed between traces: read at each call
+  bool dynamic = false;   ///< an argument that is a number (Dynamic) rather than a tensor
   Where where = {};
 };
 

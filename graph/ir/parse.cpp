@@ -291,6 +291,8 @@ class Parser {
     if (kind == LeafKind::argument) {
       leaf.argument = position();
       if (!arguments_.insert(leaf.argument).second) fail(detail::str("argument ", leaf.argument, " is defined twice"));
+      leaf.dynamic = accept("number");
+      if (leaf.dynamic && !type.shape.empty()) fail(detail::str("a number of shape ", type.shape));
     }
     if (kind == LeafKind::scalar) {
       if (!type.shape.empty()) fail(detail::str("a scalar of shape ", type.shape));
@@ -322,8 +324,9 @@ class Parser {
     const int target = value();
     expect("=");
     const int leaf = target < 0 ? -1 : graph_.leaf_of(target), assigned = value();
-    if (leaf < 0 || graph_.leaves[static_cast<size_t>(leaf)].kind != LeafKind::state)
-      fail("only state can be assigned to");
+    const auto written = [&](LeafKind kind) { return graph_.leaves[static_cast<size_t>(leaf)].kind == kind; };
+    if (leaf < 0 || (!written(LeafKind::state) && !written(LeafKind::argument) && !written(LeafKind::gradient)))
+      fail("only state, arguments and gradients can be assigned to");
     if (assigned < 0) fail("the assigned value is none");
     const ValueType &state = graph_.type(target), &value = graph_.type(assigned);
     if (state.shape != value.shape || state.dtype != value.dtype || state.device != value.device)

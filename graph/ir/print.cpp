@@ -45,7 +45,7 @@ struct Names {
 void print_leaf(std::ostream& out, const Graph& graph, const Leaf& leaf, const Names& value_text) {
   const ValueType& type = graph.type(leaf.value);
   out << "  " << value_text(leaf.value) << ": " << type << " = " << name_of(leaf.kind);
-  if (leaf.kind == LeafKind::argument) out << ' ' << leaf.argument;
+  if (leaf.kind == LeafKind::argument) out << ' ' << leaf.argument << (leaf.dynamic ? " number" : "");
   if (leaf.kind == LeafKind::scalar) out << ' ' << (leaf.run_time ? std::string("run-time") : number_text(leaf.number));
   if (leaf.kind == LeafKind::constant && leaf.tensor.defined()) {
     out << " {";

@@ -21,8 +21,9 @@ void verify(const Graph& graph, const char* after_pass) {
       if (!exists(input)) fail(node, "operand ", input, " doesn't exist");
       if (!graph::at(made, input)) fail(node, "operand %", input, " is used before it is made");
       const int leaf = graph.leaf_of(input);
-      headers.push_back(graph::header_of(graph.type(input), leaf >= 0 && (graph.leaf(leaf).kind == LeafKind::scalar ||
-                                                                          graph.type(input).dtype == int64)));
+      headers.push_back(graph::header_of(
+          graph.type(input), leaf >= 0 && (graph.leaf(leaf).kind == LeafKind::scalar || graph.leaf(leaf).dynamic ||
+                                           graph.type(input).dtype == int64)));
     }
     for (int output : node.outputs) {
       if (graph::at(made, output)) fail(node, "%", output, " is made twice");

@@ -40,7 +40,8 @@ void Rewriter::copy(const Node& node, std::vector<int> inputs) {
 
 Tensor Rewriter::symbol(int value) {
   const int leaf = to_.leaf_of(value);
-  Tensor result = header_of(to_.type(value), leaf >= 0 && to_.leaf(leaf).kind == LeafKind::scalar);
+  Tensor result =
+      header_of(to_.type(value), leaf >= 0 && (to_.leaf(leaf).kind == LeafKind::scalar || to_.leaf(leaf).dynamic));
   result.impl()->trace = id_;
   result.impl()->value = value;
   return result;

@@ -33,11 +33,11 @@ class Planner {
  private:
   Plan plan_;
   Graph& graph_ = plan_.graph;
-  std::vector<Reference> references_;                  ///< of each value
-  std::vector<std::vector<int>> readers_;              ///< steps that read each value that is no view
-  std::vector<int> made_at_;                           ///< step that makes it; -1: none
-  std::vector<int> intermediate_;                      ///< values that only steps read
-  std::unordered_map<const Storage*, int> leaves_on_;  ///< how many leaves, gradients apart, lie in each storage
+  std::vector<Reference> references_;                               ///< of each value
+  std::vector<std::vector<int>> readers_;                           ///< steps that read each value that is no view
+  std::vector<int> made_at_;                                        ///< step that makes it; -1: none
+  std::vector<int> intermediate_;                                   ///< values that only steps read
+  std::unordered_map<const Storage*, std::vector<int>> leaves_on_;  ///< those of state, by where they lie
 
   /// Results that are also something else get a copy of their own.
   void separate_results() {
@@ -79,8 +79,9 @@ class Planner {
 
   void place_values() {
     plan_.locations.resize(graph_.values.size());
-    for (const Leaf& leaf : graph_.leaves)
-      if (leaf.tensor.defined() && leaf.kind != LeafKind::gradient) ++leaves_on_[leaf.tensor.impl()->storage];
+    for (int i = 0; i < std::ssize(graph_.leaves); ++i)
+      if (const Leaf& leaf = graph_.leaf(i); leaf.tensor.defined() && leaf.kind == LeafKind::state)
+        leaves_on_[leaf.tensor.impl()->storage].push_back(i);
     for (int i = 0; i < std::ssize(graph_.leaves); ++i) add_place(PlaceKind::leaf, graph_.leaf(i).value, i);
     for (int i = 0; i < std::ssize(graph_.outputs); ++i) add_place(PlaceKind::result, graph_.outputs[i], i);
     for (int i = 0; i < std::ssize(graph_.gradients); ++i) {
@@ -92,10 +93,15 @@ class Planner {
       plan_.gradients.push_back({write.value, recycle});
       if (write.value >= 0) add_place(PlaceKind::gradient, write.value, i);
     }
-    // State written in place shares the place of the state.
+    // State written in place shares the place of the state, and so do the values that lead there by replacing elements.
     for (const StateWrite& write : graph_.writes) {
-      if (in_place(write)) plan_.locations[write.value].place = plan_.location(graph_.leaf(write.leaf).value).place;
-      else plan_.late_writes.push_back({write.leaf, write.value, write.where});
+      if (!in_place(write.leaf, write.value)) {
+        plan_.late_writes.push_back({write.leaf, write.value, write.where});
+        continue;
+      }
+      const int place = plan_.location(graph_.leaf(write.leaf).value).place;
+      for (int value = write.value; value >= 0; value = updated_by(value, write.leaf))
+        plan_.locations[value].place = place;
     }
     for (int s = 0; s < std::ssize(plan_.steps); ++s)
       for (int output : node_of(s).outputs)
@@ -110,23 +116,36 @@ class Planner {
       readers_[references_[write.value].base].push_back(static_cast<int>(plan_.steps.size()));
   }
 
-  /// Whether the step that makes the value may write it straight into the state tensor.
-  bool in_place(const StateWrite& write) const {
-    const Leaf& leaf = graph_.leaf(write.leaf);
-    const int made = made_at_[write.value];
-    if (made < 0 || placed(write.value) || !(plan_.type(write.value) == plan_.type(leaf.value)) || !alone(leaf))
-      return false;
+  /// Whether the step that makes the value may write it straight to the memory of the leaf: nothing that lies there is read
+  /// later. What else may lie there is known of state alone: a call is refused whose arguments or gradients do
+  /// (Program::refuse_aliases).
+  bool in_place(int leaf_index, int value) const {
+    const Leaf& leaf = graph_.leaf(leaf_index);
+    const int made = made_at_[value];
+    const bool known = leaf.kind == LeafKind::argument || (leaf.kind == LeafKind::state && leaf.tensor.defined());
+    if (made < 0 || placed(value) || !(plan_.type(value) == plan_.type(leaf.value)) || !known) return false;
+    if (leaf.kind == LeafKind::state)
+      for (const int other : leaves_on_.at(leaf.tensor.impl()->storage))
+        if (other != leaf_index)
+          for (const int reader : readers_[graph_.leaf(other).value])
+            if (reader >= made) return false;
     const std::vector<int>& read_by = readers_[leaf.value];
     for (int reader : read_by)
       if (reader > made) return false;
     return std::find(read_by.begin(), read_by.end(), made) == read_by.end() ||
-           reads_before_writing(node_of(made), leaf.value, write.value);
+           reads_before_writing(node_of(made), leaf.value, value);
   }
 
-  /// No other leaf shares its storage.
-  bool alone(const Leaf& leaf) const {
-    if (!leaf.tensor.defined() || leaf.kind != LeafKind::state) return false;
-    return leaves_on_.at(leaf.tensor.impl()->storage) == 1;
+  /// The value whose elements the one that lies in the leaf's memory replaces, if it may lie there as well; -1: none.
+  int updated_by(int value, int leaf) const {
+    const Node& node = node_of(made_at_[value]);
+    if (node.fused || !node.op->updates_operand) return -1;
+    const int before = node.inputs[0];
+    const std::vector<int>& read_by = readers_[before];
+    const bool last_read = std::all_of(read_by.begin(), read_by.end(), [&](int r) { return r <= made_at_[value]; });
+    return last_read && std::count(read_by.begin(), read_by.end(), made_at_[value]) == 1 && in_place(leaf, before)
+               ? before
+               : -1;
   }
 
   /// Whether the node may write `value` over `state`, which it reads.
@@ -134,7 +153,8 @@ class Planner {
     if (!node.fused) {
       for (int input : node.inputs)
         if (references_[input].base == state && input != state) return false;
-      return node.op->in_place;
+      return node.op->in_place || (node.op->updates_operand && node.inputs[0] == state &&
+                                   std::count(node.inputs.begin(), node.inputs.end(), state) == 1);
     }
     const LoopKernel& kernel = *node.fused;
     const int inputs = static_cast<int>(node.inputs.size());
@@ -189,6 +209,8 @@ class Planner {
     for (const Leaf& leaf : graph_.leaves)
       if (leaf.kind == LeafKind::argument && !is_dense(plan_.type(leaf.value).shape, plan_.type(leaf.value).strides))
         plan_.recorded = false;
+    for (const StateWrite& write : graph_.writes)  // recorded steps see copies of the arguments
+      if (graph_.leaf(write.leaf).kind != LeafKind::state) plan_.recorded = false;
   }
 
   void plan_memory() {

@@ -136,21 +136,49 @@ void Program::check(const Tensors& arguments) const {
 
 void Program::refuse_aliases(const Tensors& arguments) const {
   const Graph& graph = plan_.graph;
-  for (size_t a = 0; a < arguments.size(); ++a) {
-    const TensorImpl* argument = arguments[a].impl();
-    const auto fail = [&](const char* what, Where where) {
-      throw TraceError(detail::str("compiled function: argument ", a, ", ", type_of(arguments[a]), ", ", what,
-                                   ". Use it either as an argument or from outside, or pass clone() of it"),
-                       where);
-    };
-    for (const StateWrite& write : graph.writes)
-      if (argument->storage && bindings_.tensors[write.leaf].impl()->storage == argument->storage)
-        fail("shares its memory with a tensor from outside that the function assigns to", write.where);
-    if (argument->requires_grad)
-      for (const GradientWrite& write : graph.gradients)
-        if (write.tensor.impl() == argument)
-          fail("is also a tensor from outside that the function computes the gradient of", where_);
+  const auto fail = [&](const Leaf& leaf, const TensorImpl& tensor, const char* what, Where where) {
+    const std::string which =
+        leaf.kind == LeafKind::gradient ? std::string("a gradient") : detail::str("argument ", leaf.argument);
+    const Tensor handle = Tensor::share(const_cast<TensorImpl*>(&tensor));
+    throw TraceError(detail::str("compiled function: ", which, ", ", type_of(handle), ", ", what,
+                                 leaf.kind == LeafKind::gradient
+                                     ? ". Let grad() be a tensor of its own: set_grad(clone())"
+                                     : ". Use it either as an argument or from outside, or pass clone() of it"),
+                     where);
+  };
+  for (size_t i = 0; i < graph.leaves.size(); ++i) {
+    const Leaf& leaf = graph.leaves[i];
+    if (leaf.kind != LeafKind::argument && leaf.kind != LeafKind::gradient) continue;
+    const Tensor& tensor = leaf.argument >= 0 ? arguments[leaf.argument] : bindings_.tensors[i];
+    const TensorImpl& mine = leaf.kind == LeafKind::gradient ? *tensor.impl()->grad.impl() : *tensor.impl();
+    const bool alone = mine.storage->references() == 1 && mine.references.load(std::memory_order_relaxed) == 1;
+    if (leaf.kind == LeafKind::gradient && alone) continue;  // nobody else sees its memory
+    for (const StateWrite& write : graph.writes) {
+      if (write.leaf == static_cast<int>(i)) continue;
+      const Leaf& written = graph.leaf(write.leaf);
+      const Tensor& other = written.argument >= 0 ? arguments[written.argument] : bindings_.tensors[write.leaf];
+      const TensorImpl& theirs = written.kind == LeafKind::gradient ? *other.impl()->grad.impl() : *other.impl();
+      if (theirs.storage == mine.storage)
+        fail(leaf, mine, "shares its memory with a tensor that the function assigns to", write.where);
+    }
   }
+  for (const StateWrite& write :
+       graph.writes) {  // an argument or a gradient that is written to, and state that is read
+    const Leaf& leaf = graph.leaf(write.leaf);
+    if (leaf.kind == LeafKind::state) continue;
+    const Tensor& tensor = leaf.argument >= 0 ? arguments[leaf.argument] : bindings_.tensors[write.leaf];
+    const TensorImpl& mine = leaf.kind == LeafKind::gradient ? *tensor.impl()->grad.impl() : *tensor.impl();
+    for (size_t i = 0; i < graph.leaves.size(); ++i)
+      if (graph.leaves[i].kind == LeafKind::state && bindings_.tensors[i].impl()->storage == mine.storage)
+        fail(leaf, mine, "which the function assigns to, shares its memory with a tensor from outside that it reads",
+             write.where);
+  }
+  for (size_t a = 0; a < arguments.size(); ++a)
+    if (arguments[a].impl()->requires_grad)
+      for (const GradientWrite& write : graph.gradients)
+        if (write.tensor.impl() == arguments[a].impl())
+          fail({.argument = static_cast<int>(a)}, *arguments[a].impl(),
+               "is also a tensor from outside that the function computes the gradient of", where_);
 }
 
 Run& Program::take() {

@@ -79,11 +79,7 @@ void Run::use(int value, void** pointer) { spot(value).uses.push_back({pointer, 
 Tensor Run::header(int value) {
   Tensor& made = headers_[value];
   if (!made.defined()) {
-    const int leaf = plan_.graph.leaf_of(value);
-    const bool scalar =
-        leaf >= 0 && (plan_.graph.leaf(leaf).kind == LeafKind::scalar ||
-                      (plan_.graph.leaf(leaf).tensor.defined() && plan_.graph.leaf(leaf).tensor.impl()->is_scalar));
-    made = header_of(plan_.type(value), scalar);
+    made = header_of(plan_.type(value), plan_.graph.is_number(value));
     use(value, &made.impl()->data);
   }
   return made;
@@ -106,9 +102,9 @@ Tensors Run::operator()(const Tensors& arguments) {
   }
   for (int place : plan_.release_last) spots_[place].memory = Memory();
   for (const StateWrite& write : graph.writes) {
-    Storage* storage = bindings_.tensors[write.leaf].impl()->storage;
-    ++storage->version;
-    storage->last_write = write.where;
+    Storage& storage = *tensor_of(write.leaf, arguments).impl()->storage;
+    ++storage.version;
+    storage.last_write = write.where;
   }
   for (size_t i = 0; i < new_gradients.size(); ++i) {
     const GradientWrite& write = graph.gradients[i];
@@ -116,6 +112,12 @@ Tensors Run::operator()(const Tensors& arguments) {
   }
   if (graph.draws) default_generator().set_draws(default_generator().draws() + static_cast<uint64_t>(graph.draws));
   return results;
+}
+
+const Tensor& Run::tensor_of(int leaf, const Tensors& arguments) const {
+  const Leaf& made = plan_.graph.leaf(leaf);
+  const Tensor& tensor = made.argument >= 0 ? arguments[made.argument] : bindings_.tensors[leaf];
+  return made.kind == LeafKind::gradient ? tensor.impl()->grad : tensor;
 }
 
 void Run::bind_leaves(const Tensors& arguments) {
@@ -134,9 +136,7 @@ void Run::bind_leaves(const Tensors& arguments) {
         spot(leaf.value).bind(data);
         break;
       }
-      case LeafKind::gradient:
-        spot(leaf.value).bind((leaf.argument >= 0 ? arguments[leaf.argument] : bound).impl()->grad.impl()->data);
-        break;
+      case LeafKind::gradient: spot(leaf.value).bind(tensor_of(static_cast<int>(i), arguments).impl()->data); break;
       case LeafKind::state:
       case LeafKind::constant:
         if (!bound.defined())
@@ -184,7 +184,7 @@ Tensors Run::make_gradients(const Tensors& arguments) {
     Tensor& old = (write.argument >= 0 ? arguments[write.argument] : write.tensor).impl()->grad;
     const ValueType& type = plan_.type(gradient.value);
     const bool recycled = gradient.recycle && old.defined() && may_write_over(*old.impl(), type);
-    made.push_back(recycled ? std::move(old) : fresh(gradient.value));
+    made.push_back(recycled ? old : fresh(gradient.value));  // old stays where it is: a step may throw
     spot(gradient.value).bind(made.back().impl()->data);
   }
   return made;

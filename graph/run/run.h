@@ -80,6 +80,8 @@ class Run {
   Tensor header(int value);
   void* number_at(int value) const { return on_device_.data() + plan_.numbers[plan_.location(value).number].offset; }
 
+  /// The tensor that a leaf reads: an argument, a gradient of now, or what is bound.
+  const Tensor& tensor_of(int leaf, const Tensors& arguments) const;
   void bind_leaves(const Tensors& arguments);
   /// Memory of the run's own for a place whose tensor is another one at each call.
   void* fixed(Spot& spot, const ValueType& type);

@@ -6,10 +6,12 @@
 #include <cstdio>
 #include <cstring>
 #include <sstream>
+#include <unordered_map>
 
 #include "autograd/anomaly.h"
 #include "core/autocast.h"
 #include "core/dispatch.h"
+#include "core/warning.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
 #include "graph/trace/call_lock.h"
@@ -47,6 +49,7 @@ struct Specialisation {
   std::atomic<int64_t> calls = 0;
   std::atomic<uint64_t> last_used = 0;  ///< when another took its place as the newest
   bool reads_numbers = false;           ///< some constant has changed between traces: trace at each call
+  int64_t traced_at = 1;                ///< the call that traced last
 
   /// Results are plain values; those that eagerly would have a tape say so when backward() is called on them.
   Tensors run(const Tensors& given) const {
@@ -88,6 +91,16 @@ std::string structural_difference(const Graph& a, const Graph& b) {
     if (a.gradients[i].value != b.gradients[i].value || a.gradients[i].argument != b.gradients[i].argument)
       return "a gradient is another value";
   return {};
+}
+
+/// For each leaf of state: the first one that lies in the same storage.
+std::vector<size_t> aliases(const Graph& graph) {
+  std::unordered_map<const Storage*, size_t> first;
+  std::vector<size_t> result;
+  for (size_t i = 0; i < graph.leaves.size(); ++i)
+    if (const Leaf& leaf = graph.leaves[i]; leaf.kind == LeafKind::state)
+      result.push_back(first.try_emplace(leaf.tensor.impl()->storage, i).first->second);
+  return result;
 }
 
 bool same_bytes(const Tensor& a, const Tensor& b) {
@@ -202,7 +215,8 @@ struct CompiledFunction::State {
         where);
     stats.trace_seconds += seconds_since(begin);
     made->traced = std::move(traced.graph);
-    made->signature.reads(std::move(traced.flags), std::move(traced.gradients));
+    made->signature.reads(std::move(traced.guards));
+    made->reads_numbers = traced.reads_values && options.verify != Verify::never;
     made->program = make_program(made->traced);
     ++stats.traces;
     if (last) {
@@ -214,9 +228,9 @@ struct CompiledFunction::State {
   }
 
   /// Traces again and compares: changed numbers are promoted, other tensors take the place of the old ones,
-  /// another structure is an error.
-  void check(Specialisation& specialisation, const Tensors& arguments, const Function& function) {
-    const Traced now = run_trace(arguments, function, where);
+  /// another structure is an error. `number` is that of this call.
+  void check(Specialisation& specialisation, const Tensors& arguments, const Function& function, int64_t number) {
+    Traced now = run_trace(arguments, function, where);
     Graph& then = specialisation.traced;
     if (const std::string difference = structural_difference(then, now.graph); !difference.empty())
       throw TraceError(
@@ -226,18 +240,30 @@ struct CompiledFunction::State {
               ". A C++ condition or loop has changed under the graph: pass what it depends on as an argument, write it "
               "with where(), or use {.mode = Mode::eager}"),
           where);
+    const std::vector<size_t> aliased = aliases(then);
+    std::vector<size_t> rebound;
     bool promoted = false, rebuild = false;
     for (size_t i = 0; i < then.leaves.size(); ++i) {
       Leaf& leaf = then.leaves[i];
       const Leaf& fresh = now.graph.leaves[i];
-      if (leaf.kind == LeafKind::scalar && !leaf.run_time &&
-          std::memcmp(&leaf.number, &fresh.number, sizeof(double)) != 0) {
+      if (leaf.kind == LeafKind::scalar) {
+        if (leaf.run_time || std::memcmp(&leaf.number, &fresh.number, sizeof(double)) == 0) continue;
         leaf.run_time = true;
         promoted = true;
         ++stats.promoted;
-      } else if (leaf.kind == LeafKind::constant && !same_bytes(leaf.tensor, fresh.tensor)) {
-        if (!specialisation.reads_numbers) ++stats.promoted;
-        specialisation.reads_numbers = true;
+        if (!specialisation.reads_numbers)
+          report_stale(detail::str("a number, now ", fresh.number, " and ", leaf.number, " before,"), fresh.where,
+                       specialisation.traced_at, number);
+      } else if (leaf.tensor.impl() != fresh.tensor.impl()) {
+        if (leaf.kind == LeafKind::constant && !specialisation.reads_numbers &&
+            !same_bytes(leaf.tensor, fresh.tensor)) {
+          ++stats.promoted;
+          specialisation.reads_numbers = true;
+          report_stale(detail::str("a tensor ", fresh.tensor.shape(), " made from C++ values"), fresh.where,
+                       specialisation.traced_at, number);
+        }
+        leaf.tensor = fresh.tensor;
+        rebound.push_back(i);
       }
     }
     for (size_t i = 0; i < then.gradients.size(); ++i)
@@ -245,21 +271,25 @@ struct CompiledFunction::State {
         then.gradients[i].tensor = now.graph.gradients[i].tensor;
         rebuild = true;
       }
-    if (promoted || rebuild) {
-      specialisation.reads_numbers |= promoted;
-      specialisation.program = make_program(then);
-    }
-    for (size_t i = 0; i < then.leaves.size(); ++i) {
-      Leaf& leaf = then.leaves[i];
-      const Leaf& fresh = now.graph.leaves[i];
-      if (leaf.kind == LeafKind::scalar && leaf.run_time)
-        specialisation.program->set_number(static_cast<int>(i), fresh.number);
-      else if (leaf.tensor.impl() != fresh.tensor.impl() && leaf.kind != LeafKind::scalar) {
-        leaf.tensor = fresh.tensor;
-        specialisation.program->bind(static_cast<int>(i), fresh.tensor);
-      }
-    }
-    specialisation.signature.reads(now.flags, now.gradients);
+    specialisation.reads_numbers |= promoted;
+    if (promoted || rebuild || aliases(then) != aliased) specialisation.program = make_program(then);
+    else
+      for (const size_t i : rebound) specialisation.program->bind(static_cast<int>(i), then.leaves[i].tensor);
+    for (size_t i = 0; i < then.leaves.size(); ++i)
+      if (then.leaves[i].kind == LeafKind::scalar && then.leaves[i].run_time)
+        specialisation.program->set_number(static_cast<int>(i), now.graph.leaves[i].number);
+    specialisation.signature.reads(std::move(now.guards));
+    specialisation.traced_at = number;
+  }
+
+  /// Says that calls between two traces may have used what has changed since.
+  void report_stale(const std::string& what, Where read, int64_t last_right, int64_t number) {
+    if (number <= last_right + 1) return;
+    stats.stale.push_back(detail::str(
+        what, " read at ", to_string(read), " has changed: calls ", last_right + 1, " to ", number - 1,
+        " may have used the old one. It is read at each call from now on; pass it as an argument, or verify each call "
+        "with {.verify = Verify::every}"));
+    warn(detail::str("compiled function at ", to_string(where), ": ", stats.stale.back()));
   }
 };
 
@@ -332,7 +362,7 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
   }
   const bool due = state.due(counted);
   if (due) ++state.stats.verifications;
-  if (due || specialisation->reads_numbers) state.check(*specialisation, arguments, function);
+  if (due || specialisation->reads_numbers) state.check(*specialisation, arguments, function, counted);
   return specialisation->run(arguments);
 }
 
@@ -374,6 +404,7 @@ std::string CompiledFunction::explain() const {
   for (const std::string& line : state.fusion.kernels) out << "  " << line << "\n";
   out << "refused:\n";
   for (const std::string& line : state.fusion.refused) out << "  " << line << "\n";
+  for (const std::string& line : s.stale) out << "stale: " << line << "\n";
   out << "retraces:\n";
   for (const Retrace& retrace : s.retraces) out << "  " << retrace.reason << " (" << retrace.seconds * 1e3 << " ms)\n";
   return out.str();

@@ -57,6 +57,36 @@ struct Stats {
   std::string note;              ///< why the tier is lower than asked for, if it is
   std::vector<PassTime> passes;
   std::vector<Retrace> retraces;
+  std::vector<std::string>
+      stale;  ///< numbers that had changed before a verification saw it, and which calls used the old
+};
+
+/// A number that a compiled function is given anew at each call, without another trace: where a plain number is baked into the
+/// trace, and another one is another specialisation. In an operation it behaves as the number does: it broadcasts, and never
+/// widens a tensor (of float32, or float64 for double). Its value is not known while the function is traced.
+///
+///   auto step = td::compile([&](const td::Tensor& x, td::Dynamic<float> rate) { return x * rate; });
+///   step(x, td::Dynamic(0.1f));
+template <class T>
+requires std::is_arithmetic_v<T>
+class Dynamic {
+ public:
+  explicit Dynamic(T value)
+      : number_(Arg(value).scalar(std::is_same_v<T, float>      ? float32
+                                  : std::is_floating_point_v<T> ? float64
+                                  : std::is_same_v<T, bool>     ? bool_
+                                                                : int64)) {}
+  static Dynamic of(const Tensor& number) { return Dynamic(number); }
+
+  operator Arg() const { return Arg(number_); }
+  /// 0-d.
+  const Tensor& tensor() const { return number_; }
+  /// TraceError while the function is traced.
+  T value(Where where = Where::current()) const { return static_cast<T>(number_.item<double>(where)); }
+
+ private:
+  explicit Dynamic(const Tensor& number) : number_(number) {}
+  Tensor number_;
 };
 
 namespace graph {
@@ -89,6 +119,8 @@ Graph trace(const Tensors& arguments, const Function& function, Where where);
 
 // Results and arguments of user functions, flattened to tensors and back.
 template <class T> struct IsTensor : std::is_same<std::decay_t<T>, Tensor> {};
+template <class T> struct IsDynamic : std::false_type {};
+template <class T> struct IsDynamic<Dynamic<T>> : std::true_type {};
 inline void flatten(Tensors& out, const Tensor& tensor) { out.push_back(tensor); }
 inline void flatten(Tensors& out, const Tensors& tensors) { out.insert(out.end(), tensors.begin(), tensors.end()); }
 template <class... T> void flatten(Tensors& out, const std::tuple<T...>& tuple) {
@@ -133,14 +165,20 @@ template <class T, size_t N> struct Unflatten<std::array<T, N>> {
 void describe_number(std::string& key, double value);              ///< with all its digits
 void describe_string(std::string& key, const std::string& value);  ///< with its length, so that none runs into the next
 inline void describe_static(std::string&, const Tensor&) {}
+template <class T> void describe_static(std::string& key, const Dynamic<T>&) { key += "dynamic;"; }
 template <class T> void describe_static(std::string& key, const T& value) {
-  if constexpr (std::is_floating_point_v<T>) describe_number(key, static_cast<double>(value));
-  else if constexpr (std::is_arithmetic_v<T>) key += std::to_string(value) + ";";
+  // A generic function does another thing with 2 than with 2.0.
+  if constexpr (std::is_floating_point_v<T>)
+    describe_number(key += sizeof(T) == 4 ? "f32 " : "f64 ", static_cast<double>(value));
+  else if constexpr (std::is_same_v<T, bool>) key += value ? "true;" : "false;";
+  else if constexpr (std::is_arithmetic_v<T>)
+    key += (std::is_signed_v<T> ? 'i' : 'u') + std::to_string(8 * sizeof(T)) + ' ' + std::to_string(value) + ";";
   else if constexpr (std::is_enum_v<T>) key += std::to_string(static_cast<long long>(value)) + ";";
   else if constexpr (std::is_convertible_v<T, std::string>) describe_string(key, value);
   else
     static_assert(std::is_arithmetic_v<T>,
-                  "tandem::compile: arguments of a compiled function are Tensors, numbers, enums or strings; capture "
+                  "tandem::compile: arguments of a compiled function are Tensors, numbers, Dynamic numbers, enums or "
+                  "strings; capture "
                   "anything else by reference in the lambda");
 }
 
@@ -153,7 +191,7 @@ template <class F> class Compiled {
   Compiled(F function, CompileOptions options, Where where)
       : function_(std::move(function)), core_(std::move(options), where) {}
 
-  /// Calls the function with these arguments: Tensors, or numbers, enums and strings (which are static:
+  /// Calls the function with these arguments: Tensors and Dynamic numbers, or numbers, enums and strings (which are static:
   /// another value is another specialisation). Results are detached from the tape: put backward() inside.
   template <class... Args> auto operator()(const Args&... args) {
     using Result = std::invoke_result_t<F&, const Args&...>;
@@ -161,11 +199,13 @@ template <class F> class Compiled {
     Tensors tensors;
     tensors.reserve(sizeof...(Args));
     std::string static_key;
-    ((graph::IsTensor<Args>::value ? add(tensors, args) : void(), graph::describe_static(static_key, args)), ...);
+    ((add(tensors, args), graph::describe_static(static_key, args)), ...);
     const auto function = [&](const Tensors& in) {
       size_t next = 0;
       const auto pick = [&](const auto& arg) -> decltype(auto) {
         if constexpr (graph::IsTensor<decltype(arg)>::value) return (in[next++]);
+        else if constexpr (graph::IsDynamic<std::decay_t<decltype(arg)>>::value)
+          return std::decay_t<decltype(arg)>::of(in[next++]);
         else return (arg);
       };
       std::tuple<decltype(pick(args))...> picked{pick(args)...};
@@ -195,6 +235,7 @@ template <class F> class Compiled {
 
  private:
   static void add(Tensors& tensors, const Tensor& tensor) { tensors.push_back(tensor); }
+  template <class T> static void add(Tensors& tensors, const Dynamic<T>& number) { tensors.push_back(number.tensor()); }
   template <class T> static void add(Tensors&, const T&) {}
 
   F function_;

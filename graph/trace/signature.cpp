@@ -18,7 +18,19 @@ int same_as(const Tensors& arguments, size_t i) {
 template <class T> std::string changed(const char* what, const T& was, const T& now) {
   return detail::str(what, was, " -> ", now);
 }
-std::string defined(bool was) { return was ? "defined -> undefined" : "undefined -> defined"; }
+/// Whether the tensor has the gradient that it had: none, or one of that type and layout.
+bool same_gradient(const std::optional<ValueType>& was, const TensorImpl& tensor) {
+  const TensorImpl* now = tensor.grad.impl();
+  if (!was || !now) return !was == !now;
+  return now->dtype == was->dtype && now->strides == was->strides && now->shape == was->shape &&
+         now->device == was->device;
+}
+std::string gradient_change(const std::optional<ValueType>& was, const Tensor& tensor) {
+  const std::optional<ValueType> now = gradient_type(tensor);
+  if (!was) return "undefined -> defined";
+  if (!now) return "defined -> undefined";
+  return detail::str(*was, " strides ", was->strides, " -> ", *now, " strides ", now->strides);
+}
 std::string spell(const AutocastState& state) { return state.enabled ? std::string(name_of(state.dtype)) : "off"; }
 
 /// One condition on each of `count` things: arguments, flags, gradients.
@@ -36,18 +48,16 @@ Signature::Signature(const Call& call)
     : static_key_(call.static_key), grad_enabled_(tandem::grad_enabled()), autocast_(autocast_state()) {
   for (size_t i = 0; i < call.arguments.size(); ++i) {
     const TensorImpl& impl = *call.arguments[i].impl();
-    arguments_.push_back({type_of(call.arguments[i]), impl.requires_grad, impl.requires_grad && impl.grad.defined(),
+    arguments_.push_back({type_of(call.arguments[i]), impl.requires_grad,
+                          impl.requires_grad ? gradient_type(call.arguments[i]) : std::nullopt,
                           same_as(call.arguments, i)});
   }
 }
 
-void Signature::reads(std::vector<FlagGuard> flags, std::vector<GradientGuard> gradients) {
-  flags_ = std::move(flags);
-  gradients_ = std::move(gradients);
-}
+void Signature::reads(Guards guards) { guards_ = std::move(guards); }
 
 // The number of arguments comes first: those behind it read as many.
-struct Signature::Guards {
+struct Signature::Conditions {
   static constexpr auto list = std::tuple{
       Guard{[](const Signature& s, const Call& call, size_t) { return call.arguments.size() == s.arguments_.size(); },
             [](const Signature& s, const Call& call, size_t) {
@@ -59,8 +69,7 @@ struct Signature::Guards {
               const TensorImpl& now = *call.arguments[i].impl();
               return now.dtype == was.type.dtype && now.device == was.type.device &&
                      now.requires_grad == was.requires_grad && now.shape == was.type.shape &&
-                     now.strides == was.type.strides &&
-                     (!now.requires_grad || now.grad.defined() == was.has_gradient) &&
+                     now.strides == was.type.strides && (!now.requires_grad || same_gradient(was.gradient, now)) &&
                      (i == 0 || same_as(call.arguments, i) == was.same_as);
             },
             [](const Signature& s, const Call& call, size_t i) {
@@ -74,8 +83,8 @@ struct Signature::Guards {
                 return argument + changed("strides ", was.type.strides, now.strides());
               if (was.requires_grad != now.requires_grad())
                 return argument + changed("requires_grad ", was.requires_grad, now.requires_grad());
-              if (now.requires_grad() && was.has_gradient != now.impl()->grad.defined())
-                return argument + "grad() " + defined(was.has_gradient);
+              if (now.requires_grad() && !same_gradient(was.gradient, *now.impl()))
+                return argument + "grad() " + gradient_change(was.gradient, now);
               return argument + "is the same tensor as another argument, or no longer";
             },
             [](const Signature& s) { return s.arguments_.size(); }},
@@ -94,19 +103,34 @@ struct Signature::Guards {
               return changed("autocast ", spell(s.autocast_), spell(autocast_state()));
             },
             once},
-      Guard{[](const Signature& s, const Call&, size_t i) { return *s.flags_[i].flag == s.flags_[i].value; },
-            [](const Signature& s, const Call&, size_t i) {
-              return changed("a flag that the function reads (training mode): ", s.flags_[i].value, *s.flags_[i].flag);
-            },
-            [](const Signature& s) { return s.flags_.size(); }},
       Guard{[](const Signature& s, const Call&, size_t i) {
-              return s.gradients_[i].tensor.impl()->grad.defined() == s.gradients_[i].defined;
+              return *s.guards_.flags[i].flag == s.guards_.flags[i].value;
             },
             [](const Signature& s, const Call&, size_t i) {
-              const GradientGuard& was = s.gradients_[i];
-              return detail::str("grad() of a tensor ", was.tensor.shape(), ": ", defined(was.defined));
+              const FlagGuard& was = s.guards_.flags[i];
+              return changed("a flag that the function reads (training mode): ", was.value, *was.flag);
             },
-            [](const Signature& s) { return s.gradients_.size(); }}};
+            [](const Signature& s) { return s.guards_.flags.size(); }},
+      Guard{[](const Signature& s, const Call&, size_t i) {
+              const GradientGuard& was = s.guards_.gradients[i];
+              return same_gradient(was.gradient, *was.tensor.impl());
+            },
+            [](const Signature& s, const Call&, size_t i) {
+              const GradientGuard& was = s.guards_.gradients[i];
+              return detail::str("grad() of a tensor ", was.tensor.shape(), ": ",
+                                 gradient_change(was.gradient, was.tensor));
+            },
+            [](const Signature& s) { return s.guards_.gradients.size(); }},
+      Guard{[](const Signature& s, const Call&, size_t i) {
+              const RequiresGradGuard& was = s.guards_.requires_grad[i];
+              return was.tensor.impl()->requires_grad == was.requires_grad;
+            },
+            [](const Signature& s, const Call&, size_t i) {
+              const RequiresGradGuard& was = s.guards_.requires_grad[i];
+              return detail::str("a tensor ", was.tensor.shape(), " from outside: ",
+                                 changed("requires_grad ", was.requires_grad, was.tensor.requires_grad()));
+            },
+            [](const Signature& s) { return s.guards_.requires_grad.size(); }}};
 };
 
 bool Signature::holds(const Call& call) const {
@@ -115,7 +139,7 @@ bool Signature::holds(const Call& call) const {
       if (!guard.holds(*this, call, i)) return false;
     return true;
   };
-  return std::apply([&](const auto&... guards) { return (all(guards) && ...); }, Guards::list);
+  return std::apply([&](const auto&... guards) { return (all(guards) && ...); }, Conditions::list);
 }
 
 std::string Signature::describe(const Call& call) const {
@@ -125,7 +149,7 @@ std::string Signature::describe(const Call& call) const {
       if (!guard.holds(*this, call, i)) return result = guard.describe(*this, call, i), true;
     return false;
   };
-  std::apply([&](const auto&... guards) { (fails(guards) || ...); }, Guards::list);
+  std::apply([&](const auto&... guards) { (fails(guards) || ...); }, Conditions::list);
   return result;
 }
 

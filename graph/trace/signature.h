@@ -2,6 +2,7 @@
 // doesn't is told which failed.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,28 +23,27 @@ class Signature {
  public:
   /// That of this call. What the trace reads on its way is added by reads().
   explicit Signature(const Call& call);
-  /// The flags and gradients that the trace has read.
-  void reads(std::vector<FlagGuard> flags, std::vector<GradientGuard> gradients);
+  /// What the trace relied on.
+  void reads(Guards guards);
 
   bool holds(const Call& call) const;
   /// The first condition that doesn't hold: "argument 0: shape [8, 64] -> [16, 64]". Empty if all do.
   std::string describe(const Call& call) const;
 
  private:
-  struct Guards;  ///< the conditions, in the order in which they are named to the user
+  struct Conditions;  ///< in the order in which they are named to the user
 
   struct Argument {
     ValueType type;
     bool requires_grad = false;
-    bool has_gradient = false;  ///< grad() was defined, of one that requires a gradient
-    int same_as = -1;           ///< an earlier argument that is the same tensor
+    std::optional<ValueType> gradient = {};  ///< that it had, of one that requires a gradient
+    int same_as = -1;                        ///< an earlier argument that is the same tensor
   };
   std::vector<Argument> arguments_;
   std::string static_key_;
   bool grad_enabled_;
   AutocastState autocast_;
-  std::vector<FlagGuard> flags_;
-  std::vector<GradientGuard> gradients_;
+  Guards guards_;
 };
 
 }  // namespace tandem::graph

@@ -1,15 +1,23 @@
-// Tracing. Tensors of the outside become leaves the first time an op reads them: numbers become
-// scalars, tensors made from C++ values in the trace become constants, all others are state.
+// Tracing. Tensors of the outside become leaves the first time an op reads them: numbers become scalars, tensors made from
+// C++ values in the trace become constants, all others are state.
+//
+// A graph's values never change, and memory does: so the tracer keeps, for each piece of memory that it has seen, the value
+// that holds all of it now, and how often it was written to. A tensor is a window into such memory. Who reads one after a
+// write gets the window into the newest value, made again by the views that led to it; who writes through one makes a new
+// value of the whole memory. What was outside and has been written to is assigned once, at the end of the graph.
 #include "graph/trace/tracer.h"
 
-#include "autograd/tape.h"
-#include "graph/ir/views.h"
-#include "graph/trace/compile.h"
+#include <unordered_map>
+#include <unordered_set>
 
+#include "autograd/tape.h"
 #include "core/ops/ops.h"
 #include "core/random.h"
+#include "graph/trace/compile.h"
 
 namespace tandem::graph {
+
+using detail::str;
 
 namespace {
 
@@ -17,20 +25,25 @@ std::atomic<uint64_t> next_trace{1};
 
 class Tracer final : public Interceptor {
  public:
-  explicit Tracer(Where where) : where_(where), id_(next_trace.fetch_add(1)) {}
+  explicit Tracer(Where where) : where_(where), id_(next_trace.fetch_add(1)), began_at_(tape_position()) {}
   ~Tracer() override { roll_back(); }
 
   Tensor argument(const Tensor& given, int position) {
-    const int value = graph_.add_leaf({.kind = LeafKind::argument, .argument = position, .where = {}}, type_of(given));
-    Tensor symbolic = symbol(header_of(type_of(given)), value);
+    const ValueType type = type_of(given);
+    const bool number = given.impl()->is_scalar && given.rank() == 0;
+    const int value =
+        graph_.add_leaf({.kind = LeafKind::argument, .argument = position, .dynamic = number, .where = {}}, type);
+    memories_.push_back({.base = value, .type = type, .leaf = graph_.leaf_of(value), .argument = position});
+    Tensor symbolic =
+        symbol(header_of(type, number), add_window({.memory = last(memories_), .value = value, .type = type}));
     symbolic.impl()->requires_grad = given.requires_grad();
     if (const LeafExtra* extra = extra_of(*given.impl()); extra && given.is_leaf())
       make_extra(*symbolic.impl()).hooks = extra->hooks;
-    argument_of_[symbolic.impl()] = position;
-    if (given.requires_grad() && given.impl()->grad.defined()) {  // backward adds to it
-      const ValueType type = type_of(given.impl()->grad);
-      symbolic.impl()->grad = symbol(
-          header_of(type), graph_.add_leaf({.kind = LeafKind::gradient, .argument = position, .where = {}}, type));
+    arguments_[symbolic.impl()] = {position, given.is_leaf()};
+    if (const auto gradient = gradient_type(given); given.requires_grad() && gradient) {  // backward adds to it
+      const int before = graph_.add_leaf({.kind = LeafKind::gradient, .argument = position, .where = {}}, *gradient);
+      symbolic.impl()->grad = made(header_of(*gradient), before, *gradient);
+      memories_.back().leaf = graph_.leaf_of(before);
     }
     return symbolic;
   }
@@ -41,94 +54,126 @@ class Tracer final : public Interceptor {
     for (const Tensor& input : inputs) operands.push_back(value_of(input, op, where));
     std::vector<ValueType> types;
     for (const Tensor& output : outputs) types.push_back(type_of(output));
-    const int node = graph_.append({.op = &op,
-                                    .inputs = std::move(operands),
-                                    .outputs = {},
-                                    .attributes = attributes,
-                                    .where = where,
-                                    .fused = nullptr},
-                                   types);
+    const int node = append(op, std::move(operands), attributes, types, where);
     for (size_t i = 0; i < outputs.size(); ++i) {
-      outputs[i].impl()->offset = 0;
-      symbol(outputs[i], graph_.node(node).outputs[i]);
+      const int64_t offset = std::exchange(outputs[i].impl()->offset, 0);
+      const int value = graph_.node(node).outputs[i];
+      if (op.kind != OpKind::view) {
+        made(outputs[i], value, types[i]);
+        continue;
+      }
+      const int parent = window_of(inputs[0], op, where);
+      symbol(outputs[i], add_window({.memory = at(windows_, parent).memory,
+                                     .value = value,
+                                     .version = memory_of(parent).version,
+                                     .type = types[i],
+                                     .offset = at(windows_, parent).offset + offset,
+                                     .parent = parent,
+                                     .made_by = node}));
     }
   }
 
   void assign(const Tensor& target, const Tensor& value, Where where) override {
     static const Op& copy = find_op("copy");
     const int id = value_of(value, copy, where);
-    if (target.is_symbolic()) {
-      if (is_view(graph_, static_cast<int>(target.impl()->value)))
-        throw TraceError(
-            "assign: this tensor is a view of another value of the trace, which graph mode can't write through; "
-            "assign to the whole tensor, or build the result with where or concat",
-            where);
-      target.impl()->value = id;
-      return;
-    }
-    const int leaf = graph_.leaf_of(leaf_value(target, where));
-    for (const auto& [impl, other] : current_)
-      if (impl != target.impl() && impl->storage == target.impl()->storage)
-        throw TraceError(
-            "assign: another view of the same storage was already assigned to in this trace; assign to the whole "
-            "tensor once",
-            where);
-    for (StateWrite& write : graph_.writes)
-      if (write.leaf == leaf) {
-        write = {leaf, id, where};
-        current_[target.impl()] = id;
-        return;
-      }
-    graph_.writes.push_back({leaf, id, where});
-    current_[target.impl()] = id;
+    write(window_of(target, copy, where), id, where);
   }
 
   void value_needed(const Tensor& tensor, const char* wanted_by, Where where) override {
-    const int value = tensor.impl()->trace == id_ ? tensor.impl()->value : -1;
     std::string origin;
-    if (value >= 0) {
-      const Value& made = graph_.value(value);
-      if (made.node >= 0) {
-        const Node& node = graph_.node(made.node);
-        origin = detail::str(" It is the result of ", node.op->name, " at ", to_string(node.where), ".");
+    if (tensor.impl()->trace == id_) {
+      const Value& value = graph_.value(at(windows_, tensor.impl()->value).value);
+      if (value.node >= 0) {
+        const Node& node = graph_.node(value.node);
+        origin = str(" It is the result of ", node.op->name, " at ", to_string(node.where), ".");
       } else {
-        const Leaf& leaf = graph_.leaf(graph_.leaf_of(value));
-        origin = detail::str(" It is ", name_of(leaf.kind),
-                             leaf.kind == LeafKind::argument ? " " + std::to_string(leaf.argument) : "", ".");
+        const Leaf& leaf = graph_.leaf(value.leaf);
+        origin = str(" It is ", name_of(leaf.kind),
+                     leaf.kind == LeafKind::argument ? " " + std::to_string(leaf.argument) : "", ".");
       }
     }
-    throw TraceError(detail::str(wanted_by, ": the value of ", type_of(tensor),
-                                 " is not known while the function is traced (compiled at ", to_string(where_),
-                                 "): a graph is made once and serves every input.", origin,
-                                 " Choose between values with where(), return the value and look at it outside, or run "
-                                 "this function with {.mode = Mode::eager}"),
-                     where);
+    throw TraceError(
+        str(wanted_by, ": the value of ", type_of(tensor), " is not known while the function is traced (compiled at ",
+            to_string(where_), "): a graph is made once and serves every input.", origin,
+            " Choose between values with where(), return the value and look at it outside, or run "
+            "this function with {.mode = Mode::eager}"),
+        where);
   }
 
   void gradient_read(TensorImpl& leaf) override {
-    if (leaf.trace) return;
-    if (!touched_.count(&leaf)) {
-      Tensor handle = Tensor::share(&leaf);
-      bool known = false;
-      for (const GradientGuard& guard : guards_) known = known || guard.tensor.impl() == &leaf;
-      if (!known) guards_.push_back({handle, leaf.grad.defined()});
-      if (leaf.grad.defined()) gradient_of_[leaf.grad.impl()] = handle;
-    }
+    if (leaf.trace || touched_.count(&leaf)) return;
+    const Tensor handle = Tensor::share(&leaf);
+    if (known_gradients_.insert(&leaf).second) guards_.gradients.push_back({handle, gradient_type(handle)});
+    if (!leaf.grad.defined()) return;
+    if (const auto read = outside_.find(leaf.grad.impl());
+        read != outside_.end() && !gradient_of_.count(leaf.grad.impl()))
+      throw TraceError(str("grad(): the gradient of a tensor ", leaf.shape,
+                           " was read through another handle before, which a graph takes for a tensor that stays the "
+                           "same at each call; read it through grad() alone"),
+                       where_);
+    gradient_of_[leaf.grad.impl()] = handle;
   }
 
   void gradient_written(TensorImpl& leaf) override {
-    if (touched_.count(&leaf)) return;
-    touched_[&leaf] = touched_order_.size();
+    if (const auto argument = arguments_.find(&leaf); argument != arguments_.end() && !argument->second.is_leaf)
+      throw TraceError(str("backward: argument ", argument->second.position,
+                           " of the compiled function was computed from tensors that require gradients, and a graph "
+                           "ends at its arguments: compute it inside the function, or pass detach() of it"),
+                       where_);
+    if (!touched_.insert(&leaf).second) return;
     touched_order_.push_back({Tensor::share(&leaf), leaf.grad});
   }
 
   void flag_read(const bool& flag) override {
-    for (const FlagGuard& guard : flags_)
+    for (const FlagGuard& guard : guards_.flags)
       if (guard.flag == &flag) return;
-    flags_.push_back({&flag, flag});
+    guards_.flags.push_back({&flag, flag});
+  }
+
+  void requires_grad_read(const Tensor& tensor) override {
+    const TensorImpl& impl = *tensor.impl();
+    if (impl.trace || impl.node || impl.is_scalar || !is_floating(impl.dtype)) return;
+    if (known_requires_grad_.insert(&impl).second) guards_.requires_grad.push_back({tensor, impl.requires_grad});
   }
 
   int64_t draw() override { return graph_.draws++; }
+
+  Written written(const TensorImpl& tensor) const override {
+    Written result = Interceptor::written(tensor);
+    int memory = -1;
+    if (tensor.trace == id_) memory = at(windows_, tensor.value).memory;
+    else if (const auto known = outside_memory_.find(tensor.storage); known != outside_memory_.end())
+      memory = known->second;
+    if (memory >= 0 && at(memories_, memory).version > 0)
+      result = {result.times + at(memories_, memory).version, at(memories_, memory).written_at};
+    return result;
+  }
+
+  void host_reads(const Tensor& tensor, const char*, Where) override {
+    if (!tensor.impl()->is_scalar && !made_here_.count(tensor.impl()->storage)) reads_values_ = true;
+  }
+  void host_writes(const Tensor& tensor, const char* caller, Where where) override {
+    if (made_here_.count(tensor.impl()->storage)) return;
+    throw TraceError(
+        str(caller, ": the host writes to a tensor ", tensor.shape(),
+            " of the outside while the function is traced, which a graph would not do again: use assign(), "
+            "or do it outside of the compiled function"),
+        where);
+  }
+
+  void walks(uint64_t sequence, const Op& op, Where recorded, Where where) override {
+    if (sequence >= began_at_) return;
+    throw TraceError(
+        str("backward: it reaches ", op.name, ", recorded at ", to_string(recorded),
+            " before the function was traced: a graph can't go on there at each call. Compute it inside the "
+            "compiled function, or read detach() of it"),
+        where);
+  }
+
+  void constant(const Tensor& tensor) override {
+    kept_.push_back(tensor);
+    made_here_.insert(tensor.impl()->storage);
+  }
 
   Traced finish(const Tensors& results) {
     static const Op& copy = find_op("copy");
@@ -136,52 +181,123 @@ class Tracer final : public Interceptor {
       if (!result.defined()) throw TraceError("the traced function returned an undefined Tensor", where_);
       graph_.outputs.push_back(value_of(result, copy, where_));
     }
+    for (const int memory : written_order_) {
+      const Memory& m = at(memories_, memory);
+      if (m.leaf >= 0 && m.base != graph_.leaf(m.leaf).value) graph_.writes.push_back({m.leaf, m.base, m.written_at});
+    }
     for (auto& [tensor, before] : touched_order_) {
       GradientWrite write;
       const Tensor& now = tensor.impl()->grad;
       if (now.defined() && now.impl() == before.impl()) continue;
-      if (const auto argument = argument_of_.find(tensor.impl()); argument != argument_of_.end())
-        write.argument = argument->second;
+      if (const auto argument = arguments_.find(tensor.impl()); argument != arguments_.end())
+        write.argument = argument->second.position;
       else if (tensor.is_symbolic()) continue;
       else write.tensor = tensor;
       if (now.defined()) write.value = value_of(now, copy, where_);
       graph_.gradients.push_back(write);
     }
     roll_back();
-    return {std::move(graph_), std::move(flags_), std::move(guards_)};
+    return {std::move(graph_), std::move(guards_), reads_values_};
   }
 
  private:
-  Tensor symbol(Tensor header, int value) const {
+  /// A piece of memory that the trace has seen: an intermediate result, an argument, or a storage of the outside.
+  struct Memory {
+    int base = -1;        ///< the value that holds all of it now; -1: outside, and nobody has written to it
+    ValueType type = {};  ///< of base, at each version
+    int64_t offset = 0;   ///< of base in the storage, in elements
+    int leaf = -1;        ///< what base is assigned to at the end; -1: nothing outlives the trace
+    int argument = -1;
+    uint32_t version = 0;  ///< writes so far
+    Where written_at = {};
+    Tensor tensor = {};           ///< one that shows it, of the outside
+    std::vector<int> roots = {};  ///< the windows of these
+  };
+  /// What a tensor shows of a memory.
+  struct Window {
+    int memory;
+    int value;             ///< what it was read as
+    uint32_t version = 0;  ///< and at which version of the memory
+    ValueType type;
+    int64_t offset = 0;  ///< in elements: of the base, or of the storage, of one from outside
+    int parent = -1;     ///< the window that a view op
+    int made_by = -1;    ///< (of this node) made it of
+  };
+  struct Argument {
+    int position;
+    bool is_leaf;
+  };
+
+  template <class T> static int last(const std::vector<T>& list) { return static_cast<int>(list.size()) - 1; }
+  template <class T> static T& at(std::vector<T>& list, int64_t i) { return list[static_cast<size_t>(i)]; }
+  template <class T> static const T& at(const std::vector<T>& list, int64_t i) { return list[static_cast<size_t>(i)]; }
+  Memory& memory_of(int window) { return at(memories_, at(windows_, window).memory); }
+
+  Tensor symbol(Tensor header, int window) const {
     header.impl()->trace = id_;
-    header.impl()->value = value;
+    header.impl()->value = window;
     return header;
   }
+  /// A result with memory of its own.
+  Tensor made(const Tensor& header, int value, const ValueType& type) {
+    memories_.push_back({.base = value, .type = type});
+    return symbol(header, add_window({.memory = last(memories_), .value = value, .type = type}));
+  }
+  int add_window(Window window) {
+    windows_.push_back(std::move(window));
+    return last(windows_);
+  }
 
-  int value_of(const Tensor& tensor, const Op& op, Where where) {
+  int append(const Op& op, std::vector<int> inputs, Attributes attributes, const std::vector<ValueType>& types,
+             Where where) {
+    return graph_.append({.op = &op,
+                          .inputs = std::move(inputs),
+                          .outputs = {},
+                          .attributes = std::move(attributes),
+                          .where = where,
+                          .fused = nullptr},
+                         types);
+  }
+  int append_one(const Op& op, std::vector<int> inputs, Attributes attributes, const ValueType& type, Where where) {
+    return graph_.node(append(op, std::move(inputs), std::move(attributes), {type}, where)).outputs[0];
+  }
+
+  // ---- Reading.
+
+  int value_of(const Tensor& tensor, const Op& op, Where where) { return read(window_of(tensor, op, where), where); }
+
+  int window_of(const Tensor& tensor, const Op& op, Where where) {
     const TensorImpl& impl = *tensor.impl();
-    if (impl.trace == id_) return impl.value;
+    if (impl.trace == id_) return static_cast<int>(impl.value);
     if (impl.trace)
       throw TraceError(
-          detail::str(
-              op.name,
+          str(op.name,
               ": an operand belongs to another trace, which has ended; return it from the traced function instead of "
               "keeping it in a variable outside"),
           where);
-    if (const auto assigned = current_.find(&impl); assigned != current_.end()) return assigned->second;
-    for (const auto& [written, value] : current_)
-      if (written->storage == impl.storage)
-        throw TraceError(detail::str(op.name,
-                                     ": reads a view made outside the trace of a tensor that the trace has assigned "
-                                     "to; make the view inside "
-                                     "the function, after the assign"),
-                         where);
-    return leaf_value(tensor, where);
+    const auto known = outside_.find(&impl);
+    return known != outside_.end() ? known->second : outside(tensor, where);
   }
 
-  int leaf_value(const Tensor& tensor, Where where) {
-    TensorImpl& impl = *tensor.impl();
-    if (const auto known = leaves_.find(&impl); known != leaves_.end()) return known->second;
+  /// The window of a tensor of the outside that was not read before.
+  int outside(const Tensor& tensor, Where where) {
+    const TensorImpl& impl = *tensor.impl();
+    kept_.push_back(tensor);  // so that the address is not used again during the trace
+    const auto [known, fresh] = outside_memory_.try_emplace(impl.storage, static_cast<int>(memories_.size()));
+    if (fresh) memories_.push_back({.tensor = tensor});
+    const int memory = known->second;
+    Window window{.memory = memory, .value = -1, .type = type_of(tensor), .offset = impl.offset};
+    Memory& m = at(memories_, memory);
+    if (m.version > 0) window.version = m.version - 1;  // it is read from what has been written
+    else window.value = leaf_value(tensor, m, where);
+    outside_[&impl] = add_window(std::move(window));
+    m.roots.push_back(last(windows_));
+    requires_grad_read(tensor);
+    return last(windows_);
+  }
+
+  int leaf_value(const Tensor& tensor, const Memory& memory, Where where) {
+    const TensorImpl& impl = *tensor.impl();
     Leaf leaf{.kind = LeafKind::state, .tensor = tensor, .where = where};
     if (impl.is_scalar && impl.shape.empty()) {
       leaf.kind = LeafKind::scalar;
@@ -189,19 +305,117 @@ class Tracer final : public Interceptor {
       // An integer that a double can't hold exactly stays a tensor.
       if (impl.dtype == DType::int64 && static_cast<int64_t>(leaf.number) != *static_cast<const int64_t*>(impl.data))
         leaf.kind = LeafKind::constant;
-    } else if (made_here_.count(&impl)) {
+    } else if (made_here_.count(impl.storage)) {
       leaf.kind = LeafKind::constant;
     } else if (const auto gradient = gradient_of_.find(&impl); gradient != gradient_of_.end()) {
       leaf.kind = LeafKind::gradient;
       leaf.tensor = gradient->second;
+    } else {
+      for (const int root : memory.roots) {  // another handle on the same elements
+        const Window& same = at(windows_, root);
+        if (same.type == type_of(tensor) && same.offset == impl.offset &&
+            graph_.leaf(graph_.leaf_of(same.value)).kind == LeafKind::state)
+          return same.value;
+      }
     }
-    kept_.push_back(tensor);  // so that the address is not used again during the trace
-    return leaves_[&impl] = graph_.add_leaf(std::move(leaf), type_of(tensor));
+    return graph_.add_leaf(std::move(leaf), type_of(tensor));
   }
 
-  void constant(const Tensor& tensor) override {
-    kept_.push_back(tensor);
-    made_here_[tensor.impl()] = true;
+  /// The value that the window shows now.
+  int read(int window, Where where) {
+    std::vector<int> stale;  // from the window up to the first that is as it was
+    int w = window;
+    for (; w >= 0 && at(windows_, w).version != memory_of(w).version; w = at(windows_, w).parent) stale.push_back(w);
+    for (; !stale.empty(); stale.pop_back()) {
+      Window& next = at(windows_, stale.back());
+      const Memory& memory = at(memories_, next.memory);
+      if (next.parent >= 0) {
+        const Node& view = graph_.node(next.made_by);
+        next.value = append_one(*view.op, {at(windows_, next.parent).value}, view.attributes, next.type, where);
+      } else if (next.type == memory.type && next.offset == memory.offset) {
+        next.value = memory.base;
+      } else {
+        static const Op& as_strided = find_op("as_strided");
+        next.value = append_one(as_strided, {memory.base}, window_attributes(next, memory), next.type, where);
+      }
+      next.version = memory.version;
+    }
+    return at(windows_, window).value;
+  }
+
+  static Attributes window_attributes(const Window& window, const Memory& memory) {
+    return {{"shape", window.type.shape}, {"strides", window.type.strides}, {"offset", window.offset - memory.offset}};
+  }
+
+  // ---- Writing.
+
+  void write(int window, int value, Where where) {
+    if (memory_of(window).base < 0) choose_base(window, where);
+    const Window& w = at(windows_, window);
+    Memory& memory = memory_of(window);
+    if (memory.argument >= 0 && !is_dense(memory.type.shape, memory.type.strides))
+      throw TraceError(
+          str("assign: argument ", memory.argument, ", ", memory.type,
+              ", is a view with gaps, which graph mode can't write to; pass contiguous() of it, and assign "
+              "the result outside"),
+          where);
+    if (w.type == memory.type && w.offset == memory.offset) {
+      memory.base = laid_out(value, memory.type, where);
+    } else {
+      static const Op& scatter = find_op("as_strided_scatter");
+      if (may_overlap(w.type.shape, w.type.strides))
+        throw TraceError("assign: elements of this view lie on one another; assign to what it is a view of", where);
+      const ValueType type{w.type.dtype, w.type.device, w.type.shape, contiguous_strides(w.type.shape)};
+      memory.base = append_one(scatter, {memory.base, laid_out(value, type, where)}, window_attributes(w, memory),
+                               memory.type, where);
+    }
+    if (memory.version == 0) written_order_.push_back(w.memory);
+    ++memory.version;
+    memory.written_at = where;
+  }
+
+  /// The value in that layout and on that device; shape and dtype are as they are.
+  int laid_out(int value, const ValueType& type, Where where) {
+    static const Op &copy = find_op("copy"), &full = find_op("full"), &multiply = find_op("mul");
+    if (graph_.type(value) == type) return value;
+    if (graph_.type(value).device == type.device) return append_one(copy, {value}, {}, type, where);
+    // A number, which lies on the host.
+    const int ones = append_one(
+        full, {}, {{"value", 1.0}, {"shape", type.shape}, {"dtype", type.dtype}, {"device", to_string(type.device)}},
+        type, where);
+    return append_one(multiply, {ones, value}, {}, type, where);
+  }
+
+  /// Which value stands for all of a storage of the outside that is written to for the first time: a tensor that shows all
+  /// of it, else a new one that does.
+  void choose_base(int window, Where where) {
+    Memory& memory = memory_of(window);
+    const Tensor& tensor = memory.tensor;
+    const Storage& storage = *tensor.impl()->storage;
+    const bool local = made_here_.count(&storage) != 0;
+    const auto covers = [&](const Window& w) {
+      return w.offset == 0 && is_dense(w.type.shape, w.type.strides) &&
+             static_cast<size_t>(w.type.shape.numel() * size_of(w.type.dtype)) == storage.bytes &&
+             graph_.leaf(graph_.leaf_of(w.value)).kind != LeafKind::scalar;
+    };
+    for (const int root : memory.roots) {
+      const Window& w = at(windows_, root);
+      if (memory.base < 0 && covers(w)) memory.base = w.value, memory.type = w.type;
+    }
+    if (memory.base < 0) {
+      TensorImpl* impl = TensorImpl::create();
+      const Tensor whole = Tensor::adopt(impl);
+      impl->dtype = tensor.dtype();
+      impl->device = tensor.device();
+      impl->set_contiguous_layout(
+          tensor.impl()->is_scalar ? Shape() : Shape{static_cast<int64_t>(storage.bytes) / size_of(tensor.dtype())});
+      impl->alias(*tensor.impl(), -tensor.impl()->offset);
+      kept_.push_back(whole);
+      memory.type = type_of(whole);
+      memory.base = graph_.add_leaf(
+          {.kind = local ? LeafKind::constant : LeafKind::state, .tensor = whole, .where = where}, memory.type);
+    }
+    if (!local) memory.leaf = graph_.leaf_of(memory.base);
   }
 
   void roll_back() {
@@ -212,20 +426,29 @@ class Tracer final : public Interceptor {
 
   Where where_;
   uint64_t id_;
+  uint64_t began_at_;  ///< nodes of the tape with lower numbers are from before
   Graph graph_;
-  std::unordered_map<const TensorImpl*, int> leaves_;   ///< outside tensors that have become leaves
-  std::unordered_map<const TensorImpl*, int> current_;  ///< state that was assigned to: its value now
-  std::unordered_map<const TensorImpl*, bool> made_here_;
+  std::vector<Memory> memories_;
+  std::vector<Window> windows_;  ///< TensorImpl::value of a symbolic tensor names one
+  std::vector<int> written_order_;
+  std::unordered_map<const TensorImpl*, int> outside_;      ///< the windows of outside tensors
+  std::unordered_map<const Storage*, int> outside_memory_;  ///< and the memories that they show
+  std::unordered_set<const Storage*> made_here_;            ///< from C++ values, in the trace
   std::unordered_map<const TensorImpl*, Tensor> gradient_of_;
-  std::unordered_map<const TensorImpl*, int> argument_of_;
-  std::unordered_map<const TensorImpl*, size_t> touched_;
+  std::unordered_map<const TensorImpl*, Argument> arguments_;
+  std::unordered_set<const TensorImpl*> touched_, known_gradients_, known_requires_grad_;
   std::vector<std::pair<Tensor, Tensor>> touched_order_;  ///< tensor, its gradient before the trace
   std::vector<Tensor> kept_;
-  std::vector<FlagGuard> flags_;
-  std::vector<GradientGuard> guards_;
+  Guards guards_;
+  bool reads_values_ = false;
 };
 
 }  // namespace
+
+std::optional<ValueType> gradient_type(const Tensor& tensor) {
+  const Tensor& gradient = tensor.impl()->grad;
+  return gradient.defined() ? std::optional(type_of(gradient)) : std::nullopt;
+}
 
 Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Tensors&)>& function, Where where) {
   if (interceptor()) throw TraceError("trace: a trace is already under way on this thread", where);
@@ -233,8 +456,7 @@ Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Ten
   const InterceptorScope installed(&tracer);
   Tensors symbolic;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    if (!arguments[i].defined())
-      throw UndefinedError(detail::str("compiled function: argument ", i, " is undefined"), where);
+    if (!arguments[i].defined()) throw UndefinedError(str("compiled function: argument ", i, " is undefined"), where);
     bool repeated = false;  // an argument given twice is one value
     for (size_t j = 0; j < i && !repeated; ++j)
       if (arguments[j].impl() == arguments[i].impl()) symbolic.push_back(symbolic[j]), repeated = true;

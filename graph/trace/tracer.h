@@ -3,7 +3,7 @@
 
 #include <functional>
 #include <memory>
-#include <unordered_map>
+#include <optional>
 
 #include "../../core/dispatch.h"
 #include "../ir/graph.h"
@@ -15,17 +15,32 @@ struct FlagGuard {
   const bool* flag;
   bool value;
 };
-/// Whether a tensor had a gradient when the trace first looked.
+/// What the gradient of a tensor was when the trace first looked: none, or of this type and layout.
 struct GradientGuard {
   Tensor tensor;
-  bool defined;
+  std::optional<ValueType> gradient;
+};
+/// Whether gradients were wanted for a tensor that the function closes over.
+struct RequiresGradGuard {
+  Tensor tensor;
+  bool requires_grad;
+};
+/// What a trace relied on beside its arguments.
+struct Guards {
+  std::vector<FlagGuard> flags;
+  std::vector<GradientGuard> gradients;
+  std::vector<RequiresGradGuard> requires_grad;
 };
 
 struct Traced {
   Graph graph;
-  std::vector<FlagGuard> flags;
-  std::vector<GradientGuard> gradients;
+  Guards guards;
+  bool reads_values =
+      false;  ///< the function read elements of state on the host (item()): they may change at each call
 };
+
+/// The type of the gradient that the tensor has, if it has one.
+std::optional<ValueType> gradient_type(const Tensor& tensor);
 
 /// Runs `function` on symbolic arguments. Whatever it did to tensors outside (assign, grad(), the random
 /// state) is undone, also when it throws. TraceError if a trace is already under way on this thread.

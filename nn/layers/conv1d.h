@@ -1,12 +1,14 @@
 // Conv1d: a bank of filters slid along a sequence.
 #pragma once
 
-#include "../../core/tensor.h"
+#include "../../core/ops/conv.h"
 
 namespace tandem::nn {
 
 struct Conv1dOptions {
-  int64_t stride = 1, padding = 0, dilation = 1, groups = 1;
+  int64_t stride = 1;
+  Padding1d padding = 0;  ///< or Padding::same
+  int64_t dilation = 1, groups = 1;
   bool bias = true;
   DType dtype = DType::float32;
   Device device = {};
@@ -26,7 +28,9 @@ class Conv1d {
 
   Tensor weight;
   Tensor bias;  ///< undefined without bias
-  int64_t stride, padding, dilation, groups;
+  int64_t stride;
+  Padding1d padding;
+  int64_t dilation, groups;
 };
 
 }  // namespace tandem::nn

@@ -1,12 +1,14 @@
 // Conv2d: a bank of filters slid over an image.
 #pragma once
 
-#include "../../core/tensor.h"
+#include "../../core/ops/conv.h"
 
 namespace tandem::nn {
 
 struct Conv2dOptions {
-  Pair stride = 1, padding = 0, dilation = 1;
+  Pair stride = 1;
+  Padding2d padding = 0;  ///< or Padding::same
+  Pair dilation = 1;
   int64_t groups = 1;
   bool bias = true;
   DType dtype = DType::float32;
@@ -27,7 +29,9 @@ class Conv2d {
 
   Tensor weight;
   Tensor bias;  ///< undefined without bias
-  Pair stride, padding, dilation;
+  Pair stride;
+  Padding2d padding;
+  Pair dilation;
   int64_t groups;
 };
 

@@ -14,6 +14,7 @@ Tensor Sequential::operator()(const Tensor& x, Where where) const {
 
 void Sequential::visit(Visitor& visitor) {
   for (size_t i = 0; i < layers_.size(); ++i) {
+    visitor.own(layers_[i], [&] { return layers_[i]->copy(); });
     Base& layer = *layers_[i];
     visitor.place(i, [&] { layer.walk(visitor); });
   }

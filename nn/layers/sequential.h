@@ -22,7 +22,7 @@ concept Layer = std::is_invocable_r_v < Tensor,
 ///
 ///   nn::Sequential body{nn::Linear{784, 256}, tandem::relu, nn::Linear{256, 10}};
 ///
-/// Its parameters are called 0.weight, 0.bias, 2.weight, … Copies share their layers.
+/// Its parameters are called 0.weight, 0.bias, 2.weight, … Copies share their layers; nn::clone's don't.
 class Sequential {
  public:
   Sequential() = default;
@@ -45,6 +45,7 @@ class Sequential {
     virtual ~Base() = default;
     virtual Tensor call(const Tensor& x, Where where) const = 0;
     virtual void walk(Visitor& visitor) = 0;
+    virtual std::shared_ptr<Base> copy() const = 0;  ///< null where the layer has no copy
   };
   template <class L> struct Held final : Base {
     template <class From> explicit Held(From&& from) : layer(std::forward<From>(from)) {}
@@ -53,6 +54,10 @@ class Sequential {
       else return layer(x);
     }
     void walk(Visitor& visitor) override { visitor.walk(layer); }
+    std::shared_ptr<Base> copy() const override {
+      if constexpr (std::copy_constructible<L>) return std::make_shared<Held>(layer);
+      else return nullptr;
+    }
     L layer;
   };
   std::vector<std::shared_ptr<Base>> layers_;

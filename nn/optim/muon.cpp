@@ -25,10 +25,10 @@ Muon::Muon(Groups groups, Where where) : GroupedOptimizer("Muon", groups, where)
     const auto [begin, end] = range(group);
     for (size_t i = begin; i < end; ++i) {
       if (is_orthogonal(group, i)) {
-        buffers_[i] = zeros_like(parameters()[i], where);
+        buffers_[i] = zeros_like(parameters()[i], {}, where);
       } else {
-        means_[i] = zeros_like(parameters()[i], where);
-        variances_[i] = zeros_like(parameters()[i], where);
+        means_[i] = zeros_like(parameters()[i], {}, where);
+        variances_[i] = zeros_like(parameters()[i], {}, where);
       }
     }
   }

@@ -86,7 +86,7 @@ void Optimizer::make_state(Tensors& to, size_t group, double value, Where where)
   NoGrad no_grad;
   to.resize(parameters_.size());
   for (size_t i = groups_[group].begin; i < groups_[group].end; ++i) {
-    to[i] = zeros_like(parameters_[i], where);
+    to[i] = zeros_like(parameters_[i], {}, where);
     if (value != 0) to[i].assign(full({}, value, {.dtype = to[i].dtype(), .device = device()}, where), where);
   }
 }

@@ -214,7 +214,7 @@ void add_unary(Samples& s) {
   const Generator small = integers(-5, 6), natural = integers(1, 7);
   unary(s, "neg", any, small, [](double x) { return -x; });
   unary(s, "abs", kinked, small, [](double x) { return std::fabs(x); });
-  unary(s, "sign", kinked, small, [](double x) { return is_nan(x) ? x : static_cast<double>((x > 0) - (x < 0)); });
+  unary(s, "sign", kinked, small, [](double x) -> double { return (x > 0) - (x < 0); });
   unary(s, "square", any, small, [](double x) { return x * x; });
   unary(s, "exp", any, small, [](double x) { return std::exp(x); });
   unary(s, "log", positive, natural, [](double x) { return std::log(x); });
@@ -225,6 +225,7 @@ void add_unary(Samples& s) {
   unary(s, "tanh", any, small, [](double x) { return std::tanh(x); });
   unary(s, "sigmoid", any, small, sigmoid);
   unary(s, "erf", any, small, [](double x) { return std::erf(x); });
+  unary(s, "erfc", any, small, [](double x) { return std::erfc(x); });
   unary(s, "relu", kinked, small, [](double x) { return is_nan(x) ? x : x > 0 ? x : 0; });
   unary(s, "reciprocal", away_from_zero(0.3, 3), natural, [](double x) { return 1 / x; });
   // Away from the steps; and at them, to see ties rounded to even.
@@ -243,6 +244,15 @@ void add_unary(Samples& s) {
   }
   unary(s, "expm1", any, small, [](double x) { return std::expm1(x); });
   unary(s, "log1p", spread(-0.7, 3), natural, [](double x) { return std::log1p(x); });
+  unary(s, "exp2", any, small, [](double x) { return std::exp2(x); });
+  unary(s, "log10", positive, natural, [](double x) { return std::log10(x); });
+  unary(s, "asinh", any, small, [](double x) { return std::asinh(x); });
+  unary(s, "acosh", spread(1.2, 4), natural, [](double x) { return std::acosh(x); });
+  unary(s, "atanh", spread(-0.9, 0.9), integers(-1, 2), [](double x) { return std::atanh(x); });
+  unary(s, "logsigmoid", any, small, [](double x) { return -softplus_of(-x); });
+  unary(s, "softsign", any, small, [](double x) { return x / (1 + std::fabs(x)); });
+  unary(s, "selu", kinked, small,
+        [](double x) { return 1.0507009873554804934 * (x > 0 ? x : 1.6732632423543772848 * std::expm1(x)); });
   unary(s, "log2", positive, natural, [](double x) { return std::log2(x); });
   unary(s, "tan", spread(-1.3, 1.3), small, [](double x) { return std::tan(x); });
   unary(s, "asin", spread(-0.9, 0.9), integers(-1, 2), [](double x) { return std::asin(x); });
@@ -288,7 +298,7 @@ void add_binary(Samples& s) {
   binary(s, "sigmoid_grad", x, spread(0.1, 0.9, 1), i, integers(0, 2),
          [](double g, double t) { return g * t * (1 - t); },
          {.scale = [](double g, double t) { return std::fabs(g * t) * (1 + std::fabs(t)); }});
-  binary(s, "relu_grad", x, away, i, j, [](double g, double t) { return t > 0 ? g : 0; });
+  binary(s, "relu_grad", x, away, i, j, [](double g, double t) { return t <= 0 ? 0 : g; });
   binary(s, "gelu_grad", x, y, i, j, [](double g, double t) { return g * (normal_cdf(t) + t * normal_pdf(t)); },
          {.scale = [](double g, double t) { return std::fabs(g) * (1 + std::fabs(t)); }});
   const auto slope_scale = [](double g, double t) { return std::fabs(g) * (1 + std::fabs(t)); };
@@ -315,6 +325,26 @@ void add_binary(Samples& s) {
   const Generator divisors = repeat({-3, 2, 5, -1, 1, 4, 7});
   binary(s, "floor_divide", x, away, i, divisors, floor_divide_of);
   binary(s, "remainder", x, away, i, divisors, remainder_of, {.special = false});
+  binary(s, "fmod", x, away, i, divisors, [](double a, double b) { return std::fmod(a, b); });
+  binary(s, "xlogy", x, positive, i, natural,
+         [](double a, double b) { return a == 0 && !is_nan(b) ? 0 : a * std::log(b); });
+  binary(s, "logaddexp", x, y, i, j,
+         [](double a, double b) {
+           return a == b ? a + std::log(2.0)
+                         : (is_nan(a) || is_nan(b) ? NAN : std::max(a, b)) + std::log1p(std::exp(-std::fabs(a - b)));
+         },
+         {.scale = [](double a, double b) { return std::fabs(a) + std::fabs(b) + 1; }});
+  const Generator small_bounds = spread(0.3, 0.6, 1);
+  binary(s, "celu", away_from_zero(0.1, 3), spread(0.5, 2, 1), i, natural,
+         [](double a, double b) { return a > 0 ? a : b * std::expm1(a / b); }, {.special = false});
+  binary(s, "softshrink", away_from_zero(0.7, 3), small_bounds, i, integers(0, 1),
+         [](double a, double b) { return a > b    ? a - b
+                                         : a < -b ? a + b
+                                                  : a * 0; }, {.special = false});
+  Options bound_is_no_operand{.gradients = Gradients::none, .special = false};
+  binary(
+      s, "hardshrink", away_from_zero(0.7, 3), small_bounds, i, integers(0, 1),
+      [](double a, double b) { return std::fabs(a) <= b ? 0 : a; }, bound_is_no_operand);
   binary(s, "atan2", away, away_from_zero(0.3, 3, 2), i, j, [](double a, double b) { return std::atan2(a, b); });
   binary(s, "hypot", away, away_from_zero(0.3, 3, 2), i, j, [](double a, double b) { return std::hypot(a, b); });
   binary(s, "leaky_relu", away_from_zero(0.1, 3), spread(0.1, 0.5, 1), i, natural,

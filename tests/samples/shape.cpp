@@ -160,6 +160,41 @@ void add_concats(Samples& samples) {
   concats({{0, 3}, {0, 3}}, 0);
 }
 
+void add_windows(Samples& samples) {
+  const auto windows = [&](const Shape& whole, const Shape& shape, const Shape& strides, int64_t offset, bool apart) {
+    const std::string label = detail::str(whole, " as ", shape, " strides ", strides, " offset ", offset);
+    const auto position = [=](const Shape& index) {
+      int64_t at = offset;
+      for (int d = 0; d < shape.size(); ++d) at += index[d] * strides[d];
+      return at;
+    };
+    add(
+        samples, "as_strided", label, whole, shape,
+        [=](const Tensors& x) { return Tensors{as_strided(contiguous(x[0]), shape, strides, offset)}; }, position);
+    if (!apart) return;
+    samples.push_back(
+        {.op = "as_strided_scatter",
+         .label = label,
+         .operands = {{whole, spread(-9, 9)}, {shape, spread(-9, 9, 1)}},
+         .dtypes = kAll,
+         .call = [=](const Tensors& x) { return Tensors{as_strided_scatter(x[0], x[1], shape, strides, offset)}; },
+         .reference =
+             [=](const NumberLists& in) {
+               Numbers out = in[0];
+               for (int64_t i = 0; i < shape.numel(); ++i) out[position(unravel(i, shape))] = in[1][i];
+               return NumberLists{out};
+             },
+         .ulps = 0,
+         .gradients = Gradients::second});
+  };
+  windows({12}, {3, 2}, {4, 1}, 1, true);
+  windows({3, 5}, {2, 3}, {1, 5}, 2, true);
+  windows({7}, {3, 3}, {2, 1}, 0, false);
+  windows({4}, {2, 3}, {0, 1}, 1, false);
+  windows({2, 3}, {}, {}, 4, true);
+  windows({5}, {0, 2}, {1, 2}, 0, true);
+}
+
 void add_diagonals(Samples& samples) {
   const auto diagonals = [&](const Shape& shape, int64_t offset, int dim1, int dim2, int64_t length) {
     Shape result;
@@ -429,6 +464,7 @@ void add_shape_samples(Samples& samples) {
   add_expands(samples);
   add_concats(samples);
   add_diagonals(samples);
+  add_windows(samples);
   add_triangles(samples);
   add_flips(samples);
   add_pads(samples);

@@ -196,7 +196,7 @@ template <class T> void bend_grad(int64_t n, const T* y, T* d) {
 }
 template <class T> void rectify_grad(int64_t n, const T* y, T* d) {
   TANDEM_SIMD
-  for (int64_t j = 0; j < n; ++j) d[j] = y[j] > (T)0 ? d[j] : (T)0;
+  for (int64_t j = 0; j < n; ++j) d[j] = y[j] <= (T)0 ? (T)0 : d[j];  // as relu_grad
 }
 
 template <class T>
