@@ -179,8 +179,12 @@ Tensor convolved_same(const Arg& x, const Tensor& weight, const Tensor& bias, co
   check<ValueError>(options.stride.height == 1 && options.stride.width == 1, x,
                     "conv2d: Padding::same needs stride 1, got ", Shape(options.stride));
   check_ranks("conv2d", x, weight, 4, "[batch, channels, height, width]", "[out, in, kh, kw]");
+  constexpr int64_t kMost = 1 << 30;  // so that nothing overflows
+  check<ValueError>(options.dilation.height >= 1 && options.dilation.width >= 1 && options.dilation.height <= kMost &&
+                        options.dilation.width <= kMost && weight.shape()[2] <= kMost && weight.shape()[3] <= kMost,
+                    x, "conv2d: dilation ", Shape(options.dilation), " must be at least 1, and not huge");
   const auto total = [&](int dim, int64_t dilation) {
-    return std::max<int64_t>(checked_mul(dilation, weight.shape()[dim] - 1, "conv2d", x.where()), 0);
+    return std::max<int64_t>(dilation * (weight.shape()[dim] - 1), 0);
   };
   const int64_t rows = total(2, options.dilation.height), columns = total(3, options.dilation.width);
   if (rows % 2 == 0 && columns % 2 == 0) return convolved(x, weight, bias, options, {rows / 2, columns / 2});
@@ -212,6 +216,8 @@ Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv
 }
 
 Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose2dOptions& options) {
+  if (x.tensor().rank() == 3)  // one image
+    return batched(x, 4, [&](const Arg& images) { return conv_transpose2d(images, weight, bias, options); });
   constexpr const char* name = "conv_transpose2d: ";
   check_ranks("conv_transpose2d", x, weight, 4, "[batch, in, height, width]",
               "[in, out / groups, kernel height, kernel width]");
@@ -252,6 +258,8 @@ Tensor conv_transpose2d(const Arg& x, const Tensor& weight, const Tensor& bias, 
 }
 
 Tensor conv_transpose1d(const Arg& x, const Tensor& weight, const Tensor& bias, const ConvTranspose1dOptions& options) {
+  if (x.tensor().rank() == 2)
+    return batched(x, 3, [&](const Arg& rows) { return conv_transpose1d(rows, weight, bias, options); });
   check_ranks("conv_transpose1d", x, weight, 3, "[batch, in, length]", "[in, out / groups, kernel]");
   const CallScope scope("conv_transpose1d", x.where());
   const Tensor y = conv_transpose2d(unsqueeze(x, 2), unsqueeze(weight, 2), bias,

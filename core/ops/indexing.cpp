@@ -9,20 +9,25 @@ namespace tandem {
 
 namespace {
 
+constexpr int64_t kMostClasses = int64_t{1} << 40;  // more have no room anywhere
+
 TensorOptions positions_on(const Tensor& like) { return {.dtype = int64, .device = like.device()}; }
 
 /// Negative positions as those that they stand for. Those out of range are told at once where that costs no trace and no
 /// transfer; elsewhere the kernel that reads them does.
 Tensor wrapped(const char* name, const Tensor& given, int64_t extent, int dim, const Arg& x) {
   const Tensor index = positions_of(name, given, x.where());
-  if (!interceptor() && index.device().is_cpu() && index.numel() > 0) {
-    const int64_t least = min(index).item<int64_t>(), greatest = max(index).item<int64_t>();
-    if (least < -extent || greatest >= extent)
-      throw DimensionError(
-          detail::str(name, ": position ", greatest >= extent ? greatest : least, " is out of range for dim ", dim,
-                      " of ", x.tensor().shape(), " (", -extent, " to ", extent - 1, ")"),
-          user_line(x.where()));
-    if (least >= 0) return index;
+  if (!interceptor() && index.device().is_cpu()) {
+    const Tensor values = contiguous(index);
+    bool negative = false;
+    for (const int64_t position : values.data<int64_t>()) {
+      negative |= position < 0;
+      if (position < -extent || position >= extent)
+        throw DimensionError(detail::str(name, ": position ", position, " is out of range for dim ", dim, " of ",
+                                         x.tensor().shape(), " (", -extent, " to ", extent - 1, ")"),
+                             user_line(x.where()));
+    }
+    if (!negative) return index;
   }
   return where(index < 0, index + extent, index);
 }
@@ -353,10 +358,11 @@ Tensor bincount(const Arg& x, const BincountOptions& options) {
                                  " must not be negative"),
                      user_line(x.where()));
   if (!options.size) check_not_traced("bincount", "give it: {.size = n}", x.where());
-  const int64_t size =
-      options.size ? *options.size
-                   : std::max(options.minlength,
-                              values.numel() ? checked_add(max(values).item<int64_t>(), 1, "bincount") : int64_t{0});
+  const int64_t greatest = options.size || values.numel() == 0 ? -1 : max(values).item<int64_t>();
+  const int64_t size = options.size ? *options.size : std::max(options.minlength, std::min(greatest, kMostClasses) + 1);
+  if (size > kMostClasses)
+    throw ValueError(detail::str("bincount: ", std::max(size, greatest), " is too great to count up to"),
+                     user_line(x.where()));
   const Tensor weights = options.weights.defined() ? options.weights : ones_like(values);
   if (weights.shape() != values.shape())
     throw ShapeError(detail::str("bincount: weights ", weights.shape(), " for x ", values.shape()),
@@ -371,7 +377,11 @@ Tensor one_hot(const Arg& labels) {
   if (positions.numel() == 0)
     throw ValueError("one_hot: no labels to tell the number of classes from; give it: one_hot(labels, n)",
                      user_line(labels.where()));
-  return one_hot(positions, std::max<int64_t>(max(positions).item<int64_t>() + 1, 1));
+  const int64_t greatest = max(positions).item<int64_t>();
+  if (greatest >= kMostClasses)
+    throw ValueError(detail::str("one_hot: label ", greatest, " is too great to count up to"),
+                     user_line(labels.where()));
+  return one_hot(positions, std::max<int64_t>(greatest + 1, 1));
 }
 
 Tensor repeat_interleave(const Arg& x, const Tensor& repeats, int64_t dim, std::optional<int64_t> size) {

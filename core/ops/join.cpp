@@ -8,13 +8,15 @@ Tensor unflatten(const Arg& x, int64_t dim, const Shape& sizes) {
   const CallScope scope("unflatten", x.where());
   const int d = dim_of("unflatten", x, dim);
   const Shape& from = x.tensor().shape();
+  const int64_t extent = from.empty() ? 1 : from[d];
   int64_t known = 1;
   int free_dim = -1;
-  for (int i = 0; i < sizes.size(); ++i)
+  bool fits = !sizes.empty();
+  for (int i = 0; fits && i < sizes.size(); ++i) {
     if (sizes[i] == -1 && free_dim < 0) free_dim = i;
-    else known = checked_mul(known, sizes[i], "unflatten", x.where());
-  const int64_t extent = from.empty() ? 1 : from[d];
-  if (sizes.empty() || known < 0 || (free_dim < 0 ? known != extent : known == 0 || extent % known != 0))
+    else fits = sizes[i] >= 0 && !__builtin_mul_overflow(known, sizes[i], &known);
+  }
+  if (!fits || (free_dim < 0 ? known != extent : known == 0 || extent % known != 0))
     throw ShapeError(detail::str("unflatten: dim ", d, " of ", from, " can't become ", sizes), user_line(x.where()));
   Shape shape;
   for (int i = 0; i < std::max(from.size(), 1); ++i) {
@@ -95,8 +97,10 @@ Tensor diag_embed(const Arg& x, int64_t offset, int64_t dim1, int64_t dim2) {
     throw DimensionError(
         detail::str("diag_embed: needs x of at least one dim, and two dims, got ", from, ", ", dim1, " and ", dim2),
         user_line(x.where()));
-  const int64_t away = offset < 0 ? checked_mul(offset, -1, "diag_embed", x.where()) : offset;
-  const int64_t extent = checked_add(from.back(), away, "diag_embed", x.where());
+  constexpr int64_t kMost = 1 << 20;  // a matrix of more rows has no room anywhere
+  if (offset < -kMost || offset > kMost)
+    throw ValueError(detail::str("diag_embed: offset ", offset, " is out of range"), user_line(x.where()));
+  const int64_t extent = from.back() + (offset < 0 ? -offset : offset);
   Shape shape;
   for (int d = 0, next = 0; d < rank; ++d) shape.push_back(d == d1 || d == d2 ? extent : from[next++]);
   return diagonal_grad(x, shape, offset, d1, d2);
@@ -183,8 +187,8 @@ Tensor dstack(const Tensors& tensors, Where where) {
 Tensors tensor_split(const Arg& x, int64_t sections, int64_t dim) {
   const CallScope scope("tensor_split", x.where());
   const int d = dim_of("tensor_split", x, dim);
-  constexpr int64_t kMost = 1 << 16;  // empty ones among them
-  if (sections < 1 || x.tensor().rank() == 0 || sections > std::max(x.tensor().shape()[d], kMost))
+  constexpr int64_t kMost = 1 << 20;  // pieces
+  if (sections < 1 || sections > kMost || x.tensor().rank() == 0)
     throw ValueError(detail::str("tensor_split: ", sections, " pieces of ", x.tensor().shape()), user_line(x.where()));
   const int64_t extent = x.tensor().shape()[d], longer = extent % sections;
   Tensors result;

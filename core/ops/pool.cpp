@@ -1,11 +1,12 @@
 // Max pooling; average pooling is in resample.cpp. Forward also gives, for each window, where in the plane its maximum was (int32, row * width
 // + column), so that the gradient is a scatter and the gradient of that a gather.
+#include "core/ops/pool_shared.h"
+
 #include <algorithm>
 #include <limits>
 
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
-#include "core/ops/pool_shared.h"
 
 namespace tandem {
 
@@ -133,8 +134,8 @@ struct Windows {
 Windows windows_of(const char* name, const Arg& x, int dim, int64_t kernel, int64_t stride, int64_t padding,
                    int64_t dilation, bool ceil_mode) {
   const int64_t extent = x.tensor().shape()[dim];
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // so that nothing below overflows
-  if (kernel < 1 || stride < 1 || dilation < 1 || padding < 0 || padding > kernel / 2 || kernel > kMost ||
+  constexpr int64_t kMost = 1 << 24;  // so that nothing below overflows
+  if (kernel < 1 || stride < 1 || dilation < 1 || padding < 0 || padding * 2 > kernel || kernel > kMost ||
       stride > kMost || dilation > kMost || kernel * dilation > kMost)
     throw ValueError(detail::str(name, ": kernel ", kernel, ", stride ", stride, ", padding ", padding, ", dilation ",
                                  dilation, ": all but padding must be at least 1, padding at most half the kernel"),

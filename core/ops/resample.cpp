@@ -276,7 +276,7 @@ Tensor pixel_shuffle(const Arg& x, int64_t factor) {
 Tensor pixel_unshuffle(const Arg& x, int64_t factor) {
   check_rank("pixel_unshuffle", x, 4, "[batch, channels, height, width]");
   const Shape& s = x.tensor().shape();
-  if (factor < 1 || s[2] % factor != 0 || s[3] % factor != 0)
+  if (factor < 1 || factor > (1 << 20) || s[2] % factor != 0 || s[3] % factor != 0)
     throw ValueError(detail::str("pixel_unshuffle: x ", s, " doesn't split into squares of ", factor, " x ", factor),
                      user_line(x.where()));
   const CallScope scope("pixel_unshuffle", x.where());
