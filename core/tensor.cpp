@@ -224,11 +224,10 @@ void Tensor::assign(const Tensor& value, Where where) {
     throw InPlaceError(detail::str("assign: not differentiable, and ", requires_grad() ? "the target" : "the value",
                                    " requires a gradient; write it under NoGrad, or assign value.detach()"),
                        where);
-  for (int d = 0; d < rank(); ++d)
-    if (strides()[d] == 0 && shape()[d] > 1)
-      throw InPlaceError(detail::str("assign: elements of ", shape(), " share memory along dim ", d,
-                                     ", which was expanded; assign to a clone(), or to what was expanded"),
-                         where);
+  if (!impl_->contiguous && may_overlap(shape(), strides()))
+    throw InPlaceError(detail::str("assign: elements of ", shape(), " with strides ", strides(),
+                                   " share memory, as those of an expanded tensor do; assign to a clone()"),
+                       where);
   WhereScope scope(where);
   NoGrad no_grad;
   Tensor source = value;

@@ -285,6 +285,7 @@ Tensor nonzero(const Arg& x, NonzeroOptions options) {
   } else {
     if (*options.size < 0)
       throw ValueError(detail::str("nonzero: size ", *options.size, " is negative"), user_line(x.where()));
+    check_extents({*options.size}, "nonzero", x.where());
     // The i-th is where the count first reaches i; beyond the last one that is the end.
     places = flat.numel() == 0 ? full({*options.size}, static_cast<double>(flat.numel()), positions_on(tensor))
                                : searchsorted(cumsum(flat, 0), arange(1, *options.size + 1, 1, positions_on(tensor)));

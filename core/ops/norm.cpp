@@ -280,7 +280,8 @@ Tensor local_response_norm(const Arg& x, int64_t size, LocalResponseNormOptions 
   const CallScope scope("local_response_norm", x.where());
   check_floating("local_response_norm", x);
   const Shape& shape = x.tensor().shape();
-  if (shape.size() < 2 || size < 1)
+  constexpr int64_t kMost = 1 << 16;  // each is an op
+  if (shape.size() < 2 || size < 1 || size > kMost)
     throw ValueError(
         detail::str("local_response_norm: ", size, " channels of x ", shape, ", which must be [batch, channels, ..]"),
         user_line(x.where()));

@@ -163,7 +163,7 @@ ValuesAndIndices pooled(const Arg& x, Pair kernel, const Pool2dOptions& options)
 /// By padding with what is never the greatest; and where windows have holes, as the greatest of their elements' planes.
 Tensor padded_pool(const Arg& x, Pair kernel, const Pool2dOptions& options) {
   const CallScope scope("max_pool2d", x.where());
-  const Pair stride = options.stride.height == 0 ? kernel : options.stride;
+  const Pair stride = options.stride.height == 0 && options.stride.width == 0 ? kernel : options.stride;
   const Tensor& tensor = x.tensor();
   if (tensor.rank() != 4)
     throw ShapeError(detail::str("max_pool2d: needs [batch, channels, height, width], got ", tensor.shape()),
@@ -228,7 +228,8 @@ ValuesAndIndices max_pool2d_with_indices(const Arg& x, Pair kernel, Pool2dOption
 
 Tensor padded_average(const Arg& x, Pair kernel, const AvgPool2dOptions& options) {
   const CallScope scope("avg_pool2d", x.where());
-  const Pair stride = options.stride.height == 0 ? kernel : options.stride, padding = options.padding;
+  const Pair stride = options.stride.height == 0 && options.stride.width == 0 ? kernel : options.stride,
+             padding = options.padding;
   if (x.tensor().rank() != 4)
     throw ShapeError(detail::str("avg_pool2d: needs [batch, channels, height, width], got ", x.tensor().shape()),
                      user_line(x.where()));

@@ -194,6 +194,7 @@ Tensor quantile(const Arg& x, double q, std::optional<int64_t> dim, QuantileOpti
 Tensor histc(const Arg& x, int64_t bins, double min, double max) {
   const CallScope scope("histc", x.where());
   check_floating("histc", x);
+  check_extents({std::max<int64_t>(bins, 0)}, "histc", x.where());
   if (bins < 1 || !(min <= max) || !std::isfinite(min) || !std::isfinite(max))
     throw ValueError(detail::str("histc: ", bins, " bins of [", min, ", ", max, "]"), user_line(x.where()));
   const NoGrad no_grad;
