@@ -104,22 +104,13 @@ void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& at
   if (mixed) [[unlikely]]
     check_devices(op, inputs, where);
 
-  std::array<Tensor, 8> made;
-  std::vector<Tensor> many;
-  if (op.contiguous_inputs) {
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      if (inputs[i].is_contiguous()) continue;
-      if (inputs.size() <= made.size()) {
-        if (inputs.data() != made.data()) std::copy(inputs.begin(), inputs.end(), made.begin());
-        inputs = {made.data(), inputs.size()};
-        made[i] = contiguous(made[i]);
-      } else {
-        if (many.empty()) many.assign(inputs.begin(), inputs.end());
-        inputs = many;
-        many[i] = contiguous(many[i]);
+  if (op.contiguous_inputs)
+    for (const Tensor& input : inputs)
+      if (!input.is_contiguous()) {
+        Tensors rows(inputs.begin(), inputs.end());
+        for (Tensor& each : rows) each = contiguous(each);
+        return dispatch(op, rows, attributes, outputs, where);
       }
-    }
-  }
 
   Infer infer(op, inputs, attributes, outputs, where);
   infer.run();

@@ -148,7 +148,8 @@ bool may_overlap(const Shape& shape, const Shape& strides) {
     if (shape[i] == 0) return false;
     if (shape[i] > 1) dims[count++] = {strides[i], shape[i]};
   }
-  std::sort(dims.begin(), dims.begin() + count);
+  for (int i = 1; i < count; ++i)
+    for (int j = i; j > 0 && dims[j] < dims[j - 1]; --j) std::swap(dims[j], dims[j - 1]);
   int64_t span = 0;  // the greatest offset within the dims so far
   for (int i = 0; i < count; ++i) {
     if (dims[i].first <= span) return true;
