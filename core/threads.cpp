@@ -28,7 +28,12 @@ void before_fork() {
   had_threads = threads != 1;
 }
 void in_child() {
-  if (had_threads) run_kernels_on_this_thread_alone();
+  if (!had_threads) return;
+#ifdef __clang__  // its OpenMP begins anew in the child, by a handler that runs after this one, and can't be called yet
+  thread_state.runs_alone = true;
+#else
+  run_kernels_on_this_thread_alone();
+#endif
 }
 [[maybe_unused]] const int registered = pthread_atfork(before_fork, nullptr, in_child);
 

@@ -119,13 +119,14 @@ ValuesAndIndices nth(const char* name, const Arg& x, int64_t place, int64_t dim,
     throw ValueError(
         detail::str(name, ": element ", place + 1, " of dim ", d, " of ", x.tensor().shape(), ", which has ", extent),
         user_line(x.where()));
-  const auto [values, indices] = sort(x, d);
+  const ValuesAndIndices sorted = sort(x, d);
+  const Tensor& values = sorted.values;
   const auto pick = [&](const Tensor& from) {
     const Tensor at = slice(from, d, place, place + 1);
     if (!spreads || !is_floating(values.dtype())) return at;
     return where(isnan(slice(values, d, extent - 1, extent)), slice(from, d, extent - 1, extent), at);
   };
-  const Tensor value = pick(values), index = pick(indices);
+  const Tensor value = pick(values), index = pick(sorted.indices);
   if (options.keepdim) return {value, index};
   return {squeeze(value, d), squeeze(index, d)};
 }
