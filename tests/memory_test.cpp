@@ -545,7 +545,10 @@ TEST_CASE("numbers: what the host reads of state is read at each call, what it c
     CHECK(contains(f.explain(), "stale: a number"));
     float each = 2;
     auto g = compile([&](const Tensor& x) { return x * each; }, {.mode = mode, .verify = Verify::every});
-    for (int call = 1; call <= 6; ++call) CHECK(g(ones({})).item<float>() == (each = static_cast<float>(call)));
+    for (int call = 1; call <= 6; ++call) {
+      each = static_cast<float>(call);
+      CHECK(g(ones({})).item<float>() == each);
+    }
     CHECK(g.stats().stale.empty());
   }
 }
