@@ -276,8 +276,8 @@ void Walk::arrive_at_leaf(const Tensor& leaf, const Tensor& gradient) {
 namespace {
 /// Whether nobody else sees the memory of a tensor that is held once, and it is laid out as one of its own would be.
 bool is_own(const TensorImpl& tensor) {
-  if (tensor.references.load(std::memory_order_relaxed) != 1 || !is_dense(tensor.shape, tensor.strides)) return false;
-  return interceptor() ? interceptor()->has_own_memory(tensor) : tensor.storage->references() == 1;
+  return tensor.references.load(std::memory_order_relaxed) == 1 && is_dense(tensor.shape, tensor.strides) &&
+         !shares_memory(tensor);
 }
 
 /// Held while a gradient is added to that of a leaf, which walks of other threads may reach as well: one for many leaves.

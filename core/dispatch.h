@@ -60,10 +60,12 @@ class Interceptor {
   virtual Written written(const TensorImpl& tensor) const {
     return tensor.storage ? Written{tensor.storage->version, tensor.storage->last_write} : Written();
   }
-  /// Whether no other tensor is a view of its memory, nor it of another's.
-  virtual bool has_own_memory(const TensorImpl& tensor) const {
-    return tensor.storage && tensor.storage->references() == 1;
+  /// Whether it is a view, or another tensor is one of its memory.
+  virtual bool shares_memory(const TensorImpl& tensor) const {
+    return tensor.storage && tensor.storage->references() > 1;
   }
+  /// detach() has made another tensor on its memory.
+  virtual void detached(const TensorImpl&) {}
   /// The elements of a tensor that isn't symbolic are about to be read by the host, or written by it.
   virtual void host_reads(const Tensor&, const char* /*caller*/, Where) {}
   virtual void host_writes(const Tensor&, const char* /*caller*/, Where) {}
@@ -82,6 +84,10 @@ inline uint32_t version_of(const TensorImpl& tensor) {
 inline Where last_write_of(const TensorImpl& tensor) {
   if (interceptor()) return interceptor()->written(tensor).where;
   return tensor.storage ? tensor.storage->last_write : Where();
+}
+inline bool shares_memory(const TensorImpl& tensor) {
+  if (interceptor()) return interceptor()->shares_memory(tensor);
+  return tensor.storage && tensor.storage->references() > 1;
 }
 
 /// Keeps the tape (autograd). Installed once, for all threads.

@@ -35,9 +35,8 @@ Generator& default_generator() {
 void manual_seed(uint64_t seed, Where where) {
   if (interceptor())
     throw TraceError(
-        "manual_seed: not while a function is traced: a graph numbers its draws when it is made, and goes on from "
-        "where "
-        "the generator is at each call; seed it before the call",
+        "manual_seed: not while a function is traced: a graph numbers its draws when it is made, and each call goes on "
+        "from where the generator is; seed it before the call",
         user_line(where));
   default_generator().seed(seed);
 }

@@ -206,6 +206,7 @@ void Tensor::set_grad(const Tensor& gradient, Where where) {
 
 Tensor Tensor::detach(Where where) const {
   if (!defined()) throw UndefinedError("detach: the tensor is undefined", user_line(where));
+  if (Interceptor* tracer = interceptor()) tracer->detached(*impl_);
   TensorImpl* result = TensorImpl::create();
   result->dtype = impl_->dtype;
   result->device = impl_->device;
@@ -253,7 +254,7 @@ void update(const char* name, Tensor& target, const Arg& value, const Tensor& re
   if (result.shape() != target.shape())
     throw ShapeError(detail::str(name, "=: the result is ", result.shape(), ", the target ", target.shape()), where);
   // Other tensors on the same memory would not see the result.
-  if (const Storage* storage = target.impl()->storage; storage && storage->references() > 1)
+  if (shares_memory(*target.impl()))
     throw InPlaceError(detail::str(name,
                                    "=: the target is a view, or others are views of it, and would keep the old values: "
                                    "write x = x ",

@@ -300,6 +300,7 @@ template <class Model> Model clone(const Model& model, Where where = Where::curr
   static_assert(std::is_copy_constructible_v<Model>,
                 "tandem::nn::clone: this model can't be copied (a unique_ptr among its fields?): make another one, and "
                 "write  copy_into(other, model)");
+  const WhereScope scope(where);
   Model copy = model;
   Visitor visitor = Visitor::of_copy();
   visitor.walk(copy);

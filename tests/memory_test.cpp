@@ -445,6 +445,37 @@ TEST_CASE("gradients: each leaf has memory of its own, whatever the gradient was
   });
 }
 
+TEST_CASE("memory: x += y binds the handle anew where a gradient flows, and is refused where others would not see it") {
+  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    Tensor w = ones({3}, {.requires_grad = true});
+    const auto run = [&](auto f) { compile(f, {.mode = mode})(full({3}, 2)); };
+    const auto refused = [&](auto f) {
+      CHECK(contains(thrown<InPlaceError>([&] { run(f); }), "the target is a view, or others are views of it"));
+    };
+    refused([&](const Tensor& x) {
+      Tensor y = x * 1, v = y.slice(0, 0, 2);
+      y += w;
+    });
+    refused([&](const Tensor& x) {
+      Tensor y = x * 1, v = y.slice(0, 0, 2);
+      v += w.slice(0, 0, 2);
+    });
+    refused([&](const Tensor& x) {
+      Tensor y = x * w, d = y.detach();
+      y += w;
+    });
+    run([&](const Tensor& x) {
+      Tensor y = x, z = x * w;  // the caller's tensor stays as it is
+      y += w;
+      z *= w;
+      w.set_grad({});
+      (y + z + x).sum().backward();
+    });
+    CHECK(same(w.grad(), full({3}, 5)));
+  }
+}
+
 TEST_CASE("specialisation: requires_grad of state is part of the key, both ways") {
   check([](CompileOptions options) {
     Tensor w = ones({3}, {.requires_grad = true}), v = ones({3}, {.requires_grad = true});
@@ -513,6 +544,24 @@ TEST_CASE("tracing: the generator isn't seeded, and the host writes to nothing o
     CHECK(same(made(zeros({2})), tensor({7.f, 2.f})));
     CHECK(same(made(zeros({2})), tensor({7.f, 2.f})));
   }
+}
+
+TEST_CASE("numbers: a step that reads none on the host is traced again at calls 2, 4, 8, … alone") {
+  Tensor w = randn({4, 3}, {.requires_grad = true});
+  nn::optim::AdamW optimizer({w}, {.lr = 0.01});
+  int traces = 0;
+  auto step = compile([&](const Tensor& x, const Tensor& labels) {
+    ++traces;
+    optimizer.zero_grad();
+    const Tensor loss = cross_entropy(matmul(x, w), labels);
+    loss.backward();
+    optimizer.step();
+    return loss.detach();
+  });
+  const Tensor x = randn({2, 4}), labels = tensor<int64_t>({0, 2});
+  for (int call = 1; call <= 32; ++call) step(x, labels);
+  CHECK(step.stats().traces == 1);
+  CHECK(traces == 1 + 5);
 }
 
 TEST_CASE("numbers: what the host reads of state is read at each call, what it can't see is said") {

@@ -150,10 +150,14 @@ class Tracer final : public Interceptor {
     return result;
   }
 
-  bool has_own_memory(const TensorImpl& tensor) const override {
-    if (tensor.trace != id_) return false;
+  bool shares_memory(const TensorImpl& tensor) const override {
+    if (tensor.trace != id_) return Interceptor::shares_memory(tensor);
     const Window& window = at(windows_, tensor.value);
-    return window.parent < 0 && at(memories_, window.memory).leaf < 0 && !at(memories_, window.memory).viewed;
+    return window.parent >= 0 || at(memories_, window.memory).viewed;
+  }
+
+  void detached(const TensorImpl& tensor) override {
+    if (tensor.trace == id_) memory_of(static_cast<int>(tensor.value)).viewed = true;
   }
 
   void host_reads(const Tensor& tensor, const char*, Where) override {
@@ -215,7 +219,7 @@ class Tracer final : public Interceptor {
     int64_t offset = 0;   ///< of base in the storage, in elements
     int leaf = -1;        ///< what base is assigned to at the end; -1: nothing outlives the trace
     int argument = -1;
-    bool viewed = false;   ///< some window was made of another
+    bool viewed = false;   ///< another tensor was made on it: a view, or detach() of one
     uint32_t version = 0;  ///< writes so far
     Where written_at = {};
     Tensor tensor = {};           ///< one that shows it, of the outside

@@ -12,10 +12,11 @@ using tandem::detail::str;
 
 namespace {
 
-RecurrentWeights make_weights(int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options, Where where) {
+RecurrentWeights make_weights(const char* name, int64_t gates, int64_t in, int64_t hidden,
+                              const RecurrentOptions& options, Where where) {
   const TensorOptions leaf{.dtype = options.dtype, .device = options.device, .requires_grad = true};
   const double bound = 1 / std::sqrt(static_cast<double>(hidden));
-  const int64_t rows = checked_mul(gates, hidden, "nn::init::uniform", where);
+  const int64_t rows = checked_mul(gates, hidden, str("nn::", name), where);
   RecurrentWeights w;
   w.weight_ih = init::uniform({rows, in}, -bound, bound, leaf, where);
   w.weight_hh = init::uniform({rows, hidden}, -bound, bound, leaf, where);
@@ -59,8 +60,8 @@ Recurrent::Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden
     throw ValueError(str("nn::", name, ": dropout is ", options.dropout, ", need at least 0 and below 1"), where);
   for (int64_t layer = 0; layer < options.layers; ++layer)
     for (int64_t direction = 0; direction < directions(); ++direction)
-      weights_.push_back(make_weights(gates,
-                                      layer == 0 ? in : checked_mul(hidden, directions(), "nn::init::uniform", where),
+      weights_.push_back(make_weights(name, gates,
+                                      layer == 0 ? in : checked_mul(hidden, directions(), str("nn::", name), where),
                                       hidden, options, where));
 }
 
@@ -117,7 +118,7 @@ Tensor Recurrent::stacked(const Tensors& states) {
 RecurrentCell::RecurrentCell(const char* name, int64_t gates, int64_t in, int64_t hidden,
                              const RecurrentOptions& options, Where where) {
   check_extents(name, in, hidden, where);
-  weights = make_weights(gates, in, hidden, options, where);
+  weights = make_weights(name, gates, in, hidden, options, where);
 }
 
 Tensor RecurrentCell::zero_state(const Tensor& x) const {
