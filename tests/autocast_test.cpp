@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "support.h"
 #include "tandem.h"
 
 namespace td = tandem;
@@ -10,8 +11,6 @@ namespace nn = tandem::nn;
 using td::Tensor, td::Tensors;
 
 namespace {
-
-const td::Mode kModes[] = {td::Mode::eager, td::Mode::replay, td::Mode::compiled};
 
 struct Mlp {
   nn::Linear hidden{16, 32}, output{32, 4};

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "support.h"
 #include "tandem.h"
 
 namespace td = tandem;
@@ -12,7 +13,6 @@ using td::Tensor, td::Tensors;
 namespace {
 
 using Floats = std::vector<float>;
-const td::Mode kModes[] = {td::Mode::eager, td::Mode::replay, td::Mode::compiled};
 
 Floats floats(const Tensor& x) { return x.to_vector<float>(); }
 std::string message_of(const std::function<void()>& f) {
@@ -21,7 +21,6 @@ std::string message_of(const std::function<void()>& f) {
   } catch (const td::Error& error) { return error.what(); }
   return "";
 }
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 struct Model {
   nn::Linear first{8, 8}, second{8, 8};

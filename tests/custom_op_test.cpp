@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "support.h"
 #include "tandem.h"
 
 namespace td = tandem;
@@ -102,7 +103,6 @@ std::string message_of(const std::function<void()>& f) {
   } catch (const td::Error& error) { return error.what(); }
   return "";
 }
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 double softplus_reference(double x, double beta) { return std::log1p(std::exp(beta * x)) / beta; }
 

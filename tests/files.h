@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "support.h"
+
 namespace file_tests {
 
 namespace fs = std::filesystem;
@@ -66,14 +68,5 @@ inline Bytes bytes_of(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return Bytes(std::istreambuf_iterator<char>(file), {});
 }
-
-template <class E, class F> std::string thrown(F&& f) {
-  try {
-    f();
-  } catch (const E& error) { return error.what(); }
-  FAIL("nothing was thrown");
-  return {};
-}
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace file_tests

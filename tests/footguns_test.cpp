@@ -5,18 +5,10 @@
 #include <cmath>
 #include <memory>
 
+#include "support.h"
 #include "tandem.h"
 
 using namespace tandem;
-
-namespace {
-
-bool same(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && a.dtype() == b.dtype() && a.to_vector<double>() == b.to_vector<double>();
-}
-const Mode kGraphModes[] = {Mode::replay, Mode::compiled};
-
-}  // namespace
 
 TEST_CASE("footguns: an output that is kept isn't written over by the next call") {
   for (const Mode mode : kGraphModes) {

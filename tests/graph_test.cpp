@@ -1,5 +1,6 @@
 // Graph mode: text and verification, tracing, specialisation, training in the three modes, memory.
 #include "graph/ir/graph.h"
+#include "support.h"
 
 #include <doctest/doctest.h>
 
@@ -15,12 +16,6 @@
 using namespace tandem;
 
 namespace {
-
-bool same(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && a.dtype() == b.dtype() && a.to_vector<double>() == b.to_vector<double>();
-}
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-const Mode kGraphModes[] = {Mode::replay, Mode::compiled};
 
 struct Mlp {
   nn::Linear hidden{12, 16};

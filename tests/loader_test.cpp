@@ -1,5 +1,6 @@
 // The loader: order, workers, what they throw, and what is drawn.
 #include "data/loader.h"
+#include "support.h"
 
 #include <doctest/doctest.h>
 
@@ -12,8 +13,6 @@
 #include "tandem.h"
 
 using namespace tandem;
-using file_tests::contains;
-using file_tests::thrown;
 
 namespace {
 

@@ -8,25 +8,12 @@
 #include "core/random.h"
 #include "core/warning.h"
 #include "nn/nn.h"
+#include "support.h"
 #include "tandem.h"
 
 using namespace tandem;
 
 namespace {
-
-bool same(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
-         a.detach().to_vector<double>() == b.detach().to_vector<double>();
-}
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-template <class E, class F> std::string thrown(F&& f) {
-  try {
-    f();
-  } catch (const E& error) { return error.message(); }
-  return "nothing was thrown";
-}
-
-constexpr Mode kGraphModes[] = {Mode::replay, Mode::compiled};
 
 /// A program from its start: makes its state, compiles with these options, calls, and returns all that it has by then.
 using Program = std::function<Tensors(CompileOptions)>;
@@ -121,7 +108,7 @@ TEST_CASE("memory: writes through views reach what they are views of, and every 
     y[2] += 1;
     return y;
   });
-  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+  for (const Mode mode : kModes) {
     auto f = compile(
         [](const Tensor& in) {
           Tensor y = in * 1;
@@ -319,7 +306,7 @@ TEST_CASE("memory: writes into the state go there at once") {
 }
 
 TEST_CASE("memory: an operand that the tape has saved and a trace overwrites is eager's error") {
-  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+  for (const Mode mode : kModes) {
     Tensor w = ones({3}, {.requires_grad = true});
     auto f = compile(
         [&](const Tensor& x) {
@@ -446,7 +433,7 @@ TEST_CASE("gradients: each leaf has memory of its own, whatever the gradient was
 }
 
 TEST_CASE("memory: x += y binds the handle anew where a gradient flows, and is refused where others would not see it") {
-  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+  for (const Mode mode : kModes) {
     CAPTURE(name_of(mode));
     Tensor w = ones({3}, {.requires_grad = true});
     const auto run = [&](auto f) { compile(f, {.mode = mode})(full({3}, 2)); };
@@ -603,7 +590,7 @@ TEST_CASE("numbers: what the host reads of state is read at each call, what it c
 }
 
 TEST_CASE("static arguments: 2 and 2.0 are not the same to a generic function") {
-  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+  for (const Mode mode : kModes) {
     auto f = compile([](const Tensor& x, auto number) { return x * (number / 4); }, {.mode = mode});
     CHECK(f(ones({1}), 2).template item<float>() == 0);
     CHECK(f(ones({1}), 2.0).template item<float>() == 0.5);
@@ -676,7 +663,7 @@ TEST_CASE("state: another tensor in its place may share memory with what is writ
 }
 
 TEST_CASE("exceptions: a gradient is kept where a call throws") {
-  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+  for (const Mode mode : kModes) {
     Tensor w = ones({2, 3}, {.requires_grad = true});
     auto f = compile(
         [&](const Tensor& x, const Tensor& labels) {

@@ -1,5 +1,6 @@
 // Models as plain structs, layers, initial values, gradient clipping, optimisers and schedules.
 #include "nn/nn.h"
+#include "support.h"
 
 #include <doctest/doctest.h>
 
@@ -80,16 +81,6 @@ std::vector<std::string> names(const std::vector<nn::NamedTensor>& tensors) {
 using Names = std::vector<std::string>;
 
 bool same_tensor(const Tensor& a, const Tensor& b) { return a.impl() == b.impl(); }
-
-// What a call throws, as text.
-template <class E, class F> std::string thrown(F&& f) {
-  try {
-    f();
-  } catch (const E& error) { return error.what(); }
-  FAIL("nothing was thrown");
-  return {};
-}
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 double as_number(const Tensor& tensor) { return tensor.item<double>(); }
 

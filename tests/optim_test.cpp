@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 
+#include "support.h"
 #include "tandem.h"
 
 using namespace tandem;
@@ -38,15 +39,6 @@ void check_close(const std::vector<double>& got, const std::vector<double>& expe
     CHECK(std::fabs(got[i] - expected[i]) <= tolerance * std::max(1.0, std::fabs(expected[i])));
   }
 }
-
-template <class E, class F> std::string thrown(F&& f) {
-  try {
-    f();
-  } catch (const E& error) { return error.what(); }
-  FAIL("nothing was thrown");
-  return {};
-}
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::vector<std::pair<const char*, Make>> all_optimisers() {
   return {{"Sgd", make<optim::Sgd>(optim::SgdOptions{.lr = 0.05, .momentum = 0.9})},

@@ -1,5 +1,6 @@
 // The progress bar, on a terminal and elsewhere.
 #include "lab/progress.h"
+#include "support.h"
 
 #include <doctest/doctest.h>
 
@@ -10,7 +11,6 @@
 #include "tandem.h"
 
 using namespace tandem;
-using file_tests::contains;
 
 namespace {
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/threads.h"
+#include "support.h"
 #include "tandem.h"
 
 using namespace tandem;
@@ -75,15 +76,6 @@ const auto run_other = [](const auto& layer, const Tensor& x, const Tensors& s) 
   const nn::RnnResult result = layer(x, s[0]);
   return Tensors{result.output, result.hidden};
 };
-
-template <class E, class F> std::string thrown(F&& f) {
-  try {
-    f();
-  } catch (const E& error) { return error.what(); }
-  FAIL("nothing was thrown");
-  return {};
-}
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

@@ -7,10 +7,10 @@
 #include "files.h"
 #include "graph/run/plan.h"
 #include "graph/run/runtime.h"
+#include "support.h"
 #include "tandem.h"
 
 using namespace tandem;
-using file_tests::contains;
 
 namespace {
 

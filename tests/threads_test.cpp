@@ -11,6 +11,7 @@
 
 #include "core/threads.h"
 #include "files.h"
+#include "support.h"
 #include "tandem.h"
 
 using namespace tandem;
@@ -59,7 +60,7 @@ TEST_CASE("threads: calls of one compiled function run side by side, each with r
     CHECK(wrong == 0);
     CHECK(f.stats().traces == 1);
     CHECK(f.stats().calls == kThreads * 1000);
-    CHECK(file_tests::contains(f.plan(), "calls may overlap"));
+    CHECK(contains(f.plan(), "calls may overlap"));
   }
 }
 
@@ -101,7 +102,7 @@ TEST_CASE("threads: a step that assigns state is run by one thread at a time, an
     });
     CHECK(last == kThreads * 250);
     CHECK(total.to_vector<float>() == std::vector<float>(64, 250 * (1 + 2 + 3 + 4)));
-    CHECK_FALSE(file_tests::contains(add.plan(), "calls may overlap"));
+    CHECK_FALSE(contains(add.plan(), "calls may overlap"));
   }
 }
 
