@@ -64,9 +64,14 @@ int Graph::add_node(const Op& op, std::vector<int> inputs, Attributes attributes
   Tensors headers, results(kMaxOutputs);
   for (int input : inputs) headers.push_back(graph::header_of(type(input), is_number(input)));
   Infer infer(op, headers, attributes, results, where);
-  op.infer(infer);
+  infer.run();
   std::vector<ValueType> types;
   for (int i = 0; i < op.outputs; ++i) types.push_back(graph::type_of(graph::at(results, i)));
+  return append(op, std::move(inputs), std::move(attributes), where, types);
+}
+
+int Graph::append(const Op& op, std::vector<int> inputs, Attributes attributes, Where where,
+                  const std::vector<ValueType>& types) {
   return append({.op = &op,
                  .inputs = std::move(inputs),
                  .outputs = {},

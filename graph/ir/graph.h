@@ -99,6 +99,8 @@ class Graph {
   int add_node(const Op& op, std::vector<int> inputs, Attributes attributes, Where where);
   /// Appends a node whose outputs are new values of these types, as nobody asks infer. The node's index.
   int append(Node node, const std::vector<ValueType>& types);
+  int append(const Op& op, std::vector<int> inputs, Attributes attributes, Where where,
+             const std::vector<ValueType>& types);
   /// Index in `leaves` of the leaf that makes this value; -1 if a node does.
   int leaf_of(int id) const { return value(id).leaf; }
   /// Whether infer sees a number rather than a tensor: a scalar leaf, or a state or constant that was one.

@@ -39,7 +39,7 @@ void verify(const Graph& graph, const char* after_pass) {
       if (node.op->contiguous_inputs && !header.is_contiguous())
         fail(node, "an operand has strides ", header.strides(), ", but must be contiguous");
     Infer infer(*node.op, headers, node.attributes, results, node.where);
-    node.op->infer(infer);
+    infer.run();
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const ValueType& type = graph.type(node.outputs[i]);
       if (node.op->kind == OpKind::view && type.strides != results[i].strides())

@@ -96,13 +96,7 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
   }
   std::vector<ValueType> types;
   for (const Tensor& output : outputs) types.push_back(type_of(output));
-  const int node = to_.append({.op = &op,
-                               .inputs = std::move(operands),
-                               .outputs = {},
-                               .attributes = attributes,
-                               .where = where,
-                               .fused = nullptr},
-                              types);
+  const int node = to_.append(op, std::move(operands), attributes, where, types);
   for (size_t i = 0; i < outputs.size(); ++i) {
     outputs[i].impl()->offset = 0;
     outputs[i].impl()->trace = id_;

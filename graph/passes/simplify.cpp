@@ -58,13 +58,7 @@ Graph simplify(const Graph& graph) {
     }
     if (node.op->fold == Fold::sum && to.type(inputs[0]) == type) {  // over extents of 1: no more than 0 + -0 = 0
       inputs.push_back(rewriter.scalar(0, type.dtype));
-      const int made = to.append({.op = &add,
-                                  .inputs = std::move(inputs),
-                                  .outputs = {},
-                                  .attributes = {},
-                                  .where = node.where,
-                                  .fused = nullptr},
-                                 {type});
+      const int made = to.append(add, std::move(inputs), {}, node.where, {type});
       rewriter.replace(result, to.node(made).outputs[0]);
       continue;
     }

@@ -120,7 +120,7 @@ void Program::check(const Tensors& arguments) const {
              plan_.type(leaf.value));
     } else if (leaf.kind == LeafKind::gradient) {
       if (leaf.argument >= count) fail("argument ", leaf.argument, " of the graph is missing, ", count, " are given");
-      const size_t index = &leaf - plan_.graph.leaves.data();
+      const size_t index = static_cast<size_t>(&leaf - plan_.graph.leaves.data());
       const Tensor& whose = leaf.argument >= 0 ? arguments[leaf.argument] : bindings_.tensors[index];
       const Tensor gradient = whose.defined() ? whose.impl()->grad : Tensor();
       if (!fits(gradient, plan_.type(leaf.value)))
@@ -136,49 +136,43 @@ void Program::check(const Tensors& arguments) const {
 
 void Program::refuse_aliases(const Tensors& arguments) const {
   const Graph& graph = plan_.graph;
-  const auto fail = [&](const Leaf& leaf, const TensorImpl& tensor, const char* what, Where where) {
-    const std::string which =
-        leaf.kind == LeafKind::gradient ? std::string("a gradient") : detail::str("argument ", leaf.argument);
-    const Tensor handle = Tensor::share(const_cast<TensorImpl*>(&tensor));
-    throw TraceError(detail::str("compiled function: ", which, ", ", type_of(handle), ", ", what,
-                                 leaf.kind == LeafKind::gradient
-                                     ? ". Let grad() be a tensor of its own: set_grad(clone())"
-                                     : ". Use it either as an argument or from outside, or pass clone() of it"),
-                     where);
+  const auto memory = [&](int leaf) { return bindings_.tensor_of(graph, leaf, arguments).impl()->storage; };
+  const auto fail = [&](int leaf, const char* what, Where where) {
+    const bool gradient = graph.leaf(leaf).kind == LeafKind::gradient;
+    throw TraceError(
+        detail::str("compiled function: ",
+                    gradient ? std::string("a gradient") : detail::str("argument ", graph.leaf(leaf).argument), ", ",
+                    type_of(bindings_.tensor_of(graph, leaf, arguments)), ", ", what,
+                    gradient ? ". Let grad() be a tensor of its own: set_grad(clone())"
+                             : ". Use it either as an argument or from outside, or pass clone() of it"),
+        where);
   };
-  for (size_t i = 0; i < graph.leaves.size(); ++i) {
-    const Leaf& leaf = graph.leaves[i];
-    if (leaf.kind != LeafKind::argument && leaf.kind != LeafKind::gradient) continue;
-    const Tensor& tensor = leaf.argument >= 0 ? arguments[leaf.argument] : bindings_.tensors[i];
-    const TensorImpl& mine = leaf.kind == LeafKind::gradient ? *tensor.impl()->grad.impl() : *tensor.impl();
-    const bool alone = mine.storage->references() == 1 && mine.references.load(std::memory_order_relaxed) == 1;
-    if (leaf.kind == LeafKind::gradient && alone) continue;  // nobody else sees its memory
-    for (const StateWrite& write : graph.writes) {
-      if (write.leaf == static_cast<int>(i)) continue;
-      const Leaf& written = graph.leaf(write.leaf);
-      const Tensor& other = written.argument >= 0 ? arguments[written.argument] : bindings_.tensors[write.leaf];
-      const TensorImpl& theirs = written.kind == LeafKind::gradient ? *other.impl()->grad.impl() : *other.impl();
-      if (theirs.storage == mine.storage)
-        fail(leaf, mine, "shares its memory with a tensor that the function assigns to", write.where);
+  const int leaves = static_cast<int>(graph.leaves.size());
+  for (int i = 0; i < leaves; ++i) {
+    const LeafKind kind = graph.leaf(i).kind;
+    if (kind != LeafKind::argument && kind != LeafKind::gradient) continue;
+    if (kind == LeafKind::gradient) {
+      const TensorImpl& mine = *bindings_.tensor_of(graph, i, arguments).impl();
+      if (mine.storage->references() == 1 && mine.references.load(std::memory_order_relaxed) == 1)
+        continue;  // nobody else sees its memory
     }
+    for (const StateWrite& write : graph.writes)
+      if (write.leaf != i && memory(write.leaf) == memory(i))
+        fail(i, "shares its memory with a tensor that the function assigns to", write.where);
   }
-  for (const StateWrite& write :
-       graph.writes) {  // an argument or a gradient that is written to, and state that is read
-    const Leaf& leaf = graph.leaf(write.leaf);
-    if (leaf.kind == LeafKind::state) continue;
-    const Tensor& tensor = leaf.argument >= 0 ? arguments[leaf.argument] : bindings_.tensors[write.leaf];
-    const TensorImpl& mine = leaf.kind == LeafKind::gradient ? *tensor.impl()->grad.impl() : *tensor.impl();
-    for (size_t i = 0; i < graph.leaves.size(); ++i)
-      if (graph.leaves[i].kind == LeafKind::state && bindings_.tensors[i].impl()->storage == mine.storage)
-        fail(leaf, mine, "which the function assigns to, shares its memory with a tensor from outside that it reads",
-             write.where);
-  }
-  for (size_t a = 0; a < arguments.size(); ++a)
-    if (arguments[a].impl()->requires_grad)
-      for (const GradientWrite& write : graph.gradients)
-        if (write.tensor.impl() == arguments[a].impl())
-          fail({.argument = static_cast<int>(a)}, *arguments[a].impl(),
-               "is also a tensor from outside that the function computes the gradient of", where_);
+  for (const StateWrite& write : graph.writes)
+    if (graph.leaf(write.leaf).kind != LeafKind::state)
+      for (int i = 0; i < leaves; ++i)
+        if (graph.leaf(i).kind == LeafKind::state && memory(i) == memory(write.leaf))
+          fail(write.leaf, "which the function assigns to, shares its memory with a tensor from outside that it reads",
+               write.where);
+  for (const GradientWrite& write : graph.gradients)
+    for (size_t a = 0; write.tensor.defined() && a < arguments.size(); ++a)
+      if (arguments[a].impl() == write.tensor.impl())
+        throw TraceError(detail::str("compiled function: argument ", a, ", ", type_of(arguments[a]),
+                                     ", is also a tensor from outside that the function computes the gradient of. Use "
+                                     "it either as an argument or from outside, or pass clone() of it"),
+                         where_);
 }
 
 Run& Program::take() {

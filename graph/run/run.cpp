@@ -102,7 +102,7 @@ Tensors Run::operator()(const Tensors& arguments) {
   }
   for (int place : plan_.release_last) spots_[place].memory = Memory();
   for (const StateWrite& write : graph.writes) {
-    Storage& storage = *tensor_of(write.leaf, arguments).impl()->storage;
+    Storage& storage = *bindings_.tensor_of(graph, write.leaf, arguments).impl()->storage;
     ++storage.version;
     storage.last_write = write.where;
   }
@@ -112,12 +112,6 @@ Tensors Run::operator()(const Tensors& arguments) {
   }
   if (graph.draws) default_generator().set_draws(default_generator().draws() + static_cast<uint64_t>(graph.draws));
   return results;
-}
-
-const Tensor& Run::tensor_of(int leaf, const Tensors& arguments) const {
-  const Leaf& made = plan_.graph.leaf(leaf);
-  const Tensor& tensor = made.argument >= 0 ? arguments[made.argument] : bindings_.tensors[leaf];
-  return made.kind == LeafKind::gradient ? tensor.impl()->grad : tensor;
 }
 
 void Run::bind_leaves(const Tensors& arguments) {
@@ -136,7 +130,9 @@ void Run::bind_leaves(const Tensors& arguments) {
         spot(leaf.value).bind(data);
         break;
       }
-      case LeafKind::gradient: spot(leaf.value).bind(tensor_of(static_cast<int>(i), arguments).impl()->data); break;
+      case LeafKind::gradient:
+        spot(leaf.value).bind(bindings_.tensor_of(graph, static_cast<int>(i), arguments).impl()->data);
+        break;
       case LeafKind::state:
       case LeafKind::constant:
         if (!bound.defined())

@@ -16,6 +16,14 @@ namespace tandem::graph {
 struct Bindings {
   std::vector<Tensor> tensors;  ///< of state, gradient and constant leaves
   std::vector<Tensor> numbers;  ///< of scalar leaves
+
+  /// What a leaf reads in a call: an argument, the gradient that there is now, or what is bound.
+  const Tensor& tensor_of(const Graph& graph, int leaf, const Tensors& arguments) const {
+    const Leaf& of = graph.leaf(leaf);
+    const Tensor& tensor =
+        of.argument >= 0 ? arguments[static_cast<size_t>(of.argument)] : tensors[static_cast<size_t>(leaf)];
+    return of.kind == LeafKind::gradient ? tensor.impl()->grad : tensor;
+  }
 };
 
 /// Bytes of a device's allocator.
@@ -80,8 +88,6 @@ class Run {
   Tensor header(int value);
   void* number_at(int value) const { return on_device_.data() + plan_.numbers[plan_.location(value).number].offset; }
 
-  /// The tensor that a leaf reads: an argument, a gradient of now, or what is bound.
-  const Tensor& tensor_of(int leaf, const Tensors& arguments) const;
   void bind_leaves(const Tensors& arguments);
   /// Memory of the run's own for a place whose tensor is another one at each call.
   void* fixed(Spot& spot, const ValueType& type);

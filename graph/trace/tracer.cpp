@@ -54,7 +54,7 @@ class Tracer final : public Interceptor {
     for (const Tensor& input : inputs) operands.push_back(value_of(input, op, where));
     std::vector<ValueType> types;
     for (const Tensor& output : outputs) types.push_back(type_of(output));
-    const int node = append(op, std::move(operands), attributes, types, where);
+    const int node = graph_.append(op, std::move(operands), attributes, where, types);
     for (size_t i = 0; i < outputs.size(); ++i) {
       const int64_t offset = std::exchange(outputs[i].impl()->offset, 0);
       const int value = graph_.node(node).outputs[i];
@@ -260,18 +260,8 @@ class Tracer final : public Interceptor {
     return last(windows_);
   }
 
-  int append(const Op& op, std::vector<int> inputs, Attributes attributes, const std::vector<ValueType>& types,
-             Where where) {
-    return graph_.append({.op = &op,
-                          .inputs = std::move(inputs),
-                          .outputs = {},
-                          .attributes = std::move(attributes),
-                          .where = where,
-                          .fused = nullptr},
-                         types);
-  }
   int append_one(const Op& op, std::vector<int> inputs, Attributes attributes, const ValueType& type, Where where) {
-    return graph_.node(append(op, std::move(inputs), std::move(attributes), {type}, where)).outputs[0];
+    return graph_.node(graph_.append(op, std::move(inputs), std::move(attributes), where, {type})).outputs[0];
   }
 
   // ---- Reading.

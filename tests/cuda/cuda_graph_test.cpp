@@ -141,12 +141,12 @@ TEST_CASE("cuda: generated kernels are kept on disk, and built again where the e
   CHECK(sources == 1);
   const graph::CudaBinary again = build();
   CHECK_FALSE(again.from_cache);
-  CHECK(file_tests::contains(again.note, "is cut short"));
+  CHECK(contains(again.note, "is cut short"));
   CHECK(value(again.bytes) == 7);
   CHECK(build().from_cache);
 
   on.set("0");
   const graph::CudaBinary uncached = build();
   CHECK_FALSE(uncached.from_cache);
-  CHECK(file_tests::contains(uncached.note, "not cached on disk: switched off"));
+  CHECK(contains(uncached.note, "not cached on disk: switched off"));
 }
