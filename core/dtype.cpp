@@ -11,7 +11,8 @@
 namespace tandem {
 
 namespace {
-constexpr std::string_view kNames[] = {"float32", "float64", "float16", "bfloat16", "int32", "int64", "uint8", "bool"};
+constexpr std::string_view kNames[] = {"float32", "float64", "float16", "bfloat16", "int32",
+                                       "int64",   "int16",   "int8",    "uint8",    "bool"};
 }
 
 Float16::Float16(float value) : bits(td_f32_to_f16(value)) {}
@@ -26,7 +27,7 @@ DType parse_dtype(std::string_view name, Where where) {
     if (kNames[i] == name) return static_cast<DType>(i);
   throw ValueError(detail::str("no dtype is called \"", name,
                                "\"; there are float32, float64, float16, bfloat16, "
-                               "int32, int64, uint8 and bool"),
+                               "int32, int64, int16, int8, uint8 and bool"),
                    where);
 }
 
@@ -41,8 +42,8 @@ DType promote(DType a, DType b) {
   }
   if (a == bool_) return b;
   if (b == bool_) return a;
-  if (a == int64 || b == int64) return int64;
-  return int32;  // int32 with uint8
+  if (size_of(a) != size_of(b)) return size_of(a) > size_of(b) ? a : b;
+  return int16;  // int8 with uint8
 }
 
 }  // namespace tandem

@@ -9,12 +9,12 @@
 
 namespace tandem {
 
-enum class DType : uint8_t { float32, float64, float16, bfloat16, int32, int64, uint8, bool_ };
-inline constexpr int kDTypeCount = 8;
+enum class DType : uint8_t { float32, float64, float16, bfloat16, int32, int64, int16, int8, uint8, bool_ };
+inline constexpr int kDTypeCount = 10;
 
 inline constexpr DType float32 = DType::float32, float64 = DType::float64, float16 = DType::float16,
-                       bfloat16 = DType::bfloat16, int32 = DType::int32, int64 = DType::int64, uint8 = DType::uint8,
-                       bool_ = DType::bool_;
+                       bfloat16 = DType::bfloat16, int32 = DType::int32, int64 = DType::int64, int16 = DType::int16,
+                       int8 = DType::int8, uint8 = DType::uint8, bool_ = DType::bool_;
 
 /// Storage types of the two 16-bit floats. Arithmetic on them is done in float32.
 struct Float16 {
@@ -31,7 +31,7 @@ struct BFloat16 {
 };
 
 constexpr int64_t size_of(DType type) {
-  constexpr int64_t sizes[] = {4, 8, 2, 2, 4, 8, 1, 1};
+  constexpr int64_t sizes[] = {4, 8, 2, 2, 4, 8, 2, 1, 1, 1};
   return sizes[static_cast<int>(type)];
 }
 constexpr bool is_floating(DType type) { return type <= DType::bfloat16; }
@@ -42,8 +42,8 @@ std::string_view name_of(DType type);
 DType parse_dtype(std::string_view name, Where where = Where::current());
 std::ostream& operator<<(std::ostream& out, DType type);
 
-/// The dtype in which two tensors meet: category first (bool < integer < floating), then width;
-/// float16 with bfloat16 gives float32. The same table as PyTorch's `torch.promote_types`.
+/// The dtype in which two tensors meet: category first (bool < integer < floating), then width; float16 with bfloat16
+/// gives float32, int8 with uint8 int16. The same table as PyTorch's `torch.promote_types`.
 DType promote(DType a, DType b);
 
 template <class T> struct DTypeOf;
@@ -54,6 +54,8 @@ template <> struct DTypeOf<BFloat16> { static constexpr DType value = DType::bfl
 template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::int32; };
 template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::int64; };
 template <> struct DTypeOf<long long> { static constexpr DType value = DType::int64; };
+template <> struct DTypeOf<int16_t> { static constexpr DType value = DType::int16; };
+template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::int8; };
 template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::uint8; };
 template <> struct DTypeOf<bool> { static constexpr DType value = DType::bool_; };
 template <class T> inline constexpr DType dtype_of = DTypeOf<T>::value;
@@ -67,6 +69,8 @@ template <class F> decltype(auto) visit_dtype(DType type, F&& f) {
     case DType::bfloat16: return f.template operator()<BFloat16>();
     case DType::int32: return f.template operator()<int32_t>();
     case DType::int64: return f.template operator()<int64_t>();
+    case DType::int16: return f.template operator()<int16_t>();
+    case DType::int8: return f.template operator()<int8_t>();
     case DType::uint8: return f.template operator()<uint8_t>();
     case DType::bool_: break;
   }

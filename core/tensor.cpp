@@ -78,6 +78,8 @@ Tensor Arg::scalar(DType dtype) const {
     case DType::bfloat16: *static_cast<BFloat16*>(impl->data) = BFloat16(static_cast<float>(number())); break;
     case DType::int32: *static_cast<int32_t*>(impl->data) = static_cast<int32_t>(integer()); break;
     case DType::int64: *static_cast<int64_t*>(impl->data) = integer(); break;
+    case DType::int16: *static_cast<int16_t*>(impl->data) = static_cast<int16_t>(integer()); break;
+    case DType::int8: *static_cast<int8_t*>(impl->data) = static_cast<int8_t>(integer()); break;
     case DType::uint8: *static_cast<uint8_t*>(impl->data) = static_cast<uint8_t>(integer()); break;
     case DType::bool_: *static_cast<bool*>(impl->data) = number() != 0; break;
   }
@@ -155,6 +157,8 @@ TANDEM_VALUES(Float16)
 TANDEM_VALUES(BFloat16)
 TANDEM_VALUES(int32_t)
 TANDEM_VALUES(int64_t)
+TANDEM_VALUES(int16_t)
+TANDEM_VALUES(int8_t)
 TANDEM_VALUES(uint8_t)
 #undef TANDEM_VALUES
 template bool Tensor::item<bool>(Where) const;

@@ -15,7 +15,8 @@ using Fail = std::function<void(const std::string&)>;
 
 constexpr std::pair<const char*, DType> kDTypes[] = {
     {"F32", DType::float32}, {"F64", DType::float64}, {"F16", DType::float16}, {"BF16", DType::bfloat16},
-    {"I32", DType::int32},   {"I64", DType::int64},   {"U8", DType::uint8},    {"BOOL", DType::bool_}};
+    {"I32", DType::int32},   {"I64", DType::int64},   {"I16", DType::int16},   {"I8", DType::int8},
+    {"U8", DType::uint8},    {"BOOL", DType::bool_}};
 
 // A name as it can be printed: it may be long, or hold line breaks.
 std::string shown(const std::string& name) {

@@ -134,18 +134,19 @@ TEST_CASE("GradScaler: an overflow leaves the step out and shrinks the scale; go
           scaler.scale(loss).backward();
           scaler.unscale(optimizer);
           scaler.step(optimizer);
+          const Tensor overflow = scaler.found_overflow().clone();
           scaler.update();
-          return loss;
+          return overflow;
         },
         {.mode = mode});
     const auto scale = [&] { return scaler.current_scale().item<double>(); };
-    step(td::ones({3}));
+    CHECK(step(td::ones({3})).item<float>() == 0);
     CHECK(w.grad().to_vector<float>() == std::vector<float>{1, 1, 1});
     const auto after = w.to_vector<float>();
     const auto moments = optimizer.state()[1].tensor.to_vector<double>();
     CHECK(after[0] < 2);
     CHECK(scale() == 8);
-    step(td::tensor({1.f, INFINITY, 1.f}));
+    CHECK(step(td::tensor({1.f, INFINITY, 1.f})).item<float>() == 1);
     CHECK(w.to_vector<float>() == after);
     CHECK(optimizer.state()[1].tensor.to_vector<double>() == moments);
     CHECK(scale() == 4);

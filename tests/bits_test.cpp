@@ -83,7 +83,7 @@ TEST_CASE("bits: floats to integers are PyTorch's on x86, in every mode") {
   const Tensor wide = tensor(std::vector<double>(std::begin(values), std::end(values)));
   for (const DType from : {float64, float32, float16, bfloat16}) {
     const Tensor x = wide.to(from);
-    for (const DType to : {uint8, int32, int64, bool_}) {
+    for (const DType to : {uint8, int8, int16, int32, int64, bool_}) {
       CAPTURE(name_of(from));
       CAPTURE(name_of(to));
       const auto elements = x.to_vector<double>();
@@ -92,7 +92,12 @@ TEST_CASE("bits: floats to integers are PyTorch's on x86, in every mode") {
         const double v = elements[i];
         const int64_t in_64 = v >= -0x1p63 && v < 0x1p63 ? static_cast<int64_t>(v) : INT64_MIN;
         const int64_t in_32 = v >= -0x1p31 && v < 0x1p31 ? static_cast<int64_t>(v) : INT32_MIN;
-        const int64_t expected = to == bool_ ? v != 0 : to == int64 ? in_64 : to == int32 ? in_32 : in_64 & 255;
+        const int64_t expected = to == bool_   ? v != 0
+                                 : to == int64 ? in_64
+                                 : to == int32 ? in_32
+                                 : to == int16 ? static_cast<int16_t>(in_32)
+                                 : to == int8  ? static_cast<int8_t>(in_32)
+                                               : in_64 & 255;
         CHECK_MESSAGE(converted[i] == expected, v);
       }
       check([=](const Tensor& a) { return a.to(to); }, x);
@@ -101,6 +106,7 @@ TEST_CASE("bits: floats to integers are PyTorch's on x86, in every mode") {
   }
   check([](const Tensor& a) { return a + arange(0, 5, 1.5, {.dtype = int64}); }, zeros({4}, {.dtype = int64}));
   check([](const Tensor& a) { return a + arange(250, 260, 1, {.dtype = uint8}); }, zeros({10}, {.dtype = uint8}));
+  check([](const Tensor& a) { return a + arange(120, 130, 1, {.dtype = int8}); }, zeros({10}, {.dtype = int8}));
 }
 
 TEST_CASE("bits: generated C and CUDA C++ convert and wrap by the functions of core/scalar") {
@@ -119,7 +125,7 @@ TEST_CASE("bits: generated C and CUDA C++ convert and wrap by the functions of c
 TEST_CASE("bits: constants are folded as they run") {
   const Tensor x = ones({2});
   for (const double value : {double{NAN}, 1e30, -1e30, kInfinity, 300.7, -2.5})
-    for (const DType to : {uint8, int32, int64, bool_}) {
+    for (const DType to : {uint8, int8, int16, int32, int64, bool_}) {
       CAPTURE(value);
       CAPTURE(name_of(to));
       check([=](const Tensor& a) { return full({}, value).to(to).to(float32) + a; }, x);
@@ -132,7 +138,7 @@ TEST_CASE("bits: constants are folded as they run") {
 
 TEST_CASE("bits: integers wrap") {
   const Tensor wide = tensor<int64_t>({INT64_MAX, INT64_MIN, -1, 3, INT64_MAX - 1, 0});
-  for (const DType type : {int32, int64, uint8}) {
+  for (const DType type : {int32, int64, int16, int8, uint8}) {
     const Tensor x = type == int32 ? tensor<int32_t>({INT32_MAX, INT32_MIN, -1, 3, INT32_MAX - 1, 0}) : wide.to(type);
     CAPTURE(name_of(type));
     check([](const Tensor& a) { return a + 1; }, x);
@@ -145,6 +151,26 @@ TEST_CASE("bits: integers wrap") {
     check([](const Tensor& a) { return floor_divide(a, -1) + remainder(a, -1); }, x.to(type == uint8 ? int32 : type));
     check([](const Tensor& a) { return cumsum(a, 0); }, x);
   }
+  // PyTorch 2.15's, of int8.
+  const Tensor narrow = tensor<int64_t>({-128, 127, -1, 100, 3}).to(int8);
+  const auto is = [](const Tensor& x, std::vector<int64_t> expected) {
+    CHECK(x.dtype() == int8);
+    CHECK(x.to_vector<int64_t>() == expected);
+  };
+  is(narrow + narrow, {0, -2, -2, -56, 6});
+  is(narrow * narrow, {0, 1, 1, 16, 9});
+  is(-narrow, {-128, -127, 1, -100, -3});
+  is(abs(narrow), {-128, 127, 1, 100, 3});
+  is(floor_divide(narrow, -1), {-128, -127, 1, -100, -3});
+  is(remainder(narrow, 7), {5, 1, 6, 2, 3});
+  is(narrow + 1000, {104, 103, -25, 76, -21});
+  is(narrow & 15, {0, 15, 15, 4, 3});
+  is(~narrow, {127, -128, 0, -101, -4});
+  is(max(narrow).reshape({1}), {127});
+  is(matmul(narrow, narrow).reshape({1}), {27});
+  CHECK(narrow.sum().dtype() == int64);
+  CHECK(cumsum(narrow, 0).dtype() == int64);
+  CHECK((narrow / 2).to_vector<float>() == std::vector<float>{-64, 63.5f, -0.5f, 50, 1.5f});
   CHECK((wide + 1).to_vector<int64_t>()[0] == INT64_MIN);
   CHECK((-wide).to_vector<int64_t>()[1] == INT64_MIN);
   CHECK(floor_divide(wide, -1).to_vector<int64_t>()[1] == INT64_MIN);

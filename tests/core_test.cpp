@@ -40,16 +40,18 @@ TEST_CASE("arange counts in doubles where one of its numbers is one") {
 
 TEST_CASE("promotion: the table of torch.promote_types, through the operators") {
   using enum DType;
-  constexpr DType table[8][8] = {
-      // float32 float64  float16  bfloat16  int32     int64     uint8     bool
-      {float32, float64, float32, float32, float32, float32, float32, float32},       // float32
-      {float64, float64, float64, float64, float64, float64, float64, float64},       // float64
-      {float32, float64, float16, float32, float16, float16, float16, float16},       // float16
-      {float32, float64, float32, bfloat16, bfloat16, bfloat16, bfloat16, bfloat16},  // bfloat16
-      {float32, float64, float16, bfloat16, int32, int64, int32, int32},              // int32
-      {float32, float64, float16, bfloat16, int64, int64, int64, int64},              // int64
-      {float32, float64, float16, bfloat16, int32, int64, uint8, uint8},              // uint8
-      {float32, float64, float16, bfloat16, int32, int64, uint8, bool_},              // bool
+  constexpr DType table[td::kDTypeCount][td::kDTypeCount] = {
+      // columns in the order of rows
+      {float32, float64, float32, float32, float32, float32, float32, float32, float32, float32},         // float32
+      {float64, float64, float64, float64, float64, float64, float64, float64, float64, float64},         // float64
+      {float32, float64, float16, float32, float16, float16, float16, float16, float16, float16},         // float16
+      {float32, float64, float32, bfloat16, bfloat16, bfloat16, bfloat16, bfloat16, bfloat16, bfloat16},  // bfloat16
+      {float32, float64, float16, bfloat16, int32, int64, int32, int32, int32, int32},                    // int32
+      {float32, float64, float16, bfloat16, int64, int64, int64, int64, int64, int64},                    // int64
+      {float32, float64, float16, bfloat16, int32, int64, int16, int16, int16, int16},                    // int16
+      {float32, float64, float16, bfloat16, int32, int64, int16, int8, int16, int8},                      // int8
+      {float32, float64, float16, bfloat16, int32, int64, int16, int16, uint8, uint8},                    // uint8
+      {float32, float64, float16, bfloat16, int32, int64, int16, int8, uint8, bool_},                     // bool
   };
   for (int i = 0; i < td::kDTypeCount; ++i) {
     for (int j = 0; j < td::kDTypeCount; ++j) {
@@ -74,7 +76,7 @@ TEST_CASE("promotion: numbers never widen a tensor, they only raise its category
     CHECK((x + true).dtype() == type);
     CHECK(td::maximum(x, 1e300).dtype() == type);
   }
-  for (const DType type : {td::uint8, td::int32, td::int64}) {
+  for (const DType type : {td::uint8, td::int8, td::int16, td::int32, td::int64}) {
     const Tensor x = td::ones({3}, {.dtype = type});
     CHECK((x + 1).dtype() == type);
     CHECK((x * int64_t{1} * true).dtype() == type);

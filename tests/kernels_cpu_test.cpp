@@ -128,7 +128,7 @@ TEST_CASE("cpu: casts between all dtypes, contiguous and strided") {
 TEST_CASE("cpu: pointwise operands of any layout") {
   const Tensor a = numbers({5, 7, 11}), b = numbers({11, 7, 5}).permute({2, 1, 0}), row = numbers({11}),
                column = numbers({7, 1});
-  for (DType type : {float32, float64, float16, bfloat16, int32, int64, uint8}) {
+  for (DType type : {float32, float64, float16, bfloat16, int32, int64, int16, int8, uint8}) {
     const auto as = [&](const Tensor& x) { return (x * 8).to(type); };
     const Tensor expected = as(a) + as(b).contiguous();
     CHECK(same_bits(as(a) + as(b), expected));

@@ -98,6 +98,9 @@ TEST_CASE("total += loss adds up losses that require gradients") {
 }
 
 TEST_CASE("views: view and squeeze") {
+  CHECK(swapdims(zeros({2, 3, 4}), 0, -1).shape() == Shape{4, 3, 2});
+  CHECK(broadcast_to(tensor({1, 2}), {3, 2}).to_vector<int>() == std::vector<int>{1, 2, 1, 2, 1, 2});
+  CHECK(argwhere(tensor({{0, 5}, {6, 0}})).to_vector<int>() == std::vector<int>{0, 1, 1, 0});
   const Tensor x = arange(6).reshape({2, 3});
   CHECK(x.view({3, 2}).shares_storage(x));
   CHECK(contains(thrown<ShapeError>([&] { x.transpose(0, 1).view({6}); }), "can't be seen as [6] without a copy"));

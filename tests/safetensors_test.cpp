@@ -186,8 +186,8 @@ TEST_CASE("safetensors: headers that aren't what the format says") {
   CHECK(contains(complaint("{\"a\":{}}"), "'a' has no dtype"));
   CHECK(contains(one(R"("dtype":"U8","shape":[4])"), "'a' has no data_offsets"));
   CHECK(contains(one(R"("dtype":"U8","data_offsets":[0,4])"), "'a' has no shape"));
-  CHECK(contains(one(R"("dtype":"I16","shape":[2],"data_offsets":[0,4])"),
-                 "'a' is of dtype 'I16', which Tandem doesn't have"));
+  CHECK(contains(one(R"("dtype":"U16","shape":[2],"data_offsets":[0,4])"),
+                 "'a' is of dtype 'U16', which Tandem doesn't have"));
   CHECK(contains(one(R"("dtype":8,"shape":[4],"data_offsets":[0,4])"), "has a number for a dtype"));
   CHECK(contains(one(R"("dtype":"U8","shape":[4.0],"data_offsets":[0,4])"), "has the number '4.0' in its shape"));
   CHECK(contains(one(R"("dtype":"U8","shape":[-4],"data_offsets":[0,4])"), "has a negative number in its shape"));

@@ -24,6 +24,7 @@ void check_rates(const Fixture& f, optim::Schedule& schedule, const Rates& expec
     CHECK(schedule.lr_after(static_cast<int64_t>(i)) == doctest::Approx(expected[i]).epsilon(1e-8));
     schedule.step();
   }
+  CHECK(schedule.steps_done() == static_cast<int64_t>(expected.size()));
   schedule.set_steps_done(1);
   CHECK(f.lr() == doctest::Approx(expected[1]).epsilon(1e-6));
 }

@@ -17,6 +17,8 @@
 // ---- Types and keywords ------------------------------------------------------------------------------------
 
 typedef signed char td_i8;
+typedef signed char td_i8;
+typedef short td_i16;
 typedef unsigned char td_u8;
 typedef unsigned short td_u16;
 #if defined(__INT64_TYPE__)  // gcc, clang: the same types as <stdint.h>, so that overloads accept int64_t
@@ -514,8 +516,8 @@ TD_FN td_u8 td_pow_u8(td_u8 a, td_u8 b) { return td_integer_power_u8(a, b); }
 
 // ---- Floats to integers ------------------------------------------------------------------------------------
 
-// Towards zero, as PyTorch does on x86: what int32 or int64 can't hold, NaN included, is their least number, and uint8
-// is the low byte of int64. C leaves all of that open, and compilers use it.
+// Towards zero, as PyTorch does on x86: what int32 or int64 can't hold, NaN included, is their least number, uint8
+// is the low byte of int64, int8 and int16 the low bytes of int32. C leaves all of that open, and compilers use it.
 #define TD_TO_INTEGER(F, f, T, t, LEAST, END) \
   TD_FN T td_##f##_to_##t(F x) { return x >= (F)(LEAST) && x < (F)(END) ? (T)x : (T)(LEAST); }
 TD_TO_INTEGER(float, f32, td_i32, i32, -0x1p31, 0x1p31)
@@ -544,6 +546,10 @@ TD_TO_INTEGER(double, f64, td_i64, i64, -0x1p63, 0x1p63)
 #endif
 TD_FN td_u8 td_f32_to_u8(float x) { return (td_u8)td_f32_to_i32(x); }  // floats from 2^31 on have a low byte of 0
 TD_FN td_u8 td_f64_to_u8(double x) { return (td_u8)td_f64_to_i64(x); }
+TD_FN td_i8 td_f32_to_i8(float x) { return (td_i8)td_f32_to_i32(x); }
+TD_FN td_i8 td_f64_to_i8(double x) { return (td_i8)td_f64_to_i32(x); }
+TD_FN td_i16 td_f32_to_i16(float x) { return (td_i16)td_f32_to_i32(x); }
+TD_FN td_i16 td_f64_to_i16(double x) { return (td_i16)td_f64_to_i32(x); }
 
 // ---- Generic names -----------------------------------------------------------------------------------------
 

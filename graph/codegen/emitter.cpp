@@ -22,9 +22,16 @@ const char* half_name(DType type) {
   return type == DType::float16 ? "f16" : type == DType::bfloat16 ? "bf16" : nullptr;
 }
 
+/// What a narrow integer lies in memory as; null for other types. It is computed on as int32.
+const char* narrow_name(DType type) {
+  return type == DType::int16 ? "td_i16" : type == DType::int8 ? "td_i8" : nullptr;
+}
+
 const char* suffix(DType type) {
   switch (type) {
     case DType::float64: return "f64";
+    case DType::int16:
+    case DType::int8:
     case DType::int32: return "i32";
     case DType::int64: return "i64";
     case DType::uint8: return "u8";
@@ -39,7 +46,8 @@ bool is_whole(double number) { return std::floor(number) == number && std::fabs(
 /// As the eager casts do it: what C leaves open is a function of core/scalar.
 std::string converted(DType from, DType to, const std::string& value) {
   if (to == DType::bool_) return str("(", value, " != 0)");
-  if (is_floating(from) && !is_floating(to)) return str("td_", suffix(from), "_to_", suffix(to), "(", value, ")");
+  if (is_floating(from) && !is_floating(to))
+    return rounded(to, str("td_", suffix(from), "_to_", suffix(to), "(", value, ")"));
   return rounded(to, str("(", compute_type(to), ")", value));
 }
 
@@ -53,6 +61,8 @@ bool folds_elements(const Statement& s) {
 const char* compute_type(DType type) {
   switch (type) {
     case DType::float64: return "double";
+    case DType::int16:
+    case DType::int8:
     case DType::int32: return "td_i32";
     case DType::int64: return "td_i64";
     case DType::uint8:
@@ -60,11 +70,15 @@ const char* compute_type(DType type) {
     default: return "float";
   }
 }
-const char* memory_type(DType type) { return half_name(type) ? "td_u16" : compute_type(type); }
+const char* memory_type(DType type) {
+  return half_name(type) ? "td_u16" : narrow_name(type) ? narrow_name(type) : compute_type(type);
+}
 std::string from_memory(DType type, const std::string& value) {
+  if (narrow_name(type)) return str("(td_i32)", value);
   return half_name(type) ? str("td_", half_name(type), "_to_f32(", value, ")") : value;
 }
 std::string to_memory(DType type, const std::string& value) {
+  if (const char* narrow = narrow_name(type)) return str("(", narrow, ")(", value, ")");
   return half_name(type) ? str("td_f32_to_", half_name(type), "(", value, ")") : value;
 }
 std::string rounded(DType type, const std::string& value) { return from_memory(type, to_memory(type, value)); }
@@ -106,7 +120,7 @@ std::string SegmentEmitter::place(const Position& position) const {
 /// Constants are printed exactly.
 std::string SegmentEmitter::literal(double number, DType type) const {
   const std::string cast = str("(", compute_type(type), ")");
-  if (!is_floating(type)) return str("(", cast, td_f64_to_i64(number), ")");
+  if (!is_floating(type)) return rounded(type, str("(", cast, td_f64_to_i64(number), ")"));
   if (std::isnan(number)) return str("(", cast, dialect_.nan, ")");
   if (std::isinf(number)) return str(number < 0 ? "(-" : "(", cast, dialect_.infinity, ")");
   char text[40];
@@ -115,19 +129,20 @@ std::string SegmentEmitter::literal(double number, DType type) const {
 }
 
 std::string SegmentEmitter::identity(Fold fold, DType type) const {
+  const bool is_signed = type != DType::uint8 && type != DType::bool_;
   switch (fold) {
     case Fold::sum: return "0";
     case Fold::prod: return "1";
     case Fold::max:
       return is_floating(type)      ? literal(-INFINITY, type)
              : type == DType::int64 ? "(-0x7fffffffffffffffLL-1)"
-             : type == DType::int32 ? "(-0x7fffffff-1)"
+             : is_signed            ? "(-0x7fffffff-1)"
                                     : "0";
     case Fold::min: break;
   }
   return is_floating(type)      ? literal(INFINITY, type)
          : type == DType::int64 ? "0x7fffffffffffffffLL"
-         : type == DType::int32 ? "0x7fffffff"
+         : is_signed            ? "0x7fffffff"
                                 : "255";
 }
 
@@ -162,8 +177,8 @@ std::string SegmentEmitter::expression(int i) {
       return from_memory(buffer_type(s.buffer), str("b", buffer(s.buffer), "[", place(s.position), "]"));
     case LoopOp::index:
       if (!is_floating(s.dtype) && is_whole(s.begin) && is_whole(s.step))
-        return str("(", type, ")(", td_f64_to_i64(s.begin), " + ", td_f64_to_i64(s.step), " * (", place(s.position),
-                   "))");
+        return rounded(s.dtype, str("(", type, ")(", td_f64_to_i64(s.begin), " + ", td_f64_to_i64(s.step), " * (",
+                                    place(s.position), "))"));
       return converted(float64, s.dtype,
                        str("(", literal(s.begin, float64), " + ", literal(s.step, float64), " * (double)(",
                            place(s.position), "))"));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <map>
@@ -315,8 +316,10 @@ class Parser {
   }
 
   void check_integer(double number, DType dtype) {
-    const double least = dtype == int64 ? -0x1p63 : dtype == int32 ? -0x1p31 : 0;
-    const double most = dtype == int64 ? 0x1p63 : dtype == int32 ? 0x1p31 - 1 : dtype == uint8 ? 255 : 1;
+    const bool is_signed = dtype != uint8 && dtype != bool_;
+    const int bits = dtype == bool_ ? 1 : 8 * static_cast<int>(size_of(dtype)) - (is_signed ? 1 : 0);
+    const double least = is_signed ? -std::ldexp(1, bits) : 0;
+    const double most = std::ldexp(1, bits) - (dtype == int64 ? 0 : 1);
     if (!(number >= least && number <= most)) fail(detail::str(number, " is no ", dtype));
   }
 

@@ -10,22 +10,24 @@ namespace tandem {
 
 namespace {
 
-/// The loop of one op for one type, with float16 by way of float.
+static_assert(kTypes == kDTypeCount);
+
+/// The loop of one op for one type, by way of a wider type where it has none of its own.
 struct Row {
   Loop loop;
-  bool half;
+  Through through;
   int operands;
   bool returns_bool, selects;
 
   Row(const Pointwise& op, DType type, int operands)
       : operands(operands), returns_bool(op.returns_bool), selects(op.selects) {
-    half = type == DType::float16;
-    loop = loops().pointwise[half ? 0 : static_cast<int>(type)][op.id];
+    loop = loops().pointwise[static_cast<int>(type)][op.id];
+    through = loops().through[static_cast<int>(type)];
   }
   void operator()(int64_t n, char* const* pointers, const int64_t* strides) const {
-    if (!half) [[likely]]
+    if (!through) [[likely]]
       loop(n, pointers, strides);
-    else loops().through_float(loop, operands, returns_bool, selects, n, pointers, strides);
+    else through(loop, operands, returns_bool, selects, n, pointers, strides);
   }
 };
 

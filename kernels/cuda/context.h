@@ -31,6 +31,8 @@ template <class F> void visit_any(DType type, F&& f) {
   switch (type) {
     case DType::int32: return f.template operator()<int32_t>();
     case DType::int64: return f.template operator()<int64_t>();
+    case DType::int16: return f.template operator()<int16_t>();
+    case DType::int8: return f.template operator()<int8_t>();
     case DType::uint8: return f.template operator()<uint8_t>();
     case DType::bool_: return f.template operator()<bool>();
     default: return visit_floating(type, f);

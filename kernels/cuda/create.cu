@@ -123,6 +123,8 @@ double host_value(const TensorImpl& scalar) {
     case DType::bfloat16: return static_cast<float>(*static_cast<const BFloat16*>(scalar.data));
     case DType::int32: return *static_cast<const int32_t*>(scalar.data);
     case DType::int64: return double(*static_cast<const int64_t*>(scalar.data));
+    case DType::int16: return *static_cast<const int16_t*>(scalar.data);
+    case DType::int8: return *static_cast<const int8_t*>(scalar.data);
     case DType::uint8: return *static_cast<const uint8_t*>(scalar.data);
     default: return *static_cast<const bool*>(scalar.data);
   }

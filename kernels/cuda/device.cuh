@@ -16,11 +16,13 @@ constexpr unsigned all_lanes = 0xffffffffu;
 
 // --- element types ---------------------------------------------------------------------------------------
 // Device code works on CUDA's own 16-bit types, which have the layout of tandem::Float16 and BFloat16, and
-// does all of its arithmetic on them in float.
+// does all of its arithmetic on them in float; on int16 and int8 in int32.
 
 template <class T> struct ComputeOf { using type = T; };
 template <> struct ComputeOf<__half> { using type = float; };
 template <> struct ComputeOf<__nv_bfloat16> { using type = float; };
+template <> struct ComputeOf<int16_t> { using type = int32_t; };
+template <> struct ComputeOf<int8_t> { using type = int32_t; };
 template <class T> using Compute = typename ComputeOf<T>::type;
 
 template <class T> inline constexpr bool is_half = std::is_same_v<T, __half> || std::is_same_v<T, __nv_bfloat16>;
@@ -34,11 +36,15 @@ template <class T> __device__ __forceinline__ Compute<T> widen(T x) {
 // Floats to integers, where C++ leaves open what doesn't fit.
 template <class To> __host__ __device__ __forceinline__ To whole(float x) {
   if constexpr (std::is_same_v<To, int32_t>) return td_f32_to_i32(x);
+  else if constexpr (std::is_same_v<To, int16_t>) return td_f32_to_i16(x);
+  else if constexpr (std::is_same_v<To, int8_t>) return td_f32_to_i8(x);
   else if constexpr (std::is_same_v<To, uint8_t>) return td_f32_to_u8(x);
   else return td_f32_to_i64(x);
 }
 template <class To> __host__ __device__ __forceinline__ To whole(double x) {
   if constexpr (std::is_same_v<To, int32_t>) return td_f64_to_i32(x);
+  else if constexpr (std::is_same_v<To, int16_t>) return td_f64_to_i16(x);
+  else if constexpr (std::is_same_v<To, int8_t>) return td_f64_to_i8(x);
   else if constexpr (std::is_same_v<To, uint8_t>) return td_f64_to_u8(x);
   else return td_f64_to_i64(x);
 }

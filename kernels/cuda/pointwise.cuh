@@ -131,6 +131,8 @@ template <class F> void pointwise_kernel(KernelContext& op) {
     switch (type) {
       case DType::int32: return launch.template operator()<int32_t>();
       case DType::int64: return launch.template operator()<int64_t>();
+      case DType::int16: return launch.template operator()<int16_t>();
+      case DType::int8: return launch.template operator()<int8_t>();
       case DType::uint8: return launch.template operator()<uint8_t>();
       case DType::bool_:
         if constexpr (F::domain != Domain::numeric) return launch.template operator()<bool>();

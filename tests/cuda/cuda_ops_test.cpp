@@ -131,7 +131,7 @@ TEST_CASE("cuda: pointwise ops agree with the CPU over dtypes and layouts") {
     });
   }
   const Tensor i = integers({4, 9}, 10), j = integers({4, 9}, 10, 2);
-  for (const DType type : {int32, int64, uint8}) {
+  for (const DType type : {int32, int64, int8, uint8}) {
     compare({i.to(type), j.to(type)}, [](const Tensors& t) {
       return Tensors{t[0] + t[1], t[0] * t[1],       maximum(t[0], t[1]),
                      t[0] > t[1], t[0] / (t[1] + 1), where(t[0] > 4, t[0], t[1])};
@@ -143,7 +143,7 @@ TEST_CASE("cuda: pointwise ops agree with the CPU over dtypes and layouts") {
 }
 
 TEST_CASE("cuda: casts between all dtypes, copies of all layouts") {
-  const DType all[] = {float32, float64, float16, bfloat16, int32, int64, uint8, bool_};
+  const DType all[] = {float32, float64, float16, bfloat16, int32, int64, int16, int8, uint8, bool_};
   for (const DType from : all) {
     const Tensor x = integers({3, 11}, 5).to(from);
     for (const DType to : all)

@@ -256,7 +256,7 @@ class Machine {
   }
   void convert() {
     const size_t i = any(1);
-    constexpr DType types[] = {float32, float64, int32, int64, bool_, float32, bfloat16, uint8};
+    constexpr DType types[] = {float32, float64, int32, int64, bool_, float32, bfloat16, uint8, int8, int16};
     const DType to = types[r_[2] % std::size(types)];
     add(pool_[i].to(to), str(name(i), ".to(", to, ")"));
   }

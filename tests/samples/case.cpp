@@ -16,6 +16,8 @@ double rounded(double x, DType type) {
     case DType::float16: return static_cast<float>(Float16(static_cast<float>(x)));
     case DType::bfloat16: return static_cast<float>(BFloat16(static_cast<float>(x)));
     case DType::int32: return static_cast<int32_t>(static_cast<int64_t>(x));
+    case DType::int16: return static_cast<int16_t>(static_cast<int64_t>(x));
+    case DType::int8: return static_cast<int8_t>(static_cast<int64_t>(x));
     case DType::uint8: return static_cast<uint8_t>(static_cast<int64_t>(x));
     case DType::bool_: return x != 0;
   }

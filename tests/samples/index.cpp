@@ -107,7 +107,7 @@ void add_gathers(Samples& samples) {
     samples.push_back({.op = "scatter_add",
                        .label = label,
                        .operands = {{index, integers(-5, 6)}, positions},
-                       .dtypes = {int32, int64},
+                       .dtypes = {int32, int64, int16},
                        .call = call,
                        .reference = reference,
                        .large = large});
@@ -171,7 +171,7 @@ void add_scatters(Samples& samples) {
     samples.push_back({.op = "scatter",
                        .label = label + ", integers added",
                        .operands = {{x, integers(-5, 6)}, positions, {index, integers(-5, 6, 1)}},
-                       .dtypes = {int32, int64},
+                       .dtypes = {int32, int64, int16},
                        .call = [dim](const Tensors& in) { return Tensors{scatter_add(in[0], dim, in[1], in[2])}; },
                        .reference = scattered(dim, added),
                        .large = large});
@@ -253,7 +253,7 @@ void add_selections(Samples& samples) {
                          .large = large});
     };
     add({x, spread(-2, 2)}, {picked, spread(-2, 2, 1)}, kFloats);
-    add({x, integers(-5, 6)}, {picked, integers(-5, 6, 1)}, {int32, int64});
+    add({x, integers(-5, 6)}, {picked, integers(-5, 6, 1)}, {int32, int64, int16});
   }
   for (const auto& [index, dim] : {std::pair<Shape, int>{{2, 3}, 0}, {{}, 1}, {{4}, 2}, {{0, 2}, 1}}) {
     Shape picked{2, 3, 4};

@@ -189,7 +189,7 @@ void add_matmul_samples(Samples& samples) {
                   .large = a.numel() > 1000};
     samples.push_back(sample);
     sample.operands = {{a, integers(-5, 6)}, {b, integers(-5, 6, 1)}};
-    sample.dtypes = {int32, int64};
+    sample.dtypes = {int32, int64, int16, int8};
     sample.gradients = Gradients::none;
     samples.push_back(sample);
   }

@@ -20,7 +20,7 @@ DType result_type(const Op& op, DType type) {
   return op.pointwise.domain == Domain::floating && !is_floating(type) ? float32 : type;
 }
 std::vector<DType> dtypes_of(const Op& op) {
-  if (op.pointwise.domain == Domain::integral) return {int32, int64, uint8, bool_};
+  if (op.pointwise.domain == Domain::integral) return {int32, int64, int16, int8, uint8, bool_};
   return op.pointwise.domain == Domain::numeric ? kNumbers : kAll;
 }
 
@@ -123,8 +123,13 @@ void binary(Samples& samples, const char* name, Generator x, Generator y, Genera
   for (const Shape& shape : kShapes) add(shape, shape);
   for (const auto& [a, b] : kBroadcasts) add(a, b), add(b, a);
   // Operands of two dtypes meet in the promoted one.
-  for (const auto& [a, b] :
-       {std::pair{int32, float32}, {uint8, int64}, {float16, bfloat16}, {float32, float64}, {int64, float16}})
+  for (const auto& [a, b] : {std::pair{int32, float32},
+                             {uint8, int64},
+                             {float16, bfloat16},
+                             {float32, float64},
+                             {int64, float16},
+                             {int8, uint8},
+                             {int16, float32}})
     if (!floating.empty() || !is_floating(b))
       samples.push_back(
           {.op = name,
@@ -178,7 +183,7 @@ void ternary(Samples& samples, const char* name, std::vector<Generator> floats, 
     samples.push_back(sample);
     if (whole.empty()) return;
     sample.operands = {{a, whole[0]}, {b, whole[1]}, {c, whole[2]}};
-    sample.dtypes = op.pointwise.domain == Domain::numeric ? std::vector<DType>{int32, int64, uint8}
+    sample.dtypes = op.pointwise.domain == Domain::numeric ? std::vector<DType>{int32, int64, int8, uint8}
                                                            : std::vector<DType>{int32, bool_};
     sample.gradients = Gradients::none;
     samples.push_back(sample);

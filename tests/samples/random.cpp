@@ -86,7 +86,7 @@ void add_draws(Samples& samples) {
           },
           16, 3);
     }
-    for (const DType type : {int32, int64, uint8}) {
+    for (const DType type : {int32, int64, int16, int8, uint8}) {
       Attributes attributes = {{"low", 3}, {"high", 200}};
       for (const Attribute& each : draw_attributes(shape, type)) attributes.set(each);
       add(

@@ -93,8 +93,8 @@ Samples all_samples();
 using Real = long double;
 
 inline const std::vector<DType> kFloats = {float32, float64, float16, bfloat16};
-inline const std::vector<DType> kNumbers = {float32, float64, float16, bfloat16, int32, int64, uint8};
-inline const std::vector<DType> kAll = {float32, float64, float16, bfloat16, int32, int64, uint8, bool_};
+inline const std::vector<DType> kNumbers = {float32, float64, float16, bfloat16, int32, int64, int16, int8, uint8};
+inline const std::vector<DType> kAll = {float32, float64, float16, bfloat16, int32, int64, int16, int8, uint8, bool_};
 
 /// Row-major position as one index for each dim, and back.
 Shape unravel(int64_t position, const Shape& shape);

@@ -53,7 +53,7 @@ void add_running(Samples& samples, const char* op, const Shape& shape, int64_t d
                 .large = large};
   samples.push_back(sample);
   sample.operands = {{shape, whole}};
-  sample.dtypes = {int32, int64, uint8, bool_};
+  sample.dtypes = {int32, int64, int8, uint8, bool_};
   sample.gradients = Gradients::none;
   samples.push_back(sample);
 }

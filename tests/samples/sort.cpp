@@ -82,7 +82,7 @@ void add_searches(Samples& samples) {
           {.op = "searchsorted",
            .label = detail::str(sorted, " ", values, right ? ", right" : ""),
            .operands = {{sorted, rising, {}, false, true}, {values, repeat({0, 0.5, -1, -4, 9, 2, 0.25})}},
-           .dtypes = {float32, float64, bfloat16, int32, int64},
+           .dtypes = {float32, float64, bfloat16, int32, int64, int8},
            .call = [=](const Tensors& in) { return Tensors{searchsorted(in[0], in[1], {.right = right})}; },
            .reference =
                [=, values = values](const NumberLists& in) {

@@ -93,21 +93,23 @@ template <class T> void arange_loop(int64_t n, void* out, int64_t first, double 
   for (int64_t i = 0; i < n; ++i) to[i] = Convert<T>::from(begin + (double)(first + i) * step);
 }
 
+#define TANDEM_CASTS_TO_WHOLE(From)                                                                      \
+  cast_loop<From, int32_t>, cast_loop<From, int64_t>, cast_loop<From, int16_t>, cast_loop<From, int8_t>, \
+      cast_loop<From, uint8_t>, cast_loop<From, Bool>
 #define TANDEM_CASTS_FROM(From)                                                                 \
   cast_loop<From, float>, cast_loop<From, double>, cast_loop<From, F16>, cast_loop<From, BF16>, \
-      cast_loop<From, int32_t>, cast_loop<From, int64_t>, cast_loop<From, uint8_t>, cast_loop<From, Bool>
+      TANDEM_CASTS_TO_WHOLE(From)
 
-constexpr Loop kCasts[8][8] = {
-    {copy_loop<uint32_t>, cast_loop<float, double>, narrow_loop<F16>, narrow_loop<BF16>, cast_loop<float, int32_t>,
-     cast_loop<float, int64_t>, cast_loop<float, uint8_t>, cast_loop<float, Bool>},
+constexpr Loop kCasts[kTypes][kTypes] = {
+    {copy_loop<uint32_t>, cast_loop<float, double>, narrow_loop<F16>, narrow_loop<BF16>, TANDEM_CASTS_TO_WHOLE(float)},
     {cast_loop<double, float>, copy_loop<uint64_t>, cast_loop<double, F16>, cast_loop<double, BF16>,
-     cast_loop<double, int32_t>, cast_loop<double, int64_t>, cast_loop<double, uint8_t>, cast_loop<double, Bool>},
-    {widen_loop<F16>, cast_loop<F16, double>, copy_loop<uint16_t>, cast_loop<F16, BF16>, cast_loop<F16, int32_t>,
-     cast_loop<F16, int64_t>, cast_loop<F16, uint8_t>, cast_loop<F16, Bool>},
-    {widen_loop<BF16>, cast_loop<BF16, double>, cast_loop<BF16, F16>, copy_loop<uint16_t>, cast_loop<BF16, int32_t>,
-     cast_loop<BF16, int64_t>, cast_loop<BF16, uint8_t>, cast_loop<BF16, Bool>},
+     TANDEM_CASTS_TO_WHOLE(double)},
+    {widen_loop<F16>, cast_loop<F16, double>, copy_loop<uint16_t>, cast_loop<F16, BF16>, TANDEM_CASTS_TO_WHOLE(F16)},
+    {widen_loop<BF16>, cast_loop<BF16, double>, cast_loop<BF16, F16>, copy_loop<uint16_t>, TANDEM_CASTS_TO_WHOLE(BF16)},
     {TANDEM_CASTS_FROM(int32_t)},
     {TANDEM_CASTS_FROM(int64_t)},
+    {TANDEM_CASTS_FROM(int16_t)},
+    {TANDEM_CASTS_FROM(int8_t)},
     {TANDEM_CASTS_FROM(uint8_t)},
     {TANDEM_CASTS_FROM(Bool)},
 };
@@ -116,7 +118,7 @@ TANDEM_END_VECTOR
 
 namespace tandem::TANDEM_ISA {
 
-const Loop (*cast_table())[8] { return kCasts; }
+const Loop (*cast_table())[kTypes] { return kCasts; }
 
 void fill8(int64_t n, void* out, int64_t stride, uint64_t pattern) { fill_loop<uint8_t>(n, out, stride, pattern); }
 void fill16(int64_t n, void* out, int64_t stride, uint64_t pattern) { fill_loop<uint16_t>(n, out, stride, pattern); }
@@ -144,7 +146,9 @@ void arange(int type, int64_t n, void* out, int64_t first, double begin, double 
     case 3: return arange_loop<BF16>(n, out, first, begin, step);
     case 4: return arange_loop<int32_t>(n, out, first, begin, step);
     case 5: return arange_loop<int64_t>(n, out, first, begin, step);
-    case 6: return arange_loop<uint8_t>(n, out, first, begin, step);
+    case 6: return arange_loop<int16_t>(n, out, first, begin, step);
+    case 7: return arange_loop<int8_t>(n, out, first, begin, step);
+    case 8: return arange_loop<uint8_t>(n, out, first, begin, step);
     default: return arange_loop<Bool>(n, out, first, begin, step);
   }
 }

@@ -123,7 +123,9 @@ void gemm(int type, const GemmArguments& g) {
     case 3: return product<float, BF16>(g);
     case 4: return product<int64_t, int32_t>(g);
     case 5: return product<int64_t, int64_t>(g);
-    case 6: return product<int64_t, uint8_t>(g);
+    case 6: return product<int64_t, int16_t>(g);
+    case 7: return product<int64_t, int8_t>(g);
+    case 8: return product<int64_t, uint8_t>(g);
     default: return product<int64_t, Bool>(g);
   }
 }

@@ -16,9 +16,8 @@ const Loop* pointwise_i32();
 const Loop* pointwise_i64();
 const Loop* pointwise_u8();
 const Loop* pointwise_bool();
-void through_float(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* pointers,
-                   const int64_t* strides);
-const Loop (*cast_table())[8];
+extern const Through through_float, through_i16, through_i8;
+const Loop (*cast_table())[kTypes];
 void fill8(int64_t n, void* out, int64_t stride, uint64_t pattern);
 void fill16(int64_t n, void* out, int64_t stride, uint64_t pattern);
 void fill32(int64_t n, void* out, int64_t stride, uint64_t pattern);
@@ -48,9 +47,10 @@ const Loops& loops() {
   static Loops all;
   all = {
       .name = TANDEM_TEXT(TANDEM_ISA),
-      .pointwise = {pointwise_f32(), pointwise_f64(), nullptr, pointwise_bf16(), pointwise_i32(), pointwise_i64(),
-                    pointwise_u8(), pointwise_bool()},
-      .through_float = through_float,
+      .pointwise = {pointwise_f32(), pointwise_f64(), pointwise_f32(), pointwise_bf16(), pointwise_i32(),
+                    pointwise_i64(), pointwise_i32(), pointwise_i32(), pointwise_u8(), pointwise_bool()},
+      .through = {nullptr, nullptr, through_float, nullptr, nullptr, nullptr, through_i16, through_i8, nullptr,
+                  nullptr},
       .cast = cast_table(),
       .fill = {fill8, fill16, fill32, fill64},
       .transpose = {transpose8, transpose16, transpose32, transpose64},

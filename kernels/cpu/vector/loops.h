@@ -1,11 +1,13 @@
 // The innermost loops of the CPU kernels, as tables of function pointers: one set per instruction set, all of
 // them computing the same. Element types are numbered as in core/dtype.h: float32 0, float64 1, float16 2,
-// bfloat16 3, int32 4, int64 5, uint8 6, bool 7. Rows are contiguous unless a stride is given.
+// bfloat16 3, int32 4, int64 5, int16 6, int8 7, uint8 8, bool 9. Rows are contiguous unless a stride is given.
 #pragma once
 
 #include <stdint.h>
 
 namespace tandem {
+
+inline constexpr int kTypes = 10;
 
 /// `n` elements: output at pointers[0], operands after it, each `strides[i]` bytes apart (0 repeats one).
 using Loop = void (*)(int64_t n, char* const* pointers, const int64_t* strides);
@@ -168,17 +170,20 @@ struct ConvLoops {
   void (*weight_grad)(const ConvStrip&, const float* x, const float* g, float* dw);
 };
 
+/// Runs a loop of a wider type on elements of a narrow one.
+using Through = void (*)(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* pointers,
+                         const int64_t* strides);
+
 struct Loops {
   const char* name;
 
   // Pointwise, by type and then by place in core/pointwise.def; null where an op isn't for that type.
-  // float16 has none: through_float runs a float32 loop on pieces of it.
-  const Loop* pointwise[8];
-  void (*through_float)(Loop loop, int operands, bool returns_bool, bool selects, int64_t n, char* const* pointers,
-                        const int64_t* strides);
+  // float16, int16 and int8 have those of float32 and int32, which `through` runs on widened pieces of them.
+  const Loop* pointwise[kTypes];
+  Through through[kTypes];  // null where the loops are the type's own
 
   // Copies. cast[from][to]; fill by log2 of the size; transpose: out[j][i] = in[i][j], strides in elements.
-  const Loop (*cast)[8];
+  const Loop (*cast)[kTypes];
   void (*fill[4])(int64_t n, void* out, int64_t stride, uint64_t pattern);
   void (*transpose[4])(int64_t rows, int64_t columns, const void* in, int64_t in_stride, void* out, int64_t out_stride);
   void (*arange)(int type, int64_t n, void* out, int64_t first, double begin, double step);

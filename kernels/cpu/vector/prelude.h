@@ -69,6 +69,8 @@ template <class To> struct Convert {
   };
 TANDEM_CONVERT_TO_INTEGER(int32_t, i32)
 TANDEM_CONVERT_TO_INTEGER(int64_t, i64)
+TANDEM_CONVERT_TO_INTEGER(int16_t, i16)
+TANDEM_CONVERT_TO_INTEGER(int8_t, i8)
 TANDEM_CONVERT_TO_INTEGER(uint8_t, u8)
 template <> struct Convert<Bool> {
   template <class From> TANDEM_INLINE Bool from(From x) { return Bool{(uint8_t)(x != (From)0)}; }
