@@ -11,6 +11,7 @@
 #include "layers/dropout.h"
 #include "layers/embedding.h"
 #include "layers/group_norm.h"
+#include "layers/key_value_cache.h"
 #include "layers/layer_norm.h"
 #include "layers/linear.h"
 #include "layers/pool.h"
