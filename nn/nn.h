@@ -23,6 +23,7 @@
 #include "optim/adam.h"
 #include "optim/clip.h"
 #include "optim/grad_scaler.h"
+#include "optim/lbfgs.h"
 #include "optim/lion.h"
 #include "optim/moving_average.h"
 #include "optim/muon.h"
