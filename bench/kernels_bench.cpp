@@ -199,20 +199,32 @@ void add_all() {
   });
   add("softmax_grad/4096x1024", "softmax_grad", [] { return V{randn({4096, 1024}), softmax(randn({4096, 1024}))}; });
   add("log_softmax/4096x1024", "log_softmax", [] { return V{randn({4096, 1024})}; });
-  const Attributes causal{{"scale", 0.177}, {"causal", true}, {"masked", false}, {"p", 0.0}};
+  const Attributes causal{{"scale", 0.177}, {"causal", true}, {"masked", false}, {"p", 0.0}},
+      dropped{{"scale", 0.177}, {"causal", true}, {"masked", false}, {"p", 0.1}, {"site", 0}};
   const auto together = [] {
     return randn({16, 128, 3, 4, 32}).permute({2, 0, 3, 1, 4});
   };  // as a fused projection lies
-  add(
-      "attention_qkv/16x4 heads, 128x32", "attention_qkv", [together] { return V{together()}; }, causal);
-  add(
-      "attention_qkv_grad/16x4 heads, 128x32", "attention_qkv_grad",
-      [together, causal] {
-        const std::vector<Tensor> qkv{together()};
-        const Tensors made = dispatch_all(find_op("attention_qkv"), qkv, causal, Where::current());
-        return V{randn({16, 128, 4, 32}).transpose(1, 2), qkv[0], made[0], made[1]};
-      },
-      causal);
+  // With dropout last, after the draw's key. `--benchmark_enable_random_interleaving` for the ratio of the two.
+  for (const bool drops : {false, true}) {
+    const std::string of = drops ? "/16x4 heads, 128x32, dropout" : "/16x4 heads, 128x32";
+    const Attributes attributes = drops ? dropped : causal;
+    const auto operands = [together, drops] {
+      V inputs{together()};
+      if (drops) inputs.push_back(tensor(std::vector<int64_t>{1, 2}));
+      return inputs;
+    };
+    add("attention_qkv" + of, "attention_qkv", operands, attributes);
+    add(
+        "attention_qkv_grad" + of, "attention_qkv_grad",
+        [operands, attributes] {
+          const V in = operands();
+          const Tensors made = dispatch_all(find_op("attention_qkv"), in, attributes, Where::current());
+          V all{randn({16, 128, 4, 32}).transpose(1, 2), in[0], made[0], made[1]};
+          all.insert(all.end(), in.begin() + 1, in.end());
+          return all;
+        },
+        attributes);
+  }
   add("embedding/4096 of 128", "embedding", [] { return V{randint(0, 1000, {4096}), randn({1000, 128})}; });
   add("embedding_grad/4096 of 128", "embedding_grad",
       [] {

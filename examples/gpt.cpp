@@ -30,6 +30,15 @@ struct Gpt {
     return output(norm(x));
   }
 
+  /// The same of new bytes behind those that the caches, one for each block, have seen.
+  td::Tensor operator()(const td::Tensor& ids, std::vector<nn::KeyValueCache>& caches) const {
+    const td::Tensor places =
+        caches[0].length + td::arange(0, ids.shape()[1], 1, {.dtype = td::int64, .device = ids.device()});
+    td::Tensor x = token(ids) + position(places);
+    for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i](x, caches[i]);
+    return output(norm(x));
+  }
+
  private:
   std::vector<nn::TransformerBlock> make_blocks() const {
     std::vector<nn::TransformerBlock> made;
@@ -51,14 +60,21 @@ double nats_per_byte(const Gpt& model, const io::ByteText& text, td::Device devi
   return total / double(std::max<int64_t>(batches, 1));
 }
 
-/// `count` bytes that follow the prompt, drawn from the model one by one.
-std::string write_text(const Gpt& model, std::string text, int64_t count, double temperature, td::Device device) {
+/// `count` bytes that follow the prompt, drawn from the model one by one. With `cached`, keys and values of bytes before are
+/// kept, until the text outgrows the context: from then on every position moves with each byte.
+std::string write_text(const Gpt& model, std::string text, int64_t count, double temperature, td::Device device,
+                       bool cached) {
   td::NoGrad guard;
+  std::vector<nn::KeyValueCache> caches;
+  for (const nn::TransformerBlock& block : model.blocks) caches.push_back(block.make_cache({1}, model.context));
+  size_t seen = 0;  // bytes that the caches hold
   for (int64_t i = 0; i < count; ++i) {
-    const size_t known = std::min(text.size(), static_cast<size_t>(model.context));
+    const bool fits = cached && text.size() <= static_cast<size_t>(model.context);
+    const size_t known = fits ? text.size() - seen : std::min(text.size(), static_cast<size_t>(model.context));
     const std::vector<uint8_t> bytes(text.end() - static_cast<std::ptrdiff_t>(known), text.end());
     const td::Tensor ids = td::tensor(bytes).to(td::int64).reshape({1, -1}).to(device);
-    const td::Tensor logits = model(ids).select(1, -1).select(0, 0);
+    const td::Tensor logits = (fits ? model(ids, caches) : model(ids)).select(1, -1).select(0, 0);
+    seen = text.size();
     text += static_cast<char>(td::multinomial(softmax(logits / temperature), 1).item<int64_t>());
   }
   return text;
@@ -70,6 +86,7 @@ int main(int argc, char** argv) {
   int64_t layers = 4, width = 128, heads = 4, context = 128, steps = 500, batch = 16, length = 400;
   uint64_t seed = 1;
   double lr = 4e-3, dropout = 0, temperature = 0.8;
+  bool uncached = false;
   if (const char* file = std::getenv("TANDEM_TEXT")) data = {file};
   CLI::App app{"Trains a byte-level GPT on text, prints nats per byte on held-out text, and writes some."};
   app.add_option("--data", data, "text files, or a folder of them (default: TANDEM_TEXT; else made-up sentences)");
@@ -86,6 +103,7 @@ int main(int argc, char** argv) {
   app.add_option("--prompt", prompt, "what the sample starts with")->capture_default_str();
   app.add_option("--length", length, "bytes to write")->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--temperature", temperature, "of sampling")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_flag("--uncached", uncached, "attend to the whole text again for each byte that is written");
   app.add_option("--seed", seed, "of weights, windows and the sample")->capture_default_str();
   app.add_option("--save", save, "file for the weights; empty: none")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
@@ -131,7 +149,8 @@ int main(int argc, char** argv) {
     }
     if (!save.empty()) nn::save(model, save);
     nn::eval(model);
-    if (length > 0) std::printf("%s\n----\n", write_text(model, prompt, length, temperature, device).c_str());
+    if (length > 0)
+      std::printf("%s\n----\n", write_text(model, prompt, length, temperature, device, !uncached).c_str());
     const double nats = nats_per_byte(model, held_out, device, 512);
     std::printf("held-out %.4f nats per byte (%.4f bits)\n", nats, nats / std::log(2.0));
   } catch (const std::exception& error) {

@@ -108,8 +108,6 @@ double break_even(double one_off, double eager_seconds, double graph_seconds);
 /// The part of compare() that doesn't depend on the function's C++ type.
 Comparison compare(const graph::Function& function, const Tensors& arguments, CompareOptions options);
 
-inline void add_tensor(Tensors& tensors, const Tensor& tensor) { tensors.push_back(tensor); }
-template <class T> void add_tensor(Tensors&, const T&) {}  // static: the function's own affair
 template <class F> F& plain_function(F& function) { return function; }
 template <class F> F& plain_function(Compiled<F>& compiled) { return compiled.function(); }
 
@@ -117,25 +115,27 @@ template <class F> F& plain_function(Compiled<F>& compiled) { return compiled.fu
 
 /// Runs `step(inputs...)` on every rung of the ladder, in turn, from the same state, and reports. Whatever the step
 /// changes outside (parameters, moments, gradients, the random generator) is put back before each measurement and at the
-/// end. `step` is any function of Tensors (or numbers, enums and strings) that compile() takes.
+/// end. `step` is any function that compile() takes.
 ///
 ///     std::cout << compare(step, {.steps = 100}, images, labels);
 template <class F, class... Args> Comparison compare(F&& step, CompareOptions options, const Args&... inputs) {
   auto& function = lab::plain_function(step);
   Tensors tensors;
-  (lab::add_tensor(tensors, inputs), ...);
+  std::string key;  // what is static stays as it is
+  [[maybe_unused]] graph::Collected collected{tensors, key};
+  (graph::for_each_part(inputs, collected), ...);
   return lab::compare(
       [&](const Tensors& in) {
         size_t next = 0;
-        const auto pick = [&](const auto& input) -> decltype(auto) {
-          if constexpr (graph::IsTensor<decltype(input)>::value) return (in[next++]);
-          else return (input);
-        };
-        std::tuple<decltype(pick(inputs))...> picked{pick(inputs)...};
-        Tensors out;
-        if constexpr (std::is_void_v<decltype(std::apply(function, picked))>) std::apply(function, picked);
-        else graph::flatten(out, std::apply(function, picked));
-        return out;
+        const std::tuple<decltype(graph::with_tensors(inputs, in, next))...> own{
+            graph::with_tensors(inputs, in, next)...};
+        using Result = decltype(std::apply(function, own));
+        if constexpr (std::is_void_v<Result>) {
+          std::apply(function, own);
+          return Tensors();
+        } else {
+          return graph::take_tensors<std::decay_t<Result>>(std::apply(function, own), nullptr);
+        }
       },
       tensors, std::move(options));
 }

@@ -3,7 +3,8 @@
 // C++20 has no reflection, but an aggregate T with n fields can be initialised from n braced values and
 // not from n + 1, and `auto& [f0, f1] = value` gives its fields by reference. A field's name is read from
 // what the compiler prints for a template whose argument is the address of that field in an object that is
-// declared and never defined. (The technique is that of Boost.PFR and its descendants.)
+// declared and never defined. (The technique is that of Boost.PFR and its descendants.) Structured bindings need no
+// aggregate, only counting does: a class with a constructor says how many public fields it has.
 #pragma once
 
 #include <cstddef>
@@ -53,20 +54,40 @@ template <class T, int n = 0, bool taken_before = false> constexpr int count_fie
   }
 }
 
-/// The number of fields; a compile-time error that says what to write where they can't be counted.
-template <class T> constexpr int checked_field_count() {
+/// `static constexpr int fields = 3;`
+template <class T>
+concept SaysFieldCount = requires {
+  requires std::is_same_v<const int, decltype(T::fields)>;
+  std::integral_constant<int, T::fields>();
+};
+template <class T>
+inline constexpr bool has_fields = std::is_class_v<T> && (std::is_aggregate_v<T> || SaysFieldCount<T>);
+
+template <class T> constexpr int checked_count() {
   constexpr int count = count_fields<T>();
   static_assert(count >= 0,
                 "tandem::nn: the fields of this struct can't be counted (more than 32, or a reference or C array "
-                "among them): give it  template <class V> void visit(V&& v) { v(\"name\", name); ... }");
+                "among them): give it  static constexpr int fields = N;  or  template <class V> void visit(V&& v) { "
+                "v(\"name\", name); ... }");
   constexpr auto others = std::make_index_sequence<static_cast<size_t>(count > 0 ? count - 1 : 0)>();
-  static_assert(count <= 0 || !has_base<T>(others),
-                "tandem::nn: a struct that derives from another has no structured bindings: give it  "
-                "template <class V> void visit(V&& v) { Base::visit(v); v(\"name\", name); ... }");
+  static_assert(
+      count <= 0 || !has_base<T>(others),
+      "tandem::nn: a struct that derives from another has no structured bindings, unless all fields are of one of "
+      "the two (then say how many: static constexpr int fields = N;): give it  "
+      "template <class V> void visit(V&& v) { Base::visit(v); v(\"name\", name); ... }");
   static_assert(count <= 0 || !has_c_array<T>(std::make_index_sequence<static_cast<size_t>(count < 0 ? 0 : count)>()),
                 "tandem::nn: this struct has a C array: make it a std::array, or give the struct  "
                 "template <class V> void visit(V&& v) { v(\"name\", name); ... }");
   return count;
+}
+/// The number of fields; a compile-time error that says what to write where they can't be counted.
+template <class T> constexpr int checked_field_count() {
+  if constexpr (SaysFieldCount<T>) {
+    static_assert(T::fields >= 0 && T::fields <= kMaxFields, "tandem::nn: a class may say that it has 0 to 32 fields");
+    return T::fields;
+  } else {
+    return checked_count<T>();
+  }
 }
 template <class T> inline constexpr int field_count = checked_field_count<T>();
 
@@ -172,13 +193,14 @@ template <class T> TANDEM_NAMES_ONLY const std::string_view* field_names() {
 #pragma clang diagnostic pop
 #endif
 
-/// Calls f(field, …) with references to all fields of `value`. If the binding fails to compile, the struct
-/// has a C array, whose elements braces take for fields: make it a std::array.
+/// Calls f(field, …) with references to all fields of `value`. If the binding fails to compile, the struct has a C array,
+/// whose elements braces take for fields: make it a std::array; or it says another number of `fields` than it has, or some
+/// aren't public.
 template <class T, class F> void with_fields(T& value, F&& f) {
-#define TANDEM_FIELDS(n, ...)                                                   \
-  else if constexpr (field_count<T> == n) {                                     \
-    auto& [__VA_ARGS__] = value; /* an error here: a C array? use std::array */ \
-    f(__VA_ARGS__);                                                             \
+#define TANDEM_FIELDS(n, ...)                                                                   \
+  else if constexpr (field_count<T> == n) {                                                     \
+    auto& [__VA_ARGS__] = value; /* an error here: a C array, or another number of `fields`? */ \
+    f(__VA_ARGS__);                                                                             \
   }
   if constexpr (field_count<T> == 0) f();
   TANDEM_FIELD_LISTS(TANDEM_FIELDS)

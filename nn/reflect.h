@@ -7,9 +7,11 @@
 //   Mlp model;
 //   nn::named_parameters(model);  // hidden.weight, hidden.bias, output.weight, output.bias
 //
-// A model is any aggregate. Walked into: nested structs, vectors, arrays, deques, lists, maps, optionals,
+// A model is any aggregate, or a class whose fields are public and which says how many they are: `static constexpr int fields
+// = 2;` is all that a constructor costs. (C++20 binds the fields of such a class, but can't count them; a wrong number is an
+// error.) Walked into: nested structs, vectors, arrays, deques, lists, maps, optionals,
 // tuples, pairs, variants, unique_ptr and shared_ptr. Numbers, enums, strings and the like are passed over. A
-// class with private parts or a constructor says what it holds:
+// class with private parts says what it holds:
 //
 //   template <class V> void visit(V&& v) { v("weight", weight_); v("bias", bias_); }
 //
@@ -205,18 +207,20 @@ template <class Qualified> void Visitor::walk(Qualified& qualified) {
       (place(I, [&] { this->walk(get<I>(value)); }), ...);
     }
     (std::make_index_sequence<std::tuple_size<T>::value>());
-  } else if constexpr (std::is_aggregate_v<T> && std::is_class_v<T>) {
+  } else if constexpr (detail::has_fields<T>) {
     if (keeps_names_) layers_.push_back({path_, detail::class_name<T>()});
     detail::with_fields(value, [this](auto&... fields) {
       [[maybe_unused]] const std::string_view* name = detail::field_names<T>();
       ((*this)(*name++, fields), ...);
     });
   } else {
-    static_assert(detail::is_never<T>,
-                  "tandem::nn: a field of this type can't be walked for parameters (it has private parts or a "
-                  "constructor, or is a raw pointer). Give its class  template <class V> void visit(V&& v) { "
-                  "v(\"name\", name); ... }  or, if it holds no tensors,  template <> inline constexpr bool "
-                  "tandem::nn::holds_no_tensors<T> = true;");
+    static_assert(
+        detail::is_never<T>,
+        "tandem::nn: a field of this type can't be walked for parameters (it has private parts or a "
+        "constructor, or is a raw pointer). If all its fields are public, say how many:  static constexpr int "
+        "fields = N;  else give its class  template <class V> void visit(V&& v) { v(\"name\", name); ... }  or, if it "
+        "holds no tensors,  template <> inline constexpr bool "
+        "tandem::nn::holds_no_tensors<T> = true;");
   }
 }
 

@@ -446,7 +446,7 @@ std::vector<Function> functions() {
       FUNCTION(td::nn::BatchNorm2d(i).weight),
       FUNCTION(td::nn::Lstm(i, j).weights(0).weight_ih),
       FUNCTION(td::nn::Gru(2, 2, {.layers = i, .bidirectional = true}).weights(j, true).weight_ih),
-      FUNCTION(td::nn::MultiheadAttention(i, j).qkv.weight),
+      FUNCTION(td::nn::MultiheadAttention(i, j).qkv->weight),
       FUNCTION(td::nn::TransformerBlock(i, 1, {.expansion = j}).expand.weight),
       FUNCTION(td::nn::init::orthogonal({i, j})),
       FUNCTION(td::nn::init::eye(i, j)),

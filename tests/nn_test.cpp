@@ -465,3 +465,33 @@ TEST_CASE("a small network learns exclusive or") {
   CHECK(loss_value < 0.05);
   CHECK((model(x).argmax(1) == y).sum().item<int64_t>() == 4);
 }
+
+namespace {
+
+struct Counted {
+  explicit Counted(int64_t width) : first(3, width), second(width, 1) {}
+  static constexpr int fields = 3;
+  nn::Linear first, second;
+  int64_t calls = 0;
+};
+struct BothLayers {
+  nn::Linear first, second;
+};
+struct Derived : BothLayers {
+  explicit Derived(int64_t width) : BothLayers{{3, width}, {width, 1}} {}
+  static constexpr int fields = 2;
+};
+
+}  // namespace
+
+TEST_CASE("a class with a constructor says how many fields it has, and is walked") {
+  const std::vector<std::string> names{"first.weight", "first.bias", "second.weight", "second.bias"};
+  const auto names_of = [](const auto& model) {
+    std::vector<std::string> result;
+    for (const auto& each : nn::named_parameters(model)) result.push_back(each.name);
+    return result;
+  };
+  CHECK(names_of(Counted(4)) == names);
+  CHECK(names_of(Derived(4)) == names);
+  CHECK(names_of(std::vector<Counted>{Counted(2)})[0] == "0.first.weight");
+}

@@ -291,3 +291,137 @@ TEST_CASE("ExponentialMovingAverage: updates, and swaps in and out") {
   CHECK(average.state()[0].tensor.item<double>() == 2);
   CHECK_THROWS_AS(nn::ExponentialMovingAverage({p}, {.decay = 2}), ValueError);
 }
+
+namespace {
+
+/// What torch.optim.LBFGS (2.15) has after a step on Rosenbrock's function: the loss it returned, x, y, calls of the closure.
+struct Iterate {
+  double loss, x, y;
+  int calls;
+};
+
+void check_rosenbrock(double x, double y, const optim::LbfgsOptions& options, const std::vector<Iterate>& expected) {
+  Tensor p = tensor({x, y}, {.dtype = float64}).requires_grad(true);
+  optim::Lbfgs optimizer({p}, options);
+  int calls = 0;
+  for (const Iterate& each : expected) {
+    const Tensor loss = optimizer.step([&] {
+      ++calls;
+      optimizer.zero_grad();
+      const Tensor a = p.select(0, 0), b = p.select(0, 1), rest = b - a * a;
+      Tensor loss = (1 - a) * (1 - a) + 100 * rest * rest;
+      loss.backward();
+      return loss;
+    });
+    check_close({loss.item<double>(), p.to_vector<double>()[0], p.to_vector<double>()[1]}, {each.loss, each.x, each.y},
+                1e-7);
+    CHECK(calls == each.calls);
+  }
+}
+
+Tensor filled(const Shape& shape, double salt) {
+  std::vector<double> values;
+  for (int64_t i = 0; i < shape.numel(); ++i) values.push_back(0.6 * std::sin(1.7 * static_cast<double>(i) + salt));
+  return tensor(values).reshape(shape);
+}
+
+/// Two layers of fixed weights, and their loss.
+struct SmallNet {
+  Tensor w1 = filled({3, 2}, 1).requires_grad(true), b1 = filled({3}, 2).requires_grad(true),
+         w2 = filled({1, 3}, 3).requires_grad(true), b2 = filled({1}, 4).requires_grad(true);
+  Tensor loss() const {
+    const Tensor y = linear(tanh(linear(filled({8, 2}, 5), w1, b1)), w2, b2) - filled({8, 1}, 6);
+    return mean(y * y);
+  }
+};
+
+std::vector<double> lbfgs_losses(SmallNet& net, optim::Lbfgs& optimizer, int steps, Mode mode = Mode::eager) {
+  auto closure = compile(
+      [&] {
+        optimizer.zero_grad();
+        Tensor loss = net.loss();
+        loss.backward();
+        return loss;
+      },
+      {.mode = mode});
+  std::vector<double> losses;
+  for (int i = 0; i < steps; ++i) losses.push_back(optimizer.step([&] { return closure(); }).item<double>());
+  return losses;
+}
+
+}  // namespace
+
+TEST_CASE("Lbfgs goes where PyTorch's goes, with as many calls of the closure") {
+  check_rosenbrock(-1.2, 1, {.max_iter = 5, .line_search = optim::LineSearch::strong_wolfe},
+                   {{24.2, -1.02761776638, 1.05841207827, 6},
+                    {4.11181645176, -0.774579735452, 0.547625679232, 12},
+                    {3.42316546229, -0.256089576897, 0.0372619816162, 19},
+                    {1.6579626409, 0.216827796009, 0.0669188140056, 26},
+                    {0.652977696263, 0.513622443137, 0.255815281032, 32}});
+  check_rosenbrock(-1.2, 1, {.line_search = optim::LineSearch::strong_wolfe},
+                   {{24.2, 0.380622643346, 0.124910131873, 25},
+                    {0.423482302438, 0.999981421079, 0.999961965181, 44},
+                    {4.22145751126e-10, 0.999981421079, 0.999961965181, 45}});
+  check_rosenbrock(-1.2, 1, {.lr = 0.5, .max_iter = 4, .history_size = 3},
+                   {{24.2, -1.01001019704, 1.0687408142, 4},
+                    {4.27653353335, -1.02380500798, 1.05714621857, 8},
+                    {4.10383194677, -1.00561825716, 1.00105056774, 12},
+                    {4.0329443474, -0.69786299242, 0.486556937258, 16}});
+  check_rosenbrock(0.8, 0.7, {.max_iter = 6, .max_eval = 4},
+                   {{0.4, 0.818846671023, 0.682973001541, 4},
+                    {0.0483494917735, 0.825820017753, 0.682549839541, 8},
+                    {0.0303712860563, 0.890397346629, 0.798663875026, 12}});
+}
+
+TEST_CASE("Lbfgs trains a small network as PyTorch's does, also with a compiled closure") {
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    SmallNet net;
+    optim::Lbfgs optimizer({net.w1, net.b1, net.w2, net.b2},
+                           {.max_iter = 4, .history_size = 5, .line_search = optim::LineSearch::strong_wolfe});
+    check_close(lbfgs_losses(net, optimizer, 6, mode),
+                {0.229084949493, 0.162455249263, 0.161015374847, 0.159580104312, 0.157826617765, 0.15487479615}, 1e-7);
+    check_close(net.w1.to_vector<double>(),
+                {0.350954284874, 1.19253236026, 1.64030388532, -0.899277001943, 0.657652272841, -0.832344481611}, 1e-6);
+    SmallNet other;
+    optim::Lbfgs plain({other.w1, other.b1, other.w2, other.b2}, {.lr = 0.25, .max_iter = 3});
+    check_close(lbfgs_losses(other, plain, 6, mode),
+                {0.229084949493, 0.168631968385, 0.16450501632, 0.163191858722, 0.16275357279, 0.162590630899}, 1e-7);
+  }
+}
+
+TEST_CASE("Lbfgs goes on from a saved state, takes bfloat16, and says what it can't do") {
+  SmallNet net, again;
+  const optim::LbfgsOptions options{.max_iter = 3, .history_size = 2};
+  optim::Lbfgs optimizer({net.w1, net.b1, net.w2, net.b2}, options);
+  lbfgs_losses(net, optimizer, 2);
+  optim::Lbfgs other({again.w1, again.b1, again.w2, again.b2}, options);
+  {
+    const NoGrad guard;
+    const auto saved = optimizer.state(), own = other.state();
+    for (size_t i = 0; i < own.size(); ++i) Tensor(own[i].tensor).assign(saved[i].tensor);
+    for (size_t i = 0; i < 4; ++i) Tensor(other.parameters()[i]).assign(optimizer.parameters()[i]);
+  }
+  CHECK(lbfgs_losses(net, optimizer, 2) == lbfgs_losses(again, other, 2));
+
+  Tensor half = ones({2}, {.dtype = bfloat16}).requires_grad(true);
+  optim::Lbfgs of_half({half});
+  of_half.step([&] {
+    of_half.zero_grad();
+    Tensor loss = (half * half).sum();
+    loss.backward();
+    return loss;
+  });
+  CHECK(half.to_vector<float>() == std::vector<float>{0, 0});
+
+  net.loss().backward();
+  CHECK(contains(thrown<ValueError>([&] { static_cast<optim::Optimizer&>(optimizer).step(); }),
+                 "a step calls a closure"));
+  CHECK(contains(thrown<ValueError>([&] { optimizer.step([] { return Tensor(); }); }),
+                 "the closure must return the loss"));
+  CHECK(contains(thrown<ValueError>([&] { optim::Lbfgs({net.w1}, {.history_size = 0}); }), "history_size is 0"));
+  for (const Mode mode : kGraphModes) {
+    auto step = compile([&] { return optimizer.step([&] { return net.loss(); }); }, {.mode = mode});
+    CHECK(contains(thrown<TraceError>([&] { step(); }), "call step() outside of the compiled function"));
+  }
+}

@@ -322,3 +322,213 @@ TEST_CASE("recurrent layers: errors") {
                  }),
                  "lstm_cell: cell is float64, the gates are float32"));
 }
+
+namespace {
+
+auto run_lstm_padded(const std::vector<int64_t>& lengths) {
+  return [=](const nn::Lstm& layer, const Tensor& x, const Tensors& s) {
+    const nn::LstmResult result = layer(x, {s[0], s[1]}, nn::Lengths(lengths));
+    return Tensors{result.output, result.state.hidden, result.state.cell};
+  };
+}
+auto run_other_padded(const std::vector<int64_t>& lengths) {
+  return [=](const auto& layer, const Tensor& x, const Tensors& s) {
+    const nn::RnnResult result = layer(x, s[0], nn::Lengths(lengths));
+    return Tensors{result.output, result.hidden};
+  };
+}
+
+}  // namespace
+
+TEST_CASE("lengths: sequences of a padded batch end as those of torch's pack_padded_sequence") {
+  {
+    nn::Lstm layer(2, 2, {.layers = 2, .dtype = float64});
+    check_layer(
+        layer, {3, 3, 2}, 2, true,
+        {{0.08868240126, 0.2450813419, 0.1679537068, -0.2876817565, 0.121018913, 0.1663217411, 0.1652989908,
+          0.01725959646, 0, 0, 0.1668018049, -0.01130648818, 0.1750740141, -0.08785651006, 0, 0, 0, 0},
+         {{-0.256807318, -0.1793367964, -0.3007115831, 0.0703353037, -0.2115289059, -0.2455297259, 0.1750740141,
+           -0.08785651006, 0.1679537068, -0.2876817565, 0.1668018049, -0.01130648818},
+          {-0.3270408265, -0.4080599784, -0.4164800101, 0.1453346395, -0.3179346342, -0.4293813013, 0.7807600659,
+           -0.1361770642, 0.5720107467, -0.5522696937, 0.7590874526, -0.01710994744}},
+         {0.01492866466, 0.0007165559687, 0.0872443635, -0.05899492062, 0.1013589275, -0.05386880113, -0.01144216412,
+          0.02376011133, 0, 0, -0.02576361935, -0.02683193273, 0.1057117791, -0.04069221793, 0, 0, 0, 0},
+         {0.05869372635, 0.03822581454, -0.2710775913, -0.2710775913, -0.04542201786, 0.09947357432, 0.1702532114,
+          0.1702532114},
+         {{0.0103061748, -0.01235880957, 0.006617002088, -0.09945582574, 0.02013601824, -0.1092234364, -0.01247779848,
+           -0.005849776394, 0.1278537425, 0.1593900391, -0.07448963798, -0.06572482454},
+          {0.09574184091, 0.1789154825, -0.2392438438, -0.3884251934, 0.2818360754, 0.1619681428, -0.02764050962,
+           -0.0535253174, 0.2109536674, -0.02420452683, -0.06976660007, 0.01243184341}}},
+        run_lstm_padded({3, 1, 2}));
+  }
+  {
+    nn::Lstm layer(2, 2, {.layers = 2, .batch_first = true, .bidirectional = true, .dtype = float64});
+    check_layer(layer, {2, 3, 2}, 2, false,
+                {{-0.03895350881,
+                  0.130873978,
+                  -0.207373833,
+                  -0.1996060402,
+                  -0.07240302534,
+                  0.1426121755,
+                  -0.1278539453,
+                  -0.113634774,
+                  0,
+                  0,
+                  0,
+                  0,
+                  -0.04623494575,
+                  0.1305481489,
+                  -0.2343838224,
+                  -0.2591451417,
+                  -0.06699394501,
+                  0.1519531463,
+                  -0.2091563506,
+                  -0.1982290526,
+                  -0.08081475958,
+                  0.1527864722,
+                  -0.1424396123,
+                  -0.1138201423},
+                 {{-0.2917483429, -0.1370031482, -0.303453004, -0.1684374251, 0.2305225664, -0.1737273807, 0.1701669791,
+                   -0.1894508179, -0.07240302534, 0.1426121755, -0.08081475958, 0.1527864722, -0.207373833,
+                   -0.1996060402, -0.2343838224, -0.2591451417},
+                  {-0.4098934247, -0.271166209, -0.475797775, -0.289284871, 0.7670470662, -0.3325974695, 0.7702357498,
+                   -0.2953332248, -0.1213595759, 0.7288979955, -0.1319683407, 0.8064703167, -0.3191647914,
+                   -0.2838737209, -0.363121856, -0.388362837}},
+                 {-0.1272430551, 0.05269643123, -0.04092975701, -0.04950764234, 0, 0, 0.1411111916, -0.08027583838,
+                  -0.00285757598, 0.0859876728, 0.1019652352, 0.03007773492},
+                 {-0.03950826859, 0.0002442561229, 0.03551561006, 0.03551561006, -0.05371592514, -0.02847373513,
+                  0.1321630022, 0.1321630022, 0.04560345747, 0.02126995829, 0.01351886176, 0.01351886176,
+                  -0.05805027964, -0.03173079792, 0.02677220841, 0.02677220841},
+                 {}},
+                run_lstm_padded({2, 3}));
+  }
+  {
+    nn::Gru layer(2, 2, {.bidirectional = true, .dtype = float64});
+    check_layer(layer, {3, 2, 2}, 1, true,
+                {{0.2297523053,
+                  -0.01695221824,
+                  0.7803074409,
+                  -0.3465575335,
+                  -0.5261774287,
+                  -0.1440803289,
+                  0.7089010453,
+                  -0.04195726361,
+                  0,
+                  0,
+                  0,
+                  0,
+                  -0.5461354012,
+                  -0.1977108707,
+                  0.6448094505,
+                  -0.02494598381,
+                  0,
+                  0,
+                  0,
+                  0,
+                  -0.5883387861,
+                  -0.2084254971,
+                  0.3181894425,
+                  0.07687071096},
+                 {{0.2297523053, -0.01695221824, -0.5883387861, -0.2084254971, 0.7803074409, -0.3465575335,
+                   0.7089010453, -0.04195726361}},
+                 {-0.3637625712, 0.174805635, -0.07459437786, 0.4085279866, 0, 0, 0.07629825438, 0.2875806594, 0, 0,
+                  0.09567049632, 0.04344879511},
+                 {0.1350509244, 0.05049849558, -0.01302458639, 0.08956156189, 0.2824314024, -0.1278468882, 0.5724414405,
+                  0.2080464052},
+                 {{-0.6606258681, 0.7229437076, -0.1318066962, 0.482207004, 0.1582804727, 0.1260998664, -0.1159648054,
+                   -0.1109608631}}},
+                run_other_padded({1, 3}));
+  }
+  {
+    nn::Rnn layer(2, 2, {.bidirectional = true, .dtype = float64});
+    check_layer(layer, {4, 2, 2}, 1, true,
+                {{0.1433190033,
+                  -0.8683350851,
+                  0.8088570341,
+                  -0.06419495744,
+                  -0.7580857508,
+                  -0.3691084992,
+                  0.8045484545,
+                  0.07278017229,
+                  0.2966634288,
+                  -0.9347780535,
+                  0.5187069077,
+                  0.4562938412,
+                  -0.7534711834,
+                  -0.3814303352,
+                  0.7426181934,
+                  0.173128466,
+                  0,
+                  0,
+                  0,
+                  0,
+                  -0.7172481801,
+                  -0.4104311919,
+                  0.9267028379,
+                  -0.3074048072,
+                  0,
+                  0,
+                  0,
+                  0,
+                  0,
+                  0,
+                  0,
+                  0},
+                 {{0.2966634288, -0.9347780535, -0.7172481801, -0.4104311919, 0.8088570341, -0.06419495744,
+                   0.8045484545, 0.07278017229}},
+                 {-0.4740994243, -0.2852992015, -0.9168730285, 0.3047255538, -0.5750730922, 0.07209396328, 0.0686132929,
+                  -0.06042410387, 0, 0, 0.3406848876, 0.1533037117, 0, 0, 0, 0},
+                 {-0.2088605809, -0.3751538546, -0.7137104716, -0.7137104716, 0.146218448, 0.2021809569, 0.6298274888,
+                  0.6298274888},
+                 {{-0.518788252, 0.3173941068, -0.3127541309, 0.2534037281, -0.01276125973, 0.320042277, 0.01146981191,
+                   0.0359237798}}},
+                run_other_padded({2, 3}));
+  }
+}
+
+TEST_CASE("lengths: padding is not read, whatever stands there, in every mode and with lengths as an argument") {
+  manual_seed(2);
+  nn::Gru layer(3, 4, {.layers = 2, .batch_first = true, .bidirectional = true});
+  const Tensor clean = randn({2, 5, 3});
+  Tensor dirty = clean.clone();
+  dirty.slice(1, 3, 5).select(0, 1).assign(full({2, 3}, NAN));
+  const Tensor lengths = tensor({5, 3});
+  const auto losses = [&](const Tensor& x, const Tensor& steps) {
+    for (Tensor& parameter : nn::parameters(layer)) parameter.set_grad({});
+    const nn::RnnResult result = layer(x, nn::Lengths(steps));
+    const Tensor loss = (result.output * result.output).sum() + result.hidden.sum();
+    loss.backward();
+    return std::tuple(result.output.detach(), result.hidden.detach());
+  };
+  const auto [output, hidden] = losses(clean, lengths);
+  std::vector<Tensor> gradients;
+  for (const Tensor& parameter : nn::parameters(layer)) gradients.push_back(parameter.grad().clone());
+  CHECK(output.select(0, 1).slice(0, 3, 5).abs().sum().item<float>() == 0);
+  const auto [alone, last] = losses(clean.slice(0, 1, 2).slice(1, 0, 3), tensor({3}));
+  CHECK(allclose(output.slice(0, 1, 2).slice(1, 0, 3), alone, {.rtol = 1e-5, .atol = 1e-6}));
+  CHECK(allclose(hidden.slice(1, 1, 2), last, {.rtol = 1e-5, .atol = 1e-6}));
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    auto step = compile(losses, {.mode = mode});
+    for (int call = 0; call < 2; ++call) {
+      const auto [y, h] = step(dirty, lengths);
+      CHECK(allclose(y, output, {.rtol = 1e-5, .atol = 1e-6}));
+      CHECK(allclose(h, hidden, {.rtol = 1e-5, .atol = 1e-6}));
+    }
+    const Tensors parameters = nn::parameters(layer);
+    for (size_t i = 0; i < parameters.size(); ++i)
+      CHECK(allclose(parameters[i].grad(), gradients[i], {.rtol = 1e-4, .atol = 1e-5}));
+    if (mode != Mode::eager) {
+      step(dirty, tensor({2, 5}));
+      CHECK(step.stats().traces == 1);
+    }
+  }
+}
+
+TEST_CASE("lengths: what doesn't fit") {
+  const nn::Lstm layer(2, 3);
+  const Tensor x = ones({4, 2, 2});
+  CHECK(contains(thrown<ShapeError>([&] { layer(x, nn::Lengths({4})); }), "the lengths are int64[1], need int64[2]"));
+  CHECK(contains(thrown<ValueError>([&] { layer(x, nn::Lengths({5, 1})); }), "nn::Lstm: a length is 5, need 1 to 4"));
+  CHECK(contains(thrown<ValueError>([&] { layer(x, nn::Lengths({4, 0})); }), "a length is 0, need 1 to 4"));
+}

@@ -75,8 +75,10 @@ void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, co
   op.check<ShapeError>(v[rank - 2] == k[rank - 2], "k and v have different numbers of sources: ", k, " and ", v, " (",
                        k[rank - 2], " and ", v[rank - 2], ")");
   const Shape batch = leading(q, 2);
+  const bool grouped = rank > 2 && k[rank - 3] > 0 && q[rank - 3] % k[rank - 3] == 0;
   op.check<ShapeError>(leading(k, 2) == batch && leading(v, 2) == batch, "batch dims and heads don't broadcast: q ", q,
-                       ", k ", k, ", v ", v);
+                       ", k ", k, ", v ", v,
+                       grouped ? "; where heads of q share those of k and v, say {.enable_gqa = true}" : "");
   if (op.attributes.flag("masked")) {
     const Tensor& mask = op.input(static_cast<int>(tensors));
     Shape scores = q;
@@ -283,6 +285,34 @@ void broadcast_heads(Tensors& x, Where where) {
   }
 }
 
+/// Heads of q that share a head of k and v become a dim of their own: q [.., key heads, group, time, d], k and v
+/// [.., key heads, 1, source, d], the mask alike. All are views.
+void group_heads(Tensors& x, Tensor& mask, Where where) {
+  for (const Tensor& each : x)
+    if (each.rank() < 3)
+      throw ShapeError(detail::str("scaled_dot_product_attention: enable_gqa needs heads: q [batch.., heads, time, d], "
+                                   "k and v [batch.., key heads, source, d], got ",
+                                   x[0].shape(), ", ", x[1].shape(), " and ", x[2].shape()),
+                       where);
+  const int64_t heads = x[0].shape()[x[0].rank() - 3], shared = x[1].shape()[x[1].rank() - 3];
+  if (shared != x[2].shape()[x[2].rank() - 3] || shared == 0 || heads % shared != 0)
+    throw ShapeError(
+        detail::str("scaled_dot_product_attention: the heads of q must be a multiple of those of k and v, got ",
+                    x[0].shape(), ", ", x[1].shape(), " and ", x[2].shape()),
+        where);
+  const auto split = [&](const Tensor& tensor) {
+    Shape shape = tensor.shape();
+    const int dim = shape.size() - 3;
+    const bool whole = shape[dim] == heads;
+    shape[dim] = whole ? shared : shape[dim];
+    shape.insert(dim + 1, whole ? heads / shared : 1);
+    return reshape({tensor, where}, shape);
+  };
+  x[0] = split(x[0]);
+  for (size_t i = 1; i < 3; ++i) x[i] = unsqueeze({x[i], where}, -3);
+  if (mask.defined() && mask.rank() >= 3) mask = split(mask);
+}
+
 }  // namespace
 
 void define_attention(OpTable& table) {
@@ -331,11 +361,19 @@ Tensor scaled_dot_product_attention(const Arg& q, const Arg& k, const Arg& v, co
   for (const Tensor& each : inputs)
     if (!each.defined())
       throw UndefinedError("scaled_dot_product_attention: q, k or v is an undefined Tensor", user_line(q.where()));
+  AttentionOptions own = options;
+  if (options.enable_gqa) group_heads(inputs, own.mask, q.where());
   broadcast_heads(inputs, q.where());
-  return call("attention", std::move(inputs), options, q.where());
+  const Tensor out = call("attention", std::move(inputs), own, q.where());
+  if (!options.enable_gqa) return out;
+  Shape merged = leading(out.shape(), 4);  // [batch.., heads, time, width]
+  merged.push_back(out.shape()[out.rank() - 4] * out.shape()[out.rank() - 3]);
+  for (int d = out.rank() - 2; d < out.rank(); ++d) merged.push_back(out.shape()[d]);
+  return reshape({out, q.where()}, merged);
 }
 
 Tensor scaled_dot_product_attention(const Arg& qkv, const AttentionOptions& options) {
+  // Packed, all three have as many heads: what enable_gqa allows isn't there.
   return call("attention_qkv", {qkv.tensor()}, options, qkv.where());
 }
 

@@ -16,6 +16,9 @@ struct AttentionOptions {
   double dropout = 0;   ///< probability with which a weight is zeroed, the others scaled by 1 / (1 - dropout)
   bool causal = false;  ///< query i sees sources 0 … i only; together with a mask, what both allow
   std::optional<double> scale = {};  ///< of the scores; 1 / sqrt(d) if not given
+  /// Grouped-query attention (Ainslie et al. 2023): k and v have fewer heads than q, whose number theirs divides. Query
+  /// head h looks at head h / (heads / key heads).
+  bool enable_gqa = false;
 };
 /// softmax(scale q kᵀ + mask) v for q [batch.., heads, time, d], k [batch.., heads, source, d] and
 /// v [batch.., heads, source, width], giving [batch.., heads, time, width] in q's order of dims in memory. Batch dims

@@ -46,6 +46,7 @@ struct Specialisation {
   std::vector<bool> differentiable;  ///< of each result: traced from something that requires a gradient
   Graph traced;
   std::unique_ptr<Program> program;
+  std::shared_ptr<const Kept> kept;  ///< of what the function returns, all but the tensors
   std::atomic<int64_t> calls = 0;
   std::atomic<uint64_t> last_used = 0;  ///< when another took its place as the newest
   bool reads_numbers = false;           ///< some constant has changed between traces: trace at each call
@@ -183,7 +184,7 @@ struct CompiledFunction::State {
     return options.verify == Verify::every || (options.verify == Verify::powers_of_two && (calls & (calls - 1)) == 0);
   }
 
-  Specialisation* specialise(const Call& call, const Function& function) {
+  Specialisation* specialise(const Call& call, const Function& function, const std::shared_ptr<const Kept>* kept) {
     Retrace retrace;
     Specialisation* const last = newest;
     if (last) retrace.reason = last->signature.describe(call);
@@ -214,6 +215,7 @@ struct CompiledFunction::State {
         },
         where);
     stats.trace_seconds += seconds_since(begin);
+    if (kept) made->kept = *kept;
     made->traced = std::move(traced.graph);
     made->signature.reads(std::move(traced.guards));
     made->reads_numbers = traced.reads_values && options.verify != Verify::never;
@@ -229,7 +231,8 @@ struct CompiledFunction::State {
 
   /// Traces again and compares: changed numbers are promoted, other tensors take the place of the old ones,
   /// another structure is an error. `number` is that of this call.
-  void check(Specialisation& specialisation, const Tensors& arguments, const Function& function, int64_t number) {
+  void check(Specialisation& specialisation, const Tensors& arguments, const Function& function,
+             const std::shared_ptr<const Kept>* kept, int64_t number) {
     Traced now = run_trace(arguments, function, where);
     Graph& then = specialisation.traced;
     if (const std::string difference = structural_difference(then, now.graph); !difference.empty())
@@ -271,6 +274,14 @@ struct CompiledFunction::State {
         then.gradients[i].tensor = now.graph.gradients[i].tensor;
         rebuild = true;
       }
+    if (kept && *kept) {
+      if (specialisation.kept->text != (*kept)->text && !specialisation.reads_numbers) {
+        ++stats.promoted;
+        specialisation.reads_numbers = true;
+        report_stale("a number among the results", where, specialisation.traced_at, number);
+      }
+      specialisation.kept = *kept;
+    }
     specialisation.reads_numbers |= promoted;
     if (promoted || rebuild || aliases(then) != aliased) specialisation.program = make_program(then);
     else
@@ -325,7 +336,8 @@ Stats CompiledFunction::stats() const {
   return stats;
 }
 
-Tensors CompiledFunction::call(const Tensors& arguments, const std::string& static_key, const Function& function) {
+Tensors CompiledFunction::call(const Tensors& arguments, const std::string& static_key, const Function& function,
+                               std::shared_ptr<const Kept>* kept) {
   State& state = *state_;
   if (interceptor()) return function(arguments);          // inside another trace it is part of that graph
   if (AnomalyMode::active()) return function(arguments);  // which needs values at each op
@@ -333,6 +345,10 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
     if (!arguments[i].defined())
       throw UndefinedError(detail::str("compiled function: argument ", i, " is an undefined Tensor"), state.where);
   const Call call{arguments, static_key};
+  const auto run = [&](const Specialisation& specialisation) {
+    if (kept) *kept = specialisation.kept;
+    return specialisation.run(arguments);
+  };
   int64_t counted = 0;  // this call's number, once its specialisation has counted it
   if (state.lock.try_enter()) {
     struct Inside {
@@ -341,20 +357,20 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
     } const inside{state.lock};
     if (Specialisation* found = state.find(call)) {
       counted = ++found->calls;
-      if (!found->reads_numbers && !state.due(counted)) return found->run(arguments);
+      if (!found->reads_numbers && !state.due(counted)) return run(*found);
     }
   }
   std::unique_lock alone(state.lock);
   Specialisation* specialisation = state.find(call);
   if (!specialisation) {
-    specialisation = state.specialise(call, function);
+    specialisation = state.specialise(call, function, kept);
     if (!specialisation) {  // over the limit, and eager was chosen
       if (!counted) ++state.stats.calls;
       alone.unlock();
       return function(arguments);
     }
     if (!counted) ++specialisation->calls;  // or the one that it found at first did, since given up
-    return specialisation->run(arguments);
+    return run(*specialisation);
   }
   if (!counted) {  // nobody else counts now
     counted = specialisation->calls.load(std::memory_order_relaxed) + 1;
@@ -362,8 +378,8 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
   }
   const bool due = state.due(counted);
   if (due) ++state.stats.verifications;
-  if (due || specialisation->reads_numbers) state.check(*specialisation, arguments, function, counted);
-  return specialisation->run(arguments);
+  if (due || specialisation->reads_numbers) state.check(*specialisation, arguments, function, kept, counted);
+  return run(*specialisation);
 }
 
 std::string CompiledFunction::plan() const {

@@ -1,9 +1,7 @@
 // compile(): runs a function eagerly, as a replayed graph, or compiled, without a change to its text.
 #pragma once
 
-#include <array>
 #include <functional>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -13,6 +11,7 @@
 
 #include "../ir/graph.h"
 #include "../ir/stage.h"
+#include "parts.h"
 
 namespace tandem {
 
@@ -76,8 +75,6 @@ class Dynamic {
                                   : std::is_floating_point_v<T> ? float64
                                   : std::is_same_v<T, bool>     ? bool_
                                                                 : int64)) {}
-  static Dynamic of(const Tensor& number) { return Dynamic(number); }
-
   operator Arg() const { return Arg(number_); }
   /// 0-d.
   const Tensor& tensor() const { return number_; }
@@ -85,7 +82,7 @@ class Dynamic {
   T value(Where where = Where::current()) const { return static_cast<T>(number_.item<double>(where)); }
 
  private:
-  explicit Dynamic(const Tensor& number) : number_(number) {}
+  template <class Qualified, class V> friend void graph::for_each_part(Qualified&, V&);
   Tensor number_;
 };
 
@@ -101,8 +98,10 @@ class CompiledFunction {
   CompiledFunction(CompiledFunction&&) noexcept;
   CompiledFunction& operator=(CompiledFunction&&) noexcept;
 
-  /// `static_key` spells the arguments that are no tensors; they are baked into the trace.
-  Tensors call(const Tensors& arguments, const std::string& static_key, const Function& function);
+  /// `static_key` spells the arguments that are no tensors; they are baked into the trace. `function` leaves in `kept` what
+  /// else it returned; there it is found after the call.
+  Tensors call(const Tensors& arguments, const std::string& static_key, const Function& function,
+               std::shared_ptr<const Kept>* kept = nullptr);
   const CompileOptions& options() const;
   Stats stats() const;
   const std::vector<Stage>& stages() const;
@@ -117,129 +116,64 @@ class CompiledFunction {
 
 Graph trace(const Tensors& arguments, const Function& function, Where where);
 
-// Results and arguments of user functions, flattened to tensors and back.
-template <class T> struct IsTensor : std::is_same<std::decay_t<T>, Tensor> {};
-template <class T> struct IsDynamic : std::false_type {};
-template <class T> struct IsDynamic<Dynamic<T>> : std::true_type {};
-inline void flatten(Tensors& out, const Tensor& tensor) { out.push_back(tensor); }
-inline void flatten(Tensors& out, const Tensors& tensors) { out.insert(out.end(), tensors.begin(), tensors.end()); }
-template <class... T> void flatten(Tensors& out, const std::tuple<T...>& tuple) {
-  std::apply([&](const auto&... each) { (flatten(out, each), ...); }, tuple);
-}
-template <class A, class B> void flatten(Tensors& out, const std::pair<A, B>& pair) {
-  flatten(out, pair.first);
-  flatten(out, pair.second);
-}
-template <class T, size_t N> void flatten(Tensors& out, const std::array<T, N>& array) {
-  for (const T& each : array) flatten(out, each);
-}
-template <class T> struct Unflatten;
-template <> struct Unflatten<Tensor> {
-  static Tensor from(Tensors& in, size_t& at) { return std::move(in[at++]); }
-};
-template <> struct Unflatten<Tensors> {
-  static Tensors from(Tensors& in, size_t& at) {
-    Tensors rest(std::make_move_iterator(in.begin() + static_cast<std::ptrdiff_t>(at)),
-                 std::make_move_iterator(in.end()));
-    at = in.size();
-    return rest;
-  }
-};
-template <class... T> struct Unflatten<std::tuple<T...>> {
-  static std::tuple<T...> from(Tensors& in, size_t& at) { return std::tuple<T...>{Unflatten<T>::from(in, at)...}; }
-};
-template <class A, class B> struct Unflatten<std::pair<A, B>> {
-  static std::pair<A, B> from(Tensors& in, size_t& at) {
-    A first = Unflatten<A>::from(in, at);
-    return {std::move(first), Unflatten<B>::from(in, at)};
-  }
-};
-template <class T, size_t N> struct Unflatten<std::array<T, N>> {
-  static std::array<T, N> from(Tensors& in, size_t& at) {
-    std::array<T, N> result;
-    for (T& each : result) each = Unflatten<T>::from(in, at);
-    return result;
-  }
-};
-
-void describe_number(std::string& key, double value);              ///< with all its digits
-void describe_string(std::string& key, const std::string& value);  ///< with its length, so that none runs into the next
-inline void describe_static(std::string&, const Tensor&) {}
-template <class T> void describe_static(std::string& key, const Dynamic<T>&) { key += "dynamic;"; }
-template <class T> void describe_static(std::string& key, const T& value) {
-  // A generic function does another thing with 2 than with 2.0.
-  if constexpr (std::is_floating_point_v<T>)
-    describe_number(key += sizeof(T) == 4 ? "f32 " : "f64 ", static_cast<double>(value));
-  else if constexpr (std::is_same_v<T, bool>) key += value ? "true;" : "false;";
-  else if constexpr (std::is_arithmetic_v<T>)
-    key += (std::is_signed_v<T> ? 'i' : 'u') + std::to_string(8 * sizeof(T)) + ' ' + std::to_string(value) + ";";
-  else if constexpr (std::is_enum_v<T>) key += std::to_string(static_cast<long long>(value)) + ";";
-  else if constexpr (std::is_convertible_v<T, std::string>) describe_string(key, value);
-  else
-    static_assert(std::is_arithmetic_v<T>,
-                  "tandem::compile: arguments of a compiled function are Tensors, numbers, Dynamic numbers, enums or "
-                  "strings; capture "
-                  "anything else by reference in the lambda");
-}
-
 }  // namespace graph
 
-/// A function that runs in one of the three modes. Made by compile(). Several threads may call it at one time:
-/// docs/contract.md says what runs side by side and what one after another.
+/// A function that runs in one of the three modes. Made by compile(). Copies are the same function, with one set of traces.
+/// Several threads may call it at one time: docs/contract.md says what runs side by side and what one after another.
 template <class F> class Compiled {
  public:
   Compiled(F function, CompileOptions options, Where where)
-      : function_(std::move(function)), core_(std::move(options), where) {}
+      : body_(std::make_shared<Body>(std::move(function), std::move(options), where)) {}
 
-  /// Calls the function with these arguments: Tensors and Dynamic numbers, or numbers, enums and strings (which are static:
-  /// another value is another specialisation). Results are detached from the tape: put backward() inside.
-  template <class... Args> auto operator()(const Args&... args) {
+  /// Calls the function with these arguments: Tensors and Dynamic numbers; numbers, enums and strings, which are static:
+  /// another value is another specialisation; vectors, arrays, tuples, optionals and plain structs of these. The same may be
+  /// returned. Results are detached from the tape: put backward() inside. A number that the function returns is what it was when
+  /// it was traced last, as a captured one is.
+  template <class... Args> auto operator()(const Args&... args) const {
     using Result = std::invoke_result_t<F&, const Args&...>;
-    if (core_.options().mode == Mode::eager) return function_(args...);
+    F& user = body_->function;
+    if (body_->core.options().mode == Mode::eager) return user(args...);
     Tensors tensors;
     tensors.reserve(sizeof...(Args));
     std::string static_key;
-    ((add(tensors, args), graph::describe_static(static_key, args)), ...);
+    [[maybe_unused]] graph::Collected collected{tensors, static_key};
+    (graph::for_each_part(args, collected), ...);
+    std::shared_ptr<const graph::Kept> kept;
     const auto function = [&](const Tensors& in) {
       size_t next = 0;
-      const auto pick = [&](const auto& arg) -> decltype(auto) {
-        if constexpr (graph::IsTensor<decltype(arg)>::value) return (in[next++]);
-        else if constexpr (graph::IsDynamic<std::decay_t<decltype(arg)>>::value)
-          return std::decay_t<decltype(arg)>::of(in[next++]);
-        else return (arg);
-      };
-      std::tuple<decltype(pick(args))...> picked{pick(args)...};
-      Tensors out;
-      if constexpr (std::is_void_v<Result>) std::apply(function_, picked);
-      else graph::flatten(out, std::apply(function_, picked));
-      return out;
+      const std::tuple<decltype(graph::with_tensors(args, in, next))...> own{graph::with_tensors(args, in, next)...};
+      if constexpr (std::is_void_v<Result>) {
+        std::apply(user, own);
+        return Tensors();
+      } else {
+        return graph::take_tensors<std::decay_t<Result>>(std::apply(user, own), &kept);
+      }
     };
-    Tensors results = core_.call(tensors, static_key, std::ref(function));  // by reference: it allocates nothing
-    if constexpr (!std::is_void_v<Result>) {
-      size_t at = 0;
-      return graph::Unflatten<std::decay_t<Result>>::from(results, at);
-    }
+    // By reference: it allocates nothing.
+    Tensors results = body_->core.call(tensors, static_key, std::ref(function), &kept);
+    if constexpr (!std::is_void_v<Result>) return graph::filled<std::decay_t<Result>>(std::move(results), kept.get());
   }
 
-  Stats stats() const { return core_.stats(); }
+  Stats stats() const { return body_->core.stats(); }
   /// The graph as traced and after each pass, of the newest specialisation. Not to be read while another thread calls.
-  const std::vector<Stage>& stages() const { return core_.stages(); }
+  const std::vector<Stage>& stages() const { return body_->core.stages(); }
   /// Fusions made and refused, the plan, retraces and their reasons.
-  std::string explain() const { return core_.explain(); }
+  std::string explain() const { return body_->core.explain(); }
   /// What one call does: steps in order, and where each value lies (of the newest specialisation).
-  std::string plan() const { return core_.plan(); }
+  std::string plan() const { return body_->core.plan(); }
   /// The generated C or CUDA C++.
-  std::string source() const { return core_.source(); }
-  F& function() { return function_; }
-  const CompileOptions& options() const { return core_.options(); }
+  std::string source() const { return body_->core.source(); }
+  F& function() const { return body_->function; }
+  const CompileOptions& options() const { return body_->core.options(); }
 
  private:
-  static void add(Tensors& tensors, const Tensor& tensor) { tensors.push_back(tensor); }
-  template <class T> static void add(Tensors& tensors, const Dynamic<T>& number) { tensors.push_back(number.tensor()); }
-  template <class T> static void add(Tensors&, const T&) {}
-
-  F function_;
-  graph::CompiledFunction core_;
+  struct Body {
+    Body(F function, CompileOptions options, Where where)
+        : function(std::move(function)), core(std::move(options), where) {}
+    F function;
+    graph::CompiledFunction core;
+  };
+  std::shared_ptr<Body> body_;
 };
 
 template <class F> Compiled<F> compile(F function, CompileOptions options = {}, Where where = Where::current()) {
@@ -251,9 +185,7 @@ template <class F> Graph trace(const F& function, const Tensor& a, Where where =
   return graph::trace(
       {a},
       [&](const Tensors& in) {
-        Tensors out;
-        graph::flatten(out, function(in[0]));
-        return out;
+        return graph::take_tensors<std::decay_t<decltype(function(a))>>(function(in[0]), nullptr);
       },
       where);
 }
@@ -261,9 +193,7 @@ template <class F> Graph trace(const F& function, const Tensor& a, const Tensor&
   return graph::trace(
       {a, b},
       [&](const Tensors& in) {
-        Tensors out;
-        graph::flatten(out, function(in[0], in[1]));
-        return out;
+        return graph::take_tensors<std::decay_t<decltype(function(a, b))>>(function(in[0], in[1]), nullptr);
       },
       where);
 }

@@ -71,12 +71,19 @@ template <class T> struct Problem {
     return memory;
   }
 
-  /// out = x where the draw keeps the weights of query i and sources from j0, scaled; else 0.
-  void drop(int64_t head, int64_t i, int64_t j0, int64_t count, const T* x, T* out) const {
-    float u[kColumns + 4];
+  /// Which weights of a row's sources a draw keeps: numbers for `drop`.
+  struct Kept {
+    float memory[kColumns + 4];
+    const float* numbers;
+  };
+  void draw(int64_t head, int64_t i, int64_t j0, int64_t count, Kept& kept) const {
     const int64_t first = (head * time + i) * source + j0, aligned = first & ~int64_t{3};
-    tandem::loops().random->uniform_f32(key, aligned, count + (first - aligned), u);
-    loops.drop(count, u + (first - aligned), static_cast<float>(dropout), keep_scale(), x, out);
+    tandem::loops().random->uniform_f32(key, aligned, count + (first - aligned), kept.memory);
+    kept.numbers = kept.memory + (first - aligned);
+  }
+  /// out = x where the weight is kept, scaled; else 0.
+  void drop(const Kept& kept, int64_t count, const T* x, T* out) const {
+    loops.drop(count, kept.numbers, static_cast<float>(dropout), keep_scale(), x, out);
   }
 };
 
@@ -117,12 +124,15 @@ template <class T> class Forward {
                      T* queries = values + rows_memory<T>(p_.v);
                      T* spare = queries + rows_memory<T>(p_.q);
                      int64_t current = -1;
+                     const char *keys_of = nullptr, *values_of = nullptr;  // which heads of a group of queries share
                      HeadRows<T> q{}, v{};
                      for (int64_t task = begin; task < end; ++task) {
                        const int64_t head = task / p_.blocks(), at = task % p_.blocks();
                        if (head != current) {
-                         turned_blocks<T>(rows_of<T>(p_.k, head, spare), p_.source, p_.depth, kColumns, keys);
-                         v = rows_of<T>(p_.v, head, values);
+                         if (p_.k.head(head) != keys_of)
+                           turned_blocks<T>(rows_of<T>(p_.k, head, spare), p_.source, p_.depth, kColumns, keys);
+                         if (p_.v.head(head) != values_of) v = rows_of<T>(p_.v, head, values);
+                         keys_of = p_.k.head(head), values_of = p_.v.head(head);
                          q = rows_of<T>(p_.q, head, queries);
                          current = head;
                        }
@@ -160,7 +170,11 @@ template <class T> class Forward {
           p_.loops.multiply(wide, factor, sums + r * wide);
         }
         total[r] += sum;
-        if (p_.dropout > 0) p_.drop(head, i0 + r, j0, count, row, row);
+        if (p_.dropout > 0) {
+          typename Problem<T>::Kept kept;
+          p_.draw(head, i0 + r, j0, count, kept);
+          p_.drop(kept, count, row, row);
+        }
       }
       p_.loops.product(rows, wide, columns, scores, kColumns, 1, v.data + j0 * v.stride, v.stride, sums, wide, j0 > 0);
     }
@@ -266,8 +280,10 @@ template <class T> class Backward {
           p_.loops.probabilities(count, row, p_.scale, bias ? bias + r * kColumns : nullptr,
                                  log_sum_exp_[head * p_.time + i0 + r]);
           if (p_.dropout > 0) {
-            p_.drop(head, i0 + r, j0, count, row, kept);
-            p_.drop(head, i0 + r, j0, count, grad, grad);
+            typename Problem<T>::Kept drawn;
+            p_.draw(head, i0 + r, j0, count, drawn);
+            p_.drop(drawn, count, row, kept);
+            p_.drop(drawn, count, grad, grad);
             pad(kept, count, columns);
           }
           p_.loops.score_grad(count, row, delta[i0 + r], p_.scale, grad);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "core/dispatch.h"
 #include "nn/init.h"
 
 namespace tandem::nn {
@@ -47,7 +48,26 @@ RecurrentOptions as_options(const CellOptions& cell) {
 
 }  // namespace
 
+Lengths::Lengths(const std::vector<int64_t>& steps) : steps_(tandem::tensor(steps)) {}
+
 namespace detail {
+
+Padding::Padding(const Tensor& lengths, int64_t time, Device device) {
+  const Tensor count = reshape(arange(0, time, 1, {.dtype = int64, .device = device}), {time, 1, 1});
+  last = reshape(lengths.to(device).to(int64), {1, lengths.shape()[0], 1}) - 1;
+  own = count <= last;
+  turned = where(own, last - count, count);
+}
+
+Tensor Padding::cut(const Tensor& x) const { return own.defined() ? where(own, x, 0) : x; }
+
+Tensor Padding::turn(const Tensor& x) const { return own.defined() ? gather(x, 0, expand(turned, x.shape())) : x; }
+
+Tensor Direction::end(const Tensor& outputs) const {
+  const Shape& shape = outputs.shape();
+  if (!padding.own.defined()) return select(outputs, 0, reverse ? 0 : shape[0] - 1);
+  return select(gather(outputs, 0, expand(padding.last, {1, shape[1], shape[2]})), 0, 0);
+}
 
 Recurrent::Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options,
                      Where where)
@@ -82,7 +102,8 @@ Tensor Recurrent::dropped(const Tensor& x, Where where) const {
   return options_.dropout > 0 && training ? dropout(Arg(x, where), options_.dropout) : x;
 }
 
-void Recurrent::check(const Tensor& x, std::initializer_list<const Tensor*> states, Where where) const {
+void Recurrent::check(const Tensor& x, std::initializer_list<const Tensor*> states, const Lengths* lengths,
+                      Where where) const {
   const Shape& shape = x.shape(where);
   const char* layout = options_.batch_first ? "[batch, time, " : "[time, batch, ";
   if (shape.size() != 3 || shape[2] != in_)
@@ -97,15 +118,22 @@ void Recurrent::check(const Tensor& x, std::initializer_list<const Tensor*> stat
       throw ShapeError(str("nn::", name_, ": a state of ", state->shape(),
                            ", need [layers * directions, batch, hidden] = ", need, " for x ", shape),
                        where);
+  if (!lengths) return;
+  const Tensor& steps = lengths->tensor();
+  if (steps.shape(where) != Shape{need[1]} || (steps.dtype() != int64 && steps.dtype() != int32))
+    throw ShapeError(str("nn::", name_, ": the lengths are ", steps.dtype(), steps.shape(), ", need int64[", need[1],
+                         "], one for each sequence of x ", shape),
+                     where);
+  if (interceptor()) return;  // traced: not known
+  const int64_t time = shape[options_.batch_first ? 1 : 0];
+  for (const int64_t length : steps.to(int64).to_vector<int64_t>(where))
+    if (length < 1 || length > time)
+      throw ValueError(str("nn::", name_, ": a length is ", length, ", need 1 to ", time, " for x ", shape), where);
 }
 
 Tensor Recurrent::first_state(const Tensor& states, int64_t index, const Tensor& x) const {
   if (states.defined()) return select(states, 0, index);
   return zeros({x.shape()[1], hidden_}, {.dtype = x.dtype(), .device = x.device()});
-}
-
-Tensor Recurrent::last_state(const Tensor& outputs, const SequenceOptions& options) {
-  return select(outputs, 0, options.reverse ? 0 : outputs.shape()[0] - 1);
 }
 
 Tensor Recurrent::stacked(const Tensors& states) {
@@ -132,15 +160,16 @@ Tensor RecurrentCell::zero_state(const Tensor& x) const {
 Rnn::Rnn(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
     : Recurrent("Rnn", 1, in, hidden, options, where) {}
 
-RnnResult Rnn::operator()(const Tensor& x, const Tensor& hidden, Where where) const {
-  check(x, {&hidden}, where);
+RnnResult Rnn::run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const {
+  check(x, {&hidden}, lengths, where);
   WhereScope scope(where);
   Tensors ends;
   Tensor output = for_each_layer(
-      x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
+      x, lengths, where,
+      [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, const detail::Direction& direction) {
         const Tensor states = rnn(x_gates(sequence, w, where), w.weight_hh, first_state(hidden, index, sequence),
-                                  options().nonlinearity, order);
-        ends.push_back(last_state(states, order));
+                                  options().nonlinearity, direction.options());
+        ends.push_back(direction.end(states));
         return states;
       });
   return {output, stacked(ends)};
@@ -149,17 +178,19 @@ RnnResult Rnn::operator()(const Tensor& x, const Tensor& hidden, Where where) co
 Lstm::Lstm(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
     : Recurrent("Lstm", 4, in, hidden, options, where) {}
 
-LstmResult Lstm::operator()(const Tensor& x, const LstmState& state, Where where) const {
-  check(x, {&state.hidden, &state.cell}, where);
+LstmResult Lstm::run(const Tensor& x, const LstmState& state, const Lengths* lengths, Where where) const {
+  check(x, {&state.hidden, &state.cell}, lengths, where);
   WhereScope scope(where);
   Tensors hidden_ends, cell_ends;
   Tensor output = for_each_layer(
-      x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
+      x, lengths, where,
+      [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, const detail::Direction& direction) {
         const LstmState first{first_state(state.hidden, index, sequence), first_state(state.cell, index, sequence)};
         const Tensor bias = w.bias_ih.defined() ? w.bias_ih + w.bias_hh : Tensor();
-        const LstmState all = lstm(linear(Arg(sequence, where), w.weight_ih), w.weight_hh, first, bias, order);
-        hidden_ends.push_back(last_state(all.hidden, order));
-        cell_ends.push_back(last_state(all.cell, order));
+        const LstmState all =
+            lstm(linear(Arg(sequence, where), w.weight_ih), w.weight_hh, first, bias, direction.options());
+        hidden_ends.push_back(direction.end(all.hidden));
+        cell_ends.push_back(direction.end(all.cell));
         return all.hidden;
       });
   return {output, {stacked(hidden_ends), stacked(cell_ends)}};
@@ -168,17 +199,18 @@ LstmResult Lstm::operator()(const Tensor& x, const LstmState& state, Where where
 Gru::Gru(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
     : Recurrent("Gru", 3, in, hidden, options, where) {}
 
-RnnResult Gru::operator()(const Tensor& x, const Tensor& hidden, Where where) const {
-  check(x, {&hidden}, where);
+RnnResult Gru::run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const {
+  check(x, {&hidden}, lengths, where);
   WhereScope scope(where);
   Tensors ends;
   Tensor output = for_each_layer(
-      x, where, [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, SequenceOptions order) {
+      x, lengths, where,
+      [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, const detail::Direction& direction) {
         // The bias of the state's product stays apart: the reset gate scales it.
         const Tensor gates = linear(Arg(sequence, where), w.weight_ih, w.bias_ih);
         const Tensor states = gru(gates, w.weight_hh, w.bias_hh.defined() ? w.bias_hh : zero_bias(w),
-                                  first_state(hidden, index, sequence), order);
-        ends.push_back(last_state(states, order));
+                                  first_state(hidden, index, sequence), direction.options());
+        ends.push_back(direction.end(states));
         return states;
       });
   return {output, stacked(ends)};

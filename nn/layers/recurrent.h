@@ -28,7 +28,45 @@ struct RecurrentWeights {
   Tensor bias_ih, bias_hh;  ///< undefined without bias
 };
 
+/// How many steps of each sequence of a padded batch are its own: [batch] of 1 to time, in any order. What stands behind
+/// them is neither read nor counted: outputs there are 0, a final state is that after a sequence's last own step, and a
+/// layer in reverse begins there. As PyTorch's pack_padded_sequence, but that outputs keep all of x's steps.
+///
+///   auto [output, state] = layer(x, nn::Lengths({5, 3, 4}));
+class Lengths {
+ public:
+  explicit Lengths(const std::vector<int64_t>& steps);
+  /// int64 or int32. In a trace it can be an argument; numbers out of range are then found as the graph runs (DimensionError).
+  explicit Lengths(const Tensor& steps) : steps_(steps) {}
+  const Tensor& tensor() const { return steps_; }
+
+ private:
+  Tensor steps_;
+};
+
 namespace detail {
+
+/// Where the sequences of a padded batch end. Undefined tensors where all are of one length.
+struct Padding {
+  Tensor own;     ///< bool [time, batch, 1]: is the step one of the sequence's own?
+  Tensor turned;  ///< int64 [time, batch, 1]: the step that takes this one's place in a sequence that is turned
+  Tensor last;    ///< int64 [1, batch, 1]
+  Padding() = default;
+  Padding(const Tensor& lengths, int64_t time, Device device);
+  /// 0 where a step isn't the sequence's own. x [time, batch, ..].
+  Tensor cut(const Tensor& x) const;
+  /// Each sequence's own steps from the last to the first.
+  Tensor turn(const Tensor& x) const;
+};
+
+/// A direction through a sequence.
+struct Direction {
+  const Padding& padding;
+  bool reverse;
+  SequenceOptions options() const { return {.reverse = reverse && !padding.own.defined()}; }
+  /// Of outputs [time, batch, hidden], the one after the last step taken.
+  Tensor end(const Tensor& outputs) const;
+};
 
 /// What the three layers share: weights, options, the loop over layers and directions.
 class Recurrent {
@@ -57,27 +95,31 @@ class Recurrent {
  protected:
   Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options, Where where);
   int64_t directions() const { return options_.bidirectional ? 2 : 1; }
-  /// Throws ShapeError unless x fits, and each given state is [layers * directions, batch, hidden].
-  void check(const Tensor& x, std::initializer_list<const Tensor*> states, Where where) const;
-  /// Calls run(weights, x [time, batch, ..], index of layer and direction, options) for each; it gives the outputs
+  /// Throws ShapeError unless x fits, and each given state is [layers * directions, batch, hidden]; ValueError where a
+  /// length isn't 1 to time, if they are known.
+  void check(const Tensor& x, std::initializer_list<const Tensor*> states, const Lengths* lengths, Where where) const;
+  /// Calls run(weights, x [time, batch, ..], index of layer and direction, direction) for each; it gives the outputs
   /// [time, batch, hidden]. Returns those of the last layer.
-  template <class Run> Tensor for_each_layer(const Tensor& x, Where where, Run&& run) const {
+  template <class Run> Tensor for_each_layer(const Tensor& x, const Lengths* lengths, Where where, Run&& run) const {
     Tensor sequence = options_.batch_first ? x.transpose(0, 1) : x;
+    const Padding padding = lengths ? Padding(lengths->tensor(), sequence.shape()[0], x.device()) : Padding();
+    sequence = padding.cut(sequence);
     for (int64_t layer = 0; layer < options_.layers; ++layer) {
       if (layer > 0) sequence = dropped(sequence, where);
-      const int64_t first = layer * directions();
-      const Tensor forwards = run(weights_[static_cast<size_t>(first)], sequence, first, SequenceOptions{});
-      sequence = options_.bidirectional ? concat({forwards, run(weights_[static_cast<size_t>(first) + 1], sequence,
-                                                                first + 1, SequenceOptions{.reverse = true})},
-                                                 -1)
-                                        : forwards;
+      Tensors outputs;
+      for (int64_t i = 0; i < directions(); ++i) {
+        const Direction direction{padding, i == 1};
+        const auto turned = [&](const Tensor& steps) { return direction.reverse ? padding.turn(steps) : steps; };
+        const int64_t index = layer * directions() + i;
+        outputs.push_back(
+            padding.cut(turned(run(weights_[static_cast<size_t>(index)], turned(sequence), index, direction))));
+      }
+      sequence = outputs.size() == 1 ? outputs[0] : concat(outputs, -1);
     }
     return options_.batch_first ? sequence.transpose(0, 1) : sequence;
   }
   /// The state before the first step: that of the index, or zeros.
   Tensor first_state(const Tensor& states, int64_t index, const Tensor& x) const;
-  /// Of outputs [time, batch, hidden], the one after the last step taken.
-  static Tensor last_state(const Tensor& outputs, const SequenceOptions& options);
   static Tensor stacked(const Tensors& states);
 
  private:
@@ -127,7 +169,19 @@ class Rnn : public detail::Recurrent {
  public:
   Rnn(int64_t in, int64_t hidden, RecurrentOptions options = {}, Where where = Where::current());
   RnnResult operator()(const Tensor& x, Where where = Where::current()) const { return (*this)(x, Tensor(), where); }
-  RnnResult operator()(const Tensor& x, const Tensor& hidden, Where where = Where::current()) const;
+  RnnResult operator()(const Tensor& x, const Tensor& hidden, Where where = Where::current()) const {
+    return run(x, hidden, nullptr, where);
+  }
+  RnnResult operator()(const Tensor& x, const Lengths& lengths, Where where = Where::current()) const {
+    return run(x, Tensor(), &lengths, where);
+  }
+  RnnResult operator()(const Tensor& x, const Tensor& hidden, const Lengths& lengths,
+                       Where where = Where::current()) const {
+    return run(x, hidden, &lengths, where);
+  }
+
+ private:
+  RnnResult run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const;
 };
 
 /// Long short-term memory over x [time, batch, in]; the formulas are at tandem::lstm_cell. As torch.nn.LSTM.
@@ -140,7 +194,19 @@ class Lstm : public detail::Recurrent {
   LstmResult operator()(const Tensor& x, Where where = Where::current()) const {
     return (*this)(x, LstmState(), where);
   }
-  LstmResult operator()(const Tensor& x, const LstmState& state, Where where = Where::current()) const;
+  LstmResult operator()(const Tensor& x, const LstmState& state, Where where = Where::current()) const {
+    return run(x, state, nullptr, where);
+  }
+  LstmResult operator()(const Tensor& x, const Lengths& lengths, Where where = Where::current()) const {
+    return run(x, LstmState(), &lengths, where);
+  }
+  LstmResult operator()(const Tensor& x, const LstmState& state, const Lengths& lengths,
+                        Where where = Where::current()) const {
+    return run(x, state, &lengths, where);
+  }
+
+ private:
+  LstmResult run(const Tensor& x, const LstmState& state, const Lengths* lengths, Where where) const;
 };
 
 /// Gated recurrent unit over x [time, batch, in]; the formulas are at tandem::gru_cell. As torch.nn.GRU.
@@ -148,7 +214,19 @@ class Gru : public detail::Recurrent {
  public:
   Gru(int64_t in, int64_t hidden, RecurrentOptions options = {}, Where where = Where::current());
   RnnResult operator()(const Tensor& x, Where where = Where::current()) const { return (*this)(x, Tensor(), where); }
-  RnnResult operator()(const Tensor& x, const Tensor& hidden, Where where = Where::current()) const;
+  RnnResult operator()(const Tensor& x, const Tensor& hidden, Where where = Where::current()) const {
+    return run(x, hidden, nullptr, where);
+  }
+  RnnResult operator()(const Tensor& x, const Lengths& lengths, Where where = Where::current()) const {
+    return run(x, Tensor(), &lengths, where);
+  }
+  RnnResult operator()(const Tensor& x, const Tensor& hidden, const Lengths& lengths,
+                       Where where = Where::current()) const {
+    return run(x, hidden, &lengths, where);
+  }
+
+ private:
+  RnnResult run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const;
 };
 
 struct CellOptions {

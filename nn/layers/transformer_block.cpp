@@ -27,6 +27,7 @@ TransformerBlock::TransformerBlock(int64_t width, int64_t heads, TransformerBloc
                                                                      {.dropout = options.dropout,
                                                                       .bias = options.bias,
                                                                       .causal = options.causal,
+                                                                      .kv_heads = options.kv_heads,
                                                                       .dtype = options.dtype,
                                                                       .device = options.device},
                                                                      where),
@@ -35,8 +36,16 @@ TransformerBlock::TransformerBlock(int64_t width, int64_t heads, TransformerBloc
       shrink(options.expansion * width, width, linear_options(options), where), dropout(options.dropout, where) {}
 
 Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& mask, Where where) const {
+  return around(x, attention(attention_norm(x, where), mask, where), where);
+}
+Tensor TransformerBlock::operator()(const Tensor& x, KeyValueCache& cache, Where where) const {
+  return around(x, attention(attention_norm(x, where), cache, where), where);
+}
+
+/// What follows attention.
+Tensor TransformerBlock::around(const Tensor& x, const Tensor& attended, Where where) const {
   const auto plus = [&](const Tensor& a, const Tensor& b) { return add({a, where}, {b, where}); };
-  const Tensor y = plus(x, dropout(attention(attention_norm(x, where), mask, where), where));
+  const Tensor y = plus(x, dropout(attended, where));
   return plus(y, dropout(shrink(gelu({expand(mlp_norm(y, where), where), where}), where), where));
 }
 

@@ -11,6 +11,7 @@ struct TransformerBlockOptions {
   double dropout = 0;  ///< of attention weights and of both results, while training
   bool bias = true;    ///< of the linear maps
   bool causal = false;
+  int64_t kv_heads = 0;   ///< heads of keys and values; 0: as many as of queries
   int64_t expansion = 4;  ///< width of the network's hidden layer ÷ width
   double epsilon = 1e-5;  ///< of the norms
   DType dtype = DType::float32;
@@ -26,6 +27,11 @@ class TransformerBlock {
   Tensor operator()(const Tensor& x, Where where = Where::current()) const { return (*this)(x, Tensor(), where); }
   /// The mask is the attention's.
   Tensor operator()(const Tensor& x, const Tensor& mask, Where where = Where::current()) const;
+  /// Of new positions, which attend to all in the cache as well: for decoding.
+  Tensor operator()(const Tensor& x, KeyValueCache& cache, Where where = Where::current()) const;
+  KeyValueCache make_cache(const Shape& batch, int64_t capacity, Where where = Where::current()) const {
+    return attention.make_cache(batch, capacity, where);
+  }
 
   template <class V> void visit(V&& v) {
     v("attention_norm", attention_norm);
@@ -41,6 +47,9 @@ class TransformerBlock {
   LayerNorm mlp_norm;
   Linear expand, shrink;
   Dropout dropout;
+
+ private:
+  Tensor around(const Tensor& x, const Tensor& attended, Where where) const;
 };
 
 }  // namespace tandem::nn
