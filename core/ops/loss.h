@@ -53,7 +53,7 @@ struct BinaryCrossEntropyOptions {
   Reduction reduction = Reduction::mean;
 };
 /// -(target log p + (1 - target) log(1 - p)) of probabilities p; logarithms are at least -100, as in PyTorch. What is not
-/// between 0 and 1 is a ValueError; in a trace and on CUDA, where nobody looks, its loss is NaN.
+/// between 0 and 1 is a ValueError; in a graph on CUDA, where nobody looks, its loss is NaN.
 Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEntropyOptions& options = {});
 struct BceWithLogitsOptions {
   Tensor weight = {};      ///< of each element; broadcasts
