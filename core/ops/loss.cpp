@@ -85,8 +85,11 @@ Tensors second_grad(const OpContext& op) {
 
 }  // namespace
 
+void define_ctc(OpTable& table);  // ctc.cpp
+
 void define_loss(OpTable& table) {
   using enum AttributeType;
+  define_ctc(table);
   table.add({.name = "cross_entropy",
              .kind = OpKind::reduce,
              .inputs = 2,
