@@ -188,6 +188,7 @@ enum class Domain : uint8_t {
   numeric,   ///< all but bool
   floating,  ///< integers and bool become float32 first
   integral,  ///< integers and bool
+  whole,     ///< integers
 };
 /// What an expression costs, to a compiler that weighs keeping its result against computing it again.
 enum class Cost : uint8_t {

@@ -22,12 +22,15 @@ Tensor range_checked(const char* name, const Tensor& values, const RangeCheck& c
                                     {"what", text},
                                     {"bound", integer},
                                     {"classes", flag},
-                                    optional_attribute("ignored", integer)},
+                                    optional_attribute("ignored", integer),
+                                    optional_attribute("low", number),
+                                    optional_attribute("high", number)},
                      .infer = [](Infer& infer) { infer.view(infer.input(0).shape(), infer.input(0).strides()); },
                      .checks_range = true};
   Attributes attributes{
       {"op", std::string(name)}, {"what", check.what}, {"bound", check.bound}, {"classes", check.classes}};
   if (check.ignored) attributes.set({"ignored", *check.ignored});
+  if (check.interval) attributes.set({"low", check.interval->low}), attributes.set({"high", check.interval->high});
   return dispatch(op, {values}, attributes, Where::current());
 }
 
@@ -35,6 +38,7 @@ RangeCheck range_check_of(const Attributes& attributes) {
   RangeCheck check{
       .what = attributes.text("what"), .bound = attributes.integer("bound"), .classes = attributes.flag("classes")};
   if (attributes.find("ignored")) check.ignored = attributes.integer("ignored");
+  if (attributes.find("low")) check.interval = {attributes.number("low"), attributes.number("high")};
   return check;
 }
 

@@ -1,4 +1,4 @@
-// What is said of labels and indices that are out of range, by eager kernels and generated ones alike.
+// What is said of labels, indices and numbers that are out of range, by eager kernels and generated ones alike.
 #pragma once
 
 #include <optional>
@@ -11,19 +11,25 @@
 
 namespace tandem {
 
+/// Of floats: those in [low, high] are fine. A NaN is in none.
+struct Interval {
+  double low, high;
+};
+
 struct RangeCheck {
   std::string what = "index";  ///< "label"
   int64_t bound = 0;           ///< those in [0, bound) are fine
   bool classes = false;        ///< of one label a row, for so many classes
   std::optional<int64_t> ignored = {};
+  std::optional<Interval> interval = {};  ///< of floats, in place of all that; `what` is the text of the ValueError
 
   bool allows(int64_t value) const { return (value >= 0 && value < bound) || value == ignored; }
   /// "label 7 at row 3 is out of range for 4 classes (0 to 3)". The position is left out where it isn't known.
   std::string text(int64_t value, const std::optional<Shape>& position) const;
 };
 
-/// A view of the int64 tensor, for decompositions: in generated kernels each element that is read is checked, and
-/// DimensionError is raised after the kernel, in the name of `op`.
+/// A view of the tensor, int64 unless the check has an interval, for decompositions: in generated kernels each element that is
+/// read is checked, and DimensionError (ValueError) is raised after the kernel, in the name of `op`.
 Tensor range_checked(const char* op, const Tensor& values, const RangeCheck& check);
 /// Of the call that made such a view.
 RangeCheck range_check_of(const Attributes& attributes);

@@ -149,4 +149,13 @@ struct Pair {
   operator Shape() const { return {height, width}; }
 };
 
+/// Depth, height and width; one number means all.
+struct Triple {
+  int64_t depth = 0, height = 0, width = 0;
+  Triple() = default;
+  template <std::integral I> Triple(I all) : depth(all), height(all), width(all) {}
+  Triple(int64_t depth, int64_t height, int64_t width) : depth(depth), height(height), width(width) {}
+  operator Shape() const { return {depth, height, width}; }
+};
+
 }  // namespace tandem

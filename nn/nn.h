@@ -7,6 +7,7 @@
 #include "layers/batch_norm.h"
 #include "layers/conv1d.h"
 #include "layers/conv2d.h"
+#include "layers/conv3d.h"
 #include "layers/conv_transpose2d.h"
 #include "layers/dropout.h"
 #include "layers/embedding.h"

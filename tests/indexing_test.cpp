@@ -1,9 +1,11 @@
 // Indexing by tensors and masks, and results whose size depends on values.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "pytorch.h"
+#include "raises.h"
 
 using namespace tandem;
 using namespace pytorch;
@@ -229,4 +231,90 @@ TEST_CASE("sizes that depend on values: eager, or given") {
     refused([](const Tensor& x) { return one_hot(x); }, "one_hot(labels, n)");
     refused([](const Tensor& x) { return bincount(x.flatten()); }, "{.size = n}");
   }
+}
+
+TEST_CASE("PyTorch's values: running extremes, modes and products in places") {
+  check(CALL(cummax(x[0], 0).values), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {1, 3, 3, 2, 5, 5, 4, 2, 5, 5, 4, 2}, {{1, 2, 3, 24, 14, 16, 18, 0, 0, 0, 0, 0}}, Kinks::yes);
+  check(CALL(cummax(x[0], 0).indices), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 0}, {}, Kinks::yes);
+  check(CALL(cummax(x[0], 1).values), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {1, 3, 3, 3, 5, 5, 5, 5, -1, 0.5, 0.5, 0.5}, {{1, 2, 7, 0, 5, 21, 0, 0, 9, 33, 0, 0}}, Kinks::yes);
+  check(CALL(cummax(x[0], 1).indices), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {0, 1, 2, 2, 0, 1, 1, 1, 0, 1, 1, 1}, {}, Kinks::yes);
+  check(CALL(cummin(x[0], 0).values), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {1, 3, 3, 2, 1, 3, 3, -1, -1, 0.5, -2, -2}, {{6, 8, 10, 4, 0, 0, 0, 8, 9, 10, 11, 12}}, Kinks::yes);
+  check(CALL(cummin(x[0], 0).indices), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {0, 0, 0, 0, 0, 0, 0, 1, 2, 2, 2, 2}, {}, Kinks::yes);
+  check(CALL(cummin(x[0], 1).values), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {1, 1, 1, 1, 5, 5, 4, -1, -1, -1, -2, -2}, {{10, 0, 0, 0, 5, 6, 7, 8, 19, 0, 11, 12}}, Kinks::yes);
+  check(CALL(cummin(x[0], 1).indices), {numbers({1, 3, 3, 2, 5, 5, 4, -1, -1, 0.5, -2, -2}, {3, 4})}, {3, 4},
+        {0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 2, 3}, {}, Kinks::yes);
+  check(CALL(cummax(x[0], 0).values), {numbers({-0.11, 1.138, 0.796, -1.662, 1.857}, {5})}, {5},
+        {-0.11, 1.138, 1.138, 1.138, 1.857}, {{1, 9, 0, 0, 5}});
+  check(
+      CALL(cummin(x[0], -2).values),
+      {numbers({-1.813, 0.375, 1.051, -1.222, -0.989, -1.286, 0.662, -0.519, -0.131, -1.3, -1.257, 0.449}, {2, 3, 2})},
+      {2, 3, 2}, {-1.813, 0.375, -1.813, -1.222, -1.813, -1.286, 0.662, -0.519, -0.131, -1.3, -1.257, -1.3},
+      {{9, 2, 0, 4, 0, 6, 7, 8, 9, 22, 11, 0}});
+  check(CALL(cummax(x[0], 0).values), {numbers({1, NAN, 3, 0, INFINITY, NAN, 2}, {7})}, {7},
+        {1, NAN, NAN, NAN, NAN, NAN, NAN}, {}, Kinks::yes);
+  check(CALL(cummax(x[0], 0).indices), {numbers({1, NAN, 3, 0, INFINITY, NAN, 2}, {7})}, {7}, {0, 1, 1, 1, 1, 5, 5}, {},
+        Kinks::yes);
+  check(CALL(cummin(x[0], 0).indices), {numbers({1, NAN, 3, 0, INFINITY, NAN, 2}, {7})}, {7}, {0, 1, 1, 1, 1, 5, 5}, {},
+        Kinks::yes);
+  check(CALL(cummax(x[0], 0).values), {numbers({2.5}, {})}, {}, {2.5}, {{1}});
+  check(CALL(mode(x[0]).values), {numbers({2, 1, 2, 1, 3, 5, 5, 5, 0, 0, 1, 2, 3, 4, 5, 7, 7, 1, 1, 1}, {4, 5})}, {4},
+        {1, 5, 1, 1}, {{0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 4}}, Kinks::yes);
+  check(CALL(mode(x[0]).indices), {numbers({2, 1, 2, 1, 3, 5, 5, 5, 0, 0, 1, 2, 3, 4, 5, 7, 7, 1, 1, 1}, {4, 5})}, {4},
+        {3, 2, 0, 4}, {}, Kinks::yes);
+  check(CALL(mode(x[0], -1, {.keepdim = true}).values),
+        {numbers({2, 1, 2, 1, 3, 5, 5, 5, 0, 0, 1, 2, 3, 4, 5, 7, 7, 1, 1, 1}, {4, 5})}, {4, 1}, {1, 5, 1, 1},
+        {{0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 4}}, Kinks::yes);
+  check(CALL(mode(x[0], -1, {.keepdim = true}).indices),
+        {numbers({2, 1, 2, 1, 3, 5, 5, 5, 0, 0, 1, 2, 3, 4, 5, 7, 7, 1, 1, 1}, {4, 5})}, {4, 1}, {3, 2, 0, 4}, {},
+        Kinks::yes);
+  check(CALL(mode(x[0], 0).values), {numbers({2, 1, 2, 1, 3, 5, 5, 5, 0, 0, 1, 2, 3, 4, 5, 7, 7, 1, 1, 1}, {4, 5})},
+        {5}, {1, 1, 1, 1, 0}, {{0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0, 3, 4, 0}}, Kinks::yes);
+  check(CALL(mode(x[0], 0).indices), {numbers({2, 1, 2, 1, 3, 5, 5, 5, 0, 0, 1, 2, 3, 4, 5, 7, 7, 1, 1, 1}, {4, 5})},
+        {5}, {2, 0, 3, 3, 1}, {}, Kinks::yes);
+  check(CALL(mode(x[0], 0).values), {mask({1, 0, 0, 1, 1}, {5})}, {}, {1}, {}, Kinks::yes);
+  check(CALL(scatter_reduce(x[0], 1, x[1], x[2], ScatterReduce::prod, {.include_self = true})),
+        {numbers({-1.27, -0.533, 0.133, -1.579, 1.593, -0.277, 0.054, 1.99}, {2, 4}),
+         integers({0, 1, 1, 3, 3, 3}, {2, 3}), numbers({-0.278, 1.667, 0.061, 0.415, -1.215, -1.085}, {2, 3})},
+        {2, 4}, {0.35306, -0.054199171, 0.133, -1.579, 1.593, -0.277, 0.054, 1.08869740875},
+        {{-0.278, 0.203374, 3, 4, 5, 6, 7, 4.376673},
+         {},
+         {-1.27, -0.065026, -1.777022, 20.986938, -7.168378, -8.027262}});
+  check(CALL(scatter_reduce(x[0], 1, x[1], x[2], ScatterReduce::prod, {.include_self = true})),
+        {numbers({-1.27, 0, 0.133, -1.579, 0, -0.277, 0.054, 1.99}, {2, 4}), integers({0, 1, 1, 3, 3, 3}, {2, 3}),
+         numbers({-0.278, 0, 0.061, 0, -1.215, -1.085}, {2, 3})},
+        {2, 4}, {0.35306, 0, 0.133, -1.579, 0, -0.277, 0.054, 0},
+        {{-0.278, 0, 3, 4, 5, 6, 7, 0}, {}, {-1.27, 0, 0, 20.986938, -0.0, -0.0}}, Kinks::yes);
+  check(CALL(scatter_reduce(x[0], 1, x[1], x[2], ScatterReduce::prod, {.include_self = true})),
+        {numbers({-1.27, -0.533, 0.133, -1.579, 1.593, -0.277, 0.054, 1.99}, {2, 4}),
+         integers({0, 1, 1, 3, 3, 3}, {2, 3}), numbers({-0.278, 0, 0.061, 0, 0, -1.085}, {2, 3})},
+        {2, 4}, {0.35306, -0.0, 0.133, -1.579, 1.593, -0.277, 0.054, -0.0},
+        {{-0.278, 0, 3, 4, 5, 6, 7, -0.0}, {}, {-1.27, -0.065026, -0.0, -0.0, -0.0, 0}}, Kinks::yes);
+  check(CALL(scatter_reduce(x[0], 1, x[1], x[2], ScatterReduce::prod, {.include_self = false})),
+        {numbers({-1.27, -0.533, 0.133, -1.579, 1.593, -0.277, 0.054, 1.99}, {2, 4}),
+         integers({0, 1, 1, 3, 3, 3}, {2, 3}), numbers({-0.278, 1.667, 0.061, 0.415, -1.215, -1.085}, {2, 3})},
+        {2, 4}, {-0.278, 0.101687, 0.133, -1.579, 1.593, -0.277, 0.054, 0.547084125},
+        {{0, 0, 3, 4, 5, 6, 7, 0}, {}, {1, 0.122, 3.334, 10.5462, -3.6022, -4.0338}});
+  check(CALL(scatter_reduce(x[0], 1, x[1], x[2], ScatterReduce::prod, {.include_self = false})),
+        {numbers({-1.27, 0, 0.133, -1.579, 0, -0.277, 0.054, 1.99}, {2, 4}), integers({0, 1, 1, 3, 3, 3}, {2, 3}),
+         numbers({-0.278, 0, 0.061, 0, -1.215, -1.085}, {2, 3})},
+        {2, 4}, {-0.278, 0, 0.133, -1.579, 0, -0.277, 0.054, 0},
+        {{0, 0, 3, 4, 5, 6, 7, 0}, {}, {1, 0.122, 0, 10.5462, -0.0, -0.0}}, Kinks::yes);
+  check(CALL(scatter_reduce(x[0], 1, x[1], x[2], ScatterReduce::prod, {.include_self = false})),
+        {numbers({-1.27, -0.533, 0.133, -1.579, 1.593, -0.277, 0.054, 1.99}, {2, 4}),
+         integers({0, 1, 1, 3, 3, 3}, {2, 3}), numbers({-0.278, 0, 0.061, 0, 0, -1.085}, {2, 3})},
+        {2, 4}, {-0.278, 0, 0.133, -1.579, 1.593, -0.277, 0.054, -0.0},
+        {{0, 0, 3, 4, 5, 6, 7, 0}, {}, {1, 0.122, 0, -0.0, -0.0, 0}}, Kinks::yes);
+  check(CALL(scatter_reduce(x[0], 0, x[1], x[2], ScatterReduce::prod)),
+        {integers({2, 3, 4}, {3}), integers({0, 0, 2}, {3}), integers({5, 6, 7}, {3})}, {3}, {60, 3, 28}, {},
+        Kinks::yes);
+  RAISES(DimensionError, cummax(ones({2}), 1), "cummax: dim 1 is out of range for [2]");
+  RAISES(ShapeError, mode(ones({2, 0})), "mode: dim 1 of [2, 0] is empty");
+  CHECK(cummin(tensor({3, 1, 2}), 0).values.dtype() == int64);
 }

@@ -183,9 +183,39 @@ TEST_CASE("numbers out of range are refused, not taken in silence") {
     const Tensor wrong = td::full({2}, p), target = td::zeros({2});
     RAISES(ValueError, binary_cross_entropy(wrong, target),
            "binary_cross_entropy: a probability is not between 0 and 1");
-    auto graph = td::compile([&](const Tensor& a) { return binary_cross_entropy(a, target); },
-                             {.mode = td::Mode::replay});  // which can't look at numbers
-    CHECK(std::isnan(graph(wrong).item<float>()));
+  }
+  for (const td::Mode mode : {td::Mode::replay, td::Mode::compiled}) {
+    const Tensor target = td::zeros({3});
+    const int line = __LINE__ + 1;
+    auto drawn = td::compile([](const Tensor& p) { return td::bernoulli(p); }, {.mode = mode});
+    auto noise = td::compile([](const Tensor& d) { return td::normal(td::zeros({3}), d * 2); }, {.mode = mode});
+    auto loss =
+        td::compile([&](const Tensor& p) { return binary_cross_entropy(sigmoid(p) * 2, target); }, {.mode = mode});
+    auto picked =
+        td::compile([](const Tensor& w) { return td::multinomial(w, 2, {.replacement = true}); }, {.mode = mode});
+    const auto refuses = [&](auto& function, const Tensor& x, int from, const char* text) {
+      CHECK_NOTHROW(function(td::tensor({0.0, -0.0, 0.0})));
+      try {
+        function(x);
+        FAIL_CHECK("no error: " << std::string(text));
+      } catch (const td::ValueError& error) {
+        CHECK(std::string(error.message()) == text);
+        CHECK(error.where().line() == static_cast<uint32_t>(from));
+        CHECK(std::string(error.where().file_name()).ends_with("sizes_test.cpp"));
+      }
+      CHECK_NOTHROW(function(td::tensor({0.0, -0.0, 0.0})));
+    };
+    for (const double wrong : {-0.5, nan, 3.0}) {
+      const Tensor x = td::tensor({0.0, wrong, 0.0}, {.dtype = td::float32});
+      refuses(drawn, x, line, "bernoulli: a probability is not between 0 and 1");
+      if (wrong != 3) refuses(noise, x, line + 1, "normal: a deviation is negative or not a number");
+      if (wrong != -0.5)
+        refuses(loss, x, line + 3,
+                "binary_cross_entropy: a probability is not between 0 and 1; "
+                "binary_cross_entropy_with_logits takes any number");
+      if (wrong != 3) refuses(picked, x, line + 5, "multinomial: a weight is negative or not finite");
+    }
+    CHECK_THROWS_AS(drawn(td::full({}, 2)), td::ValueError);
   }
   Tensor expanded = floats({3}).expand({2, 3});
   RAISES(InPlaceError, expanded.assign(x), "assign: elements of [2, 3] with strides [0, 1] share memory", "clone()");

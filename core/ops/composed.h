@@ -17,6 +17,11 @@ void check_floating(const char* name, const Arg& x);
 void check_not_traced(const char* name, const char* alternative, Where where);
 /// int64 positions of integers; DTypeError of anything else. `what` they are: "labels".
 Tensor positions_of(const char* name, const Tensor& index, Where where, const char* what = "index");
+/// x with src multiplied in the places that gather(x, dim, index) reads.
+Tensor scatter_prod(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src);
+/// x, on the CPU checked to lie in [low, high] in every mode: ValueError with the message in the name of `name`. On CUDA it is
+/// looked at eagerly only. For pointwise ops to read: generated kernels check what theirs do.
+Tensor bounded(const char* name, const Tensor& x, double low, double high, const char* message, Where where);
 /// f of x with a batch of one in front where it has `rank` - 1 dims, for ops that need `rank` of them.
 template <class F> Tensor batched(const Arg& x, int rank, F&& f) {
   if (x.tensor().rank() != rank - 1) return f(x);

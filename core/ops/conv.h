@@ -41,6 +41,23 @@ struct Conv1dOptions {
 };
 /// x [batch, in, length], weight [out, in / groups, kernel].
 Tensor conv1d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const Conv1dOptions& options = {});
+struct Padding3d : Triple {
+  bool same = false;
+  Padding3d() = default;
+  template <std::integral I> Padding3d(I all) : Triple(all) {}
+  Padding3d(int64_t depth, int64_t height, int64_t width) : Triple(depth, height, width) {}
+  Padding3d(Triple triple) : Triple(triple) {}
+  Padding3d(Padding kind) : same(kind == Padding::same) {}
+};
+struct Conv3dOptions {
+  Triple stride = 1;
+  Padding3d padding = 0;
+  Triple dilation = 1;
+  int64_t groups = 1;
+};
+/// x [batch, in, depth, height, width], or without the batch, weight [out, in / groups, kd, kh, kw]. The kernel is at most 65,536
+/// deep.
+Tensor conv3d(const Arg& x, const Tensor& weight, const Tensor& bias = {}, const Conv3dOptions& options = {});
 struct ConvTranspose2dOptions {
   Pair stride = 1, padding = 0, output_padding = 0, dilation = 1;
   int64_t groups = 1;

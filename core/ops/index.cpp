@@ -90,6 +90,27 @@ Tensors scatter_gradient(const OpContext& op) {
   return result;
 }
 
+/// Of a product: what the other factors come to, without division where a factor is 0. With one of src's factors of a place 0
+/// that one alone has a gradient, with more of them none.
+Tensors scatter_prod_gradient(const OpContext& op) {
+  const int64_t dim = op.integer("dim");
+  const Tensor g = op.grad_output(), x = op.input(0), index = op.input(1), src = op.input(2);
+  Tensors result(3);
+  if (op.needs_grad(0)) {
+    const Tensor factor = where(x == 0, 1, x);
+    result[0] = g * (scatter_prod(factor, dim, index, src) / factor);
+  }
+  if (op.needs_grad(2)) {
+    const Tensor zero = src == 0;
+    const Tensor zeros_there = gather(scatter_add(to(zero, int64), dim, index, op.input_shape(0)), dim, index);
+    const Tensor only = zero & (zeros_there == 1);
+    const Tensor others = scatter_prod(x, dim, index, where(only, 1, src));
+    result[2] = where(only, gather(g * others, dim, index),
+                      where(zero, 0, gather(g * op.output(), dim, index) / where(zero, 1, src)));
+  }
+  return result;
+}
+
 void check_positions(const Infer& op, const Tensor& x, const Tensor& index) {
   check_index(op, index, "index");
   op.check<ShapeError>(index.rank() == 1, "index must be [count], got ", index.shape(),
@@ -202,6 +223,14 @@ void define_index(OpTable& table) {
              .saved = in(1),
              .contiguous_inputs = true,
              .onnx = "ScatterElements"});
+  table.add({.name = "scatter_prod",
+             .kind = OpKind::index,
+             .inputs = 3,
+             .attributes = {{"dim", integer}},
+             .infer = infer_scatter,
+             .grad = scatter_prod_gradient,
+             .saved = in(0) | in(1) | in(2) | out(0),
+             .contiguous_inputs = true});
   table.add(
       {.name = "index_select",
        .kind = OpKind::index,
@@ -261,29 +290,36 @@ Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Shape& 
                   x.where());
 }
 
-/// x with src in the places, or added there.
-static Tensor scattered(const char* name, const Arg& x, int64_t dim, const Tensor& given, const Arg& src, bool adds) {
-  static const Op& op = find_op("scatter");
+/// x with src in the places, or added or multiplied there.
+static Tensor scattered(const char* name, const Op& op, const Arg& x, int64_t dim, const Tensor& given, const Arg& src,
+                        const Attributes& more = {}) {
   const CallScope scope(name, x.where());
   const Tensor& tensor = x.tensor();
   const int d = dim_of(name, x, dim);
   const Tensor index = positions_of(name, given, x.where());
   Tensor values = src.is_tensor() ? src.tensor() : src.scalar(tensor.dtype());
+  Attributes attributes{{"dim", d}};
+  for (const Attribute& each : more) attributes.set(each);
   if (tensor.rank() == 0 && index.rank() == 0)
-    return reshape(
-        dispatch(op, {reshape(tensor, {1}), reshape(index, {1}), values}, {{"dim", 0}, {"add", adds}}, x.where()), {});
+    return reshape(dispatch(op, {reshape(tensor, {1}), reshape(index, {1}), values}, attributes, x.where()), {});
   // As PyTorch, which leaves the rest of a larger src unread.
   if (values.rank() == index.rank() && values.shape() != index.shape())
     for (int i = 0; i < values.rank(); ++i)
       if (values.shape()[i] > index.shape()[i]) values = slice(values, i, 0, index.shape()[i]);
-  return dispatch(op, {tensor, index, values}, {{"dim", d}, {"add", adds}}, x.where());
+  return dispatch(op, {tensor, index, values}, attributes, x.where());
 }
 
 Tensor scatter(const Arg& x, int64_t dim, const Tensor& index, const Arg& src) {
-  return scattered("scatter", x, dim, index, src, false);
+  static const Op& op = find_op("scatter");
+  return scattered("scatter", op, x, dim, index, src, {{"add", false}});
 }
 Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src) {
-  return scattered("scatter_add", x, dim, index, {src, x.where()}, true);
+  static const Op& op = find_op("scatter");
+  return scattered("scatter_add", op, x, dim, index, {src, x.where()}, {{"add", true}});
+}
+Tensor scatter_prod(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src) {
+  static const Op& op = find_op("scatter_prod");
+  return scattered("scatter_reduce", op, x, dim, index, {src, x.where()});
 }
 
 Tensor index_select(const Arg& x, int64_t dim, const Tensor& index) {

@@ -47,7 +47,7 @@ Tensor index_fill(const Arg& x, int64_t dim, const Tensor& index, const Arg& val
 /// gather with index and x broadcast in the other dims.
 Tensor take_along_dim(const Arg& x, const Tensor& index, int64_t dim);
 
-enum class ScatterReduce : uint8_t { sum, mean, amax, amin };
+enum class ScatterReduce : uint8_t { sum, mean, amax, amin, prod };
 struct ScatterReduceOptions {
   bool include_self = true;  ///< x's own elements take part
 };

@@ -244,9 +244,10 @@ Tensor scatter_reduce(const Arg& x, int64_t dim, const Tensor& index, const Tens
   const int d = dim_of("scatter_reduce", x, dim);
   const Tensor positions = positions_of("scatter_reduce", index, x.where());
   const auto ones_for = [&](const Tensor& like) { return ones_like(like, {.dtype = x.tensor().dtype()}); };
-  // x, or zeros where src has something and x takes no part.
-  const auto start = [&] { return options.include_self ? x.tensor() : scatter(x, d, positions, 0); };
+  // x, or what changes nothing where src has something and x takes no part.
+  const auto start = [&](int unit = 0) { return options.include_self ? x.tensor() : scatter(x, d, positions, unit); };
   if (reduce == ScatterReduce::sum) return scatter_add(start(), d, positions, src);
+  if (reduce == ScatterReduce::prod) return scatter_prod(start(1), d, positions, src);
   if (reduce == ScatterReduce::mean) {
     const Tensor total = scatter_add(start(), d, positions, src);
     const Tensor own = options.include_self ? ones_for(x.tensor()) : scatter(ones_for(x.tensor()), d, positions, 0);

@@ -85,8 +85,11 @@ Tensors second_grad(const OpContext& op) {
 
 }  // namespace
 
+void define_ctc(OpTable& table);  // ctc.cpp
+
 void define_loss(OpTable& table) {
   using enum AttributeType;
+  define_ctc(table);
   table.add({.name = "cross_entropy",
              .kind = OpKind::reduce,
              .inputs = 2,
@@ -295,21 +298,21 @@ Tensor smooth_l1_loss(const Arg& x, const Arg& target, SmoothL1Options options) 
 
 Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEntropyOptions& options) {
   const CallScope scope("binary_cross_entropy", p.where());
-  const auto [a, y, type] = operands_of("binary_cross_entropy", p, target);
+  const Operands operands = operands_of("binary_cross_entropy", p, target);
+  const Tensor& y = operands.target;
+  const Tensor a =
+      bounded("binary_cross_entropy", operands.x, 0, 1,
+              "a probability is not between 0 and 1; binary_cross_entropy_with_logits takes any number", p.where());
   // Of zero: -100, and no gradient, where log's own would be infinite.
   const auto bounded_log = [](const Tensor& x) {
     const Tensor positive = x > 0;
     return maximum(tandem::where(positive, log(tandem::where(positive, x, 1)), -100), -100);
   };
-  const Tensor likely = (a >= 0) & (a <= 1);
-  if (!interceptor() && a.device().is_cpu() && a.numel() > 0 && !all(likely.detach()).item<bool>())
-    throw ValueError(
-        "binary_cross_entropy: a probability is not between 0 and 1; binary_cross_entropy_with_logits takes any number",
-        user_line(p.where()));
-  Tensor loss = tandem::where(likely, -(y * bounded_log(a) + (1 - y) * bounded_log(1 - a)),
-                              std::numeric_limits<double>::quiet_NaN());  // in a graph, and on CUDA
+  Tensor loss = -(y * bounded_log(a) + (1 - y) * bounded_log(1 - a));
+  if (!a.device().is_cpu())  // where a graph doesn't look
+    loss = tandem::where((a >= 0) & (a <= 1), loss, std::numeric_limits<double>::quiet_NaN());
   if (options.weight.defined()) loss = loss * options.weight;
-  return reduced("binary_cross_entropy", loss, options.reduction, type, p);
+  return reduced("binary_cross_entropy", loss, options.reduction, operands.type, p);
 }
 
 Tensor binary_cross_entropy_with_logits(const Arg& logits, const Arg& target, const BceWithLogitsOptions& options) {

@@ -53,7 +53,7 @@ struct BinaryCrossEntropyOptions {
   Reduction reduction = Reduction::mean;
 };
 /// -(target log p + (1 - target) log(1 - p)) of probabilities p; logarithms are at least -100, as in PyTorch. What is not
-/// between 0 and 1 is a ValueError; in a trace and on CUDA, where nobody looks, its loss is NaN.
+/// between 0 and 1 is a ValueError; in a graph on CUDA, where nobody looks, its loss is NaN.
 Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEntropyOptions& options = {});
 struct BceWithLogitsOptions {
   Tensor weight = {};      ///< of each element; broadcasts
@@ -72,6 +72,18 @@ struct KlDivOptions {
 /// target (log target - x) of log-probabilities x (Kullback, Leibler 1951); 0 where the target is 0. The divergence of
 /// distributions is the sum over each; reduction batchmean gives its mean over the batch.
 Tensor kl_div(const Arg& x, const Arg& target, KlDivOptions options = {});
+struct CtcOptions {
+  int64_t blank = 0;           ///< the class that stands for no label
+  bool zero_infinity = false;  ///< where no path has the labels, loss and gradient are 0 rather than infinity and NaN
+  Reduction reduction = Reduction::mean;  ///< mean: of each loss over its number of labels
+};
+/// -log of the probability that a sequence gives the labels, over all ways to repeat them and to put blanks between them
+/// (Graves et al. 2006). log_probabilities [time, batch, classes] are log_softmax's, targets int64 [batch, most labels], or
+/// all labels one after another [sum of lengths]; both lengths are int64 [batch]. One sequence may stand without the batch.
+/// DimensionError of a label, ValueError of a length out of range. The gradient is the formula's own: that by log_probabilities
+/// differs from PyTorch's by exp(log_probabilities), and none that goes on through log_softmax does. It has no second one.
+Tensor ctc_loss(const Arg& log_probabilities, const Tensor& targets, const Tensor& input_lengths,
+                const Tensor& target_lengths, const CtcOptions& options = {});
 struct GaussianNllOptions {
   bool full = false;  ///< with the constant log(2 pi) / 2
   double epsilon = 1e-6;

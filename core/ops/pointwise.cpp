@@ -52,6 +52,11 @@ DType in_domain(const Op& op, DType type, Where where) {
       if (is_floating(type))
         throw DTypeError(detail::str(op.name, ": needs integers or bool, got ", type), user_line(where));
       break;
+    case Domain::whole:
+      if (is_floating(type) || type == bool_)
+        throw DTypeError(detail::str(op.name, ": needs integers, got ", type, "; cast with to(int64)"),
+                         user_line(where));
+      break;
   }
   return type;
 }
@@ -219,7 +224,7 @@ void define_pointwise(OpTable& table) {
   table.at("sub").neutral = {.right = 0};  // not add: -0 + 0 is 0
   // Those that leave the range or the precision of 16 bits soonest.
   for (const char* name : {"exp", "expm1", "log", "log1p", "log2", "pow", "rsqrt", "reciprocal", "tan", "asin", "acos",
-                           "sinh", "cosh", "softplus"})
+                           "sinh", "cosh", "softplus", "erfinv", "lgamma", "digamma", "polygamma"})
     table.at(name).autocast = AutocastRule::widen;
 }
 

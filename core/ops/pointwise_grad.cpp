@@ -8,7 +8,7 @@ namespace tandem {
 
 namespace {
 
-constexpr double kTwoOverSqrtPi = 1.1283791670955126;
+constexpr double kTwoOverSqrtPi = 1.1283791670955126, kHalfSqrtPi = 0.886226925452758;
 constexpr double kInvSqrtTwoPi = 0.3989422804014327;
 constexpr double kLn2 = 0.6931471805599453, kLn10 = 2.302585092994046;
 constexpr double kSeluScale = 1.0507009873554805, kSeluAlpha = 1.6732632423543772;
@@ -80,6 +80,13 @@ void define_pointwise_gradients(OpTable& table) {
            [](Context op) { return Tensors{op.grad_output() * exp(-square(op.input(0))) * kTwoOverSqrtPi}; });
   gradient("erfc", in(0),
            [](Context op) { return Tensors{op.grad_output() * exp(-square(op.input(0))) * -kTwoOverSqrtPi}; });
+  gradient("erfinv", out(0),
+           [](Context op) { return Tensors{op.grad_output() * exp(square(op.output())) * kHalfSqrtPi}; });
+  gradient("lgamma", in(0), [](Context op) { return Tensors{op.grad_output() * digamma(op.input(0))}; });
+  gradient("digamma", in(0), [](Context op) { return Tensors{op.grad_output() * polygamma(1, op.input(0))}; });
+  gradient("polygamma", in(0) | in(1), [](Context op) {
+    return Tensors{Tensor(), op.needs_grad(1) ? op.grad_output() * polygamma(op.input(0) + 1, op.input(1)) : Tensor()};
+  });
   gradient("relu", out(0), [](Context op) { return Tensors{relu_grad(op.grad_output(), op.output())}; });
   gradient("relu_grad", in(1), [](Context op) { return Tensors{relu_grad(op.grad_output(), op.input(1)), Tensor()}; });
   gradient("gelu", in(0), [](Context op) { return Tensors{gelu_grad(op.grad_output(), op.input(0))}; });

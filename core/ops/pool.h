@@ -42,6 +42,23 @@ struct AvgPool1dOptions {
   bool ceil_mode = false;
 };
 Tensor avg_pool1d(const Arg& x, int64_t kernel, AvgPool1dOptions options = {});
+// Of volumes [batch, channels, depth, height, width], or of one without the batch.
+struct Pool3dOptions {
+  Triple stride = 0;  ///< 0: as the kernel
+  Triple padding = 0;
+  Triple dilation = 1;
+  bool ceil_mode = false;
+};
+Tensor max_pool3d(const Arg& x, Triple kernel, Pool3dOptions options = {});
+struct AvgPool3dOptions {
+  Triple stride = 0;  ///< 0: as the kernel
+  Triple padding = 0;
+  bool count_include_pad = true;
+  bool ceil_mode = false;
+  std::optional<int64_t> divisor_override = {};
+};
+Tensor avg_pool3d(const Arg& x, Triple kernel, AvgPool3dOptions options = {});
+Tensor adaptive_avg_pool3d(const Arg& x, Triple size);
 /// To `size`, by windows as equal as can be; {1, 1} is the mean of each image.
 Tensor adaptive_avg_pool2d(const Arg& x, Pair size);
 Tensor adaptive_max_pool2d(const Arg& x, Pair size);  ///< at most 65,536 windows along a dim that they don't divide
@@ -56,6 +73,34 @@ struct InterpolateOptions {
 };
 /// Images resized as by torch.nn.functional.interpolate.
 Tensor interpolate(const Arg& x, const InterpolateOptions& options);
+/// Where windows lie: for unfold and fold.
+struct PatchOptions {
+  Pair stride = 1, padding = 0, dilation = 1;
+};
+/// Windows of images as columns: x [batch, channels, height, width], or one image, gives [batch, channels kh kw, windows], where
+/// windows go along rows (torch.nn.functional.unfold).
+Tensor unfold(const Arg& x, Pair kernel, PatchOptions options = {});
+/// Columns as unfold makes them of images of `size`, added up where windows overlap: [batch, channels, size.height, size.width].
+Tensor fold(const Arg& x, Pair size, Pair kernel, PatchOptions options = {});
+enum class GridPadding : uint8_t {
+  zeros,       ///< outside an image are zeros
+  border,      ///< positions outside are moved to the edge
+  reflection,  ///< mirrored at the edges until they are inside
+};
+struct GridSampleOptions {
+  Interpolation mode = Interpolation::bilinear;  ///< or nearest
+  GridPadding padding = GridPadding::zeros;
+  bool align_corners = false;  ///< -1 and 1 are the centres of the outermost pixels, rather than their outer edges
+};
+/// x [batch, channels, height, width] at grid [batch, h, w, 2], whose last dim has a column and a row between -1 and 1 (NaN counts
+/// as -1): [batch, channels, h, w]. Gradients go to both.
+Tensor grid_sample(const Arg& x, const Tensor& grid, GridSampleOptions options = {});
+struct AffineGridOptions {
+  bool align_corners = false;
+};
+/// The grid [batch, height, width, 2] by which grid_sample applies theta [batch, 2, 3] to images of `size` [batch, channels,
+/// height, width].
+Tensor affine_grid(const Arg& theta, const Shape& size, AffineGridOptions options = {});
 /// [batch, channels factor², height, width] to [batch, channels, height factor, width factor] (Shi et al. 2016).
 Tensor pixel_shuffle(const Arg& x, int64_t factor);
 /// Channels [groups, channels / groups] in the order of [channels / groups, groups].

@@ -2,8 +2,11 @@
 // (row-major) depends on (seed, draw, i) alone, so every mode and device draws the same numbers.
 #include "core/random.h"
 
+#include <limits>
+
 #include "core/dispatch.h"
-#include "core/ops/ops.h"
+#include "core/ops/composed.h"
+#include "core/range_check.h"
 
 namespace tandem {
 
@@ -45,9 +48,16 @@ Tensor draw(const char* name, const Shape& shape, TensorOptions options, Attribu
   return result;
 }
 
-/// ValueError unless all are true. In a trace nobody can tell.
-void check_all(const Tensor& holds, const char* message, Where where) {
-  if (!interceptor() && holds.numel() > 0 && !all(holds).item<bool>()) throw ValueError(message, user_line(where));
+void infer_bounded(Infer& op) {
+  op.check_floating(0);
+  op.output(op.input(0));
+}
+
+/// For generated kernels, which check what they read.
+Tensors decompose_bounded(std::span<const Tensor> inputs, const Attributes& attributes) {
+  return {range_checked(
+      attributes.text("op").c_str(), inputs[0],
+      {.what = attributes.text("message"), .interval = Interval{attributes.number("low"), attributes.number("high")}})};
 }
 
 void check_floating(const char* name, DType type, Where where) {
@@ -81,6 +91,13 @@ void define_random(OpTable& table) {
                             {"device", text, "cpu"},
                             {"site", integer, 0}},
              .infer = infer_random_int});
+  table.add({.name = "bounded",
+             .kind = OpKind::opaque,
+             .attributes = {{"low", number}, {"high", number}, {"op", text}, {"message", text}},
+             .infer = infer_bounded,
+             .grad = [](const OpContext& op) { return Tensors{op.grad_output()}; },
+             .in_place = true,
+             .decompose = decompose_bounded});
   // Linear in x: its gradient is itself, with the same key.
   table.add({.name = "dropout",
              .kind = OpKind::random,
@@ -107,6 +124,19 @@ void define_random(OpTable& table) {
                    return Tensors{where(u >= p, x * (p < 1 ? 1 / (1 - p) : 0), 0)};
                  },
              .onnx = "Dropout"});
+}
+
+Tensor bounded(const char* name, const Tensor& x, double low, double high, const char* message, Where where) {
+  if (x.device().is_cpu())
+    return dispatch(find_op("bounded"), {x},
+                    {{"low", low}, {"high", high}, {"op", std::string(name)}, {"message", std::string(message)}},
+                    where);
+  if (!interceptor() && x.numel() > 0) {
+    const NoGrad no_grad;
+    if (!all((x >= low) & (x <= high)).item<bool>())
+      throw ValueError(detail::str(name, ": ", message), user_line(where));
+  }
+  return x;
 }
 
 Tensor rand(const Shape& shape, TensorOptions options, Where where) {
@@ -149,8 +179,7 @@ Tensor bernoulli(const Tensor& probabilities, Where where) {
   const DType type = probabilities.dtype();
   if (!is_floating(type))
     throw DTypeError(detail::str("bernoulli: probabilities must be floating, got ", type), user_line(where));
-  const Tensor p = probabilities.detach();
-  check_all((p >= 0) & (p <= 1), "bernoulli: a probability is not between 0 and 1", where);
+  const Tensor p = bounded("bernoulli", probabilities.detach(), 0, 1, "a probability is not between 0 and 1", where);
   const Tensor u =
       rand(probabilities.shape(), {.dtype = type == float64 ? float64 : float32, .device = probabilities.device()});
   return to(u < p, type);
@@ -168,14 +197,15 @@ Tensor normal(const Tensor& mean, const Tensor& deviation, Where where) {
   const CallScope scope("normal", where);
   const DType type = promote(mean.dtype(), deviation.dtype());
   check_floating("normal", type, where);
-  check_all(deviation.detach() >= 0, "normal: a deviation is negative or not a number", where);
+  const Tensor checked = bounded("normal", to(deviation, type), 0, std::numeric_limits<double>::infinity(),
+                                 "a deviation is negative or not a number", where);
   Shape shape = mean.rank() >= deviation.rank() ? mean.shape() : deviation.shape();
   const Shape& other = mean.rank() >= deviation.rank() ? deviation.shape() : mean.shape();
   for (int d = 0; d < other.size(); ++d) {  // the product below tells where they don't fit
     int64_t& extent = shape[d + shape.size() - other.size()];
     if (extent == 1) extent = other[d];
   }
-  return mean + deviation * randn(shape, {.dtype = type, .device = mean.device()});
+  return mean + checked * randn(shape, {.dtype = type, .device = mean.device()});
 }
 Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options, Where where) {
   const CallScope scope("normal", where);
@@ -199,9 +229,9 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
     throw ValueError(detail::str("multinomial: can't draw ", count, " of ", classes, " classes",
                                  count < 0 ? "" : "; with .replacement = true it can"),
                      user_line(where));
-  const Tensor wide = to(weights.detach(), float64);
+  const Tensor wide = bounded("multinomial", to(weights.detach(), float64), 0, std::numeric_limits<double>::max(),
+                              "a weight is negative or not finite", where);
   if (!interceptor() && wide.numel() > 0) {
-    check_all((wide >= 0) & isfinite(wide), "multinomial: a weight is negative or not finite", where);
     const int64_t fewest = min(sum(wide > 0, Dims(-1))).item<int64_t>();
     if (count > 0 && fewest < (options.replacement ? 1 : count))
       throw ValueError(detail::str("multinomial: a row has ", fewest, " weights above zero, too few to draw ", count),
@@ -217,7 +247,7 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
   Shape shape = wide.shape();
   shape[shape.size() - 1] = count;
   check_extents(shape, "multinomial", where);
-  const Tensor cumulative = cumsum(wide, -1), total = slice(cumulative, -1, classes - 1, classes);
+  const Tensor cumulative = cumsum(maximum(wide, 0), -1), total = slice(cumulative, -1, classes - 1, classes);
   const Tensor draws = minimum(rand(shape, doubles) * total, total * (1 - 0x1p-52));
   return searchsorted(cumulative, draws, {.right = true});
 }

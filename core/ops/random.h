@@ -16,11 +16,11 @@ Tensor randperm(int64_t n, Where where = Where::current());
 Tensor rand_like(const Tensor& like, Where where = Where::current());
 Tensor randn_like(const Tensor& like, Where where = Where::current());
 /// 1 with the probability given for each element, else 0, in the probabilities' dtype. ValueError if one is not between 0 and
-/// 1, but for a trace, where none is known.
+/// 1 (in a graph on CUDA nobody looks).
 Tensor bernoulli(const Tensor& probabilities, Where where = Where::current());
 Tensor bernoulli(double probability, const Shape& shape, TensorOptions options = {}, Where where = Where::current());
 /// mean + deviation * N(0, 1): one draw for each element of the two broadcast, or `shape` of them. ValueError if a deviation is
-/// below 0, but for a trace.
+/// below 0 or NaN (in a graph on CUDA nobody looks).
 Tensor normal(const Tensor& mean, const Tensor& deviation, Where where = Where::current());
 Tensor normal(double mean, double deviation, const Shape& shape, TensorOptions options = {},
               Where where = Where::current());
@@ -29,7 +29,7 @@ struct MultinomialOptions {
 };
 /// `count` positions of the last dim, drawn by weights that need not sum to one: [classes] or [rows, classes] gives
 /// int64 [count] or [rows, count]. ValueError where a weight is negative, not finite, or too few are above zero
-/// (told eagerly only: a trace has no numbers to look at).
+/// (the last is told eagerly only: a trace has no numbers to look at).
 Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions options = {},
                    Where where = Where::current());
 /// Zeroes each element with that probability and scales the others by 1 / (1 - probability).

@@ -1,4 +1,5 @@
-// Along one dim, each result from the one before it: cumsum, cumprod, linear_recurrence. `reverse` walks from the end.
+// Along one dim, each result from the one before it: cumsum, cumprod, cummax, cummin, linear_recurrence. `reverse` walks from
+// the end.
 #include "core/dispatch.h"
 #include "core/ops/reduce_shared.h"
 
@@ -10,6 +11,13 @@ void infer_scan(Infer& op) {
   const Tensor& x = op.input(0);
   op.dim("dim");
   op.output(x.shape(), is_floating(x.dtype()) ? x.dtype() : DType::int64);
+}
+
+void infer_running_extreme(Infer& op) {
+  const Tensor& x = op.input(0);
+  op.dim("dim");
+  op.output(x.shape(), x.dtype());
+  op.output(x.shape(), DType::int64);
 }
 
 void infer_linear_recurrence(Infer& op) {
@@ -64,6 +72,16 @@ Tensor along(const char* name, const Arg& x, int64_t dim) {
   return scan(name, x.tensor(), dims[0], false, x.where());
 }
 
+ValuesAndIndices running_extreme(const char* name, const Arg& x, int64_t dim) {
+  const WhereScope scope(x.where());
+  const Shape dims = normalized_dims(name, x, Dims(dim));
+  const Tensor row = dims.empty() ? reshape(x, {1}) : x.tensor();
+  const Tensors result =
+      dispatch_all(find_op(name), {&row, 1}, {{"dim", dims.empty() ? int64_t{0} : dims[0]}}, x.where());
+  if (!dims.empty()) return {result[0], result[1]};
+  return {reshape(result[0], {}), reshape(result[1], {})};
+}
+
 }  // namespace
 
 void define_scan(OpTable& table) {
@@ -86,6 +104,18 @@ void define_scan(OpTable& table) {
              .grad = cumprod_grad,
              .saved = in(0) | out(0),
              .contiguous_inputs = true});
+  for (const char* name : {"cummax", "cummin"})
+    table.add({.name = name,
+               .kind = OpKind::opaque,
+               .outputs = 2,
+               .attributes = {{"dim", integer}},
+               .infer = infer_running_extreme,
+               .grad =
+                   [](const OpContext& op) {
+                     return Tensors{scatter_add(op.grad_output(), op.integer("dim"), op.output(1), op.input_shape(0))};
+                   },
+               .saved = out(1),
+               .contiguous_inputs = true});
   table.add({.name = "linear_recurrence",
              .kind = OpKind::opaque,
              .inputs = 2,
@@ -99,6 +129,9 @@ void define_scan(OpTable& table) {
 
 Tensor cumsum(const Arg& x, int64_t dim) { return along("cumsum", x, dim); }
 Tensor cumprod(const Arg& x, int64_t dim) { return along("cumprod", x, dim); }
+
+ValuesAndIndices cummax(const Arg& x, int64_t dim) { return running_extreme("cummax", x, dim); }
+ValuesAndIndices cummin(const Arg& x, int64_t dim) { return running_extreme("cummin", x, dim); }
 
 Tensor linear_recurrence(const Arg& a, const Tensor& b, int64_t dim) {
   const Shape dims = normalized_dims("linear_recurrence", a, Dims(dim));

@@ -192,6 +192,32 @@ Tensor quantile(const Arg& x, double q, std::optional<int64_t> dim, QuantileOpti
   return squeeze({quantile(x, std::vector<double>{q}, dim, options), x.where()}, 0);
 }
 
+ValuesAndIndices mode(const Arg& x, int64_t dim, ReduceOptions options) {
+  const CallScope scope("mode", x.where());
+  const int d = dim_of("mode", x, dim);
+  const Tensor& tensor = x.tensor();
+  const TensorOptions positions{.dtype = int64, .device = tensor.device()};
+  if (tensor.rank() == 0) return {clone(tensor), zeros({}, positions)};
+  const int64_t extent = tensor.shape()[d];
+  if (extent == 0)
+    throw ShapeError(detail::str("mode: dim ", d, " of ", tensor.shape(), " is empty"), user_line(x.where()));
+  // Sorted, equals are runs: an element's frequency is how far it is from the last begin of one, and the first of the
+  // greatest frequencies is the end of the run of the least number.
+  const ValuesAndIndices sorted = sort(tensor.detach(), d);
+  Shape line = Shape::filled(tensor.rank(), 1);
+  line[d] = extent - 1;
+  const Tensor begins = where(slice(sorted.values, d, 1, extent) == slice(sorted.values, d, 0, extent - 1), 0,
+                              reshape(arange(1, extent, 1, positions), line));
+  Shape first = tensor.shape();
+  first[d] = 1;
+  line[d] = extent;
+  const Tensor begun = cummax(concat({zeros(first, positions), begins}, d), d).values;
+  const Tensor last = argmax(reshape(arange(0, extent, 1, positions), line) - begun, d, {.keepdim = true});
+  const Tensor index = gather(sorted.indices, d, last), value = gather(tensor, d, index);
+  if (options.keepdim) return {value, index};
+  return {squeeze(value, d), squeeze(index, d)};
+}
+
 Tensor histc(const Arg& x, int64_t bins, double min, double max) {
   const CallScope scope("histc", x.where());
   check_floating("histc", x);

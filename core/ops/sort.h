@@ -28,6 +28,8 @@ ValuesAndIndices kthvalue(const Arg& x, int64_t k, int64_t dim = -1, ReduceOptio
 /// The middle one, the lower of two; NaN where there is one.
 Tensor median(const Arg& x);
 ValuesAndIndices median(const Arg& x, int64_t dim, ReduceOptions options = {});
+/// The least of the most frequent elements along dim, and the last place where it is. The gradient goes to that one.
+ValuesAndIndices mode(const Arg& x, int64_t dim = -1, ReduceOptions options = {});
 enum class QuantileRule : uint8_t { linear, lower, higher, nearest, midpoint };
 struct QuantileOptions {
   bool keepdim = false;

@@ -98,6 +98,12 @@ class CSegment final : public SegmentEmitter {
 
   void check(int i, std::string_view indent) override {
     const RangeCheck& range = check_of(at(i)).range;
+    if (range.interval) {
+      const DType type = at(i).dtype;
+      out_ << indent << "bad" << i << " |= !(" << name(i) << " >= " << literal(range.interval->low, type) << " && "
+           << name(i) << " <= " << literal(range.interval->high, type) << ");\n";
+      return;
+    }
     out_ << indent << "bad" << i << " |= (td_u64)" << name(i) << " >= " << range.bound << "UL";
     if (range.ignored) out_ << " && " << name(i) << " != " << *range.ignored << "L";
     out_ << ";\n";

@@ -31,7 +31,7 @@ enum class LoopOp : uint8_t {
   literal,    ///< a number
   pointwise,  ///< an op's scalar expression over the operands
   cast,       ///< to the statement's dtype
-  check,      ///< operand 0, an int64, noting whether it is out of a range (LoopKernel::checks)
+  check,      ///< operand 0, noting whether it is out of a range (LoopKernel::checks)
   fold,       ///< a reduction of operand 0
   partial,    ///< finish only: what fold `reduction` gave, over all chunks of its segment
 };

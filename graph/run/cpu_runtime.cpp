@@ -85,6 +85,7 @@ class CpuLaunch final : public Launch {
       throw DimensionError(checked.check.op + ": " + text, checked.check.where);
     };
     const RangeCheck& range = checked.check.range;
+    if (range.interval) throw ValueError(checked.check.op + ": " + range.what, checked.check.where);
     Shape extents, strides;  // the dims that the values are walked along, in their order
     for (int d = 0; d < checked.position.strides.size(); ++d)
       if (checked.position.strides[d] != 0)

@@ -172,7 +172,8 @@ template <class T> void scatter_elements(const KernelContext& c, const int64_t* 
   });
 }
 
-template <class T> void scatter_and_add(KernelContext& c) {
+/// x with what `joined` makes of its element and src's in each place.
+template <class T, class Join> void scatter_and_join(KernelContext& c, Join&& joined) {
   const TensorImpl& out = c.out();
   const int dim = static_cast<int>(c.attributes.integer("dim"));
   const int64_t* index = checked_indices(c, 1, out.shape[dim], "index");
@@ -183,11 +184,17 @@ template <class T> void scatter_and_add(KernelContext& c) {
   for_all_runs(c.in(1).shape, out.shape, dim, true, [&](const Run& r) {
     T* const to = result.data() + r.place;
     for (int64_t i = 0; i < r.count; ++i) {
-      T& sum = to[i * r.step + index[r.first + i] * step];
-      sum = td_add(sum, src.data()[(r.first + i) * src_step]);
+      T& element = to[i * r.step + index[r.first + i] * step];
+      element = joined(element, src.data()[(r.first + i) * src_step]);
     }
   });
   result.finish();
+}
+template <class T> void scatter_and_add(KernelContext& c) {
+  scatter_and_join<T>(c, [](T a, T b) { return td_add(a, b); });
+}
+template <class T> void scatter_prod(KernelContext& c) {
+  scatter_and_join<T>(c, [](T a, T b) { return td_multiply(a, b); });
 }
 
 void scatter_kernel(KernelContext& c) {
@@ -304,6 +311,7 @@ void add_cpu_index(Kernels kernels) {
   kernels["gather"] = gather_kernel;
   kernels["scatter_add"] = TANDEM_SUMMING_KERNEL(scatter_add);
   kernels["scatter"] = scatter_kernel;
+  kernels["scatter_prod"] = TANDEM_SUMMING_KERNEL(scatter_prod);
   kernels["index_select"] = index_select_kernel;
   kernels["index_add"] = TANDEM_SUMMING_KERNEL(index_add);
   kernels["one_hot"] = one_hot_kernel;

@@ -66,7 +66,10 @@ template <class T> void cross_entropy_grad(KernelContext& c) {
 
 }  // namespace
 
+void add_cpu_ctc(Kernels kernels);  // ctc.cpp
+
 void add_cpu_loss(Kernels kernels) {
+  add_cpu_ctc(kernels);
   kernels["cross_entropy"] = TANDEM_WIDE_KERNEL(cross_entropy);
   kernels["cross_entropy_grad"] = TANDEM_WIDE_KERNEL(cross_entropy_grad);
 }

@@ -1,5 +1,6 @@
 // Draws and dropout. Element i of a draw depends on (seed, draw, i) alone, so threads just share the range.
 #include <algorithm>
+#include <atomic>
 
 #include "core/op.h"
 #include "kernels/cpu/support/copy.h"
@@ -71,6 +72,24 @@ void random_int_kernel(KernelContext& c) {
   });
 }
 
+/// x, if all of it lies in [low, high].
+template <class T> void bounded(KernelContext& c) {
+  const TensorImpl &in = c.in(0), &out = c.out();
+  const WideInput<T> x(in);
+  const double low = c.attributes.number("low"), high = c.attributes.number("high");
+  std::atomic<bool> outside = false;
+  parallel_for(in.shape.numel(), kPointwiseGrain, [&](int64_t begin, int64_t end) {
+    int bad = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const double value = static_cast<double>(x.data()[i]);
+      bad |= !(value >= low && value <= high);
+    }
+    if (bad) outside = true;
+  });
+  if (outside) throw ValueError(detail::str(c.attributes.text("op"), ": ", c.attributes.text("message")), c.where);
+  if (out.data != in.data) copy_elements(in, out);
+}
+
 template <class T> void dropout(KernelContext& c) {
   const TensorImpl& out = c.out();
   const RandomKey key = key_of(c, 1);
@@ -109,6 +128,10 @@ void add_cpu_random(Kernels kernels) {
   kernels["random_uniform"] = [](KernelContext& c) { draw(c, &RandomLoops::uniform_f32, &RandomLoops::uniform_f64); };
   kernels["random_normal"] = [](KernelContext& c) { draw(c, &RandomLoops::normal_f32, &RandomLoops::normal_f64); };
   kernels["random_int"] = random_int_kernel;
+  kernels["bounded"] = [](KernelContext& c) {
+    if (c.out().dtype == DType::float64) bounded<double>(c);
+    else bounded<float>(c);
+  };
   kernels["dropout"] = [](KernelContext& c) {
     if (c.out().dtype == DType::float64) dropout<double>(c);
     else dropout<float>(c);

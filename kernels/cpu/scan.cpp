@@ -1,8 +1,9 @@
-// Running sums and products along one dim. Each row is a chain of dependent steps, so several rows go side by side:
+// Running sums, products and extremes along one dim. Each row is a chain of dependent steps, so several rows go side by side:
 // where `dim` is the last, four of them; elsewhere the neighbours within the inner dims. Totals are double, int64.
 #include <algorithm>
 
 #include "core/op.h"
+#include "core/scalar/math.h"
 #include "kernels/cpu/support/copy.h"
 #include "kernels/cpu/support/parallel.h"
 
@@ -14,7 +15,8 @@ namespace {
 struct Rows {
   int64_t outer = 1, n = 1, inner = 1;
   bool reverse;
-  explicit Rows(const KernelContext& c) : reverse(c.attributes.flag("reverse")) {
+  explicit Rows(const KernelContext& c) : Rows(c, c.attributes.flag("reverse")) {}
+  Rows(const KernelContext& c, bool reverse) : reverse(reverse) {
     const Shape& shape = c.in(0).shape;
     const int dim = static_cast<int>(c.attributes.integer("dim"));
     for (int d = 0; d < shape.size(); ++d) (d < dim ? outer : d == dim ? n : inner) *= shape[d];
@@ -95,6 +97,37 @@ void running_kernel(KernelContext& c, bool product) {
   }
 }
 
+/// The best so far, and how many elements have been seen.
+template <class T> struct Best {
+  T value = {};
+  int64_t place = 0, seen = 0;
+  explicit operator T() const { return value; }
+};
+
+template <class T> void running_extreme(KernelContext& c, bool greatest) {
+  const WideInput<T> x(c.in(0));
+  const WideOutput<T> y(c.out());
+  int64_t* places = c.output<int64_t>(1).data();
+  const T* from = x.data();
+  const auto walk_by = [&](auto&& better) {
+    scan(Rows(c, false), Best<T>{}, y.data(), [=](Best<T> best, int64_t at) {
+      const T next = from[at];
+      if (best.seen == 0 || td_isnan(next) || (!td_isnan(best.value) && better(next, best.value)))
+        best.value = next, best.place = best.seen;
+      ++best.seen;
+      places[at] = best.place;
+      return best;
+    });
+  };
+  if (greatest) walk_by([](T a, T b) { return a >= b; });
+  else walk_by([](T a, T b) { return a <= b; });
+  y.finish();
+}
+void running_extreme_kernel(KernelContext& c, bool greatest) {
+  if (c.out().dtype == DType::float64) return running_extreme<double>(c, greatest);
+  return is_floating(c.out().dtype) ? running_extreme<float>(c, greatest) : running_extreme<int64_t>(c, greatest);
+}
+
 template <class T> void linear_recurrence(KernelContext& c) {
   const WideInput<T> a(c.in(0)), b(c.in(1));
   const WideOutput<T> y(c.out());
@@ -110,6 +143,8 @@ template <class T> void linear_recurrence(KernelContext& c) {
 void add_cpu_scan(Kernels kernels) {
   kernels["cumsum"] = [](KernelContext& c) { running_kernel(c, false); };
   kernels["cumprod"] = [](KernelContext& c) { running_kernel(c, true); };
+  kernels["cummax"] = [](KernelContext& c) { running_extreme_kernel(c, true); };
+  kernels["cummin"] = [](KernelContext& c) { running_extreme_kernel(c, false); };
   kernels["linear_recurrence"] = [](KernelContext& c) {
     c.out().dtype == DType::float64 ? linear_recurrence<double>(c) : linear_recurrence<float>(c);
   };

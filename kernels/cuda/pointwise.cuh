@@ -135,10 +135,11 @@ template <class F> void pointwise_kernel(KernelContext& op) {
       case DType::int8: return launch.template operator()<int8_t>();
       case DType::uint8: return launch.template operator()<uint8_t>();
       case DType::bool_:
-        if constexpr (F::domain != Domain::numeric) return launch.template operator()<bool>();
+        if constexpr (F::domain != Domain::numeric && F::domain != Domain::whole)
+          return launch.template operator()<bool>();
         break;
       default:
-        if constexpr (F::domain != Domain::integral) return visit_floating(type, launch);
+        if constexpr (F::domain != Domain::integral && F::domain != Domain::whole) return visit_floating(type, launch);
     }
     TANDEM_ASSERT(false, op.op.name, " of ", name_of(type));
   }

@@ -43,6 +43,32 @@ class AdaptiveAvgPool2d {
   Pair size;
 };
 
+/// max_pool3d with this window.
+class MaxPool3d {
+ public:
+  explicit MaxPool3d(Triple kernel, Pool3dOptions options = {}) : kernel(kernel), options(options) {}
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const {
+    return max_pool3d(Arg(x, where), kernel, options);
+  }
+  template <class V> void visit(V&&) {}
+
+  Triple kernel;
+  Pool3dOptions options;
+};
+
+/// avg_pool3d with this window.
+class AvgPool3d {
+ public:
+  explicit AvgPool3d(Triple kernel, AvgPool3dOptions options = {}) : kernel(kernel), options(options) {}
+  Tensor operator()(const Tensor& x, Where where = Where::current()) const {
+    return avg_pool3d(Arg(x, where), kernel, options);
+  }
+  template <class V> void visit(V&&) {}
+
+  Triple kernel;
+  AvgPool3dOptions options;
+};
+
 /// interpolate: nn::Upsample({.scale_factor = 2}), nn::Upsample({.size = {64, 64}, .mode = Interpolation::bilinear}).
 class Upsample {
  public:

@@ -163,9 +163,61 @@ void add_variants(Samples& samples) {
       });
 }
 
+/// conv3d, summed tap by tap.
+void add_volumes(Samples& samples) {
+  struct Volume {
+    Shape x, w, stride{1, 1, 1}, padding{0, 0, 0}, dilation{1, 1, 1};
+    int64_t groups = 1;
+  };
+  const auto add = [&](const Volume& v) {
+    Shape y{v.x[0], v.w[0], 0, 0, 0};
+    for (int i = 0; i < 3; ++i)
+      y[i + 2] = (v.x[i + 2] + 2 * v.padding[i] - v.dilation[i] * (v.w[i + 2] - 1) - 1) / v.stride[i] + 1;
+    samples.push_back({.op = "conv2d",
+                       .label = detail::str("conv3d ", v.x, " * ", v.w, " stride ", v.stride),
+                       .operands = {{v.x, spread(-2, 2)}, {v.w, spread(-1, 1, 1)}, {{v.w[0]}, spread(-1, 1, 2)}},
+                       .dtypes = kFloats,
+                       .call =
+                           [v](const Tensors& in) {
+                             return Tensors{conv3d(in[0], in[1], in[2],
+                                                   {.stride = {v.stride[0], v.stride[1], v.stride[2]},
+                                                    .padding = {v.padding[0], v.padding[1], v.padding[2]},
+                                                    .dilation = {v.dilation[0], v.dilation[1], v.dilation[2]},
+                                                    .groups = v.groups})};
+                           },
+                       .reference =
+                           [v, y](const NumberLists& in) {
+                             Numbers out = zeros_with_scale(y, in[0].dtype);
+                             for (int64_t o = 0; o < out.numel(); ++o) {
+                               const Shape at = unravel(o, y);
+                               accumulate(out, o, in[2][at[1]]);
+                               for (int64_t k = 0; k < v.w.numel() / v.w[0]; ++k) {
+                                 Shape tap = unravel(at[1] * (v.w.numel() / v.w[0]) + k, v.w), from = at;
+                                 bool inside = true;
+                                 from[1] = at[1] / (v.w[0] / v.groups) * v.w[1] + tap[1];
+                                 for (int i = 0; i < 3; ++i) {
+                                   from[i + 2] = at[i + 2] * v.stride[i] - v.padding[i] + tap[i + 2] * v.dilation[i];
+                                   inside = inside && from[i + 2] >= 0 && from[i + 2] < v.x[i + 2];
+                                 }
+                                 if (inside) accumulate(out, o, in[0][ravel(from, v.x)] * in[1][ravel(tap, v.w)]);
+                               }
+                             }
+                             return NumberLists{out};
+                           },
+                       .ulps = 8 + static_cast<double>(v.w.numel()) / 8,
+                       .gradients = Gradients::second,
+                       .agreement = Agreement::close});
+  };
+  add({.x = {1, 2, 3, 3, 2}, .w = {2, 2, 2, 2, 1}});
+  add({.x = {2, 2, 3, 2, 3}, .w = {2, 1, 2, 1, 2}, .stride = {1, 2, 1}, .padding = {1, 0, 1}, .groups = 2});
+  add({.x = {1, 1, 5, 3, 2}, .w = {1, 1, 2, 2, 2}, .stride = {2, 1, 1}, .dilation = {2, 1, 1}});
+  add({.x = {1, 2, 2, 2, 2}, .w = {3, 2, 1, 1, 1}});
+}
+
 }  // namespace
 
 void add_conv_samples(Samples& samples) {
+  add_volumes(samples);
   add_variants(samples);
   add(samples, {.x = {1, 1, 3, 3}, .w = {1, 1, 2, 2}});
   add(samples, {.x = {2, 2, 4, 3}, .w = {3, 2, 3, 3}, .padding = {1, 1}});

@@ -176,6 +176,38 @@ void add_scatters(Samples& samples) {
                        .reference = scattered(dim, added),
                        .large = large});
   }
+  const auto multiplied = [](double before, double value) { return before * value; };
+  for (const auto& [x, index, d] : {std::tuple<Shape, Shape, int>{{5}, {3}, 0},
+                                    {{3, 4}, {2, 4}, 0},
+                                    {{3, 4}, {3, 7}, 1},
+                                    {{2, 3, 4}, {2, 5, 3}, 1},
+                                    {{3, 4}, {0, 4}, 0}}) {
+    const int dim = d;
+    const Call call = [dim](const Tensors& in) {
+      return Tensors{scatter_reduce(in[0], dim, in[1], in[2], ScatterReduce::prod)};
+    };
+    const Operand positions{index, integers(0, x[dim]), int64};
+    Sample sample{.op = "scatter_prod",
+                  .label = detail::str(x, " at ", index, " dim ", dim),
+                  .operands = {{x, away_from_zero(0.5, 2)}, positions, {index, away_from_zero(0.5, 2, 1)}},
+                  .dtypes = kFloats,
+                  .call = call,
+                  .reference = scattered(dim, multiplied),
+                  .ulps = 16,
+                  .gradients = Gradients::second};
+    samples.push_back(sample);
+    sample.label += ", zeros";
+    sample.operands[0].value = repeat({2, 0, -1, 0.5});
+    sample.operands[2].value = repeat({1, 0, 3, -2, 1, 1, 1});
+    sample.gradients = Gradients::first;
+    samples.push_back(sample);
+    sample.label += ", integers";
+    sample.operands[2].value = integers(-2, 3);
+    sample.operands[0].value = integers(-5, 6);
+    sample.dtypes = {int32, int64};
+    sample.gradients = Gradients::none;
+    samples.push_back(sample);
+  }
   // A larger src is read as far as the index goes.
   samples.push_back({.op = "scatter",
                      .label = "a larger src",

@@ -49,9 +49,11 @@ NumberLists backward(const NumberLists& in) {
 }  // namespace
 
 void add_composed_losses(Samples& samples);
+void add_ctc_samples(Samples& samples);
 
 void add_loss_samples(Samples& samples) {
   add_composed_losses(samples);
+  add_ctc_samples(samples);
   for (const Shape& x : {Shape{1, 1}, {1, 3}, {4, 5}, {17, 33}, {5, 2}, {0, 3}, {40, 1031}}) {
     const bool large = x.numel() > 1000;
     const Gradients gradients = large || x[0] == 0 ? Gradients::none : Gradients::second;

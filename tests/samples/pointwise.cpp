@@ -21,6 +21,7 @@ DType result_type(const Op& op, DType type) {
 }
 std::vector<DType> dtypes_of(const Op& op) {
   if (op.pointwise.domain == Domain::integral) return {int32, int64, int16, int8, uint8, bool_};
+  if (op.pointwise.domain == Domain::whole) return {int32, int64, int16, int8, uint8};
   return op.pointwise.domain == Domain::numeric ? kNumbers : kAll;
 }
 
@@ -214,6 +215,31 @@ double remainder_of(double a, double b) {
 }
 double normal_pdf(double x) { return std::exp(-0.5 * x * x) / std::sqrt(2 * 3.14159265358979323846); }
 
+/// psi, and its n-th derivative, for x > 0: a thousand terms, and what the rest comes to.
+double polygamma_of(double n, double x) {
+  const int order = static_cast<int>(n);
+  Real total = 0, a = x, factorial = 1;
+  for (int k = 2; k <= order; ++k) factorial *= k;
+  for (int k = 0; k < 1000; ++k, a += 1) total += std::pow(a, static_cast<Real>(-order - 1));
+  if (order == 0)
+    return static_cast<double>(std::log(a) - 1 / (2 * a) - 1 / (12 * a * a) + 1 / (120 * a * a * a * a) - total);
+  const Real rest = std::pow(a, static_cast<Real>(-order)) / order;
+  total += rest + rest * order / (2 * a) + rest * order * (order + 1) / (12 * a * a);
+  return static_cast<double>(order % 2 ? factorial * total : -factorial * total);
+}
+/// By halving.
+double erfinv_of(double y) {
+  const Real a = std::fabs(static_cast<Real>(y));
+  if (!(a < 1)) return a == 1 ? std::copysign(static_cast<double>(INFINITY), y) : NAN;
+  Real low = 0, high = a < 0.5 ? a : 7;
+  for (int i = 0; i < 100; ++i) {
+    const Real middle = (low + high) / 2;
+    const bool below = a < 0.5 ? std::erf(middle) < a : std::erfc(middle) > 1 - a;
+    (below ? low : high) = middle;
+  }
+  return std::copysign(static_cast<double>(low), y);
+}
+
 void add_unary(Samples& s) {
   const Generator any = spread(-3, 3), kinked = away_from_zero(0.1, 3), positive = spread(0.2, 4);
   const Generator small = integers(-5, 6), natural = integers(1, 7);
@@ -231,6 +257,15 @@ void add_unary(Samples& s) {
   unary(s, "sigmoid", any, small, sigmoid);
   unary(s, "erf", any, small, [](double x) { return std::erf(x); });
   unary(s, "erfc", any, small, [](double x) { return std::erfc(x); });
+  unary(s, "erfinv", spread(-0.9, 0.9), integers(-1, 2), erfinv_of, {.special = false});
+  unary(s, "erfinv", repeat({0, 0.5, -0.5, 0.25, 0.99609375, -0.9921875}), integers(-1, 2), erfinv_of,
+        {.gradients = Gradients::none});
+  const auto of_gamma = [](double x, double) { return 1 + std::fabs(std::lgamma(x)); };
+  unary(s, "lgamma", positive, natural, [](double x) { return std::lgamma(x); }, {.scale = of_gamma});
+  unary(s, "lgamma", repeat({-0.5, -1.5, -2.25, -10.75}), small, [](double x) { return std::lgamma(x); },
+        {.scale = of_gamma});
+  unary(s, "digamma", positive, natural, [](double x) { return polygamma_of(0, x); },
+        {.scale = [](double x, double) { return 1 + 1 / x; }, .special = false});
   unary(s, "relu", kinked, small, [](double x) { return is_nan(x) ? x : x > 0 ? x : 0; });
   unary(s, "reciprocal", away_from_zero(0.3, 3), natural, [](double x) { return 1 / x; });
   // Away from the steps; and at them, to see ties rounded to even.
@@ -365,6 +400,22 @@ void add_binary(Samples& s) {
   binary(s, "bitwise_xor", x, y, i, j,
          [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) ^ static_cast<int64_t>(b)); },
          {.special = false});
+  binary(s, "bitwise_left_shift", x, y, i, few,
+         [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) * (int64_t{1} << int64_t(b))); },
+         {.special = false});
+  binary(s, "bitwise_right_shift", x, y, i, few,
+         [](double a, double b) { return static_cast<double>(static_cast<int64_t>(a) >> static_cast<int64_t>(b)); },
+         {.special = false});
+  for (const auto& [a, b] : {std::pair<Shape, Shape>{{}, {17}}, {{5, 1}, {5, 7}}, {{3, 4}, {3, 4}}, {{0, 3}, {1, 3}}})
+    s.push_back({.op = "polygamma",
+                 .label = text(a, b),
+                 .operands = {{a, integers(0, 5), {}, false}, {b, positive}},
+                 .dtypes = kFloats,
+                 .call = [](const Tensors& in) { return Tensors{polygamma(in[0], in[1])}; },
+                 .reference = binary_reference(find_op("polygamma"), polygamma_of,
+                                               [](double n, double t) { return 1 + std::fabs(polygamma_of(n, t)); }),
+                 .ulps = 8,
+                 .gradients = Gradients::second});
   const Generator ties = repeat({-1, 0, 2, 1}), others = repeat({-1, 1, 0, 2, 3});
   const Options exact{.gradients = Gradients::none};
   binary(

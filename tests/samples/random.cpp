@@ -124,9 +124,27 @@ void add_dropouts(Samples& samples) {
   }
 }
 
+/// What is checked, and passed on.
+void add_bounded(Samples& samples) {
+  for (const Shape& shape : {Shape{}, {17}, {33, 5}, {2, 3, 4}, {0, 3}, {100, 1031}})
+    samples.push_back({.op = "bounded",
+                       .label = to_string(shape),
+                       .operands = {{shape, spread(-2, 2)}},
+                       .dtypes = kFloats,
+                       .call = call_op("bounded", {{"low", -2.0},
+                                                   {"high", 2.0},
+                                                   {"op", std::string("a function")},
+                                                   {"message", std::string("a number is not between -2 and 2")}}),
+                       .reference = [](const NumberLists& in) { return NumberLists{in[0]}; },
+                       .ulps = 0,
+                       .gradients = Gradients::second,
+                       .large = shape.numel() > 1000});
+}
+
 }  // namespace
 
 void add_random_samples(Samples& samples) {
+  add_bounded(samples);
   add_draws(samples);
   add_dropouts(samples);
 }

@@ -1,4 +1,4 @@
-// Samples of cumsum, cumprod and linear_recurrence.
+// Samples of cumsum, cumprod, cummax, cummin and linear_recurrence.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -87,11 +87,49 @@ void add_recurrence(Samples& samples, const Shape& shape, int64_t dim, bool reve
                      .large = large});
 }
 
+void add_running_extreme(Samples& samples, bool greatest, const Shape& shape, int64_t dim, Generator values,
+                         std::vector<DType> dtypes, const char* note = "") {
+  const bool large = shape.numel() > 1000, ties = note[0] != 0;
+  samples.push_back({.op = greatest ? "cummax" : "cummin",
+                     .label = detail::str(shape, " dim ", dim, note),
+                     .operands = {{shape, values, {}, true, false, ties}},
+                     .dtypes = std::move(dtypes),
+                     .call =
+                         [=](const Tensors& x) {
+                           const ValuesAndIndices both = greatest ? cummax(x[0], dim) : cummin(x[0], dim);
+                           return Tensors{both.values, both.indices};
+                         },
+                     .reference =
+                         [=](const NumberLists& in) {
+                           Numbers best(shape, in[0].dtype), place(shape, int64), count(shape, int64);
+                           along(shape, dim, false, [&](int64_t i, int64_t before) {
+                             count[i] = before < 0 ? 0 : count[before] + 1;
+                             const bool stays =
+                                 before >= 0 && (best[before] != best[before] ||
+                                                 (greatest ? in[0][i] < best[before] : in[0][i] > best[before]));
+                             best[i] = stays && in[0][i] == in[0][i] ? best[before] : in[0][i];
+                             place[i] = stays && in[0][i] == in[0][i] ? place[before] : count[i];
+                           });
+                           return NumberLists{best, place};
+                         },
+                     .ulps = 0,
+                     .gradients = large || ties ? Gradients::none : Gradients::second,
+                     .large = large});
+}
+
 }  // namespace
 
 void add_scan_samples(Samples& samples) {
   const Generator any = spread(-3, 3), small = integers(-5, 6), near_one = away_from_zero(0.7, 1.3),
                   few = integers(1, 3);
+  for (const bool greatest : {true, false}) {
+    for (const auto& [shape, dim] : kCases) add_running_extreme(samples, greatest, shape, dim, any, kFloats);
+    for (const int64_t dim : {0, 1}) {
+      add_running_extreme(samples, greatest, {5, 7}, dim, integers(-3, 4), kAll, ", ties");
+      add_running_extreme(samples, greatest, {5, 7}, dim, repeat({1, NAN, -INFINITY, INFINITY, 0, -2, 1}),
+                          {float32, float64, bfloat16}, ", not numbers");
+    }
+  }
   for (const auto& [shape, dim] : kCases) {
     add_running(samples, "cumsum", shape, dim, false, any, small);
     if (shape.numel() <= 60) add_running(samples, "cumprod", shape, dim, false, near_one, few);

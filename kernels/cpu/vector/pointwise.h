@@ -206,11 +206,21 @@ template <class Op, class S, Paths paths> void select_loop(int64_t n, char* cons
 #undef TANDEM_AT
 
 // Domains as conditions on S: an entry outside its domain is a null pointer.
-template <class S> struct Is { static constexpr bool any = true, numeric = true, floating = false, integral = true; };
-template <> struct Is<float> { static constexpr bool any = true, numeric = true, floating = true, integral = false; };
-template <> struct Is<double> { static constexpr bool any = true, numeric = true, floating = true, integral = false; };
-template <> struct Is<BF16> { static constexpr bool any = true, numeric = true, floating = true, integral = false; };
-template <> struct Is<Bool> { static constexpr bool any = true, numeric = false, floating = false, integral = true; };
+template <class S> struct Is {
+  static constexpr bool any = true, numeric = true, floating = false, integral = true, whole = true;
+};
+template <> struct Is<float> {
+  static constexpr bool any = true, numeric = true, floating = true, integral = false, whole = false;
+};
+template <> struct Is<double> {
+  static constexpr bool any = true, numeric = true, floating = true, integral = false, whole = false;
+};
+template <> struct Is<BF16> {
+  static constexpr bool any = true, numeric = true, floating = true, integral = false, whole = false;
+};
+template <> struct Is<Bool> {
+  static constexpr bool any = true, numeric = false, floating = false, integral = true, whole = false;
+};
 
 struct UnaryForm {
   template <class Op, class S, Paths paths> static constexpr Loop loop() { return unary_loop<Op, S, paths>; }

@@ -1,0 +1,153 @@
+// ctc_loss and its gradient. Each sequence is walked by one thread, in double. The states of a sequence are its labels
+// between blanks: b l0 b l1 b; from one step of time to the next a path stays, goes on by one state, or skips a blank
+// between two labels that differ.
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/range_check.h"
+#include "kernels/cpu/support/rows.h"
+
+namespace tandem {
+
+namespace {
+
+constexpr double kNever = -std::numeric_limits<double>::infinity();
+
+/// log(e^a + e^b)
+double log_add(double a, double b) {
+  const double greater = std::fmax(a, b);
+  if (greater == kNever) return a == a && b == b ? kNever : a + b;
+  return greater + std::log1p(std::exp(-std::fabs(a - b)));
+}
+
+/// The labels of each sequence, and how much of it counts. What is out of range is told before anything is computed.
+struct Sequences {
+  int64_t time, batch, classes, blank;
+  const int64_t *times, *lengths;
+  std::vector<const int64_t*> labels;
+
+  Sequences(const KernelContext& c, int first)
+      : time(c.in(first).shape[0]), batch(c.in(first).shape[1]), classes(c.in(first).shape[2]),
+        blank(c.attributes.integer("blank")), times(static_cast<const int64_t*>(c.in(first + 2).data)),
+        lengths(static_cast<const int64_t*>(c.in(first + 3).data)) {
+    const TensorImpl& targets = c.in(first + 1);
+    const bool padded = targets.shape.size() == 2;
+    const int64_t* next = static_cast<const int64_t*>(targets.data);
+    int64_t left = targets.shape.back();  // of the row, or of all
+    for (int64_t n = 0; n < batch; ++n) {
+      if (times[n] < 0 || times[n] > time)
+        c.fail<ValueError>("input length ", times[n], " of sequence ", n, " is not within 0 to ", time);
+      if (lengths[n] < 0 || lengths[n] > left)
+        c.fail<ValueError>("target length ", lengths[n], " of sequence ", n, " is not within 0 to ", left);
+      for (int64_t i = 0; i < lengths[n]; ++i)
+        if (next[i] < 0 || next[i] >= classes)
+          c.fail<DimensionError>(
+              RangeCheck{.what = "label", .bound = classes}.text(next[i], padded ? Shape{n, i} : Shape{i}));
+      labels.push_back(next);
+      next += padded ? targets.shape[1] : lengths[n];
+      if (!padded) left -= lengths[n];
+    }
+  }
+  int64_t states(int64_t n) const { return 2 * lengths[n] + 1; }
+  int64_t symbol(int64_t n, int64_t state) const {
+    return state % 2 == 0 ? blank : labels[static_cast<size_t>(n)][state / 2];
+  }
+  /// Whether a path may come to the state from two before it.
+  bool skips(int64_t n, int64_t state) const {
+    return state % 2 == 1 && state >= 3 && symbol(n, state) != symbol(n, state - 2);
+  }
+};
+
+/// The log-probabilities of one sequence.
+template <class T> struct Steps {
+  const T* data;
+  int64_t stride;
+  double operator()(int64_t t, int64_t symbol) const { return static_cast<double>(data[t * stride + symbol]); }
+};
+
+/// log P(state s at t, and the labels up to there), for all s; `before` is that of t - 1.
+template <class T>
+void forward_step(const Sequences& all, int64_t n, const Steps<T>& log_p, int64_t t, const double* before,
+                  double* now) {
+  for (int64_t s = 0; s < all.states(n); ++s) {
+    double sum = t == 0 ? (s < 2 ? 0 : kNever) : before[s];
+    if (t > 0 && s >= 1) sum = log_add(sum, before[s - 1]);
+    if (t > 0 && all.skips(n, s)) sum = log_add(sum, before[s - 2]);
+    now[s] = sum + log_p(t, all.symbol(n, s));
+  }
+}
+
+double loss_of(const Sequences& all, int64_t n, const double* last) {
+  const int64_t states = all.states(n);
+  if (all.times[n] == 0) return states == 1 ? 0 : -kNever;
+  return -(states == 1 ? last[0] : log_add(last[states - 1], last[states - 2]));
+}
+
+template <class T> void ctc_loss(KernelContext& c) {
+  const Sequences all(c, 0);
+  const WideInput<T> x(c.in(0));
+  const WideOutput<T> loss(c.out());
+  const bool zero_infinity = c.attributes.flag("zero_infinity");
+  for_rows(all.batch, all.time * 64, [&](int64_t n) {
+    const Steps<T> log_p{x.data() + n * all.classes, all.batch * all.classes};
+    std::vector<double> now(static_cast<size_t>(all.states(n))), before(now);
+    for (int64_t t = 0; t < all.times[n]; ++t) {
+      now.swap(before);
+      forward_step(all, n, log_p, t, before.data(), now.data());
+    }
+    const double value = loss_of(all, n, now.data());
+    loss.data()[n] = static_cast<T>(zero_infinity && std::isinf(value) ? 0 : value);
+  });
+  loss.finish();
+}
+
+template <class T> void ctc_loss_grad(KernelContext& c) {
+  const Sequences all(c, 1);
+  const WideInput<T> g(c.in(0)), x(c.in(1));
+  const WideOutput<T> dx(c.out());
+  std::fill_n(dx.data(), c.out().shape.numel(), T(0));
+  const bool zero_infinity = c.attributes.flag("zero_infinity");
+  for_rows(all.batch, all.time * 64, [&](int64_t n) {
+    const int64_t states = all.states(n), times = all.times[n], stride = all.batch * all.classes;
+    const Steps<T> log_p{x.data() + n * all.classes, stride};
+    T* const to = dx.data() + n * all.classes;
+    std::vector<double> alpha(static_cast<size_t>(times * states));
+    for (int64_t t = 0; t < times; ++t)
+      forward_step(all, n, log_p, t, alpha.data() + (t > 0 ? t - 1 : 0) * states, alpha.data() + t * states);
+    const double loss = loss_of(all, n, alpha.data() + (times > 0 ? times - 1 : 0) * states);
+    if (std::isinf(loss) && zero_infinity) return;
+    // beta: log P(the labels after, from state s at t).
+    std::vector<double> beta(static_cast<size_t>(states), kNever), after(beta), share(static_cast<size_t>(all.classes));
+    beta[static_cast<size_t>(states - 1)] = 0;
+    if (states > 1) beta[static_cast<size_t>(states - 2)] = 0;
+    for (int64_t t = times - 1; t >= 0; --t) {
+      if (t < times - 1) {
+        for (int64_t s = 0; s < states; ++s)
+          after[static_cast<size_t>(s)] = beta[static_cast<size_t>(s)] + log_p(t + 1, all.symbol(n, s));
+        for (int64_t s = 0; s < states; ++s) {
+          double sum = after[static_cast<size_t>(s)];
+          if (s + 1 < states) sum = log_add(sum, after[static_cast<size_t>(s + 1)]);
+          if (s + 2 < states && all.skips(n, s + 2)) sum = log_add(sum, after[static_cast<size_t>(s + 2)]);
+          beta[static_cast<size_t>(s)] = sum;
+        }
+      }
+      std::fill(share.begin(), share.end(), 0.0);
+      for (int64_t s = 0; s < states; ++s)
+        share[static_cast<size_t>(all.symbol(n, s))] +=
+            std::exp(alpha[static_cast<size_t>(t * states + s)] + beta[static_cast<size_t>(s)] + loss);
+      for (int64_t k = 0; k < all.classes; ++k)
+        to[t * stride + k] = static_cast<T>(-static_cast<double>(g.data()[n]) * share[static_cast<size_t>(k)]);
+    }
+  });
+  dx.finish();
+}
+
+}  // namespace
+
+void add_cpu_ctc(Kernels kernels) {
+  kernels["ctc_loss"] = TANDEM_WIDE_KERNEL(ctc_loss);
+  kernels["ctc_loss_grad"] = TANDEM_WIDE_KERNEL(ctc_loss_grad);
+}
+
+}  // namespace tandem
