@@ -11,6 +11,7 @@ namespace tandem {
 #undef TANDEM_FAMILY
 
 void install_cuda_kernels(OpTable& table);  // kernels/cuda, or kernels/no_cuda.cpp
+void define_control_flow(OpTable& table);   // graph/trace, with its kernels
 void install_tape();                        // autograd
 void install_expression_compiler();         // graph/codegen
 
@@ -21,6 +22,7 @@ void assemble(OpTable& table) {
 #define TANDEM_FAMILY(family) add_cpu_##family({table, DeviceKind::cpu});
 #include "core/families.def"
 #undef TANDEM_FAMILY
+  define_control_flow(table);
   install_cuda_kernels(table);
   install_tape();
   install_expression_compiler();

@@ -16,6 +16,7 @@
 #include "data/data.h"
 #include "formats/formats.h"
 #include "graph/trace/compile.h"
+#include "graph/trace/control_flow.h"
 #include "lab/compare.h"
 #include "lab/progress.h"
 #include "nn/nn.h"

@@ -39,6 +39,11 @@ inline void connect_operand(OperandRecord& operand, const Tensor& input) {
   }
 }
 
+/// Whether a rule reads operand (or result) i; those from 16 on if it reads all.
+bool saves(uint32_t saved, int first, size_t i, uint32_t all) {
+  return i < 16 ? saved >> first >> i & 1 : saved == all;
+}
+
 void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
             Where where) {
   if (CheckpointFrame* const frame = thread_state.checkpoint) [[unlikely]] {
@@ -57,13 +62,14 @@ void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attr
     TensorImpl& impl = *inputs[i].impl();
     OperandRecord& operand = operands[i];
     connect_operand(operand, inputs[i]);
-    if (i < 16 && (op.saved & in(static_cast<int>(i)))) operand.saved = {inputs[i], version_of(impl)};
+    if (saves(op.saved & kSaveInputs, 0, i, kSaveInputs)) operand.saved = {inputs[i], version_of(impl)};
   }
   ResultRecord* results = node->results();
   for (size_t i = 0; i < outputs.size(); ++i) {
     TensorImpl& impl = *outputs[i].impl();
     record_meta(results[i].meta, impl);
-    if (op.saved & out(static_cast<int>(i))) results[i].saved = {outputs[i].detach(where), version_of(impl)};
+    if (saves(op.saved & kSaveOutputs, 16, i, kSaveOutputs))
+      results[i].saved = {outputs[i].detach(where), version_of(impl)};
     if (!is_floating(impl.dtype)) continue;
     impl.requires_grad = true;
     node->references.fetch_add(1, std::memory_order_relaxed);

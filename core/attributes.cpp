@@ -20,6 +20,7 @@ int64_t Attributes::integer(std::string_view name) const { return get<int64_t>(*
 const Shape& Attributes::integers(std::string_view name) const { return get<Shape>(*this, name); }
 DType Attributes::dtype(std::string_view name) const { return get<DType>(*this, name); }
 const std::string& Attributes::text(std::string_view name) const { return get<std::string>(*this, name); }
+const RegionPtr& Attributes::region(std::string_view name) const { return get<RegionPtr>(*this, name); }
 
 double Attributes::number(std::string_view name) const {
   const AttributeValue* value = find(name);
@@ -47,11 +48,12 @@ std::string to_string(const AttributeValue& value) {
   }
   if (const auto* s = std::get_if<Shape>(&value)) return to_string(*s);
   if (const auto* t = std::get_if<DType>(&value)) return std::string(name_of(*t));
+  if (const auto* r = std::get_if<RegionPtr>(&value)) return (*r)->to_string();
   return "\"" + std::get<std::string>(value) + "\"";
 }
 
 std::string_view name_of(AttributeType type) {
-  constexpr std::string_view names[] = {"integer", "flag", "number", "ints", "dtype", "text"};
+  constexpr std::string_view names[] = {"integer", "flag", "number", "ints", "dtype", "text", "region"};
   return names[static_cast<size_t>(type)];
 }
 
@@ -68,7 +70,7 @@ std::string to_string(const AttributeSchema& schema) {
 namespace {
 /// The place of its type in AttributeValue.
 size_t held_as(AttributeType type) {
-  constexpr size_t places[] = {0, 0, 1, 2, 3, 4};
+  constexpr size_t places[] = {0, 0, 1, 2, 3, 4, 5};
   return places[static_cast<size_t>(type)];
 }
 const AttributeSpec* find(const AttributeSchema& schema, std::string_view name) {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,8 +16,17 @@
 
 namespace tandem {
 
+/// A function of tensors that an op is given: a branch, the body of a loop (graph/ir/region.h).
+class Region {
+ public:
+  virtual ~Region() = default;
+  virtual std::string to_string() const = 0;
+  virtual bool equals(const Region& other) const = 0;
+};
+using RegionPtr = std::shared_ptr<const Region>;
+
 /// Value of an attribute. bool is held as int64.
-using AttributeValue = std::variant<int64_t, double, Shape, DType, std::string>;
+using AttributeValue = std::variant<int64_t, double, Shape, DType, std::string, RegionPtr>;
 
 struct Attribute {
   const char* name;  ///< static storage (a literal, or interned)
@@ -28,10 +38,13 @@ struct Attribute {
   Attribute(const char* name, const Shape& v) : name(name), value(v) {}
   Attribute(const char* name, DType v) : name(name), value(v) {}
   Attribute(const char* name, std::string v) : name(name), value(std::move(v)) {}
+  Attribute(const char* name, RegionPtr v) : name(name), value(std::move(v)) {}
   Attribute(const char* name, AttributeValue v) : name(name), value(std::move(v)) {}
   /// Numbers are compared by their bits: -0 is another number than 0, and a NaN is itself.
   bool operator==(const Attribute& other) const {
     if (std::string_view(name) != other.name) return false;
+    const RegionPtr *f = std::get_if<RegionPtr>(&value), *g = std::get_if<RegionPtr>(&other.value);
+    if (f && g) return (*f)->equals(**g);
     const double *x = std::get_if<double>(&value), *y = std::get_if<double>(&other.value);
     return x && y ? std::bit_cast<uint64_t>(*x) == std::bit_cast<uint64_t>(*y) : value == other.value;
   }
@@ -53,6 +66,7 @@ class Attributes {
   const Shape& integers(std::string_view name) const;
   DType dtype(std::string_view name) const;
   const std::string& text(std::string_view name) const;
+  const RegionPtr& region(std::string_view name) const;
   bool flag(std::string_view name) const { return integer(name) != 0; }
 
   void set(Attribute attribute);
@@ -68,7 +82,7 @@ class Attributes {
 /// The same as text, numbers as short as reads back exactly.
 std::string to_string(const AttributeValue& value);
 
-enum class AttributeType : uint8_t { integer, flag, number, ints, dtype, text };
+enum class AttributeType : uint8_t { integer, flag, number, ints, dtype, text, region };
 std::string_view name_of(AttributeType type);
 
 /// What an op's definition says of one of its attributes.

@@ -134,6 +134,7 @@ Tensor dispatch(const Op& op, std::initializer_list<Tensor> inputs, const Attrib
 }
 
 Tensors dispatch_all(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, Where where) {
+  TANDEM_ASSERT(op.outputs != kVariadic, op.name, ": how many results it has is not known here");
   Tensors outputs(static_cast<size_t>(op.outputs));
   dispatch(op, inputs, attributes, outputs, where);
   return outputs;

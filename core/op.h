@@ -181,6 +181,8 @@ using DecomposeFn = Tensors (*)(std::span<const Tensor> inputs, const Attributes
 constexpr uint32_t in(int i) { return 1u << i; }
 constexpr uint32_t out(int i) { return 1u << (16 + i); }
 inline constexpr uint32_t kSaveNothing = 0;
+/// Of ops with any number of operands, or results.
+inline constexpr uint32_t kSaveInputs = 0xffff, kSaveOutputs = 0xffff0000;
 
 /// dtypes that a pointwise op computes in.
 enum class Domain : uint8_t {
@@ -245,7 +247,7 @@ struct Op {
   const char* name = nullptr;
   OpKind kind = OpKind::opaque;
   int inputs = 1;   ///< kVariadic: any number
-  int outputs = 1;  ///< kMaxOutputs at most
+  int outputs = 1;  ///< kMaxOutputs at most; kVariadic: any number
   AttributeSchema attributes = {};
   InferFn infer = nullptr;
   GradFn grad = nullptr;  ///< null: not differentiable

@@ -65,10 +65,15 @@ Float64Results run_in_float64(const Graph& graph, const Tensors& arguments) {
   for (const Node& node : graph.nodes) {
     Tensors inputs;
     for (const int input : node.inputs) inputs.push_back(values[static_cast<size_t>(input)]);
-    const bool draws = draws_by_dtype(*node.op);
-    Tensors outputs = dispatch_all(*node.op, inputs, draws ? node.attributes : widened(node.attributes), node.where);
+    const bool as_it_is =
+        draws_by_dtype(*node.op) || node.op->kind == OpKind::control;  // regions have types of their own
+    if (node.op->kind == OpKind::control)
+      for (size_t i = 0; i < inputs.size(); ++i)
+        if (!inputs[i].impl()->is_scalar) inputs[i] = inputs[i].to(graph.type(node.inputs[i]).dtype);
+    Tensors outputs(node.outputs.size());
+    dispatch(*node.op, inputs, as_it_is ? node.attributes : widened(node.attributes), outputs, node.where);
     for (size_t i = 0; i < node.outputs.size(); ++i)
-      values[static_cast<size_t>(node.outputs[i])] = draws ? widened(outputs[i]) : outputs[i];
+      values[static_cast<size_t>(node.outputs[i])] = as_it_is ? widened(outputs[i]) : outputs[i];
     for (const int input : node.inputs)
       if (--reads[static_cast<size_t>(input)] == 0) values[static_cast<size_t>(input)] = Tensor();
   }

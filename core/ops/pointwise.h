@@ -70,6 +70,8 @@ inline Tensor operator+(const Arg& x, const Arg& y) { return add(x, y); }
 inline Tensor operator-(const Arg& x, const Arg& y) { return sub(x, y); }
 inline Tensor operator*(const Arg& x, const Arg& y) { return mul(x, y); }
 inline Tensor operator/(const Arg& x, const Arg& y) { return div(x, y); }
+/// remainder(x, y), of floor_divide.
+inline Tensor operator%(const Arg& x, const Arg& y) { return remainder(x, y); }
 inline Tensor operator==(const Arg& x, const Arg& y) { return equal(x, y); }
 inline Tensor operator!=(const Arg& x, const Arg& y) { return not_equal(x, y); }
 inline Tensor operator<(const Arg& x, const Arg& y) { return less(x, y); }

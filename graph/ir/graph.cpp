@@ -61,12 +61,12 @@ int Graph::append(Node node, const std::vector<ValueType>& types) {
 }
 
 int Graph::add_node(const Op& op, std::vector<int> inputs, Attributes attributes, Where where) {
-  Tensors headers, results(kMaxOutputs);
+  Tensors headers, results(graph::most_outputs(op));
   for (int input : inputs) headers.push_back(graph::header_of(type(input), is_number(input)));
   Infer infer(op, headers, attributes, results, where);
   infer.run();
   std::vector<ValueType> types;
-  for (int i = 0; i < op.outputs; ++i) types.push_back(graph::type_of(graph::at(results, i)));
+  for (int i = 0; i < infer.output_count(); ++i) types.push_back(graph::type_of(graph::at(results, i)));
   return append(op, std::move(inputs), std::move(attributes), where, types);
 }
 

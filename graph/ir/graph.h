@@ -126,6 +126,8 @@ Tensor header_of(const ValueType& type, bool is_scalar = false);
 ValueType type_of(const Tensor& tensor);
 /// For each value: the indices of the nodes that read it.
 std::vector<std::vector<int>> users(const Graph& graph);
+/// Room for infer: how many results a call of the op may have.
+inline size_t most_outputs(const Op& op) { return op.outputs == kVariadic ? 4096 : kMaxOutputs; }
 /// A copy of the string that lives as long as the program.
 const char* intern(const std::string& text);
 }  // namespace graph

@@ -9,19 +9,31 @@
 #include <set>
 #include <sstream>
 
-#include "graph/ir/graph.h"
+#include "graph/ir/region.h"
 
 namespace tandem {
 
 namespace {
 
-constexpr int kMostArguments = 1 << 20;
+constexpr int kMostArguments = 1 << 20, kDeepest = 32;
 
 class Parser {
  public:
   Parser(const std::string& text, Where where) : text_(text), where_(where) {}
+  /// Of a region within another graph's text, from `at` on.
+  Parser(const Parser& outer, size_t at) : text_(outer.text_), where_(outer.where_), at_(at), depth_(outer.depth_ + 1) {
+    if (depth_ > kDeepest) fail(detail::str("regions within regions, more than ", kDeepest, " deep"));
+  }
 
   Graph run() {
+    Graph graph = region();
+    space();
+    if (at_ < text_.size()) fail("there is more after the graph's end");
+    return graph;
+  }
+
+ private:
+  Graph region() {
     expect("graph");
     expect("{");
     while (!accept("}")) {
@@ -31,12 +43,8 @@ class Parser {
       else if (accept("return")) parse_return();
       else parse_definition();
     }
-    space();
-    if (at_ < text_.size()) fail("there is more after the graph's end");
     return std::move(graph_);
   }
-
- private:
   [[noreturn]] void fail(const std::string& why) const {
     const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n');
     const size_t begin = at_ == 0 ? 0 : text_.rfind('\n', at_ - 1) + 1, end = text_.find('\n', at_);
@@ -188,6 +196,12 @@ class Parser {
       case AttributeType::ints: return shape();
       case AttributeType::dtype: return dtype();
       case AttributeType::text: return quoted();
+      case AttributeType::region: {
+        Parser inner(*this, at_);
+        Graph graph = inner.region();
+        at_ = inner.at_;
+        return std::make_shared<const graph::GraphRegion>(std::move(graph));
+      }
       default: return integer();
     }
   }
@@ -248,9 +262,11 @@ class Parser {
     if (op->inputs != kVariadic && static_cast<size_t>(op->inputs) != inputs.size())
       fail(detail::str(name, " takes ", op->inputs, " operands, not ", inputs.size()));
     Attributes given = attributes(*op);
-    if (static_cast<size_t>(op->outputs) != results.size())
+    if (op->outputs != kVariadic && static_cast<size_t>(op->outputs) != results.size())
       fail(detail::str(name, " gives ", op->outputs, " values, not ", results.size()));
     const Node& node = graph_.node(add_node(*op, std::move(inputs), std::move(given)));
+    if (node.outputs.size() != results.size())
+      fail(detail::str(name, " gives ", node.outputs.size(), " values, not ", results.size()));
     for (size_t i = 0; i < results.size(); ++i) {
       Value& made = graph_.values[static_cast<size_t>(node.outputs[i])];
       if (made.type.shape != results[i].second.shape || made.type.dtype != results[i].second.dtype)
@@ -359,6 +375,7 @@ class Parser {
   const std::string& text_;
   Where where_;
   size_t at_ = 0;
+  int depth_ = 0;
   Graph graph_;
   std::map<int64_t, int> names_;
   std::set<int> arguments_;

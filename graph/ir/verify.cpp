@@ -16,7 +16,7 @@ void verify(const Graph& graph, const char* after_pass) {
   const auto exists = [&](int value) { return value >= 0 && value < graph::count(graph.values); };
   for (int n = 0; n < graph::count(graph.nodes); ++n) {
     const Node& node = graph.node(n);
-    Tensors headers, results(kMaxOutputs);
+    Tensors headers, results(node.fused ? 0 : graph::most_outputs(*node.op));
     for (int input : node.inputs) {
       if (!exists(input)) fail(node, "operand ", input, " doesn't exist");
       if (!graph::at(made, input)) fail(node, "operand %", input, " is used before it is made");
@@ -40,6 +40,8 @@ void verify(const Graph& graph, const char* after_pass) {
         fail(node, "an operand has strides ", header.strides(), ", but must be contiguous");
     Infer infer(*node.op, headers, node.attributes, results, node.where);
     infer.run();
+    if (infer.output_count() != graph::count(node.outputs))
+      fail(node, "it has ", node.outputs.size(), " outputs, infer makes ", infer.output_count());
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const ValueType& type = graph.type(node.outputs[i]);
       if (node.op->kind == OpKind::view && type.strides != results[i].strides())

@@ -70,6 +70,8 @@ Graph fold(const Graph& graph);
 Graph simplify(const Graph& graph);
 Graph common_subexpressions(const Graph& graph);
 Graph dead_code(const Graph& graph);
+/// Leaves the same passes out of what regions hold. Programs are built.
+Graph optimise_regions(const Graph& graph, const std::vector<std::string>& without);
 
 /// What was joined, and which producer-consumer pairs were not, with the reason.
 struct FusionReport {

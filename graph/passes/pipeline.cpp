@@ -18,6 +18,7 @@ struct Work {
   Graph graph;
   std::optional<Groups> groups;  ///< of the graph's nodes, between fusion and lower
   FusionReport report;
+  const std::vector<std::string>& without;
 };
 
 struct Pass {
@@ -44,6 +45,8 @@ constexpr Pass kPasses[] = {
     {"simplify", rewrite<simplify>, "calls that change no bit cost a kernel, and hide ops from each other"},
     {"common_subexpressions", rewrite<common_subexpressions>, "gradient rules compute much of the forward pass again"},
     {"dead_code", rewrite<dead_code>, "traces hold gradients nobody reads, and what other passes left behind"},
+    {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without); },
+     "branches and bodies of loops are programs, compiled as the rest is"},
     {"fusion",
      [](Work& work) {
        work.groups.emplace(fuse(work.graph, work.report));
@@ -88,7 +91,7 @@ PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
 
 Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where) {
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{.graph = traced, .groups = {}, .report = {}};
+  Work work{.graph = traced, .groups = {}, .report = {}, .without = without};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

@@ -5,6 +5,9 @@
 // that holds all of it now, and how often it was written to. A tensor is a window into such memory. Who reads one after a
 // write gets the window into the newest value, made again by the views that led to it; who writes through one makes a new
 // value of the whole memory. What was outside and has been written to is assigned once, at the end of the graph.
+//
+// A region (the branch of a cond, the body of a loop) is traced by a tracer of its own within that of the function. To it all
+// that it reads of the outside is an argument, which becomes an operand of the node.
 #include "graph/trace/tracer.h"
 
 #include <unordered_map>
@@ -26,6 +29,13 @@ std::atomic<uint64_t> next_trace{1};
 class Tracer final : public Interceptor {
  public:
   explicit Tracer(Where where) : where_(where), id_(next_trace.fetch_add(1)), began_at_(tape_position()) {}
+  /// Of a region of `op`.
+  Tracer(Tracer& outer, const char* op, size_t operands, Captures& captures, Where where) : Tracer(where) {
+    outer_ = &outer;
+    op_ = op;
+    operands_ = operands;
+    captures_ = &captures;
+  }
   ~Tracer() override { roll_back(); }
 
   Tensor argument(const Tensor& given, int position) {
@@ -46,6 +56,27 @@ class Tracer final : public Interceptor {
       memories_.back().leaf = graph_.leaf_of(before);
     }
     return symbolic;
+  }
+
+  /// An operand of a region, or what it captures.
+  int region_argument(const Tensor& given, int position) {
+    const ValueType type = type_of(given);
+    const int value = graph_.add_leaf(
+        {.kind = LeafKind::argument, .argument = position, .dynamic = given.impl()->is_scalar, .where = {}}, type);
+    memories_.push_back({.base = value, .type = type, .leaf = graph_.leaf_of(value), .argument = position});
+    return add_window({.memory = last(memories_), .value = value, .type = type});
+  }
+  Tensor operand(const Tensor& given, int position) {
+    const Tensor symbolic =
+        symbol(header_of(type_of(given), given.impl()->is_scalar), region_argument(given, position));
+    symbolic.impl()->requires_grad = given.requires_grad();
+    return symbolic;
+  }
+
+  Tensor symbol_of(const Tensor& tensor) {
+    static const Op& copy = find_op("copy");
+    const int window = window_of(tensor, copy, where_);
+    return symbol(header_of(at(windows_, window).type, tensor.impl()->is_scalar), window);
   }
 
   void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
@@ -96,12 +127,13 @@ class Tracer final : public Interceptor {
     throw TraceError(
         str(wanted_by, ": the value of ", type_of(tensor), " is not known while the function is traced (compiled at ",
             to_string(where_), "): a graph is made once and serves every input.", origin,
-            " Choose between values with where(), return the value and look at it outside, or run "
-            "this function with {.mode = Mode::eager}"),
+            " Choose between values with where(), between computations with cond(), loop with while_loop() or scan(), "
+            "return the value and look at it outside, or run this function with {.mode = Mode::eager}"),
         where);
   }
 
   void gradient_read(TensorImpl& leaf) override {
+    if (outer_ && leaf.trace != id_) return outer_->gradient_read(leaf);
     if (leaf.trace || touched_.count(&leaf)) return;
     const Tensor handle = Tensor::share(&leaf);
     if (known_gradients_.insert(&leaf).second) guards_.gradients.push_back({handle, gradient_type(handle)});
@@ -116,6 +148,11 @@ class Tracer final : public Interceptor {
   }
 
   void gradient_written(TensorImpl& leaf) override {
+    if (outer_ && leaf.trace != id_)
+      throw TraceError(str(op_,
+                           ": backward() inside would add to grad() of a tensor from outside; take the gradient with "
+                           "grad() and return it, or call backward() on the result"),
+                       where_);
     if (const auto argument = arguments_.find(&leaf); argument != arguments_.end() && !argument->second.is_leaf)
       throw TraceError(str("backward: argument ", argument->second.position,
                            " of the compiled function was computed from tensors that require gradients, and a graph "
@@ -126,20 +163,30 @@ class Tracer final : public Interceptor {
   }
 
   void flag_read(const bool& flag) override {
+    if (outer_) return outer_->flag_read(flag);
     for (const FlagGuard& guard : guards_.flags)
       if (guard.flag == &flag) return;
     guards_.flags.push_back({&flag, flag});
   }
 
   void requires_grad_read(const Tensor& tensor) override {
+    if (outer_) return outer_->requires_grad_read(tensor);
     const TensorImpl& impl = *tensor.impl();
     if (impl.trace || impl.node || impl.is_scalar || !is_floating(impl.dtype)) return;
     if (known_requires_grad_.insert(&impl).second) guards_.requires_grad.push_back({tensor, impl.requires_grad});
   }
 
-  int64_t draw() override { return graph_.draws++; }
+  int64_t draw() override {
+    if (outer_)
+      throw TraceError(str(op_,
+                           ": random numbers can't be drawn inside, where a graph doesn't know how many there will be; "
+                           "draw them before (for each turn of a scan: rand({turns, …}) as one of its sequences)"),
+                       user_line(where_));
+    return graph_.draws++;
+  }
 
   Written written(const TensorImpl& tensor) const override {
+    if (outer_ && tensor.trace != id_) return outer_->written(tensor);
     Written result = Interceptor::written(tensor);
     int memory = -1;
     if (tensor.trace == id_) memory = at(windows_, tensor.value).memory;
@@ -151,6 +198,7 @@ class Tracer final : public Interceptor {
   }
 
   bool shares_memory(const TensorImpl& tensor) const override {
+    if (outer_ && tensor.trace != id_) return outer_->shares_memory(tensor);
     if (tensor.trace != id_) return Interceptor::shares_memory(tensor);
     const Window& window = at(windows_, tensor.value);
     return window.parent >= 0 || at(memories_, window.memory).viewed;
@@ -158,12 +206,15 @@ class Tracer final : public Interceptor {
 
   void detached(const TensorImpl& tensor) override {
     if (tensor.trace == id_) memory_of(static_cast<int>(tensor.value)).viewed = true;
+    else if (outer_) outer_->detached(tensor);
   }
 
-  void host_reads(const Tensor& tensor, const char*, Where) override {
+  void host_reads(const Tensor& tensor, const char* caller, Where where) override {
+    if (outer_) return outer_->host_reads(tensor, caller, where);
     if (!tensor.impl()->is_scalar && !made_here_.count(tensor.impl()->storage)) reads_values_ = true;
   }
   void host_writes(const Tensor& tensor, const char* caller, Where where) override {
+    if (outer_) return outer_->host_writes(tensor, caller, where);
     if (made_here_.count(tensor.impl()->storage)) return;
     throw TraceError(
         str(caller, ": the host writes to a tensor ", tensor.shape(),
@@ -182,8 +233,41 @@ class Tracer final : public Interceptor {
   }
 
   void constant(const Tensor& tensor) override {
+    if (outer_) return outer_->constant(tensor);
     kept_.push_back(tensor);
     made_here_.insert(tensor.impl()->storage);
+  }
+
+  TracedRegion finish_region(const Tensors& results) {
+    static const Op& copy = find_op("copy");
+    TracedRegion region;
+    for (const Tensor& result : results) {
+      if (!result.defined()) throw TraceError(str(op_, ": an undefined Tensor is returned inside"), where_);
+      const ValueType& as_read = type_of(result);
+      const ValueType rows{as_read.dtype, as_read.device, as_read.shape, contiguous_strides(as_read.shape)};
+      graph_.outputs.push_back(laid_out(value_of(result, copy, where_), rows, where_));
+    }
+    for (const int memory : written_order_) {
+      const Memory& m = at(memories_, memory);
+      if (m.argument < 0 || m.base == graph_.leaf(m.leaf).value) continue;
+      if (static_cast<size_t>(m.argument) < operands_)
+        throw TraceError(str(op_, ": what it is given is written to inside; return the new value instead"),
+                         m.written_at);
+      const size_t capture = static_cast<size_t>(m.argument) - operands_;
+      for (size_t other = 0; other < captures_->tensors.size(); ++other)
+        if (other != capture &&
+            outer_->memory_key(captures_->tensors[other]) == outer_->memory_key(captures_->tensors[capture]))
+          throw TraceError(str(op_,
+                               ": a tensor from outside is written to inside, and read there through another view "
+                               "of its memory; use one of the two"),
+                           m.written_at);
+      ValueType rows = m.type;
+      rows.strides = contiguous_strides(rows.shape);
+      region.writes.push_back({capture, laid_out(m.base, rows, m.written_at), m.written_at});
+    }
+    roll_back();
+    region.graph = std::move(graph_);
+    return region;
   }
 
   Traced finish(const Tensors& results) {
@@ -271,6 +355,7 @@ class Tracer final : public Interceptor {
   int window_of(const Tensor& tensor, const Op& op, Where where) {
     const TensorImpl& impl = *tensor.impl();
     if (impl.trace == id_) return static_cast<int>(impl.value);
+    if (outer_ && (!impl.trace || outer_->knows(impl.trace))) return captured(tensor);
     if (impl.trace)
       throw TraceError(
           str(op.name,
@@ -279,6 +364,30 @@ class Tracer final : public Interceptor {
           where);
     const auto known = outside_.find(&impl);
     return known != outside_.end() ? known->second : outside(tensor, where);
+  }
+
+  bool knows(uint64_t trace) const { return trace == id_ || (outer_ && outer_->knows(trace)); }
+
+  /// One for each tensor of the outside, and for each window of the outer trace.
+  static bool same_window(const TensorImpl& a, const TensorImpl& b) {
+    return &a == &b || (a.trace && a.trace == b.trace && a.value == b.value);
+  }
+  int captured(const Tensor& tensor) {
+    size_t place = 0;
+    while (place < captures_->tensors.size() && !same_window(*captures_->tensors[place].impl(), *tensor.impl()))
+      ++place;
+    if (place == captures_->tensors.size()) captures_->tensors.push_back(tensor);
+    const auto [known, fresh] = capture_windows_.try_emplace(place, -1);
+    if (fresh) known->second = region_argument(tensor, static_cast<int>(operands_ + place));
+    return known->second;
+  }
+  /// Equal for tensors that lie in the same memory.
+  std::pair<uint64_t, const void*> memory_key(const Tensor& tensor) const {
+    const TensorImpl& impl = *tensor.impl();
+    if (impl.trace == id_)
+      return {id_, reinterpret_cast<const void*>(static_cast<intptr_t>(at(windows_, impl.value).memory))};
+    if (outer_ && impl.trace) return outer_->memory_key(tensor);
+    return {0, impl.storage};
   }
 
   /// The window of a tensor of the outside that was not read before.
@@ -357,7 +466,7 @@ class Tracer final : public Interceptor {
     Memory& memory = memory_of(window);
     if (memory.argument >= 0 && !is_dense(memory.type.shape, memory.type.strides))
       throw TraceError(
-          str("assign: argument ", memory.argument, ", ", memory.type,
+          str("assign: ", outer_ ? "a tensor from outside" : str("argument ", memory.argument), ", ", memory.type,
               ", is a view with gaps, which graph mode can't write to; pass contiguous() of it, and assign "
               "the result outside"),
           where);
@@ -441,6 +550,12 @@ class Tracer final : public Interceptor {
   std::unordered_set<const TensorImpl*> touched_, known_gradients_, known_requires_grad_;
   std::vector<std::pair<Tensor, Tensor>> touched_order_;  ///< tensor, its gradient before the trace
   std::vector<Tensor> kept_;
+  // Of a region.
+  Tracer* outer_ = nullptr;
+  const char* op_ = nullptr;
+  size_t operands_ = 0;
+  Captures* captures_ = nullptr;
+  std::unordered_map<size_t, int> capture_windows_;  ///< by place in captures
   Guards guards_;
   bool reads_values_ = false;
 };
@@ -465,6 +580,23 @@ Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Ten
     if (!repeated) symbolic.push_back(tracer.argument(arguments[i], static_cast<int>(i)));
   }
   return tracer.finish(function(symbolic));
+}
+
+TracedRegion trace_region(const char* op, const Tensors& operands, Captures& captures,
+                          const std::function<Tensors(const Tensors&)>& function, Where where) {
+  auto* const outer = dynamic_cast<Tracer*>(interceptor());
+  TANDEM_ASSERT(outer, op, ": no trace is under way");
+  Tracer tracer(*outer, op, operands.size(), captures, where);
+  const InterceptorScope installed(&tracer);
+  Tensors symbolic;
+  for (size_t i = 0; i < operands.size(); ++i) symbolic.push_back(tracer.operand(operands[i], static_cast<int>(i)));
+  return tracer.finish_region(function(symbolic));
+}
+
+Tensor symbol_in_region(const Tensor& tensor) {
+  auto* const tracer = dynamic_cast<Tracer*>(interceptor());
+  TANDEM_ASSERT(tracer, "no trace is under way");
+  return tracer->symbol_of(tensor);
 }
 
 Graph trace(const Tensors& arguments, const Function& function, Where where) {

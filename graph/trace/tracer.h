@@ -39,6 +39,28 @@ struct Traced {
       false;  ///< the function read elements of state on the host (item()): they may change at each call
 };
 
+/// What the regions of one op read beside their operands, in the order in which they first do: operands too.
+struct Captures {
+  std::vector<Tensor> tensors;
+};
+struct TracedRegion {
+  Graph graph;  ///< argument i is operand i, or captures[i - operands]
+  /// Captures that it assigns to, and what they are at its end.
+  struct Write {
+    size_t capture;
+    int value;
+    Where where;
+  };
+  std::vector<Write> writes;
+};
+/// Runs `function` on symbols for the operands (tensors of the trace that is under way), as a graph of its own. `op` is for
+/// errors. TraceError if it draws random numbers, or calls backward().
+TracedRegion trace_region(const char* op, const Tensors& operands, Captures& captures,
+                          const std::function<Tensors(const Tensors&)>& function, Where where);
+
+/// The tensor as a symbol of the region that is being traced, with no tape behind it.
+Tensor symbol_in_region(const Tensor& tensor);
+
 /// The type of the gradient that the tensor has, if it has one.
 std::optional<ValueType> gradient_type(const Tensor& tensor);
 

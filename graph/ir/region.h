@@ -1,0 +1,37 @@
+// A region: a graph that is an attribute of a node. The branches of cond, the bodies of loops.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "graph.h"
+
+namespace tandem::graph {
+
+class Program;
+
+/// All that it reads is an argument: what its text closes over are operands of the node. It assigns nothing, so a node with
+/// regions is a function of its operands.
+class GraphRegion final : public Region {
+ public:
+  explicit GraphRegion(Graph graph, std::shared_ptr<Program> program = nullptr)
+      : graph_(std::move(graph)), program_(std::move(program)) {}
+
+  const Graph& graph() const { return graph_; }
+  std::string to_string() const override { return graph_.to_string(); }
+  bool equals(const Region& other) const override { return this == &other || to_string() == other.to_string(); }
+  /// What runs it: from the pass "regions", or made at the first run (graph/run/regions.cpp).
+  Program& program() const;
+
+ private:
+  Graph graph_;
+  mutable std::once_flag once_;
+  mutable std::shared_ptr<Program> program_;
+};
+
+/// The region that an attribute holds.
+inline const GraphRegion& region_of(const Attributes& attributes, std::string_view name) {
+  return static_cast<const GraphRegion&>(*attributes.region(name));
+}
+
+}  // namespace tandem::graph

@@ -1,0 +1,11 @@
+// Kernels of the ops with regions.
+#pragma once
+
+#include "core/op.h"
+
+namespace tandem::graph {
+
+/// Of cond, while_loop and scan (graph/trace/control_flow.cpp), for every kind of device.
+void add_region_kernels(OpTable& table);
+
+}  // namespace tandem::graph

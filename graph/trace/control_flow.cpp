@@ -1,0 +1,600 @@
+// cond, while_loop and scan: eagerly loops; in a trace nodes with regions, whose definitions and gradient rules stand here. The
+// gradient of a node is the same kind of node, whose regions differentiate those of the first: they run its graph anew under a
+// tracer, op by op, and walk the tape that this leaves. So it is right for every op, and differentiable again.
+#include "graph/trace/control_flow.h"
+
+#include <algorithm>
+
+#include "autograd/autograd.h"
+#include "core/dispatch.h"
+#include "core/ops/ops.h"
+#include "graph/ir/at.h"
+#include "graph/ir/region.h"
+#include "graph/run/regions.h"
+#include "graph/trace/tracer.h"
+
+namespace tandem::graph {
+
+using detail::str;
+
+namespace {
+
+std::string describe(const Tensor& tensor) { return str(tensor.dtype(), tensor.shape()); }
+
+/// What a body returns for its loop variables is what it was given.
+void check_types(const char* op, const char* what, const Tensors& then, const Tensors& now, Where where) {
+  if (now.size() < then.size())
+    throw ShapeError(str(op, ": the body returns ", now.size(), " tensors for ", then.size(), " that are ", what),
+                     where);
+  for (size_t i = 0; i < then.size(); ++i) {
+    if (!now[i].defined()) throw UndefinedError(str(op, ": the body returns an undefined Tensor"), where);
+    const std::string message =
+        str(op, ": ", what, " ", i, " is ", describe(then[i]), " and the body returns ", describe(now[i]),
+            " for it; its type must stay: cast or reshape what it starts from");
+    if (now[i].dtype() != then[i].dtype()) throw DTypeError(message, where);
+    if (now[i].shape() != then[i].shape()) throw ShapeError(message, where);
+  }
+}
+
+Tensor as_condition(const char* op, const Tensor& condition, Where where) {
+  if (condition.numel() != 1)
+    throw ShapeError(str(op, ": the condition has shape ", condition.shape(),
+                         ", need one element; make it one with all() or any(), or choose by element with where()"),
+                     where);
+  return to({condition.reshape({}, where), where}, bool_);
+}
+
+Tensors contiguous_of(const Tensors& tensors, Where where) {
+  Tensors result;
+  for (const Tensor& each : tensors) result.push_back(each.contiguous(where));
+  return result;
+}
+
+/// Calls the node; its operands after `first` are what the regions capture.
+Tensors call(const char* op, const Tensors& first, const Tensors& captures, const Attributes& attributes,
+             size_t results, Where where) {
+  Tensors operands = first, outputs(results);
+  operands.insert(operands.end(), captures.begin(), captures.end());
+  dispatch(find_op(op), operands, attributes, outputs, where);
+  return outputs;
+}
+
+RegionPtr region(Graph graph) { return std::make_shared<const GraphRegion>(std::move(graph)); }
+
+/// Argument i of a region becomes argument places[i].
+void renumber(Graph& graph, const std::vector<int>& places) {
+  for (Leaf& leaf : graph.leaves)
+    if (leaf.kind == LeafKind::argument) leaf.argument = at(places, leaf.argument);
+}
+
+/// The value of argument `position`, which is made if nothing has read it.
+int argument_value(Graph& graph, int position, const Tensor& like) {
+  for (const Leaf& leaf : graph.leaves)
+    if (leaf.kind == LeafKind::argument && leaf.argument == position) return leaf.value;
+  return graph.add_leaf(
+      {.kind = LeafKind::argument, .argument = position, .dynamic = like.impl()->is_scalar, .where = {}},
+      type_of(like));
+}
+
+void assign_outside(const Tensor& target, const Tensor& value, Where where) {
+  interceptor()->assign(target, value.detach(where), where);
+}
+
+/// The captures that some region writes to: loop variables beside the program's, which start as the captures are.
+std::vector<size_t> written_captures(std::initializer_list<const TracedRegion*> regions) {
+  std::vector<size_t> result;
+  for (const TracedRegion* each : regions)
+    for (const TracedRegion::Write& write : each->writes)
+      if (std::find(result.begin(), result.end(), write.capture) == result.end()) result.push_back(write.capture);
+  return result;
+}
+
+int written_value(TracedRegion& region, size_t capture, int position, const Tensor& like) {
+  for (const TracedRegion::Write& write : region.writes)
+    if (write.capture == capture) return write.value;
+  return argument_value(region.graph, position, like);
+}
+
+/// Operands of a loop: `variables` of the program's, then captures that are written to, then `others`, then the other captures.
+/// Changes the arguments of the regions to that order, and says which captures come last.
+Tensors order_operands(std::vector<Graph*> regions, const Captures& captures, const std::vector<size_t>& written,
+                       size_t variables, size_t others) {
+  std::vector<int> places(variables + others + captures.tensors.size());
+  for (size_t i = 0; i < variables; ++i) places[i] = static_cast<int>(i);
+  for (size_t i = 0; i < others; ++i) places[variables + i] = static_cast<int>(variables + written.size() + i);
+  int next = static_cast<int>(variables + written.size() + others);
+  Tensors rest;
+  for (size_t k = 0; k < captures.tensors.size(); ++k) {
+    const auto found = std::find(written.begin(), written.end(), k);
+    if (found != written.end()) {
+      places[variables + others + k] = static_cast<int>(variables) + static_cast<int>(found - written.begin());
+    } else {
+      places[variables + others + k] = next++;
+      rest.push_back(captures.tensors[k]);
+    }
+  }
+  for (Graph* graph : regions) renumber(*graph, places);
+  return rest;
+}
+
+}  // namespace
+
+// ---- cond.
+
+Tensors run_cond(const Tensor& condition, const RegionFunction& then, const RegionFunction& otherwise, Where where) {
+  where = user_line(where);
+  const Tensor chosen = as_condition("cond", condition, where);
+  if (!interceptor()) return chosen.item<bool>(where) ? then({}) : otherwise({});
+  Captures captures;
+  TracedRegion yes = trace_region("cond", {}, captures, then, where);
+  TracedRegion no = trace_region("cond", {}, captures, otherwise, where);
+  if (yes.graph.outputs.size() != no.graph.outputs.size())
+    throw TraceError(str("cond: one branch returns ", yes.graph.outputs.size(), " tensors, the other ",
+                         no.graph.outputs.size(), ", and a graph needs the same of both"),
+                     where);
+  for (size_t i = 0; i < yes.graph.outputs.size(); ++i) {
+    const ValueType &a = yes.graph.type(yes.graph.outputs[i]), &b = no.graph.type(no.graph.outputs[i]);
+    if (a != b)
+      throw TraceError(str("cond: result ", i, " is ", a, " in one branch and ", b,
+                           " in the other, and a graph needs the same of both; cast, reshape or pad one of them"),
+                       where);
+  }
+  const size_t results = yes.graph.outputs.size();
+  const std::vector<size_t> written = written_captures({&yes, &no});
+  for (const size_t capture : written)
+    for (TracedRegion* branch : {&yes, &no})
+      branch->graph.outputs.push_back(
+          written_value(*branch, capture, static_cast<int>(capture), captures.tensors[capture]));
+  Tensors outputs = call("cond", {chosen}, captures.tensors,
+                         {{"then", region(std::move(yes.graph))}, {"otherwise", region(std::move(no.graph))}},
+                         results + written.size(), where);
+  for (size_t i = 0; i < written.size(); ++i) assign_outside(captures.tensors[written[i]], outputs[results + i], where);
+  outputs.resize(results);
+  return outputs;
+}
+
+// ---- while_loop.
+
+Tensors run_while(const RegionFunction& condition, const RegionFunction& body, const Tensors& initial, Where where) {
+  where = user_line(where);
+  Tensors variables = contiguous_of(initial, where);
+  if (!interceptor()) {
+    while (as_condition("while_loop", condition(variables)[0], where).item<bool>(where)) {
+      Tensors next = body(variables);
+      check_types("while_loop", "loop variable", variables, next, where);
+      variables = std::move(next);
+    }
+    return variables;
+  }
+  Captures captures;
+  TracedRegion goes_on = trace_region(
+      "while_loop", variables, captures,
+      [&](const Tensors& in) { return Tensors{as_condition("while_loop", condition(in)[0], where)}; }, where);
+  if (!goes_on.writes.empty())
+    throw TraceError("while_loop: the condition assigns to a tensor from outside; do it in the body",
+                     goes_on.writes[0].where);
+  TracedRegion turn = trace_region(
+      "while_loop", variables, captures,
+      [&](const Tensors& in) {
+        Tensors next = body(in);
+        check_types("while_loop", "loop variable", in, next, where);
+        return next;
+      },
+      where);
+  const std::vector<size_t> written = written_captures({&turn});
+  for (const size_t capture : written)
+    turn.graph.outputs.push_back(written_value(turn, capture, 0, captures.tensors[capture]));
+  const Tensors rest = order_operands({&goes_on.graph, &turn.graph}, captures, written, variables.size(), 0);
+  Tensors operands = variables;
+  for (const size_t capture : written) operands.push_back(captures.tensors[capture].contiguous(where));
+  Tensors outputs = call("while_loop", operands, rest,
+                         {{"condition", region(std::move(goes_on.graph))}, {"body", region(std::move(turn.graph))}},
+                         operands.size(), where);
+  for (size_t i = 0; i < written.size(); ++i)
+    assign_outside(captures.tensors[written[i]], outputs[variables.size() + i], where);
+  outputs.resize(variables.size());
+  return outputs;
+}
+
+// ---- scan.
+
+namespace {
+
+int64_t length_of(const char* name, const Tensors& sequences, Where where) {
+  if (sequences.empty()) throw ShapeError(str(name, ": there is no sequence to go along"), where);
+  for (const Tensor& each : sequences) {
+    if (!each.defined()) throw UndefinedError(str(name, ": a sequence is an undefined Tensor"), where);
+    if (each.rank() == 0 || each.size(0) == 0)
+      throw ShapeError(str(name, ": a sequence ", each.shape(), " has no elements along dim 0"), where);
+    if (each.size(0) != sequences[0].size(0))
+      throw ShapeError(str(name, ": sequences of ", sequences[0].size(0), " and ", each.size(0),
+                           " elements along dim 0, need the same"),
+                       where);
+  }
+  return sequences[0].size(0);
+}
+
+Tensors elements_of(const Tensors& sequences, int64_t i) {
+  Tensors result;
+  for (const Tensor& each : sequences) result.push_back(each.select(0, i));
+  return result;
+}
+
+Tensors scan_eagerly(const char* name, const RegionFunction& body, Tensors carry, const Tensors& sequences,
+                     bool reverse, Where where) {
+  const int64_t length = length_of(name, sequences, where);
+  std::vector<Tensors> stacks;
+  for (int64_t i = 0; i < length; ++i) {
+    Tensors in = carry;
+    for (const Tensor& each : elements_of(sequences, reverse ? length - 1 - i : i)) in.push_back(each);
+    const Tensors results = body(in);
+    check_types(name, "carry", carry, results, where);
+    std::copy_n(results.begin(), carry.size(), carry.begin());
+    stacks.resize(results.size() - carry.size());
+    for (size_t k = 0; k < stacks.size(); ++k) stacks[k].push_back(results[carry.size() + k]);
+  }
+  for (Tensors& each : stacks) {
+    if (reverse) std::reverse(each.begin(), each.end());
+    carry.push_back(stack(each, 0));
+  }
+  return carry;
+}
+
+bool any_requires_grad(const Tensors& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), [](const Tensor& each) { return each.requires_grad(); });
+}
+
+/// In a trace: one node. Sequences and what is carried are contiguous.
+Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& carry, const Tensors& sequences,
+                  bool reverse, Where where) {
+  const int64_t length = length_of(name, sequences, where);
+  Captures captures;
+  Tensors operands = carry;
+  for (const Tensor& each : sequences) {
+    const Shape& shape = each.shape();
+    const Shape element(std::span(shape.begin() + 1, static_cast<size_t>(shape.size() - 1)));
+    operands.push_back(header_of({each.dtype(), each.device(), element, contiguous_strides(element)}));
+    operands.back().impl()->requires_grad = each.requires_grad();
+  }
+  TracedRegion turn = trace_region(
+      name, operands, captures,
+      [&](const Tensors& in) {
+        Tensors results = body(in);
+        check_types(name, "carry", Tensors(in.begin(), in.begin() + std::ssize(carry)), results, where);
+        return results;
+      },
+      where);
+  const std::vector<size_t> written = written_captures({&turn});
+  std::vector<int> values;
+  for (const size_t capture : written) values.push_back(written_value(turn, capture, 0, captures.tensors[capture]));
+  turn.graph.outputs.insert(turn.graph.outputs.begin() + std::ssize(carry), values.begin(), values.end());
+  const Tensors rest = order_operands({&turn.graph}, captures, written, carry.size(), sequences.size());
+  Tensors first = carry;
+  for (const size_t capture : written) first.push_back(captures.tensors[capture].contiguous(where));
+  const size_t carried = first.size(), stacked = turn.graph.outputs.size() - carried;
+  first.insert(first.end(), sequences.begin(), sequences.end());
+  const bool keeps = grad_enabled() && (any_requires_grad(first) || any_requires_grad(rest));
+  Tensors outputs = call("scan", first, rest,
+                         {{"body", region(std::move(turn.graph))},
+                          {"carried", static_cast<int64_t>(carried)},
+                          {"sequences", static_cast<int64_t>(sequences.size())},
+                          {"length", length},
+                          {"reverse", reverse},
+                          {"keeps", keeps}},
+                         carried + stacked + (keeps ? carried : 0), where);
+  for (size_t i = 0; i < written.size(); ++i)
+    assign_outside(captures.tensors[written[i]], outputs[carry.size() + i], where);
+  outputs.resize(carried + stacked);
+  outputs.erase(outputs.begin() + std::ssize(carry), outputs.begin() + static_cast<std::ptrdiff_t>(carried));
+  return outputs;
+}
+
+/// Pieces of `piece` turns, each a scan within a scan: only what is carried from one to the next is kept for the gradient, which
+/// runs the inner scan again. The turns that are left over come last.
+Tensors scan_in_pieces(const char* name, const RegionFunction& body, const Tensors& carry, const Tensors& sequences,
+                       bool reverse, int64_t piece, Where where) {
+  const int64_t length = length_of(name, sequences, where), pieces = length / piece, left = length % piece;
+  const auto part = [&](int64_t begin, int64_t end) {
+    Tensors result;
+    for (const Tensor& each : sequences) result.push_back(each.slice(0, begin, end));
+    return contiguous_of(result, where);
+  };
+  const int64_t first = reverse ? left : 0;
+  Tensors whole;
+  for (const Tensor& each : part(first, first + pieces * piece)) {
+    Shape shape{pieces, piece};
+    for (int d = 1; d < each.rank(); ++d) shape.push_back(each.size(d));
+    whole.push_back(each.reshape(shape));
+  }
+  const RegionFunction inner = [&](const Tensors& in) {
+    return scan_node(name, body, Tensors(in.begin(), in.begin() + std::ssize(carry)),
+                     Tensors(in.begin() + std::ssize(carry), in.end()), reverse, where);
+  };
+  Tensors results = scan_node(name, inner, carry, whole, reverse, where);
+  for (size_t k = carry.size(); k < results.size(); ++k) results[k] = flatten(results[k], 0, 1);
+  if (left == 0) return results;
+  const int64_t rest = reverse ? 0 : pieces * piece;
+  const Tensors last =
+      scan_node(name, body, contiguous_of(Tensors(results.begin(), results.begin() + std::ssize(carry)), where),
+                part(rest, rest + left), reverse, where);
+  for (size_t k = 0; k < results.size(); ++k)
+    results[k] = k < carry.size() ? last[k]
+                 : reverse        ? concat({last[k], results[k]}, 0)
+                                  : concat({results[k], last[k]}, 0);
+  return results;
+}
+
+}  // namespace
+
+Tensors run_scan(const char* name, const RegionFunction& body, const Tensors& initial, const Tensors& sequences,
+                 bool reverse, int64_t checkpoint, Where where) {
+  where = user_line(where);
+  if (checkpoint < 0) throw ValueError(str(name, ": checkpoint is ", checkpoint, ", need at least 0"), where);
+  if (!interceptor()) return scan_eagerly(name, body, initial, sequences, reverse, where);
+  const Tensors carry = contiguous_of(initial, where), along = contiguous_of(sequences, where);
+  if (checkpoint > 1 && checkpoint < length_of(name, sequences, where))
+    return scan_in_pieces(name, body, carry, along, reverse, checkpoint, where);
+  return scan_node(name, body, carry, along, reverse, where);
+}
+
+// ---- Gradients.
+
+namespace {
+
+/// The graph's ops, called with these arguments.
+Tensors replay(const Graph& graph, const Tensors& arguments) {
+  Tensors values(graph.values.size());
+  for (const Leaf& leaf : graph.leaves) {
+    TANDEM_ASSERT(leaf.kind == LeafKind::argument, "a region reads a ", name_of(leaf.kind));
+    at(values, leaf.value) = at(arguments, leaf.argument);
+  }
+  for (const Node& node : graph.nodes) {
+    Tensors inputs, outputs(node.outputs.size());
+    for (const int input : node.inputs) inputs.push_back(at(values, input));
+    dispatch(*node.op, inputs, node.attributes, outputs, node.where);
+    for (size_t i = 0; i < outputs.size(); ++i) at(values, node.outputs[i]) = outputs[i];
+  }
+  Tensors results;
+  for (const int output : graph.outputs) results.push_back(at(values, output));
+  return results;
+}
+
+/// Gradients with respect to arguments `wanted`, of the results for which there is a cotangent. Zeros where nothing flows.
+Tensors gradients_of(const Graph& graph, const Tensors& arguments, const std::vector<int>& wanted,
+                     const Tensors& cotangents) {
+  const EnableGrad recorded;
+  Tensors inputs = arguments, leaves, results, weights;
+  for (const int i : wanted) {
+    at(inputs, i) = symbol_in_region(at(arguments, i));
+    leaves.push_back(at(inputs, i).requires_grad(true));
+  }
+  const Tensors outputs = replay(graph, inputs);
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (cotangents[i].defined() && outputs[i].requires_grad()) {
+      results.push_back(outputs[i]);
+      weights.push_back(cotangents[i]);
+    }
+  Tensors gradients(wanted.size());
+  if (!results.empty()) gradients = grad_of(results, leaves, {.allow_unused = true}, weights);
+  for (size_t i = 0; i < gradients.size(); ++i)
+    if (!gradients[i].defined()) gradients[i] = zeros_like(leaves[i].detach());
+  return gradients;
+}
+
+/// The operands from `first` on whose gradients are asked for.
+std::vector<int> wanted_operands(const OpContext& c, int first) {
+  std::vector<int> result;
+  for (int i = first; i < c.input_count(); ++i)
+    if (is_floating(c.input_dtype(i)) && c.needs_grad(i)) result.push_back(i);
+  return result;
+}
+
+Tensors cond_grad(const OpContext& c) {
+  const GraphRegion &then = region_of(c.attributes(), "then"), &otherwise = region_of(c.attributes(), "otherwise");
+  Tensors arguments, cotangents, result(static_cast<size_t>(c.input_count()));
+  for (int i = 1; i < c.input_count(); ++i) arguments.push_back(c.input(i));
+  std::vector<int> wanted = wanted_operands(c, 1);
+  for (size_t i = 0; i < then.graph().outputs.size(); ++i)
+    cotangents.push_back(c.has_grad_output(static_cast<int>(i)) ? c.grad_output(static_cast<int>(i)) : Tensor());
+  std::vector<int> positions;
+  for (const int operand : wanted) positions.push_back(operand - 1);
+  const auto branch = [&](const GraphRegion& of) {
+    return [&](const Tensors&) { return gradients_of(of.graph(), arguments, positions, cotangents); };
+  };
+  const Tensors gradients = run_cond(c.input(0), branch(then), branch(otherwise), Where());
+  for (size_t i = 0; i < wanted.size(); ++i) at(result, wanted[i]) = gradients[i];
+  return result;
+}
+
+Tensors while_grad(const OpContext&) {
+  throw AutogradError(
+      "backward: a while_loop in a graph has no gradient, as the number of its turns isn't known; write it as a scan "
+      "over a "
+      "fixed number of turns (where() lets the late ones do nothing), or run this function with {.mode = Mode::eager}",
+      user_line(Where()));
+}
+
+/// A scan the other way, that carries the gradients of what is carried and of what the body captures.
+Tensors scan_grad(const OpContext& c) {
+  const Graph& body = region_of(c.attributes(), "body").graph();
+  const auto carried = static_cast<int>(c.integer("carried")), sequences = static_cast<int>(c.integer("sequences"));
+  const int stacked = count(body.outputs) - carried;
+  const bool reverse = c.attributes().flag("reverse");
+  const std::vector<int> wanted = wanted_operands(c, 0);
+  // Each turn needs what was carried into it, the elements, and the gradients of its results.
+  Tensors along;
+  for (int i = 0; i < carried; ++i) along.push_back(c.output(carried + stacked + i));
+  for (int i = 0; i < sequences; ++i) along.push_back(c.input(carried + i));
+  std::vector<int> given;  // which stacked results have a gradient
+  for (int i = 0; i < stacked; ++i)
+    if (c.has_grad_output(carried + i)) {
+      given.push_back(i);
+      along.push_back(c.grad_output(carried + i));
+    }
+  std::vector<int> floating, kept;  // what is carried and has a gradient; and what of it was kept and has one
+  Tensors carry;
+  for (int i = 0; i < carried; ++i)
+    if (is_floating(c.input_dtype(i))) {
+      floating.push_back(i);
+      carry.push_back(c.grad_output(i));
+      if (!c.has_grad_output(carried + stacked + i)) continue;  // in gradients of gradients alone
+      kept.push_back(i);
+      along.push_back(c.grad_output(carried + stacked + i));
+    }
+  std::vector<int> captured, elements;
+  for (const int operand : wanted) {
+    if (operand >= carried + sequences)
+      captured.push_back(operand), carry.push_back(zeros_like(c.input(operand).detach()));
+    else if (operand >= carried) elements.push_back(operand);
+  }
+  std::vector<int> asked = floating;  // of the body: what is carried, elements, captures
+  asked.insert(asked.end(), elements.begin(), elements.end());
+  asked.insert(asked.end(), captured.begin(), captured.end());
+  const size_t elements_at = floating.size() + captured.size();
+  const RegionFunction turn = [&](const Tensors& in) {
+    const auto carry_count = std::ssize(carry);
+    Tensors arguments(in.begin() + carry_count, in.begin() + carry_count + carried + sequences);
+    for (int i = carried + sequences; i < c.input_count(); ++i) arguments.push_back(c.input(i));
+    Tensors cotangents(body.outputs.size());
+    for (size_t i = 0; i < floating.size(); ++i) at(cotangents, floating[i]) = in[i];
+    for (size_t i = 0; i < given.size(); ++i)
+      at(cotangents, carried + given[i]) = at(in, carry_count + carried + sequences + static_cast<std::ptrdiff_t>(i));
+    const Tensors gradients = gradients_of(body, arguments, asked, cotangents);
+    Tensors results(gradients.begin(), gradients.begin() + std::ssize(floating));
+    const auto kept_at = carry_count + carried + sequences + std::ssize(given);
+    for (size_t i = 0; i < floating.size(); ++i)
+      if (const auto found = std::find(kept.begin(), kept.end(), floating[i]); found != kept.end())
+        results[i] = results[i] + at(in, kept_at + (found - kept.begin()));
+    for (size_t i = 0; i < captured.size(); ++i)
+      results.push_back(in[floating.size() + i] + gradients[floating.size() + elements.size() + i]);
+    for (size_t i = 0; i < elements.size(); ++i) results.push_back(gradients[floating.size() + i]);
+    return results;
+  };
+  const Tensors made = run_scan("scan", turn, carry, along, !reverse, 0, Where());
+  Tensors result(static_cast<size_t>(c.input_count()));
+  for (size_t i = 0; i < floating.size(); ++i) at(result, floating[i]) = made[i];
+  for (size_t i = 0; i < captured.size(); ++i) at(result, captured[i]) = made[floating.size() + i];
+  for (size_t i = 0; i < elements.size(); ++i) at(result, elements[i]) = made[elements_at + i];
+  return result;
+}
+
+// ---- Definitions.
+
+/// The region can be given these operands; the types of its results.
+std::vector<ValueType> results_of(const Infer& op, const char* name, std::span<const Tensor> operands) {
+  const Graph& graph = region_of(op.attributes, name).graph();
+  op.check<GraphError>(graph.writes.empty() && graph.gradients.empty() && graph.draws == 0, "its region ", name,
+                       " changes what is outside");
+  for (const Leaf& leaf : graph.leaves) {
+    op.check<GraphError>(leaf.kind == LeafKind::argument || leaf.kind == LeafKind::scalar, "its region ", name,
+                         " reads a ", name_of(leaf.kind));
+    if (leaf.kind != LeafKind::argument) continue;
+    op.check<GraphError>(leaf.argument < count(operands), "its region ", name, " reads operand ", leaf.argument, " of ",
+                         operands.size());
+    const Tensor& given = operands[static_cast<size_t>(leaf.argument)];
+    const ValueType& type = graph.type(leaf.value);
+    op.check<GraphError>(given.dtype() == type.dtype && given.shape() == type.shape && given.device() == type.device,
+                         "its region ", name, " takes ", type, " as operand ", leaf.argument, ", and gets ",
+                         type_of(given));
+  }
+  std::vector<ValueType> types;
+  for (const int output : graph.outputs) types.push_back(graph.type(output));
+  return types;
+}
+
+void check_same(const Infer& op, const ValueType& type, const Tensor& operand) {
+  op.check<GraphError>(type.dtype == operand.dtype() && type.shape == operand.shape(), "its body returns ", type,
+                       " for ", describe(operand));
+}
+
+void infer_cond(Infer& op) {
+  op.check<GraphError>(!op.inputs.empty() && op.input(0).dtype() == bool_ && op.input(0).numel() == 1,
+                       "its condition is no bool of one element");
+  const auto operands = op.inputs.subspan(1);
+  const std::vector<ValueType> types = results_of(op, "then", operands), others = results_of(op, "otherwise", operands);
+  op.check<GraphError>(types == others, "its branches give other results");
+  for (const ValueType& type : types) op.output(type.shape, type.dtype);
+}
+
+void infer_while(Infer& op) {
+  const std::vector<ValueType> goes_on = results_of(op, "condition", op.inputs),
+                               next = results_of(op, "body", op.inputs);
+  op.check<GraphError>(goes_on.size() == 1 && goes_on[0].dtype == bool_ && goes_on[0].shape.numel() == 1,
+                       "its condition gives no bool of one element");
+  op.check<GraphError>(next.size() <= op.inputs.size(), "its body gives ", next.size(), " results");
+  for (size_t i = 0; i < next.size(); ++i) {
+    check_same(op, next[i], op.inputs[i]);
+    op.output(next[i].shape, next[i].dtype);
+  }
+}
+
+void infer_scan(Infer& op) {
+  const int64_t operands = std::ssize(op.inputs), carried = op.integer("carried", 0, operands);
+  const int64_t sequences = op.integer("sequences", 0, operands - carried), length = op.integer("length", 1);
+  Tensors turn(op.inputs.begin(), op.inputs.end());
+  for (int64_t i = carried; i < carried + sequences; ++i) {
+    const Tensor& sequence = at(turn, i);
+    op.check<GraphError>(sequence.rank() > 0 && sequence.size(0) == length, "a sequence ", sequence.shape(),
+                         " has not ", length, " elements");
+    const Shape element(std::span(sequence.shape().begin() + 1, static_cast<size_t>(sequence.rank() - 1)));
+    at(turn, i) = header_of({sequence.dtype(), sequence.device(), element, contiguous_strides(element)});
+  }
+  const std::vector<ValueType> results = results_of(op, "body", turn);
+  op.check<GraphError>(std::ssize(results) >= carried, "its body gives ", results.size(), " results");
+  const auto stacked = [&](const ValueType& type) {
+    Shape shape{length};
+    for (const int64_t extent : type.shape) shape.push_back(extent, op.where);
+    op.output(shape, type.dtype);
+  };
+  for (int64_t i = 0; i < carried; ++i) {
+    check_same(op, at(results, i), at(turn, i));
+    op.output(at(results, i).shape, at(results, i).dtype);
+  }
+  for (int64_t i = carried; i < std::ssize(results); ++i) stacked(at(results, i));
+  if (op.attributes.flag("keeps"))
+    for (int64_t i = 0; i < carried; ++i) stacked(at(results, i));
+}
+
+}  // namespace
+
+}  // namespace tandem::graph
+
+namespace tandem {
+
+void define_control_flow(OpTable& table) {
+  using enum AttributeType;
+  table.add({.name = "cond",
+             .kind = OpKind::control,
+             .inputs = kVariadic,
+             .outputs = kVariadic,
+             .attributes = {{"then", region}, {"otherwise", region}},
+             .infer = graph::infer_cond,
+             .grad = graph::cond_grad,
+             .saved = kSaveInputs,
+             .onnx = "If"});
+  table.add({.name = "while_loop",
+             .kind = OpKind::control,
+             .inputs = kVariadic,
+             .outputs = kVariadic,
+             .attributes = {{"condition", region}, {"body", region}},
+             .infer = graph::infer_while,
+             .grad = graph::while_grad,
+             .onnx = "Loop"});
+  table.add({.name = "scan",
+             .kind = OpKind::control,
+             .inputs = kVariadic,
+             .outputs = kVariadic,
+             .attributes = {{"body", region},
+                            {"carried", integer},
+                            {"sequences", integer},
+                            {"length", integer},
+                            {"reverse", flag},
+                            {"keeps", flag}},
+             .infer = graph::infer_scan,
+             .grad = graph::scan_grad,
+             .saved = kSaveInputs | kSaveOutputs,
+             .onnx = "Scan"});
+  graph::add_region_kernels(table);
+}
+
+}  // namespace tandem

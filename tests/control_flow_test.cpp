@@ -1,0 +1,293 @@
+// cond, while_loop, scan and map: the same values, gradients and errors in the three modes.
+#include "graph/trace/control_flow.h"
+
+#include "autograd/autograd.h"
+#include "core/ops/ops.h"
+#include "core/random.h"
+#include "tests/support.h"
+
+using namespace tandem;
+
+namespace {
+
+Tensor collatz(const Tensor& start) {
+  return std::get<1>(while_loop([](const Tensor& n, const Tensor&) { return n != 1; },
+                                [](const Tensor& n, const Tensor& turns) {
+                                  const Tensor next = cond(
+                                      n % 2 == 0, [&] { return floor_divide(n, 2); }, [&] { return n * 3 + 1; });
+                                  return std::tuple{next, turns + 1};
+                                },
+                                start, zeros({}, {.dtype = int64})));
+}
+
+/// f(arguments) and the gradients of its sum, of the arguments and of `closed_over`, in a mode.
+template <class F>
+Tensors value_and_gradients(Mode mode, F&& f, const Tensors& given, const Tensors& closed_over = {}) {
+  Tensors arguments, all;
+  for (const Tensor& each : given) arguments.push_back(each.clone().detach().requires_grad(true));
+  for (Tensor each : closed_over) each.set_grad({});
+  auto step = compile(
+      [&](const Tensor& x, const Tensor& y) {
+        const Tensor value = f(x, y);
+        value.sum().backward();
+        return value;
+      },
+      {.mode = mode});
+  all.push_back(step(arguments[0], arguments[1]).detach());
+  for (const Tensor& each : arguments) all.push_back(each.grad().defined() ? each.grad() : Tensor());
+  for (const Tensor& each : closed_over) all.push_back(each.grad().clone());
+  return all;
+}
+
+/// The three modes agree to the bit, or to `tolerance`.
+template <class F> void agree(F&& f, const Tensors& given, const Tensors& closed_over = {}, double tolerance = 0) {
+  const Tensors expected = value_and_gradients(Mode::eager, f, given, closed_over);
+  for (const Mode mode : kGraphModes) {
+    CAPTURE(name_of(mode));
+    const Tensors got = value_and_gradients(mode, f, given, closed_over);
+    REQUIRE(got.size() == expected.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      CAPTURE(i);
+      REQUIRE(got[i].defined() == expected[i].defined());
+      if (!got[i].defined()) continue;
+      if (tolerance == 0) CHECK(same(got[i], expected[i]));
+      else CHECK(allclose(got[i], expected[i], {.rtol = tolerance, .atol = tolerance}));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("control flow: loops whose turns depend on the data are one trace") {
+  for (const Mode mode : kModes) {
+    auto turns = compile(collatz, {.mode = mode});
+    CHECK(turns(tensor<int64_t>(27)).item<int64_t>() == 111);
+    CHECK(turns(tensor<int64_t>(97)).item<int64_t>() == 118);
+    CHECK(turns(tensor<int64_t>(1)).item<int64_t>() == 0);
+    if (mode != Mode::eager) CHECK(turns.stats().traces == 1);
+  }
+}
+
+TEST_CASE("cond: values and gradients are those of the branch") {
+  manual_seed(1);
+  const Tensor w = randn({4}).requires_grad(true);
+  for (const float sign : {1.f, -1.f}) {
+    const Tensor x = full({4}, sign) + arange(4) * 0.1, y = randn({4});
+    agree(
+        [&](const Tensor& a, const Tensor& b) {
+          return cond(
+              a.sum() > 0, [&] { return a * w + sin(b); }, [&] { return exp(a) * b - w; });
+        },
+        {x, y}, {w});
+  }
+}
+
+TEST_CASE("cond: several results, views, numbers that change, and what one branch alone reads") {
+  float scale = 2;
+  for (const Mode mode : kModes) {
+    scale = 2;
+    auto f = compile(
+        [&](const Tensor& x, const Tensor& y) {
+          const Tensor row = x.select(0, 1), turned = x.transpose(0, 1);
+          auto [a, b] = cond(
+              y > 0,
+              [&] {
+                return std::pair{row * scale, matmul(turned, x)};
+              },
+              [&] {
+                return std::pair{row + y, turned.slice(1, 0, 1) * ones({3, 3})};
+              });
+          return std::tuple{a + 1, b};
+        },
+        {.mode = mode, .verify = Verify::every});
+    const Tensor x = arange(6).reshape({2, 3}).to(float32);
+    CHECK(std::get<0>(f(x, tensor(1.f))).to_vector<float>() == std::vector<float>{7, 9, 11});
+    CHECK(std::get<1>(f(x, tensor(1.f))).to_vector<float>() == std::vector<float>{9, 12, 15, 12, 17, 22, 15, 22, 29});
+    CHECK(std::get<0>(f(x, tensor(-1.f))).to_vector<float>() == std::vector<float>{3, 4, 5});
+    CHECK(std::get<1>(f(x, tensor(-1.f))).to_vector<float>() == std::vector<float>{0, 0, 0, 1, 1, 1, 2, 2, 2});
+    scale = 3;
+    CHECK(std::get<0>(f(x, tensor(1.f))).to_vector<float>() == std::vector<float>{10, 13, 16});
+    if (mode != Mode::eager) CHECK(f.stats().traces == 1);
+  }
+}
+
+TEST_CASE("control flow: state that a branch or a body assigns") {
+  for (const Mode mode : kModes) {
+    Tensor total = zeros({2}), count = zeros({});
+    auto f = compile(
+        [&](const Tensor& x) {
+          cond(
+              x.sum() > 0, [&] { total.assign(total + x); }, [&] { count.assign(count + 1); });
+          const Tensor last = while_loop([](const Tensor& n) { return n < 3; },
+                                         [&](const Tensor& n) {
+                                           count.assign(count + 10);
+                                           return n + 1;
+                                         },
+                                         zeros({}));
+          return total + last;
+        },
+        {.mode = mode});
+    CHECK(f(ones({2})).to_vector<float>() == std::vector<float>{4, 4});
+    CHECK(f(-ones({2})).to_vector<float>() == std::vector<float>{4, 4});
+    CHECK(f(ones({2})).to_vector<float>() == std::vector<float>{5, 5});
+    CHECK(total.to_vector<float>() == std::vector<float>{2, 2});
+    CHECK(count.item<float>() == 91);
+  }
+}
+
+TEST_CASE("scan: a recurrent net has eager's values and gradients") {
+  manual_seed(2);
+  const Tensor w = (randn({4, 4}) * 0.5).requires_grad(true), h0 = zeros({4});
+  const auto rnn = [&](const Tensor& xs, const Tensor& b) {
+    auto [h, ys] = scan(
+        [&](const Tensor& h, const Tensor& x) {
+          const Tensor next = tanh(matmul(w, h) + x + b);
+          return std::pair{next, next * 2};
+        },
+        h0, xs);
+    return ys + h;
+  };
+  agree(rnn, {randn({16, 4}), randn({4})}, {w}, 1e-5);
+  for (const bool reverse : {false, true})
+    for (const int64_t checkpoint : {0, 4, 5, 16})
+      agree(
+          [&](const Tensor& xs, const Tensor& b) {
+            auto [carry, ys] = scan(
+                [&](const std::pair<Tensor, Tensor>& c, const Tensor& x) {
+                  const Tensor next = tanh(matmul(w, c.first) + x * c.second);
+                  return std::pair{std::pair{next, c.second * 0.9 + b}, next + b};
+                },
+                std::pair{h0, ones({4})}, xs, {.reverse = reverse, .checkpoint = checkpoint});
+            return ys.sum(0) + carry.first * carry.second;
+          },
+          {randn({17, 4}), randn({4})}, {w}, 1e-5);
+}
+
+TEST_CASE("scan: second order, and inside a cond") {
+  manual_seed(3);
+  const Tensor x = randn({5}, {.dtype = float64}), w = randn({3}, {.dtype = float64}).requires_grad(true);
+  const auto f = [&](const Tensor& start) {
+    auto [h, ys] = scan(
+        [&](const Tensor& h, const Tensor& e) {
+          const Tensor next = sin(h * w.sum() + e);
+          return std::pair{next, next * next};
+        },
+        start, x);
+    return cond(
+        h.sum() > 100, [&] { return ys.sum() * 2; }, [&] { return ys.sum() * h.sum(); });
+  };
+  Tensors expected;
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    auto second = compile(
+        [&](const Tensor& start) {
+          auto [g, gw] = grad<2>(f(start), {start, w}, {.create_graph = true});
+          auto [gg, ggw] = grad<2>(square(g).sum() + gw.sum(), {start, w});
+          return Tensors{g, gw, gg, ggw};
+        },
+        {.mode = mode});
+    const Tensors got = second(ones({}, {.dtype = float64}).requires_grad(true));
+    if (mode == Mode::eager) expected = got;
+    else
+      for (size_t i = 0; i < got.size(); ++i) CHECK(allclose(got[i], expected[i], {.rtol = 1e-10, .atol = 1e-12}));
+  }
+}
+
+TEST_CASE("map: a function of each element") {
+  manual_seed(4);
+  const Tensor w = randn({3, 3}).requires_grad(true);
+  agree([&](const Tensor& xs,
+            const Tensor& y) { return map([&](const Tensor& x) { return relu(matmul(w, x) + y); }, xs); },
+        {randn({6, 3}), randn({3})}, {w}, 1e-5);
+}
+
+TEST_CASE("control flow: what can't be is said with the line") {
+  const Tensor x = ones({3});
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    const auto run = [&](auto f) { compile([&](const Tensor& a) { return f(a); }, {.mode = mode})(x); };
+    const auto is_here = [](const std::string& text, const char* part) {
+      CHECK_MESSAGE(contains(text, part), text);
+      CHECK_MESSAGE(contains(text, "control_flow_test.cpp"), text);
+    };
+    is_here(thrown<ShapeError>([&] {
+              run([](const Tensor& a) {
+                return cond(
+                    a > 0, [&] { return a; }, [&] { return -a; });
+              });
+            }),
+            "cond: the condition has shape [3]");
+    is_here(thrown<DTypeError>([&] {
+              run([](const Tensor& a) {
+                return while_loop([](const Tensor& n) { return n < 3; }, [](const Tensor& n) { return n + 0.5; },
+                                  zeros({}, {.dtype = int64}) + a.to(int64)[0]);
+              });
+            }),
+            "while_loop: loop variable 0 is int64[] and the body returns float32[]");
+    is_here(thrown<ShapeError>([&] {
+              run([](const Tensor& a) {
+                return scan(
+                           [](const Tensor& c, const Tensor& e) {
+                             return std::pair{stack({c, e}, 0), e};
+                           },
+                           a.sum(), a)
+                    .first;
+              });
+            }),
+            "scan: carry 0 is float32[] and the body returns float32[2]");
+    is_here(thrown<ShapeError>(
+                [&] { run([](const Tensor& a) { return map([](const Tensor& e) { return e; }, a.sum()); }); }),
+            "map: a sequence [] has no elements along dim 0");
+  }
+  for (const Mode mode : kGraphModes) {
+    const auto run = [&](auto f) { compile([&](const Tensor& a) { return f(a); }, {.mode = mode})(x); };
+    CHECK(contains(thrown<TraceError>([&] {
+                     run([](const Tensor& a) {
+                       return cond(
+                           a.sum() > 0, [&] { return a; }, [&] { return a.sum(); });
+                     });
+                   }),
+                   "cond: result 0 is float32[3] in one branch and float32[] in the other"));
+    CHECK(contains(thrown<TraceError>([&] {
+                     run([](const Tensor& a) {
+                       return cond(
+                           a.sum() > 0, [&] { return rand({3}); }, [&] { return a; });
+                     });
+                   }),
+                   "cond: random numbers can't be drawn inside"));
+    Tensor w = ones({3}).requires_grad(true);
+    CHECK(contains(thrown<TraceError>([&] {
+                     run([&](const Tensor& a) {
+                       return cond(
+                           a.sum() > 0,
+                           [&] {
+                             (w * a).sum().backward();
+                             return a;
+                           },
+                           [&] { return a; });
+                     });
+                   }),
+                   "cond: backward() inside would add to grad()"));
+    CHECK(contains(thrown<AutogradError>([&] {
+                     run([&](const Tensor& a) {
+                       const Tensor y = while_loop([](const Tensor& n) { return n.sum() < 100; },
+                                                   [&](const Tensor& n) { return n * 2 + w; }, a);
+                       y.sum().backward();
+                       return y;
+                     });
+                   }),
+                   "a while_loop in a graph has no gradient"));
+  }
+}
+
+TEST_CASE("control flow: the text of a graph with regions reads back, and runs") {
+  const Graph graph = trace(collatz, tensor<int64_t>(27));
+  const std::string text = graph.to_string();
+  CHECK(contains(text, "while_loop("));
+  CHECK(contains(text, "condition=graph {"));
+  CHECK(parse_graph(text).to_string() == text);
+  verify(parse_graph(text));
+  std::string deep = "graph {\n  %0: bool[] = argument 0\n";
+  for (int i = 0; i < 100; ++i) deep += "  %1: bool[] = cond(%0) {then=graph {\n";
+  CHECK_THROWS_AS(parse_graph(deep), GraphError);
+}
