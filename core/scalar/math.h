@@ -45,8 +45,10 @@ typedef unsigned long long td_u64;
 #endif
 
 // Of what is too large to stand in every loop that calls it.
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define TD_LARGE_FN TD_FN
+#if defined(__CUDACC_RTC__)
+#define TD_LARGE_FN __device__ __noinline__
+#elif defined(__CUDACC__)
+#define TD_LARGE_FN static __host__ __device__ __noinline__ __attribute__((unused))
 #else
 #define TD_LARGE_FN static __attribute__((noinline, unused))
 #endif
