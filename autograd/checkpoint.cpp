@@ -121,12 +121,6 @@ class Rerun final : public NodeFunction {
   AutocastState autocast_;
 };
 
-/// A reference to a node that is let go at the end.
-struct NodeHandle {
-  TapeNode* node;
-  ~NodeHandle() { detail::release_node(node); }
-};
-
 }  // namespace
 
 Tensors checkpoint_all(std::function<Tensors(const Tensors&)> function, const Tensors& inputs, Where where) {

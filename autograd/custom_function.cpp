@@ -121,7 +121,8 @@ Tensors CustomFunction::all(const Tensors& inputs, Where where) const {
     return results;
   }
   call->results = results.size();
-  TapeNode* node = new_node(call->op(), where);
+  const NodeHandle handle{new_node(call->op(), where)};
+  TapeNode* const node = handle.node;
   connect(*node, inputs, results, false);
   for (size_t i = 0; i < results.size(); ++i)
     if (call->saves_result(i)) {
@@ -129,7 +130,6 @@ Tensors CustomFunction::all(const Tensors& inputs, Where where) const {
       node->results()[i].saved = {kept, version_of(*kept.impl())};
     }
   node->make_extra().function = std::move(call);
-  detail::release_node(node);
   return results;
 }
 

@@ -19,10 +19,10 @@ void record_meta(TensorMeta& meta, const TensorImpl& impl) {
 /// Numbers the node and makes room for that many operands and results.
 inline void place(TapeNode& node, size_t operands, size_t results) {
   node.sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
-  node.operand_count = static_cast<uint32_t>(operands);
-  node.result_count = static_cast<uint32_t>(results);
   if (operands > 2) node.more_operands.resize(operands);
   if (results > 1) node.more_results.resize(results);
+  node.operand_count = static_cast<uint32_t>(operands);
+  node.result_count = static_cast<uint32_t>(results);
 }
 
 inline void connect_operand(OperandRecord& operand, const Tensor& input) {
@@ -51,9 +51,8 @@ void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attr
     frame->mark(outputs);
     return;
   }
-  TapeNode* node = Pool<TapeNode>::create();
-  node->op = &op;
-  node->where = where;
+  const NodeHandle handle{new_node(op, where)};
+  TapeNode* const node = handle.node;
   if (!attributes.empty()) node->attributes = attributes;
   place(*node, inputs.size(), outputs.size());
 
@@ -76,16 +75,15 @@ void record(const Op& op, std::span<const Tensor> inputs, const Attributes& attr
     impl.node = node;
     impl.output_index = static_cast<uint32_t>(i);
   }
-  detail::release_node(node);
 }
 
-/// Nodes waiting to be freed. Freeing a node lets go of the nodes before it; a chain of a million
+/// Nodes waiting to be freed, linked by TapeNode::pending. Freeing a node lets go of the nodes before it; a chain of a million
 /// ops would overflow the stack if each freed the next.
 struct Graveyard {
-  std::vector<TapeNode*> waiting;
+  TapeNode* waiting = nullptr;
   bool digging = false;
 };
-thread_local Graveyard graveyard;
+constinit thread_local Graveyard graveyard;
 
 void release_edges(TapeNode& node) {
   OperandRecord* operands = node.operands();
@@ -183,7 +181,7 @@ void TapeNode::release_saved() {
 void TapeNode::destroy() {
   Graveyard& grave = graveyard;
   if (grave.digging) {
-    grave.waiting.push_back(this);
+    pending = std::exchange(grave.waiting, this);
     return;
   }
   grave.digging = true;
@@ -191,9 +189,9 @@ void TapeNode::destroy() {
   for (;;) {
     release_edges(*node);
     Pool<TapeNode>::destroy(node);
-    if (grave.waiting.empty()) break;
-    node = grave.waiting.back();
-    grave.waiting.pop_back();
+    if (!grave.waiting) break;
+    node = grave.waiting;
+    grave.waiting = static_cast<TapeNode*>(node->pending);
   }
   grave.digging = false;
 }

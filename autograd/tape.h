@@ -97,7 +97,7 @@ struct TapeNode final : TapeNodeBase {
   /// costs nothing.
   static constexpr int kClaim = 1 << 28;
   std::atomic<const void*> walk{nullptr};  ///< the walk that has claimed the node
-  void* pending = nullptr;                 ///< the gradients that this walk has brought here
+  void* pending = nullptr;  ///< the gradients that this walk has brought here; at last, the next to be freed
   uint32_t operand_count = 0, result_count = 0;
   OperandRecord inline_operands[2];
   ResultRecord inline_result;
@@ -118,6 +118,12 @@ struct TapeNode final : TapeNodeBase {
   }
   void release_saved();
   void destroy() override;
+};
+
+/// A reference to a node that is let go at the end.
+struct NodeHandle {
+  TapeNode* node;
+  ~NodeHandle() { detail::release_node(node); }
 };
 
 /// Index of a tensor that a checkpointed function made and didn't return (see CheckpointFrame).

@@ -237,9 +237,14 @@ void Walk::deliver(TapeNode* node, uint32_t index, const Tensor& gradient) {
       node->walk.store(this, std::memory_order_relaxed);
     } else {
       node->references.fetch_sub(TapeNode::kClaim, std::memory_order_relaxed);
-      elsewhere_[node] = pending;
     }
-    queue_.push(pending);
+    try {
+      if (!pending->claimed) elsewhere_[node] = pending;
+      queue_.push(pending);
+    } catch (...) {
+      release(pending);
+      throw;
+    }
   }
   Tensor& slot = pending->gradient(index);
   slot = slot.defined() ? slot + gradient : gradient;

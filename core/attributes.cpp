@@ -49,7 +49,10 @@ std::string to_string(const AttributeValue& value) {
   if (const auto* s = std::get_if<Shape>(&value)) return to_string(*s);
   if (const auto* t = std::get_if<DType>(&value)) return std::string(name_of(*t));
   if (const auto* r = std::get_if<RegionPtr>(&value)) return (*r)->to_string();
-  return "\"" + std::get<std::string>(value) + "\"";
+  std::string quoted = "\"";
+  for (const char c : std::get<std::string>(value))
+    quoted += c == '\n' ? std::string("\\n") : c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  return quoted + '"';
 }
 
 std::string_view name_of(AttributeType type) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -75,9 +76,19 @@ TANDEM_ERROR_CLASS(FileError, "E040")         // a file missing, truncated, corr
 #undef TANDEM_ERROR_CLASS
 
 namespace detail {
+/// Where text is written: a stream that throws std::bad_alloc where there is no memory for it, instead of ending early in
+/// silence, and that writes numbers in one way under any locale.
+class TextStream : public std::ostringstream {
+ public:
+  TextStream() {
+    exceptions(std::ios::badbit);
+    imbue(std::locale::classic());
+  }
+};
+
 /// Builds a message from parts: `str("got ", shape, ", need rank ", 2)`.
 template <class... Parts> std::string str(const Parts&... parts) {
-  std::ostringstream out;
+  TextStream out;
   (out << ... << parts);
   return out.str();
 }

@@ -66,9 +66,10 @@ class CachingAllocator {
         return data;
       }
     }
-    return allocate_from_device(rounded);
+    return allocate_from_device(rounded, size_class);
   }
 
+  /// Allocates nothing: destructors call it, also while an exception is on its way.
   void release(void* data, size_t bytes) {
     size_t rounded;
     const int size_class = class_of(bytes, rounded);
@@ -86,8 +87,8 @@ class CachingAllocator {
         backend(device_.kind).release(device_, data, bytes);
         stats_.reserved -= static_cast<int64_t>(bytes);
       }
-      free_[c].clear();
-      free_[c].shrink_to_fit();
+      blocks_[c] -= free_[c].size();
+      free_[c].clear();  // and keeps room for those that are in use
     }
   }
 
@@ -110,9 +111,25 @@ class CachingAllocator {
     if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
   }
 
-  [[gnu::noinline]] void* allocate_from_device(size_t rounded) {
+  [[gnu::noinline]] void* allocate_from_device(size_t rounded, int size_class) {
     if (rounded == 0 || rounded > kLargest) out_of_memory(rounded);
     if (!device_.is_cpu()) cuda(device_.index);  // throws where there is no such device
+    struct Room {                                // in the list, for one block more
+      CachingAllocator& all;
+      int c;
+      bool taken = false;
+      Room(CachingAllocator& all, int c) : all(all), c(c) {
+        Hold hold(all.lock_);
+        std::vector<void*>& list = all.free_[c];
+        if (list.capacity() <= all.blocks_[c]) list.reserve(2 * all.blocks_[c] + 1);
+        ++all.blocks_[c];
+      }
+      ~Room() {
+        if (taken) return;
+        Hold hold(all.lock_);
+        --all.blocks_[c];
+      }
+    } room(*this, size_class);
     for (const bool trimmed : {false, true}) {
       void* data = nullptr;
       if (const int64_t limit = limit_; limit == 0 || stats().reserved + static_cast<int64_t>(rounded) <= limit)
@@ -122,6 +139,7 @@ class CachingAllocator {
         stats_.reserved += static_cast<int64_t>(rounded);
         ++stats_.device_allocations;
         use(rounded);
+        room.taken = true;
         return data;
       }
       if (!trimmed) trim();
@@ -142,6 +160,7 @@ class CachingAllocator {
   Device device_;
   SpinLock lock_;
   std::vector<void*> free_[kClasses];
+  size_t blocks_[kClasses] = {};  ///< of each class, free or in use: each has its place in the list
   MemoryStats stats_;
   std::atomic<int64_t> limit_{0};
 };
@@ -166,9 +185,13 @@ void trim_memory(Device device) { allocator(device).trim(); }
 void set_memory_limit(int64_t bytes, Device device) { allocator(device).set_limit(bytes); }
 
 Storage* Storage::allocate(size_t bytes, Device device) {
-  void* data = allocator(device).allocate(bytes);
   Storage* storage = Pool<Storage>::create();
-  storage->data = data;
+  try {
+    storage->data = allocator(device).allocate(bytes);
+  } catch (...) {
+    Pool<Storage>::destroy(storage);
+    throw;
+  }
   storage->bytes = bytes;
   storage->device = device;
   return storage;

@@ -59,7 +59,7 @@ struct Printer {
 };
 
 std::string number(double value) {
-  std::ostringstream text;
+  detail::TextStream text;
   text << std::setprecision(5) << value;
   return text.str();
 }

@@ -13,20 +13,33 @@ std::string RangeCheck::text(int64_t value, const std::optional<Shape>& position
                      classes && !ignored ? "; .ignore_index leaves out rows with a label of your choice" : "");
 }
 
-Tensor range_checked(const char* name, const Tensor& values, const RangeCheck& check) {
-  // Not in the table: nobody but decompositions calls it.
+Op range_checked_op() {
   using enum AttributeType;
-  static const Op op{.name = "range_checked",
-                     .kind = OpKind::view,
-                     .attributes = {{"op", text},
-                                    {"what", text},
-                                    {"bound", integer},
-                                    {"classes", flag},
-                                    optional_attribute("ignored", integer),
-                                    optional_attribute("low", number),
-                                    optional_attribute("high", number)},
-                     .infer = [](Infer& infer) { infer.view(infer.input(0).shape(), infer.input(0).strides()); },
-                     .checks_range = true};
+  return {.name = "range_checked",
+          .kind = OpKind::view,
+          .attributes = {{"op", text},
+                         {"what", text},
+                         {"bound", integer},
+                         {"classes", flag},
+                         optional_attribute("ignored", integer),
+                         optional_attribute("low", number),
+                         optional_attribute("high", number)},
+          .infer =
+              [](Infer& infer) {
+                const bool interval = infer.attributes.find("low") != nullptr;
+                if (interval) infer.check_floating(0);
+                infer.check<ValueError>(interval == (infer.attributes.find("high") != nullptr),
+                                        "attributes low and high come together");
+                infer.check<DTypeError>(interval || infer.input(0).dtype() == int64, "positions must be int64, got ",
+                                        infer.input(0).dtype());
+                infer.integer("bound", 0);
+                infer.view(infer.input(0).shape(), infer.input(0).strides());
+              },
+          .checks_range = true};
+}
+
+Tensor range_checked(const char* name, const Tensor& values, const RangeCheck& check) {
+  static const Op& op = find_op("range_checked");
   Attributes attributes{
       {"op", std::string(name)}, {"what", check.what}, {"bound", check.bound}, {"classes", check.classes}};
   if (check.ignored) attributes.set({"ignored", *check.ignored});

@@ -28,6 +28,10 @@ struct RangeCheck {
   std::string text(int64_t value, const std::optional<Shape>& position) const;
 };
 
+struct Op;
+
+/// "range_checked", the op of such views.
+Op range_checked_op();
 /// A view of the tensor, int64 unless the check has an interval, for decompositions: in generated kernels each element that is
 /// read is checked, and DimensionError (ValueError) is raised after the kernel, in the name of `op`.
 Tensor range_checked(const char* op, const Tensor& values, const RangeCheck& check);

@@ -97,7 +97,7 @@ std::ostream& operator<<(std::ostream& out, const Shape& shape) {
 }
 
 std::string to_string(const Shape& shape) {
-  std::ostringstream out;
+  detail::TextStream out;
   out << shape;
   return out.str();
 }

@@ -1,7 +1,9 @@
 // Names of files in the making, and what becomes of those whose maker was killed.
 #include "core/temporary_file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -14,8 +16,11 @@
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
+#include <memory>
 #include <random>
-#include <system_error>
+#include <string_view>
+
+#include "core/descriptor.h"
 
 namespace tandem::detail {
 
@@ -56,6 +61,19 @@ pid_t maker_of(const std::string& name) {
 
 }  // namespace
 
+std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(folder.c_str()), ::closedir);
+  while (const dirent* const entry = open ? ::readdir(open.get()) : nullptr)
+    if (const std::string_view name = entry->d_name; name != "." && name != "..") names.emplace_back(name);
+  return names;
+}
+
+void remove_all(const std::string& path) noexcept {
+  const auto remove = [](const char* each, const struct stat*, int, FTW*) { return ::remove(each), 0; };
+  ::nftw(path.c_str(), remove, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 std::string temporary_name(const std::string& path) {
   // Random, not the process's number alone: containers that share a folder count their processes each for itself.
   static std::atomic<unsigned> count{0};
@@ -72,30 +90,28 @@ bool is_temporary(const std::string& path) { return maker_of(name_in(path)) != 0
 bool remove_if_abandoned(const std::string& path) {
   const pid_t maker = maker_of(name_in(path));
   if (maker == 0) return false;
-  const int file = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (file < 0) return false;
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!file) return false;
   struct stat info {};
   bool abandoned =
-      ::fstat(file, &info) == 0 && info.st_uid == ::geteuid() && (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode));
+      ::fstat(file.get(), &info) == 0 && info.st_uid == ::geteuid() && (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode));
   if (abandoned) {
     // A maker takes its lock just after it made the file; one in another container has no number here.
     const bool is_gone = ::kill(maker, 0) != 0 && errno == ESRCH;
     const auto age = std::time(nullptr) - info.st_mtime;
-    if (::flock(file, LOCK_EX | LOCK_NB) == 0) abandoned = is_gone || age > 60;
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) abandoned = is_gone || age > 60;
     else abandoned = errno != EWOULDBLOCK && is_gone && age > 3600;  // a file system without locks
   }
-  std::error_code error;
-  if (abandoned) fs::remove_all(path, error);
-  ::close(file);
-  return abandoned && !error;
+  if (!abandoned) return false;
+  remove_all(path);
+  return ::lstat(path.c_str(), &info) != 0;
 }
 
 void remove_abandoned(const std::string& path) {
   const std::string stem = stem_of(path), beginning = name_in(stem);
   const fs::path folder = fs::path(stem).has_parent_path() ? fs::path(stem).parent_path() : ".";
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    if (it->path().filename().string().starts_with(beginning)) remove_if_abandoned(it->path().string());
+  for (const std::string& name : names_in(folder.string()))
+    if (name.starts_with(beginning)) remove_if_abandoned((folder / name).string());
 }
 
 }  // namespace tandem::detail

@@ -4,8 +4,15 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace tandem::detail {
+
+/// The names in a folder, but . and ..; none where it can't be read. (The standard library's iterators end the process where
+/// there is no memory for them, and so does its remove_all.)
+std::vector<std::string> names_in(const std::string& folder);
+/// Removes a file, a link, or a folder with all that is in it, as far as that may be done.
+void remove_all(const std::string& path) noexcept;
 
 /// A name beside `path` that no other process or thread uses: PATH.tmp-PROCESS-RANDOM-COUNT, the file's own name
 /// shortened where that would be longer than the file system allows.

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <numbers>
 
+#include "../core/error.h"
+
 namespace tandem::io {
 
 /// SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", fig. 16).
@@ -15,8 +17,10 @@ class HostRandom {
   HostRandom(uint64_t seed, uint64_t stream) : state_(mix(seed ^ mix(stream + 0x9e3779b97f4a7c15u))) {}
 
   uint64_t next() { return mix(state_ += 0x9e3779b97f4a7c15u); }
-  /// In [0, bound), each equally likely.
-  uint64_t below(uint64_t bound) {
+  /// In [0, bound), each equally likely. ValueError where bound is 0.
+  uint64_t below(uint64_t bound, Where where = Where::current()) {
+    if (bound == 0)
+      throw ValueError("io::HostRandom: below(0): there is no such number; bound must be at least 1", where);
     const uint64_t rest = (0 - bound) % bound;  // 2^64 mod bound: draws below it would favour small results
     uint64_t draw = next();
     while (draw < rest) draw = next();

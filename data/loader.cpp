@@ -5,6 +5,7 @@
 #include <exception>
 #include <mutex>
 #include <numeric>
+#include <system_error>
 #include <thread>
 
 #include "core/threads.h"
@@ -105,7 +106,10 @@ BatchStream::BatchStream(const BatchPlan& plan, LoaderPosition from, Make make)
   const size_t left = shared_->count - shared_->given;
   const size_t workers = std::min(static_cast<size_t>(plan.options().workers), left);
   shared_->window.resize(std::min(left, workers * std::min(left, static_cast<size_t>(plan.options().prefetch))));
-  for (size_t i = 0; i < workers; ++i) shared_->workers.emplace_back([shared = shared_.get()] { shared->work(); });
+  try {
+    for (size_t i = 0; i < workers; ++i) shared_->workers.emplace_back([shared = shared_.get()] { shared->work(); });
+  } catch (const std::system_error&) {
+  }  // those that could be started do it all; without one, who asks for a batch makes it
 }
 
 BatchStream::~BatchStream() = default;

@@ -17,9 +17,9 @@ struct LoaderOptions {
   int64_t batch_size = 1;
   bool shuffle = false;    ///< another order in each epoch, by (seed, epoch) alone
   bool drop_last = false;  ///< leave out a last batch that is not full
-  int workers = 0;         ///< threads that assemble batches ahead; 0: the caller's own
-  int prefetch = 2;        ///< batches that each worker may be ahead of the caller, the one in the making included
-  uint64_t seed = 0;       ///< of the order, and of what the data set draws for its items
+  int workers = 0;    ///< threads that assemble batches ahead, or as many as the system starts; 0: the caller's own
+  int prefetch = 2;   ///< batches that each worker may be ahead of the caller, the one in the making included
+  uint64_t seed = 0;  ///< of the order, and of what the data set draws for its items
 };
 
 /// A place in the course of a run: `batches` of `epoch` have been given out.

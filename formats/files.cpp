@@ -19,17 +19,15 @@
 namespace tandem::io {
 namespace {
 
-using tandem::detail::str;
+using tandem::detail::Descriptor, tandem::detail::str;
 constexpr uint64_t kMostAtOnce = uint64_t{1} << 30;  // Linux moves at most 2 GiB a call
 
 // A folder's entries are data of their own: without this, a crash may lose the new name of a file that is on the
 // disk. Returns 0 or an error. Some file systems don't offer it (EINVAL); there is nothing to be done about that.
 int sync_directory(const std::filesystem::path& directory) {
-  const int descriptor = ::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return 0;  // a folder that may be written, and not read
-  const int error = ::fsync(descriptor) != 0 && errno != EINVAL && errno != EROFS ? errno : 0;
-  ::close(descriptor);
-  return error;
+  const Descriptor folder(::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) return errno == EACCES ? 0 : errno;  // a folder that may be written, and not read
+  return ::fsync(folder.get()) != 0 && errno != EINVAL && errno != EROFS ? errno : 0;
 }
 
 const char* kind_of(mode_t mode) {
@@ -54,19 +52,16 @@ InputFile::InputFile(const char* caller, std::string path, Where where)
   if (::stat(path_.c_str(), &status) != 0) fail(str("can't be opened: ", std::strerror(errno)));
   if (S_ISDIR(status.st_mode)) fail("is a directory: give the file in it");
   if (!S_ISREG(status.st_mode)) fail("is no regular file");
-  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // a FIFO by now would make it wait
-  if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0) fail(str("can't be opened: ", std::strerror(errno)));
+  descriptor_ =
+      Descriptor(::open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));  // a FIFO by now would make it wait
+  if (!descriptor_ || ::fstat(descriptor_.get(), &status) != 0) fail(str("can't be opened: ", std::strerror(errno)));
   if (!S_ISREG(status.st_mode)) fail("is no regular file");
   size_ = static_cast<uint64_t>(status.st_size);
 }
 
-InputFile::~InputFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
 void InputFile::read(void* to, uint64_t count, uint64_t offset) const {
   for (uint64_t done = 0; done < count;) {
-    const ssize_t got = ::pread(descriptor_, static_cast<char*>(to) + done, std::min(count - done, kMostAtOnce),
+    const ssize_t got = ::pread(descriptor_.get(), static_cast<char*>(to) + done, std::min(count - done, kMostAtOnce),
                                 static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(str("can't be read at byte ", offset + done, ": ", std::strerror(errno)));
@@ -149,25 +144,24 @@ AtomicFile::AtomicFile(const char* caller, const std::string& path, Where where)
     refuse(str("is ", kind_of(old.st_mode), ", and only regular files are replaced: give another name"));
   tandem::detail::remove_abandoned(path_);
   temporary_ = tandem::detail::temporary_name(path_);
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) {
+  descriptor_ = Descriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+  if (!descriptor_) {
     const int reason = errno;
     temporary_.clear();
     fail(reason == ENOENT ? "its folder doesn't exist, make it first" : "no file can be made in its folder", reason);
   }
-  tandem::detail::mark_in_the_making(descriptor_);
-  if (exists) (void)!::fchmod(descriptor_, old.st_mode & 07777);
+  tandem::detail::mark_in_the_making(descriptor_.get());
+  if (exists) (void)!::fchmod(descriptor_.get(), old.st_mode & 07777);
 }
 
 AtomicFile::~AtomicFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* from, uint64_t count) {
   for (uint64_t done = 0; done < count;) {
     const ssize_t put =
-        ::write(descriptor_, static_cast<const char*>(from) + done, std::min(count - done, kMostAtOnce));
+        ::write(descriptor_.get(), static_cast<const char*>(from) + done, std::min(count - done, kMostAtOnce));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) fail("what stood there before is unchanged", errno);
     done += static_cast<uint64_t>(put), written_ += static_cast<uint64_t>(put);
@@ -175,12 +169,12 @@ void AtomicFile::write(const void* from, uint64_t count) {
 }
 
 void AtomicFile::commit() {
-  if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != EROFS)
+  if (::fsync(descriptor_.get()) != 0 && errno != EINVAL && errno != EROFS)
     fail("what stood there before is unchanged", errno);
   // Renamed while it is open, and so locked: nobody takes it for what a killed process left.
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("what stood there before is unchanged", errno);
   temporary_.clear();
-  ::close(std::exchange(descriptor_, -1));
+  descriptor_.close();
   if (const int error = sync_directory(std::filesystem::path(path_).parent_path()))
     throw FileError(str(caller_, ": '", path_, "' is written, but its folder can't be brought to the disk: ",
                         std::strerror(error), "; after a crash, what stood there before may be back"),

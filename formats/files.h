@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/descriptor.h"
 #include "../core/error.h"
 #include "limits.h"
 
@@ -20,9 +21,6 @@ std::string bytes_text(uint64_t count);
 class InputFile {
  public:
   InputFile(const char* caller, std::string path, Where where);
-  ~InputFile();
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
 
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
@@ -34,13 +32,13 @@ class InputFile {
   std::vector<uint8_t> read_all(const Limits& limits) const;
   /// Throws FileError "caller: 'path' what".
   [[noreturn]] void fail(const std::string& what) const;
-  int descriptor() const { return descriptor_; }
+  int descriptor() const { return descriptor_.get(); }
 
  private:
   const char* caller_;
   std::string path_;
   Where where_;
-  int descriptor_ = -1;
+  tandem::detail::Descriptor descriptor_;
   uint64_t size_ = 0;
 };
 
@@ -88,7 +86,7 @@ class AtomicFile {
   const char* caller_;
   std::string path_, temporary_;
   Where where_;
-  int descriptor_ = -1;
+  tandem::detail::Descriptor descriptor_;
   uint64_t written_ = 0;
 };
 

@@ -232,25 +232,32 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_
 }
 
 std::string safetensors_header_text(const SafetensorsHeader& header, const Fail& fail) {
-  using Json = nlohmann::ordered_json;
-  const auto spelled = [&](const Json& value, const std::string& what) {
+  const auto spelled = [&](const std::string& value, const std::string& what) {
     try {
-      return value.dump();
-    } catch (const Json::exception&) {
+      return nlohmann::json(value).dump();
+    } catch (const nlohmann::json::exception&) {
       fail(str("the ", what, " is not UTF-8"));
       return std::string();
     }
   };
-  // Written entry by entry: a Json object of many members looks each new name up from the front.
+  // Only strings are Json: its objects are slow to fill, and allocate memory in their destructor, which ends the process
+  // where there is none.
   std::string text = "{";
-  if (!header.metadata.empty()) text += "\"__metadata__\":" + spelled(Json(header.metadata), "metadata");
+  if (!header.metadata.empty()) {
+    text += "\"__metadata__\":";
+    char before = '{';
+    for (const auto& [key, value] : header.metadata) {
+      text += std::exchange(before, ',') + spelled(key, "metadata") + ':' + spelled(value, "metadata");
+    }
+    text += '}';
+  }
   for (const SafetensorsEntry& entry : header.entries) {
     const auto* const dtype = std::find_if(std::begin(kDTypes), std::end(kDTypes),
                                            [&](const auto& pair) { return entry.dtype == pair.second; });
-    std::vector<int64_t> shape(entry.shape.begin(), entry.shape.end());
-    const Json value{{"dtype", dtype->first}, {"shape", shape}, {"data_offsets", {entry.begin, entry.end}}};
     if (text.size() > 1) text += ',';
-    text += spelled(Json(entry.name), "name " + shown(entry.name)) + ':' + value.dump();
+    text += spelled(entry.name, "name " + shown(entry.name)) + str(":{\"dtype\":\"", dtype->first, "\",\"shape\":[");
+    for (int d = 0; d < entry.shape.size(); ++d) text += str(d ? "," : "", entry.shape[d]);
+    text += str("],\"data_offsets\":[", entry.begin, ",", entry.end, "]}");
   }
   text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');

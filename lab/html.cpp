@@ -120,7 +120,7 @@ void section(std::ostream& out, const Comparison& comparison) {
 }
 
 std::string page(std::span<const Comparison> comparisons) {
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   out << "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Tandem: ";
   for (const Comparison& each : comparisons) out << (&each == comparisons.data() ? "" : ", ") << escaped(each.name);

@@ -68,7 +68,7 @@ std::string padded(const std::string& text, size_t width) { return text + std::s
 std::string ops_text() {
   const Rows table = rows();
   const std::vector<size_t> widths = widths_of(table);
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   for (const auto& row : table) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) line += padded(row[i], widths[i]) + "  ";
@@ -82,7 +82,7 @@ std::string ops_text() {
 std::string ops_markdown() {
   const Rows table = rows();
   const std::vector<size_t> widths = widths_of(table);
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   out << "# Ops\n\n"
          "All "
       << table.size() - 1

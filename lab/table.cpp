@@ -52,7 +52,7 @@ std::string verdict(const Comparison& comparison) {
   const Rung& eager = comparison.rung("eager");
   const Rung& compiled = comparison.rung("compiled");
   const double steps = comparison.break_even_steps();
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   if (!std::isfinite(steps)) {
     out << "Compiling doesn't pay here: a compiled step takes " << duration(compiled.step_seconds.median)
         << ", an eager one " << duration(eager.step_seconds.median) << ".";
@@ -67,7 +67,7 @@ std::string verdict(const Comparison& comparison) {
 }
 
 std::string agreement(const Comparison& comparison) {
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   for (const Rung& rung : comparison.rungs) {
     if (&rung == &comparison.rungs.front()) continue;
     out << (out.tellp() > 0 ? "; " : "") << rung.name;
@@ -109,7 +109,7 @@ std::string Comparison::to_string() const {
   for (const auto& row : rows)
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
 
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   out << name << "(";
   for (size_t i = 0; i < arguments.size(); ++i) out << (i ? ", " : "") << arguments[i];
   out << ") on " << machine << "; " << steps << " steps each, state " << mebibytes(state_bytes) << " MiB\n";

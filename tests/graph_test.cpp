@@ -4,8 +4,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <locale>
 #include <optional>
 #include <sstream>
 
@@ -105,6 +107,105 @@ TEST_CASE("text: a graph prints, parses and prints the same") {
         return loss;
       },
       randn({2, 3})));
+}
+
+/// A graph's text without the kernels that fusion has chosen, which are a comment.
+static std::string without_kernels(const Graph& graph) {
+  std::istringstream in(graph.to_string());
+  std::string text;
+  for (std::string line; std::getline(in, line); text += line + "\n")
+    if (const size_t kernel = line.rfind(" kernel "); kernel != line.npos)
+      line.resize(line.compare(kernel - 1, 1, "#") == 0 ? kernel - 3 : kernel);
+  text.pop_back();
+  return text;
+}
+
+TEST_CASE("text: what each pass leaves, of networks that train, parses and prints the same") {
+  struct Sequence {
+    nn::Embedding embedding{11, 12};
+    nn::LayerNorm norm{12};
+    nn::MultiheadAttention attention{12, 3, {.causal = true}};
+    nn::Lstm lstm{12, 8};
+    nn::Linear output{8, 11};
+    Tensor operator()(const Tensor& ids) const {
+      const Tensor h = embedding(ids);
+      return output(lstm(h + attention(norm(h))).output).reshape({-1, 11});
+    }
+  };
+  const auto check = [](auto model, const Tensor& x, const Tensor& y, const std::vector<std::string>& without) {
+    nn::optim::AdamW optimizer(nn::parameters(model), {.lr = 1e-2});
+    auto step = compile(
+        [&](const Tensor& in, const Tensor& labels) {
+          optimizer.zero_grad();
+          const Tensor loss = cross_entropy(model(in), labels) + one_hot(labels, 11).to(float32).mean() * 1e-3;
+          loss.backward();
+          nn::clip_grad_norm(nn::parameters(model), 1.0);
+          optimizer.step();
+          return loss;
+        },
+        {.without = without});
+    step(x, y);
+    int parsed = 0;
+    for (const Stage& stage : step.stages()) {
+      CAPTURE(stage.name);
+      const bool has_kernels = std::any_of(stage.graph.nodes.begin(), stage.graph.nodes.end(),
+                                           [](const Node& node) { return node.fused != nullptr; });
+      if (has_kernels) {  // which aren't in the text
+        CHECK_THROWS_AS(parse_graph(stage.graph.to_string()), GraphError);
+        continue;
+      }
+      const std::string text = without_kernels(stage.graph);
+      const Graph again = parse_graph(stage.graph.to_string());
+      CHECK(again.to_string() == text);
+      CHECK_NOTHROW(verify(again));
+      ++parsed;
+    }
+    CHECK(parsed >= 4);
+  };
+  const Tensor labels = randint(0, 4, {8});
+  for (const std::vector<std::string>& without :
+       {std::vector<std::string>{}, {"emit"}, {"fold"}, {"simplify", "common_subexpressions"}, {"horizontal"}}) {
+    check(Mlp(), randn({8, 12}), labels, without);
+    check(ConvNet(), randn({8, 1, 6, 4}), labels, without);
+    check(Sequence(), randint(0, 11, {2, 5}), randint(0, 11, {10}), without);
+  }
+}
+
+TEST_CASE("text: attributes of any characters, numbers under any locale, checked ranges") {
+  const Op op =
+      custom_op("text_attribute", {.infer = [](Infer& op) { op.output(op.input(0).shape(), op.input(0).dtype()); },
+                                   .cpu = [](KernelContext&) {},
+                                   .grad = not_differentiable,
+                                   .inputs = 1,
+                                   .attributes = {{"t", AttributeType::text}}});
+  for (const std::string text : {"", "plain", "a \"quoted\" word", "back\\slash\\", "two\nlines", "}, # %0"}) {
+    const Graph graph = trace([&](const Tensor& x) { return op(x, {{"t", text}}); }, randn({2}));
+    const Graph again = parse_graph(graph.to_string());
+    CHECK(again.nodes[0].attributes.text("t") == text);
+    CHECK(again.to_string() == graph.to_string());
+  }
+  const Graph graph = trace([](const Tensor& x) { return x * 0.5 + 12345.25; }, randn({2}));
+  const std::string text = graph.to_string();
+  struct Comma : std::numpunct<char> {
+    char do_decimal_point() const override { return ','; }
+    char do_thousands_sep() const override { return '.'; }
+    std::string do_grouping() const override { return "\3"; }
+  };
+  const std::locale before = std::locale::global(std::locale(std::locale::classic(), new Comma));
+  const std::string now = graph.to_string(), again = parse_graph(text).to_string();
+  const Tensor x = randn({4});
+  auto compiled = compile([](const Tensor& x) { return exp(x) * 0.5 + 12345.25; });
+  const Tensor got = compiled(x);
+  std::locale::global(before);
+  CHECK(now == text);
+  CHECK(again == text);
+  CHECK(same(got, exp(x) * 0.5 + 12345.25));
+  CHECK(compiled.stats().note == "");
+  for (const char* bad : {"float32[2]", "int64[2]"})
+    CHECK_THROWS_AS(
+        parse_graph(detail::str("graph {\n  %0: ", bad, " = argument 0\n  %1: ", bad,
+                                " = range_checked(%0) {op=\"a\", what=\"b\", bound=-1, classes=0}\n  return %1\n}")),
+        GraphError);
 }
 
 TEST_CASE("text: what can't be parsed is a GraphError that names its line, never a crash") {

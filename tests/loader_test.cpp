@@ -269,6 +269,13 @@ TEST_CASE("Loader: a run is resumed in the middle of an epoch by its position") 
                  "no place after 7 batches of epoch 1: an epoch has 6 batches"));
 }
 
+TEST_CASE("HostRandom: below(1) is 0, and there is nothing below 0") {
+  io::HostRandom random(1, 2);
+  CHECK(random.below(1) == 0);
+  CHECK(random.below(~uint64_t{0}) < ~uint64_t{0});
+  CHECK_THROWS_AS(random.below(0), ValueError);
+}
+
 TEST_CASE("Loader: a kernel in a worker uses that thread alone") {
   struct Asks {
     int64_t size() const { return 4; }

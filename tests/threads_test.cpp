@@ -64,6 +64,79 @@ TEST_CASE("threads: calls of one compiled function run side by side, each with r
   }
 }
 
+TEST_CASE("threads: each trains a model of its own, eagerly and compiled, as one thread alone would") {
+  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    Tensors inputs, labels;
+    for (int i = 0; i < 3; ++i) inputs.push_back(randn({8, 16})), labels.push_back(randint(0, 4, {8}));
+    const Mlp start;
+    const auto train = [&] {
+      const Mlp model = nn::clone(start);
+      nn::optim::AdamW optimizer(nn::parameters(model), {.lr = 0.01});
+      auto step = compile(
+          [&](const Tensor& x, const Tensor& y) {
+            optimizer.zero_grad();
+            const Tensor loss = cross_entropy(checkpoint([&](const Tensor& in) { return model(in); }, x), y);
+            loss.backward();
+            nn::clip_grad_norm(nn::parameters(model), 1.0);
+            optimizer.step();
+            return loss.detach();
+          },
+          {.mode = mode});
+      std::vector<float> result;
+      for (int epoch = 0; epoch < 4; ++epoch)
+        for (size_t i = 0; i < inputs.size(); ++i) result.push_back(step(inputs[i], labels[i]).item<float>());
+      for (const Tensor& each : nn::parameters(model)) result.push_back(each.detach().sum().item<float>());
+      return result;
+    };
+    const std::vector<float> wanted = train();
+    std::atomic<int> wrong = 0;
+    together([&](int) { wrong += train() != wanted; });
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("threads: several compiled functions, and eager code, read the same parameters") {
+  const Mlp model;
+  const Tensor x = randn({8, 16}), y = randint(0, 4, {8});
+  const auto loss = [&](const Tensor& in) { return cross_entropy(model(in), y); };
+  const auto gradients = [&](const Tensor& in) { return grad_of(loss(in), nn::parameters(model)); };
+  auto replayed = compile(loss, {.mode = Mode::replay});
+  auto compiled = compile(loss, {.mode = Mode::compiled});
+  auto differentiated = compile(gradients, {.mode = Mode::replay});
+  const auto value = [](const Tensor& tensor) { return tensor.detach().to_vector<float>(); };
+  const auto wanted = value(loss(x)), from_compiled = value(compiled(x)), gradient = value(gradients(x)[0]);
+  std::atomic<int> wrong = 0;
+  together([&](int t) {
+    for (int i = 0; i < 100; ++i) {
+      if (t == 0) wrong += value(loss(x)) != wanted;
+      if (t == 1) wrong += value(replayed(x)) != wanted;
+      if (t == 2) wrong += value(compiled(x)) != from_compiled;
+      if (t == 3) wrong += value(i % 2 ? differentiated(x)[0] : gradients(x)[0]) != gradient;
+    }
+  });
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("threads: a loader's batches are trained on by several threads, each with a loop of its own") {
+  const Tensor x = randn({64, 16}), y = randint(0, 4, {64});
+  const io::TensorDataset data(x, y);
+  const Mlp model;
+  const auto pass = [&] {
+    const NoGrad here;
+    io::Loader loader(data, {.batch_size = 8, .shuffle = true, .workers = 2, .seed = 3});
+    float total = 0;
+    for (const auto& [in, labels] : loader) total += cross_entropy(model(in), labels).item<float>();
+    return total;
+  };
+  const float wanted = pass();
+  std::atomic<int> wrong = 0;
+  together([&](int) {
+    for (int i = 0; i < 5; ++i) wrong += pass() != wanted;
+  });
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("threads: specialisations are made, given up and verified while others call") {
   const NoGrad guard;
   const Tensor w = randn({16});

@@ -210,12 +210,12 @@ Tensor from_blob(void* data, const Shape& shape, TensorOptions options, Where wh
   if (!data && shape.numel() > 0)
     throw ValueError(detail::str("from_blob: a null pointer for ", shape), user_line(where));
   TensorImpl* impl = TensorImpl::create();
+  Tensor result = Tensor::adopt(impl);
   impl->dtype = options.dtype;
   impl->device = options.device;
   impl->set_contiguous_layout(shape);
   impl->storage = Storage::wrap(data, static_cast<size_t>(shape.numel() * size_of(options.dtype)), options.device);
   impl->data = data;
-  Tensor result = Tensor::adopt(impl);
   if (options.requires_grad) result.requires_grad(true, where);
   return result;
 }

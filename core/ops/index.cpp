@@ -270,6 +270,7 @@ void define_index(OpTable& table) {
                    return Tensors{to(unsqueeze(labels, -1) == arange(0, classes, 1, options), int64)};
                  },
              .onnx = "OneHot"});
+  table.add(range_checked_op());
 }
 
 Tensor embedding(const Arg& ids, const Tensor& weight) {

@@ -54,7 +54,7 @@ class CSegment final : public SegmentEmitter {
 
   /// Straight-line code over the partial results, which are combined first; then a loop of one turn with the stores.
   std::string emit_finish() {
-    std::ostringstream combine;
+    tandem::detail::TextStream combine;
     for (int i = 0; i < count(); ++i) {
       const Statement& s = at(i);
       if (s.kind != LoopOp::partial) continue;

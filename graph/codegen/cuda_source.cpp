@@ -256,7 +256,7 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
       if (found == call.buffers.end()) call.buffers.push_back(buffer);
       return index;
     };
-    std::ostringstream body;
+    tandem::detail::TextStream body;
     std::vector<size_t> part_offsets;
     int64_t blocks = 0;
     size_t last = first;
@@ -296,7 +296,7 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
       body << "parts, scratch);\n    if (threadIdx.x == 0) *ended = 0;\n  }\n";
       call.partial_bytes += 8;
     }
-    std::ostringstream text;
+    tandem::detail::TextStream text;
     text << "\nextern \"C\" __global__ void __launch_bounds__(256) " << call.name << "(";
     for (size_t i = 0; i < call.buffers.size(); ++i) {
       text << (i ? ", " : "") << memory_type(kernel.buffers[static_cast<size_t>(call.buffers[i])]) << "* p" << i;

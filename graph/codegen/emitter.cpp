@@ -4,6 +4,7 @@
 #include "graph/codegen/emitter.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 
@@ -123,9 +124,10 @@ std::string SegmentEmitter::literal(double number, DType type) const {
   if (!is_floating(type)) return rounded(type, str("(", cast, td_f64_to_i64(number), ")"));
   if (std::isnan(number)) return str("(", cast, dialect_.nan, ")");
   if (std::isinf(number)) return str(number < 0 ? "(-" : "(", cast, dialect_.infinity, ")");
+  const double rounded = type == DType::float64 ? number : double{static_cast<float>(number)};
   char text[40];
-  std::snprintf(text, sizeof text, "%a", type == DType::float64 ? number : double{static_cast<float>(number)});
-  return str("(", cast, text, ")");
+  *std::to_chars(text, text + sizeof text - 1, std::abs(rounded), std::chars_format::hex).ptr = 0;
+  return str("(", cast, std::signbit(rounded) ? "-0x" : "0x", text, ")");
 }
 
 std::string SegmentEmitter::identity(Fold fold, DType type) const {

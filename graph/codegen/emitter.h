@@ -103,7 +103,7 @@ class SegmentEmitter {
   void elements(const Phase& phase, std::string_view indent, std::string_view held_at = "");
 
   const Segment& segment_;
-  std::ostringstream out_;
+  tandem::detail::TextStream out_;
   std::set<int> hold_;  ///< element statements to be held for later phases
 
  private:

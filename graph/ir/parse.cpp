@@ -93,10 +93,12 @@ class Parser {
   int position() { return static_cast<int>(integer_of(0, kMostArguments - 1, "an argument's position")); }
   double number() {
     space();
-    char* end = nullptr;
-    const double value = std::strtod(text_.c_str() + at_, &end);
-    if (end == text_.c_str() + at_) fail("expected a number");
-    at_ = static_cast<size_t>(end - text_.c_str());
+    double value = 0;
+    const char* const begin = text_.data() + at_;
+    const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
+    if (error == std::errc::result_out_of_range) fail("a number that a double doesn't hold");
+    if (error != std::errc()) fail("expected a number");
+    at_ += static_cast<size_t>(end - begin);
     return value;
   }
   Shape shape() {
@@ -207,10 +209,14 @@ class Parser {
   }
   std::string quoted() {
     expect("\"");
-    const size_t begin = at_, end = text_.find('"', at_);
-    if (end == std::string::npos) fail("unterminated string");
-    at_ = end + 1;
-    return text_.substr(begin, end - begin);
+    std::string result;
+    for (; at_ < text_.size() && text_[at_] != '"'; ++at_) {
+      const bool escaped = text_[at_] == '\\' && ++at_ < text_.size();
+      if (at_ < text_.size()) result += escaped && text_[at_] == 'n' ? '\n' : text_[at_];
+    }
+    if (at_ == text_.size()) fail("unterminated string");
+    ++at_;
+    return result;
   }
   Attributes attributes(const Op& op) {
     Attributes result;
@@ -271,6 +277,9 @@ class Parser {
       Value& made = graph_.values[static_cast<size_t>(node.outputs[i])];
       if (made.type.shape != results[i].second.shape || made.type.dtype != results[i].second.dtype)
         fail(detail::str("the type of %", results[i].first, " is ", made.type));
+      // The kernels of pointwise ops write any dense layout, and passes choose one.
+      const ValueType& said = results[i].second;
+      if (op->is_pointwise() && is_dense(said.shape, said.strides)) made.type.strides = said.strides;
       if (!same_layout(made.type, results[i].second) || made.type.device != results[i].second.device)
         fail(detail::str("%", results[i].first, " lies as ", made.type, ", not as ", results[i].second));
       names_[results[i].first] = node.outputs[i];

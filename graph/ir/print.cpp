@@ -1,5 +1,5 @@
 // Graphs as text, which parse.cpp reads back, and as pictures.
-#include <cstdio>
+#include <charconv>
 #include <ostream>
 #include <sstream>
 
@@ -22,10 +22,9 @@ std::string_view name_of(LeafKind kind) {
 
 namespace {
 
-std::string number_text(double value) {
+std::string number_text(double value) {  // in the same way under any locale
   char text[40];
-  std::snprintf(text, sizeof text, "%.17g", value);
-  return text;
+  return {text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, 17).ptr};
 }
 
 /// Values are numbered as they are printed, so that a graph that was read from text prints as it did.
@@ -104,13 +103,13 @@ std::ostream& operator<<(std::ostream& out, const Graph& graph) {
 }
 
 std::string Graph::to_string() const {
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   out << *this;
   return out.str();
 }
 
 std::string Graph::to_dot() const {
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   out << "digraph {\n  node [shape=box, fontname=\"sans-serif\"];\n";
   for (const Leaf& leaf : leaves)
     out << "  v" << leaf.value << " [shape=ellipse, label=\"" << name_of(leaf.kind) << "\\n"

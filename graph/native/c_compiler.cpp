@@ -90,6 +90,7 @@ FoundCompiler look_for_compiler(const std::string& cc, const std::string& path_v
     const std::string origin = words.empty() ? "" : " (from CC)";
     status.problem = str("the C compiler", origin, " can't be used: ", command_line(command), ": ",
                          result.problem.empty() ? result.outcome : result.problem, "; ", kInstallCompiler);
+    if (!result.problem.empty()) found.stamp.clear();  // it could not be started now: ask again
   } else {
     status.version = result.output.substr(0, result.output.find('\n'));
   }

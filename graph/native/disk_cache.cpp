@@ -29,6 +29,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
+using tandem::detail::Descriptor;
+
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
@@ -101,11 +103,15 @@ int make_directories(const std::string& path) {
 }
 
 // A new directory for this user alone, that is swept by a later process if this one is killed. Returns 0 or an error.
-int make_own_directory(const std::string& path, int& descriptor) {
+int make_own_directory(const std::string& path, Descriptor& descriptor) {
   if (mkdir(path.c_str(), 0700) != 0) return errno;
-  descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (descriptor < 0) return errno;
-  tandem::detail::mark_in_the_making(descriptor);
+  descriptor = Descriptor(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!descriptor) {
+    const int error = errno;
+    rmdir(path.c_str());
+    return error;
+  }
+  tandem::detail::mark_in_the_making(descriptor.get());
   return 0;
 }
 
@@ -113,7 +119,7 @@ int make_own_directory(const std::string& path, int& descriptor) {
 struct PrivateDirectories {
   struct Made {
     std::string path = {};
-    int descriptor = -1;
+    Descriptor descriptor = {};
   };
   std::mutex mutex;
   pid_t owner = getpid();
@@ -121,8 +127,7 @@ struct PrivateDirectories {
 
   ~PrivateDirectories() {
     if (owner != getpid()) return;
-    std::error_code ignored;
-    for (const auto& [base, own] : made) fs::remove_all(own.path, ignored);
+    for (const auto& [base, own] : made) tandem::detail::remove_all(own.path);
   }
 };
 
@@ -144,13 +149,16 @@ std::string write_all(int file, std::string_view bytes) {
 // Writes a file of mode 0600 under a temporary name and has `place` give it its own. Returns the reason it couldn't.
 template <class Place> std::string write_and(const std::string& path, std::string_view contents, Place&& place) {
   const std::string temporary = tandem::detail::temporary_name(path);
-  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file < 0) return because("can't write to " + fs::path(path).parent_path().string(), errno);
-  tandem::detail::mark_in_the_making(file);
-  std::string problem = write_all(file, contents);
+  Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!file) return because("can't write to " + fs::path(path).parent_path().string(), errno);
+  const struct Unlink {  // gone already, where it was renamed
+    const std::string& path;
+    ~Unlink() { unlink(path.c_str()); }
+  } at_end{temporary};
+  tandem::detail::mark_in_the_making(file.get());
+  std::string problem = write_all(file.get(), contents);
   if (problem.empty() && !place(temporary)) problem = std::strerror(errno);
-  if (close(file) != 0 && problem.empty()) problem = std::strerror(errno);
-  unlink(temporary.c_str());  // gone already, where it was renamed
+  if (file.close() != 0 && problem.empty()) problem = std::strerror(errno);
   return problem.empty() ? "" : "can't write " + path + ": " + problem;
 }
 
@@ -158,10 +166,10 @@ template <class Place> std::string write_and(const std::string& path, std::strin
 constexpr off_t kLargestEntry = off_t{256} << 20;
 
 struct Read {
-  enum { absent, refused, done } state = absent;
+  enum { absent, refused, unreadable, done } state = absent;  // unreadable: now, which says nothing of the file
   std::string problem = {}, contents = {};
   mode_t mode = 0;
-  int descriptor = -1;
+  Descriptor descriptor = {};
 };
 
 // Reads a regular file of this user (or root) that nobody else may write. Never waits, never follows a link.
@@ -170,16 +178,23 @@ Read read_own(const std::string& path) {
   const auto refused = [&](const std::string& why) {
     result.state = Read::refused;
     result.problem = path + " " + why;
-    if (result.descriptor >= 0) close(std::exchange(result.descriptor, -1));
     return std::move(result);
   };
-  result.descriptor = open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (result.descriptor < 0) {
-    if (errno == ENOENT) return result;
-    return refused(errno == ELOOP ? "is a link" : because("can't be read", errno));
+  const auto unreadable = [&](int error) {
+    result.state = Read::unreadable;
+    result.problem = because(path + " can't be read", error);
+    return std::move(result);
+  };
+  result.descriptor = Descriptor(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!result.descriptor) {
+    const int error = errno;
+    if (error == ENOENT) return result;
+    if (error == EMFILE || error == ENFILE || error == ENOMEM || error == EINTR || error == EIO)
+      return unreadable(error);
+    return refused(error == ELOOP ? "is a link" : because("can't be read", error));
   }
   struct stat info;
-  if (fstat(result.descriptor, &info) != 0) return refused(because("can't be read", errno));
+  if (fstat(result.descriptor.get(), &info) != 0) return unreadable(errno);
   if (!S_ISREG(info.st_mode)) return refused("is no regular file");
   if (info.st_uid != geteuid() && info.st_uid != 0)
     return refused("belongs to another user (" + std::to_string(info.st_uid) + ")");
@@ -190,19 +205,14 @@ Read read_own(const std::string& path) {
   result.mode = info.st_mode;
   result.contents.resize(static_cast<size_t>(info.st_size));
   for (size_t at = 0; at < result.contents.size();) {
-    const ssize_t got = read(result.descriptor, result.contents.data() + at, result.contents.size() - at);
+    const ssize_t got = read(result.descriptor.get(), result.contents.data() + at, result.contents.size() - at);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return refused(because("can't be read", errno));
+    if (got < 0) return unreadable(errno);
     if (got == 0) result.contents.resize(at);
     at += static_cast<size_t>(got);
   }
   result.state = Read::done;
   return result;
-}
-
-void remove_entry(const std::string& path) {
-  std::error_code ignored;
-  fs::remove_all(path, ignored);
 }
 
 // What makes seals this user's: random bytes in a file that nobody else can read.
@@ -213,13 +223,16 @@ std::optional<Digest> secret_of(const std::string& directory, std::string& probl
   Digest secret;
   for (int attempt = 0; attempt < 3; ++attempt) {
     const Read found = read_own(path);
-    if (found.descriptor >= 0) close(found.descriptor);
+    if (found.state == Read::unreadable) {
+      problem = found.problem;
+      return {};
+    }
     if (found.state == Read::done && (found.mode & 077) == 0 && found.contents.starts_with(kSecretWord) &&
         found.contents.size() == kSecretWord.size() + secret.size()) {
       std::copy_n(found.contents.begin() + kSecretWord.size(), secret.size(), secret.begin());
       return secret;
     }
-    if (found.state != Read::absent) remove_entry(path);
+    if (found.state != Read::absent) tandem::detail::remove_all(path);
     if (getrandom(secret.data(), secret.size(), 0) != static_cast<ssize_t>(secret.size())) {
       problem = because("no random numbers", errno);
       return {};
@@ -281,9 +294,8 @@ CacheDirectory private_directory(size_t index) {
   }
   PrivateDirectories::Made& own = all.made[base];
   if (own.path.empty() || !refusal(own.path).empty()) {
-    if (own.descriptor >= 0) close(own.descriptor);
     tandem::detail::remove_abandoned(base + "/tandem-kernels");
-    own = {.path = tandem::detail::temporary_name(base + "/tandem-kernels")};
+    own = {.path = tandem::detail::temporary_name(base + "/tandem-kernels"), .descriptor = {}};
     if (const int error = make_own_directory(own.path, own.descriptor)) {
       all.made.erase(base);
       return {base, because("can't make a directory in " + base, error)};
@@ -308,10 +320,7 @@ Workplace::Workplace(const std::string& path) : path_(tandem::detail::temporary_
     problem_ = because("can't write to " + fs::path(path).parent_path().string(), error);
 }
 
-Workplace::~Workplace() {
-  if (descriptor_ >= 0) close(descriptor_);
-  remove_entry(path_);
-}
+Workplace::~Workplace() { tandem::detail::remove_all(path_); }
 
 std::string write_file(const std::string& path, std::string_view contents) {
   return write_and(path, contents,
@@ -321,13 +330,8 @@ std::string write_file(const std::string& path, std::string_view contents) {
 std::string read_own_file(const std::string& path, std::string& contents) {
   chmod(path.c_str(), 0600);  // the umask may let a group write what the compiler wrote
   Read found = read_own(path);
-  if (found.descriptor >= 0) close(found.descriptor);
   contents = std::move(found.contents);
   return found.state == Read::absent ? because(path, ENOENT) : found.problem;
-}
-
-SealedFile::~SealedFile() {
-  if (descriptor >= 0) close(descriptor);
 }
 
 std::string store_sealed(const std::string& path, std::string_view contents, const Digest& key) {
@@ -339,22 +343,24 @@ std::string store_sealed(const std::string& path, std::string_view contents, con
 Entry check_sealed(const std::string& path, const Digest& key, std::string& problem, SealedFile& file) {
   Read found = read_own(path);
   if (found.state == Read::absent) return Entry::absent;
-  file.descriptor = found.descriptor;
+  file.descriptor = std::move(found.descriptor);
   problem = found.problem;
+  if (found.state == Read::unreadable) return Entry::damaged;
   const std::string_view all = found.contents;
   if (found.state == Read::done) {
     const std::optional<Digest> secret = secret_of(fs::path(path).parent_path().string(), problem);
+    if (!secret) return Entry::damaged;
     const std::string_view sealed = all.substr(0, all.size() - std::min(all.size(), kSealSize));
     if (all.size() < kSealSize || all.substr(sealed.size(), kSealWord.size()) != kSealWord)
       problem = path + " is cut short (" + std::to_string(all.size()) + " bytes, without its seal)";
-    else if (secret && all.substr(sealed.size()) != seal_of(sealed, key, *secret))
+    else if (all.substr(sealed.size()) != seal_of(sealed, key, *secret))
       problem = path + " does not have the checksum that it was written with by this user";
   }
   if (!problem.empty()) {
-    remove_entry(path);
+    tandem::detail::remove_all(path);
     return Entry::damaged;
   }
-  futimens(file.descriptor, nullptr);  // used now; a cache that can only be read stays as it is
+  futimens(file.descriptor.get(), nullptr);  // used now; a cache that can only be read stays as it is
   found.contents.resize(found.contents.size() - kSealSize);
   file.contents = std::move(found.contents);
   return Entry::whole;
@@ -373,23 +379,22 @@ void limit_cache(const std::string& directory, const std::string& newest) {
   };
   std::map<std::string, Group> groups;
   uintmax_t total = 0;
-  std::error_code error;
-  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    if (tandem::detail::remove_if_abandoned(it->path().string()) || tandem::detail::is_temporary(name)) continue;
+  for (const std::string& name : tandem::detail::names_in(directory)) {
+    const std::string path = directory + "/" + name;
+    if (tandem::detail::remove_if_abandoned(path) || tandem::detail::is_temporary(name)) continue;
     const size_t digits = std::min(name.find_first_not_of("0123456789abcdef"), name.size());
     const bool is_rest = is_rest_of_compiler(name), is_entry = digits == 64 && name.size() > 64 && name[64] == '.';
     struct stat info;
-    if (!(is_rest || is_entry) || lstat(it->path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+    if (!(is_rest || is_entry) || lstat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
     if (is_rest ? info.st_mtime + 3600 < std::time(nullptr) : info.st_size > kLargestEntry) {
-      unlink(it->path().c_str());
+      unlink(path.c_str());
       continue;
     }
     if (is_rest) continue;
     Group& group = groups[name.substr(0, digits)];
     group.size += info.st_size;
     group.used = std::max(group.used, info.st_mtime);
-    group.files.push_back(it->path().string());
+    group.files.push_back(path);
     total += info.st_size;
   }
   if (total <= limit) return;

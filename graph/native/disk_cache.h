@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/descriptor.h"
 #include "graph/native/sha256.h"
 
 namespace tandem::graph {
@@ -46,7 +47,7 @@ class Workplace {
 
  private:
   std::string path_, problem_;
-  int descriptor_ = -1;
+  tandem::detail::Descriptor descriptor_;  ///< while it is open, no other process sweeps the directory
 };
 
 /// Writes a file of mode 0600 so that it is either there whole or not at all. Returns the reason it couldn't.
@@ -57,19 +58,14 @@ std::string store_sealed(const std::string& path, std::string_view contents, con
 
 /// An entry whose seal was found right.
 struct SealedFile {
-  SealedFile() = default;
-  ~SealedFile();
-  SealedFile(const SealedFile&) = delete;
-  SealedFile& operator=(const SealedFile&) = delete;
-
-  std::string contents;  ///< what was sealed
-  int descriptor = -1;   ///< open on the file that was checked, whatever stands at its path by now
+  std::string contents;                   ///< what was sealed
+  tandem::detail::Descriptor descriptor;  ///< open on the file that was checked, whatever stands at its path by now
 };
 
 enum class Entry { absent, whole, damaged };
 /// Checks that the file at `path` is a regular one of this user (or root) that nobody else may write, of a size that
 /// kernels have, and its seal against its contents and `key`. A whole entry counts as used now; a damaged one is
-/// removed, and `problem` says what was wrong.
+/// removed, unless it or the secret could only not be read now, and `problem` says what was wrong.
 Entry check_sealed(const std::string& path, const Digest& key, std::string& problem, SealedFile& file);
 
 /// Reads a regular file in a Workplace. Returns the reason it couldn't.

@@ -12,12 +12,15 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/descriptor.h"
+
 extern char** environ;
 
 namespace tandem::graph {
 
 namespace {
 
+using tandem::detail::Descriptor;
 using Clock = std::chrono::steady_clock;
 constexpr size_t kOutputLimit = 256 * 1024;
 
@@ -103,19 +106,33 @@ ProcessResult run_process(const std::vector<std::string>& arguments,
     result.problem = std::string("pipe: ") + std::strerror(errno);
     return result;
   }
-  fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  const Descriptor output(ends[0]);
+  Descriptor written(ends[1]);
+  fcntl(output.get(), F_SETFL, O_NONBLOCK);
   const std::vector<std::string> variables = merged_environment(environment);
-  pid_t child = 0;
+  struct Child {  // stopped, and waited for, on every way out
+    pid_t id = 0;
+    bool is_gone = true;
+    void stop(int& status) {
+      kill(-id, SIGKILL);
+      while (waitpid(id, &status, 0) < 0 && errno == EINTR) {}
+      is_gone = true;
+    }
+    ~Child() {
+      int status = 0;
+      if (!is_gone) stop(status);
+    }
+  } child;
   {
-    SpawnSettings settings(ends[1]);
-    const int failure = posix_spawn(&child, arguments[0].c_str(), &settings.files, &settings.attributes,
+    SpawnSettings settings(written.get());
+    const int failure = posix_spawn(&child.id, arguments[0].c_str(), &settings.files, &settings.attributes,
                                     pointers_to(arguments).data(), pointers_to(variables).data());
-    close(ends[1]);
+    written.close();
     if (failure) {
-      close(ends[0]);
       result.problem = arguments[0] + ": " + std::strerror(failure);
       return result;
     }
+    child.is_gone = false;
   }
 
   const auto deadline = Clock::now() + std::chrono::duration<double>(seconds_limit);
@@ -125,20 +142,19 @@ ProcessResult run_process(const std::vector<std::string>& arguments,
   while (state == Waited::running && Clock::now() < deadline) {
     if (open) {
       // Not until the end of the pipe alone: a server left behind by the compiler may hold it open for ever.
-      pollfd event{ends[0], POLLIN, 0};
+      pollfd event{output.get(), POLLIN, 0};
       poll(&event, 1, 20);
-      open = drain(ends[0], result.output);
+      open = drain(output.get(), result.output);
     } else {
       usleep(100);
     }
-    state = look(child, status);
+    state = look(child.id, status);
+    child.is_gone = state != Waited::running;
   }
-  if (open) drain(ends[0], result.output);
-  close(ends[0]);
+  if (open) drain(output.get(), result.output);
 
   if (state == Waited::running) {
-    kill(-child, SIGKILL);
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    child.stop(status);
     char text[64];
     std::snprintf(text, sizeof text, "stopped after %g s", seconds_limit);
     result.outcome = text;

@@ -14,6 +14,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "graph/native/c_compiler.h"
@@ -117,7 +118,7 @@ struct LibraryLoader {
     static std::atomic<uint64_t> count{0};
     std::string name = "/proc/self/fd/";
     for (uint64_t bits = count++; bits; bits >>= 1) name += bits & 1 ? "/./" : "/";
-    name += std::to_string(file.descriptor);
+    name += std::to_string(file.descriptor.get());
     struct stat info;
     const bool has_proc = stat(name.c_str(), &info) == 0;  // else its folder, which only this user may write, must do
     return dlopen((has_proc ? name : path).c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -176,20 +177,24 @@ struct LibraryLoader {
     const auto begin = std::chrono::steady_clock::now();
     const ProcessResult result = run_compiler(command, work.path());
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    std::string bytes;
-    const bool wrote = result.succeeded && read_own_file(output, bytes).empty();
+    std::string bytes, unread;
+    if (result.succeeded) unread = read_own_file(output, bytes);
+    const bool wrote = result.succeeded && unread.empty();
     const std::string damage = wrote ? library_damage(bytes) : "";
     if (!wrote || !damage.empty()) {
-      const std::string outcome = !result.problem.empty() ? result.problem
-                                  : !result.succeeded     ? result.outcome
-                                  : wrote                 ? "what it wrote can't be loaded: " + damage
-                                                          : "it wrote no file";
+      const std::string outcome = !result.succeeded ? result.outcome
+                                  : wrote           ? "what it wrote can't be loaded: " + damage
+                                                    : "it wrote no file";
       const bool full = result.output.find(std::strerror(ENOSPC)) != std::string::npos;
-      const bool late = result.problem.empty() && !result.succeeded && seconds >= compile_time_limit();
+      const bool late = !result.succeeded && seconds >= compile_time_limit();
       if (full) {
         wrong = str("no space left in ", directory);
         return nullptr;
       }
+      // Too many processes or files, or too little memory: that says nothing of the compiler.
+      if (!result.problem.empty()) wrong = "the C compiler can't be started: " + result.problem;
+      else if (!unread.empty() && access(output.c_str(), F_OK) == 0) wrong = unread;
+      if (!wrong.empty()) return nullptr;
       // Is it the source, or can nothing be built here?
       if (wrote || (!late && !can_build_anything(compiler.status, isa, directory))) {
         wrong = problem = str("the C compiler can't build a library in ", directory, " (", outcome,
@@ -316,7 +321,9 @@ std::shared_ptr<KernelLibrary> load_c_sources(const std::vector<std::string>& so
     }
   };
   std::thread second;
-  if (sources.size() > 1) second = std::thread(work);
+  try {
+    if (sources.size() > 1) second = std::thread(work);
+  } catch (const std::system_error&) {}  // then this thread does it all
   work();
   if (second.joinable()) second.join();
 

@@ -2,8 +2,13 @@
 #include "graph/run/memory_plan.h"
 
 #include <algorithm>
+#include <bit>
+#include <limits>
 #include <map>
 #include <numeric>
+#include <queue>
+#include <set>
+#include <tuple>
 
 namespace tandem::graph {
 
@@ -23,29 +28,99 @@ int64_t plan_slots(std::vector<Lifetime>& values) {
     int busy_until;
   };
   std::vector<Slot> slots;
+  const auto preferred = [&](size_t a, size_t b) {  // of the free ones: small, then used last, then old
+    return std::tuple(slots[a].bytes, -slots[a].busy_until, a) < std::tuple(slots[b].bytes, -slots[b].busy_until, b);
+  };
+  const auto free_later = [&](size_t a, size_t b) { return slots[a].busy_until > slots[b].busy_until; };
+  std::set<size_t, decltype(preferred)> free(preferred);
+  std::priority_queue<size_t, std::vector<size_t>, decltype(free_later)> busy(free_later);
   std::vector<size_t> order(values.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a].first < values[b].first; });
   int64_t end = 0;
   for (size_t i : order) {
     Lifetime& value = values[i];
-    Slot* best = nullptr;
-    for (Slot& slot : slots) {
-      if (slot.busy_until >= value.first || slot.bytes < value.bytes || slot.bytes > value.bytes + value.bytes / 4)
-        continue;
-      if (!best || slot.bytes < best->bytes || (slot.bytes == best->bytes && slot.busy_until > best->busy_until))
-        best = &slot;
-    }
-    if (!best) {
-      slots.push_back({end, value.bytes, 0});
+    for (; !busy.empty() && slots[busy.top()].busy_until < value.first; busy.pop()) free.insert(busy.top());
+    slots.push_back({end, value.bytes, std::numeric_limits<int>::max()});  // before all free ones of its size
+    size_t taken = slots.size() - 1;
+    const auto best = free.lower_bound(taken);
+    if (best != free.end() && slots[*best].bytes <= value.bytes + value.bytes / 4) {
+      slots.pop_back();
+      taken = *best;
+      free.erase(best);
+    } else {
       end += value.bytes;
-      best = &slots.back();
     }
-    best->busy_until = value.last;
-    value.offset = best->offset;
+    slots[taken].busy_until = value.last;
+    busy.push(taken);
+    value.offset = slots[taken].offset;
   }
   return end;
 }
+
+using Range = std::pair<int64_t, int64_t>;  ///< of bytes: begin, end
+
+/// Ranges, sorted, those that touch joined: in a tight packing there are few.
+class Ranges {
+ public:
+  void add(Range range) {
+    const auto first = std::lower_bound(ranges_.begin(), ranges_.end(), range.first,
+                                        [](const Range& each, int64_t begin) { return each.second < begin; });
+    auto after = first;
+    for (; after != ranges_.end() && after->first <= range.second; ++after) {
+      range.first = std::min(range.first, after->first);
+      range.second = std::max(range.second, after->second);
+    }
+    if (first == after) ranges_.insert(first, range);
+    else *first = range, ranges_.erase(first + 1, after);
+  }
+  void append_to(std::vector<Range>& all) const { all.insert(all.end(), ranges_.begin(), ranges_.end()); }
+
+ private:
+  std::vector<Range> ranges_;
+};
+
+/// What is taken at which steps: a segment tree over the steps.
+class Taken {
+ public:
+  explicit Taken(int steps) : leaves_(std::bit_ceil(static_cast<size_t>(steps))), nodes_(2 * leaves_) {}
+
+  /// From step `first` to `last`, both included.
+  void add(int first, int last, Range range) { visit(1, 0, leaves_, first, last, &range, nullptr); }
+  /// What is taken at any of these steps, sorted.
+  std::vector<Range> during(int first, int last) {
+    std::vector<Range> all;
+    visit(1, 0, leaves_, first, last, nullptr, &all);
+    std::sort(all.begin(), all.end());
+    return all;
+  }
+
+ private:
+  struct Node {
+    Ranges at_all;   ///< taken at all of the node's steps
+    Ranges at_some;  ///< taken at some
+  };
+
+  void visit(size_t n, size_t begin, size_t end, int first, int last, const Range* add, std::vector<Range>* find) {
+    const auto from = static_cast<size_t>(first), to = static_cast<size_t>(last) + 1;
+    if (to <= begin || end <= from) return;
+    Node& node = nodes_[n];
+    const bool whole = from <= begin && end <= to;
+    if (add) {
+      node.at_some.add(*add);
+      if (whole) node.at_all.add(*add);
+    } else {
+      (whole ? node.at_some : node.at_all).append_to(*find);
+    }
+    if (whole) return;
+    const size_t middle = (begin + end) / 2;
+    visit(2 * n, begin, middle, first, last, add, find);
+    visit(2 * n + 1, middle, end, first, last, add, find);
+  }
+
+  size_t leaves_;
+  std::vector<Node> nodes_;
+};
 
 /// Greedy by size (Pisarchyk, Lee 2020, "Efficient memory management for deep neural net inference"): the
 /// largest first, each into the smallest gap that is free during its life.
@@ -53,24 +128,21 @@ int64_t plan_packed(std::vector<Lifetime>& values) {
   std::vector<size_t> order(values.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a].bytes > values[b].bytes; });
-  std::vector<const Lifetime*> placed;
+  int steps = 1;
+  for (const Lifetime& value : values) steps = std::max(steps, value.last + 1);
+  Taken taken(steps);
   int64_t size = 0;
   for (size_t i : order) {
     Lifetime& value = values[i];
-    std::vector<std::pair<int64_t, int64_t>> taken;  // begin, end of what is alive meanwhile
-    for (const Lifetime* other : placed)
-      if (other->first <= value.last && value.first <= other->last)
-        taken.emplace_back(other->offset, other->offset + other->bytes);
-    std::sort(taken.begin(), taken.end());
     int64_t end = 0, best = -1, best_gap = 0;
-    for (const auto& [from, to] : taken) {
+    for (const auto& [from, to] : taken.during(value.first, value.last)) {
       const int64_t gap = from - end;
       if (gap >= value.bytes && (best < 0 || gap < best_gap)) best = end, best_gap = gap;
       end = std::max(end, to);
     }
     value.offset = best >= 0 ? best : end;
     size = std::max(size, value.offset + value.bytes);
-    placed.push_back(&value);
+    taken.add(value.first, value.last, {value.offset, value.offset + value.bytes});
   }
   return size;
 }
@@ -89,11 +161,14 @@ MemoryPlan plan_memory(std::vector<Lifetime>& values) {
   for (const auto& [step, bytes] : change) plan.lower_bound = std::max(plan.lower_bound, alive += bytes);
 
   std::vector<Lifetime> packed = values;
-  plan.bytes = plan_packed(packed);
   const int64_t slots = plan_slots(values);
   const double may_cost = slots <= kCache ? kSlotsMayCostInCache : kSlotsMayCost;
-  if (static_cast<double>(slots) <= may_cost * static_cast<double>(plan.bytes)) plan.bytes = slots;
-  else values = std::move(packed);
+  plan.bytes = slots;
+  if (static_cast<double>(slots) <= may_cost * static_cast<double>(plan.lower_bound)) return plan;
+  const int64_t tight = plan_packed(packed);
+  if (static_cast<double>(slots) <= may_cost * static_cast<double>(tight)) return plan;
+  plan.bytes = tight;
+  values = std::move(packed);
   return plan;
 }
 

@@ -308,7 +308,7 @@ bool Plan::alone() const {
 }
 
 std::string Plan::to_string() const {
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   out << "plan: " << kernels() << " steps, " << fused_kernels() << " of them generated, " << tier()
       << (recorded ? ", recorded as one launch" : "") << (alone() ? "" : ", calls may overlap") << "\n";
   for (size_t a = 0; a < arenas.size(); ++a)

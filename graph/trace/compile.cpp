@@ -179,6 +179,12 @@ struct CompiledFunction::State {
     return &next;
   }
 
+  void give_up(const Specialisation* specialisation) {
+    stats.calls += specialisation->calls;
+    if (newest == specialisation) newest = nullptr;
+    std::erase_if(specialisations, [&](const auto& each) { return each.get() == specialisation; });
+  }
+
   /// Whether a specialisation's call of that number is traced again to compare.
   bool due(int64_t calls) const {
     return options.verify == Verify::every || (options.verify == Verify::powers_of_two && (calls & (calls - 1)) == 0);
@@ -200,9 +206,7 @@ struct CompiledFunction::State {
       if (last) last->last_used = ++clock;
       const auto oldest = std::min_element(specialisations.begin(), specialisations.end(),
                                            [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
-      stats.calls += (*oldest)->calls;
-      if (oldest->get() == last) newest = nullptr;
-      specialisations.erase(oldest);
+      give_up(oldest->get());
     }
     const auto begin = std::chrono::steady_clock::now();
     auto made = std::make_unique<Specialisation>(Signature(call));
@@ -234,7 +238,7 @@ struct CompiledFunction::State {
   void check(Specialisation& specialisation, const Tensors& arguments, const Function& function,
              const std::shared_ptr<const Kept>* kept, int64_t number) {
     Traced now = run_trace(arguments, function, where);
-    Graph& then = specialisation.traced;
+    const Graph& then = specialisation.traced;
     if (const std::string difference = structural_difference(then, now.graph); !difference.empty())
       throw TraceError(
           detail::str(
@@ -243,6 +247,16 @@ struct CompiledFunction::State {
               ". A C++ condition or loop has changed under the graph: pass what it depends on as an argument, write it "
               "with where(), or use {.mode = Mode::eager}"),
           where);
+    try {
+      renew(specialisation, std::move(now), number);
+    } catch (...) {  // half renewed it is neither: the next call traces anew
+      give_up(&specialisation);
+      throw;
+    }
+  }
+
+  void renew(Specialisation& specialisation, Traced now, int64_t number) {
+    Graph& then = specialisation.traced;
     const std::vector<size_t> aliased = aliases(then);
     std::vector<size_t> rebound;
     bool promoted = false, rebuild = false;
@@ -398,7 +412,7 @@ std::string CompiledFunction::explain() const {
   const auto hold = state_->lock.hold();
   const State& state = *state_;
   const Stats s = stats();
-  std::ostringstream out;
+  tandem::detail::TextStream out;
   out << "compiled at " << to_string(state.where) << ", mode " << name_of(state.options.mode) << ": " << s.calls
       << " calls, " << s.traces << " traces, " << s.verifications << " verifications, " << s.promoted
       << " constants promoted\n";

@@ -147,7 +147,8 @@ const Convolution* find(const Key& key) {
   std::unique_ptr<const Convolution> made;
   try {
     made = std::make_unique<Convolution>(create(key));
-  } catch (const dnnl::error&) {
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
     // Unimplemented: patches will do.
   }
   return cache.emplace(key, std::move(made)).first->second.get();
@@ -157,7 +158,7 @@ memory bind(const memory::desc& layout, const void* data) { return memory(layout
 
 }  // namespace
 
-bool onednn_convolve(ConvPart part, const ConvProblem& problem, const ConvOperands& operands) {
+bool onednn_convolve(ConvPart part, const ConvProblem& problem, const ConvOperands& operands) try {
   // A primitive is cut up for its number of threads; within a parallel region only the first of them would run.
   if (omp_in_parallel()) return false;
   const Convolution* c = find({part, operands.bias != nullptr, num_threads(), problem});
@@ -204,7 +205,7 @@ bool onednn_convolve(ConvPart part, const ConvProblem& problem, const ConvOperan
   }
   stream.wait();
   return true;
-}
+} catch (const dnnl::error&) { return false; }  // it could not run now: patches will do
 
 }  // namespace tandem
 

@@ -1,7 +1,8 @@
-// The targets: readers of files, graph text that is run, einsum and expressions.
+// The targets: readers of files, graph text that is run, attributes, einsum and expressions.
 #include "fuzz/targets.h"
 
 #include <unistd.h>
+#include <zlib.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -72,6 +73,30 @@ std::vector<std::string> idx_seeds() {
           "\x1f\x8b\x08\0\0\0\0\0\0\x03\x63\x60\xe0\x60\x64\x60\x60\x60\x66\x64\x62\x06\0\x9a\x93\xa6\x5e\x0b\0\0\0"s};
 }
 
+/// The bytes as gzip packs them, so that what they say is looked at, and not only that they are packed wrongly.
+std::string packed(std::string_view bytes) {
+  const std::string path = file_with("");
+  const gzFile file = gzopen(path.c_str(), "wb1");
+  if (!file || (!bytes.empty() && gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())) == 0)) std::abort();
+  gzclose(file);
+  return bytes_of_file(path);
+}
+void read_gzip(std::string_view bytes) {
+  const std::string path = file_with(packed(bytes));
+  for (const int rank : {1, 3}) allowing_errors([&] { (void)io::read_idx(path, rank, kLimits); });
+}
+
+void read_cifar10(std::string_view bytes) {
+  const std::string path = file_with(bytes);
+  allowing_errors([&] {
+    const io::Cifar10 set(path, {.limits = kLimits});
+    if (set.size() > 0) (void)set.get(set.size() - 1);
+  });
+}
+std::vector<std::string> cifar10_seeds() {
+  return {std::string(3073, '\1'), std::string(3073, '\0') + std::string(3073, '\5'), std::string(3072, '\1')};
+}
+
 void read_text(std::string_view bytes) {
   const std::string path = file_with(bytes);
   allowing_errors([&] {
@@ -125,6 +150,31 @@ std::vector<std::string> graph_seeds() {
   return seeds;
 }
 
+/// The attributes of an op of the user's that has one of each type, in graph text; and as they print.
+void read_attributes(std::string_view bytes) {
+  using enum AttributeType;
+  static const Op op =
+      custom_op("fuzzed", {.infer = [](Infer& op) { op.output(op.input(0).shape(), op.input(0).dtype()); },
+                           .cpu = [](KernelContext&) {},
+                           .grad = not_differentiable,
+                           .inputs = 1,
+                           .attributes = {{"i", integer},
+                                          {"f", flag, int64_t{0}},
+                                          {"n", number, 1.0},
+                                          {"s", ints, Shape{1}},
+                                          {"d", dtype, float32},
+                                          {"t", text, std::string()}}});
+  allowing_errors([&] {
+    const std::string graph = "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = fuzzed(%0) {" +
+                              std::string(bytes) + "}\n  return %1\n}";
+    const std::string text = parse_graph(graph).to_string();
+    if (parse_graph(text).to_string() != text) std::abort();
+  });
+}
+std::vector<std::string> attributes_seeds() {
+  return {"i=3", "i=-1, f=1, n=nan, s=[2, -3], d=bfloat16, t=\"a\"", "n=1e-300, t=\"\\\"\\n\\\\\", i=0, s=[]"};
+}
+
 /// "equation|2,3;3,4": with operands of these shapes.
 void run_einsum(std::string_view bytes) {
   const size_t bar = bytes.find('|');
@@ -166,8 +216,11 @@ std::vector<std::string> expression_seeds() {
 constexpr Target kTargets[] = {
     {"safetensors", read_safetensors, safetensors_seeds},
     {"idx", read_idx, idx_seeds},
+    {"gzip", read_gzip, idx_seeds},
+    {"cifar10", read_cifar10, cifar10_seeds},
     {"byte_text", read_text, text_seeds},
     {"graph_text", run_graph_text, graph_seeds},
+    {"attributes", read_attributes, attributes_seeds},
     {"einsum", run_einsum, einsum_seeds},
     {"expression", read_expression, expression_seeds},
 };

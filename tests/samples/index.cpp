@@ -336,6 +336,20 @@ void add_one_hots(Samples& samples) {
                            }});
 }
 
+/// The view that decompositions make: its elements are checked by generated kernels that read them.
+void add_range_checks(Samples& samples) {
+  for (const Shape& shape : {Shape{}, Shape{4}, Shape{2, 3}, Shape{0}})
+    samples.push_back({.op = "range_checked",
+                       .label = detail::str(shape),
+                       .operands = {{shape, integers(0, 5)}},
+                       .dtypes = {int64},
+                       .call = call_op("range_checked", {{"op", std::string("a \"test\"")},
+                                                         {"what", std::string("label")},
+                                                         {"bound", int64_t{5}},
+                                                         {"classes", int64_t{0}}}),
+                       .reference = [](const NumberLists& in) { return in; }});
+}
+
 }  // namespace
 
 void add_index_samples(Samples& samples) {
@@ -344,6 +358,7 @@ void add_index_samples(Samples& samples) {
   add_scatters(samples);
   add_selections(samples);
   add_one_hots(samples);
+  add_range_checks(samples);
 }
 
 }  // namespace tandem::samples

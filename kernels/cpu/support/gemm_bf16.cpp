@@ -73,7 +73,8 @@ const Product* find(const Key& key) {
   std::unique_ptr<const Product> made;
   try {
     made = std::make_unique<Product>(create(key));
-  } catch (const dnnl::error&) {
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
     // Unimplemented: our own product will do.
   }
   return cache.emplace(key, std::move(made)).first->second.get();
@@ -81,7 +82,8 @@ const Product* find(const Key& key) {
 
 }  // namespace
 
-bool onednn_gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int64_t c_row, bool accumulate) {
+bool onednn_gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int64_t c_row,
+                      bool accumulate) try {
   constexpr int64_t kWorthwhile = 48 * 48 * 48;  // below, the call costs more than the product
   // A primitive is cut up for its number of threads; within a parallel region only the first of them would run.
   if (m * n * k < kWorthwhile || omp_in_parallel()) return false;
@@ -100,6 +102,10 @@ bool onednn_gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float
                                         engine(), scratch.as<void>())}});
   stream.wait();
   return true;
+} catch (const dnnl::error&) {
+  // It could not run now: our own product will do, from the start where nothing is added to.
+  if (accumulate) throw std::bad_alloc();
+  return false;
 }
 
 }  // namespace tandem

@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <cstdint>
+#include <exception>
 
 #include "core/threads.h"
 
@@ -21,7 +22,8 @@ inline int threads_for(int64_t n, int64_t grain) {
 }
 
 /// Calls f(begin, end) on pieces of [0, n), each of at least `grain` and beginning at a multiple of `align`.
-/// What f computes for an index must not depend on the piece. f must not throw.
+/// What f computes for an index must not depend on the piece. The first that f throws is thrown to the caller, once all
+/// threads are done.
 template <class F> void parallel_for(int64_t n, int64_t grain, F&& f, int64_t align = 1) {
   if (n <= 0) return;
   const int threads = threads_for(n, grain);
@@ -29,14 +31,21 @@ template <class F> void parallel_for(int64_t n, int64_t grain, F&& f, int64_t al
     f(int64_t{0}, n);
     return;
   }
+  std::exception_ptr error;
 #pragma omp parallel num_threads(threads)
   {
     const int64_t count = omp_get_num_threads(), me = omp_get_thread_num();
     int64_t piece = (n + count - 1) / count;
     piece = (piece + align - 1) / align * align;
     const int64_t begin = me * piece, end = begin + piece < n ? begin + piece : n;
-    if (begin < end) f(begin, end);
+    try {
+      if (begin < end) f(begin, end);
+    } catch (...) {
+#pragma omp critical(tandem_parallel_for)
+      if (!error) error = std::current_exception();
+    }
   }
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace tandem
