@@ -354,7 +354,7 @@ TEST_CASE("passes: fusion chooses kernels, which lower makes loops of") {
   std::vector<std::string> names;
   for (const Stage& stage : f.stages()) names.push_back(stage.name);
   CHECK(names == std::vector<std::string>{"traced", "decompose", "fold", "simplify", "common_subexpressions",
-                                          "dead_code", "fusion", "horizontal", "lower", "dead_code"});
+                                          "dead_code", "regions", "fusion", "horizontal", "lower", "dead_code"});
   const auto stage = [&](const char* name) {
     return std::find_if(f.stages().begin(), f.stages().end(), [&](const Stage& s) { return s.name == name; })->graph;
   };

@@ -248,14 +248,14 @@ struct CompiledFunction::State {
               "with where(), or use {.mode = Mode::eager}"),
           where);
     try {
-      renew(specialisation, std::move(now), number);
+      renew(specialisation, std::move(now), kept, number);
     } catch (...) {  // half renewed it is neither: the next call traces anew
       give_up(&specialisation);
       throw;
     }
   }
 
-  void renew(Specialisation& specialisation, Traced now, int64_t number) {
+  void renew(Specialisation& specialisation, Traced now, const std::shared_ptr<const Kept>* kept, int64_t number) {
     Graph& then = specialisation.traced;
     const std::vector<size_t> aliased = aliases(then);
     std::vector<size_t> rebound;
