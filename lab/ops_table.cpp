@@ -47,7 +47,7 @@ Rows rows() {
   for (const Op* op : sorted()) {
     // A view has no kernel: it is another shape on the same memory, on every device.
     const bool view = op->kind == OpKind::view;
-    result.push_back({op->name, std::string(name_of(op->kind)), count(op->inputs), std::to_string(op->outputs),
+    result.push_back({op->name, std::string(name_of(op->kind)), count(op->inputs), count(op->outputs),
                       op->grad ? "yes" : "", view || kernel_for(*op, cpu()) ? "yes" : "",
                       lacks_cuda_kernel(op->name) ? "" : "yes", fusible(*op), op->onnx ? op->onnx : ""});
   }
