@@ -59,6 +59,13 @@ Tensors call(const char* op, const Tensors& first, const Tensors& captures, cons
   return outputs;
 }
 
+/// Captures as operands. Of those that a region writes to the gradient reads what they were before.
+Tensors as_operands(const Captures& captures, const std::vector<size_t>& written) {
+  Tensors operands = captures.tensors;
+  for (const size_t capture : written) operands[capture] = snapshot_in_trace(operands[capture]);
+  return operands;
+}
+
 RegionPtr region(Graph graph) { return std::make_shared<const GraphRegion>(std::move(graph)); }
 
 /// Argument i of a region becomes argument places[i].
@@ -145,7 +152,7 @@ Tensors run_cond(const Tensor& condition, const RegionFunction& then, const Regi
     for (TracedRegion* branch : {&yes, &no})
       branch->graph.outputs.push_back(
           written_value(*branch, capture, static_cast<int>(capture), captures.tensors[capture]));
-  Tensors outputs = call("cond", {chosen}, captures.tensors,
+  Tensors outputs = call("cond", {chosen}, as_operands(captures, written),
                          {{"then", region(std::move(yes.graph))}, {"otherwise", region(std::move(no.graph))}},
                          results + written.size(), where);
   for (size_t i = 0; i < written.size(); ++i) assign_outside(captures.tensors[written[i]], outputs[results + i], where);
@@ -186,7 +193,8 @@ Tensors run_while(const RegionFunction& condition, const RegionFunction& body, c
     turn.graph.outputs.push_back(written_value(turn, capture, 0, captures.tensors[capture]));
   const Tensors rest = order_operands({&goes_on.graph, &turn.graph}, captures, written, variables.size(), 0);
   Tensors operands = variables;
-  for (const size_t capture : written) operands.push_back(captures.tensors[capture].contiguous(where));
+  for (const size_t capture : written)
+    operands.push_back(snapshot_in_trace(captures.tensors[capture]).contiguous(where));
   Tensors outputs = call("while_loop", operands, rest,
                          {{"condition", region(std::move(goes_on.graph))}, {"body", region(std::move(turn.graph))}},
                          operands.size(), where);
@@ -270,7 +278,7 @@ Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& c
   turn.graph.outputs.insert(turn.graph.outputs.begin() + std::ssize(carry), values.begin(), values.end());
   const Tensors rest = order_operands({&turn.graph}, captures, written, carry.size(), sequences.size());
   Tensors first = carry;
-  for (const size_t capture : written) first.push_back(captures.tensors[capture].contiguous(where));
+  for (const size_t capture : written) first.push_back(snapshot_in_trace(captures.tensors[capture]).contiguous(where));
   const size_t carried = first.size(), stacked = turn.graph.outputs.size() - carried;
   first.insert(first.end(), sequences.begin(), sequences.end());
   const bool keeps = grad_enabled() && (any_requires_grad(first) || any_requires_grad(rest));
@@ -512,7 +520,11 @@ void infer_cond(Infer& op) {
                        "its condition is no bool of one element");
   const auto operands = op.inputs.subspan(1);
   const std::vector<ValueType> types = results_of(op, "then", operands), others = results_of(op, "otherwise", operands);
-  op.check<GraphError>(types == others, "its branches give other results");
+  op.check<GraphError>(std::equal(types.begin(), types.end(), others.begin(), others.end(),
+                                  [](const ValueType& a, const ValueType& b) {  // where they lie is each one's own
+                                    return a.dtype == b.dtype && a.shape == b.shape;
+                                  }),
+                       "its branches give other results");
   for (const ValueType& type : types) op.output(type.shape, type.dtype);
 }
 

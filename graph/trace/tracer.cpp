@@ -73,6 +73,12 @@ class Tracer final : public Interceptor {
     return symbolic;
   }
 
+  Tensor snapshot(const Tensor& tensor) {
+    static const Op& copy = find_op("copy");
+    const int value = value_of(tensor, copy, where_);
+    const ValueType type = graph_.type(value);
+    return made(header_of(type, tensor.impl()->is_scalar), value, type);
+  }
   Tensor symbol_of(const Tensor& tensor) {
     static const Op& copy = find_op("copy");
     const int window = window_of(tensor, copy, where_);
@@ -591,6 +597,12 @@ TracedRegion trace_region(const char* op, const Tensors& operands, Captures& cap
   Tensors symbolic;
   for (size_t i = 0; i < operands.size(); ++i) symbolic.push_back(tracer.operand(operands[i], static_cast<int>(i)));
   return tracer.finish_region(function(symbolic));
+}
+
+Tensor snapshot_in_trace(const Tensor& tensor) {
+  auto* const tracer = dynamic_cast<Tracer*>(interceptor());
+  TANDEM_ASSERT(tracer, "no trace is under way");
+  return tracer->snapshot(tensor);
 }
 
 Tensor symbol_in_region(const Tensor& tensor) {

@@ -58,6 +58,8 @@ struct TracedRegion {
 TracedRegion trace_region(const char* op, const Tensors& operands, Captures& captures,
                           const std::function<Tensors(const Tensors&)>& function, Where where);
 
+/// The tensor as it is now, with no tape behind it: what is written to it later doesn't reach this one.
+Tensor snapshot_in_trace(const Tensor& tensor);
 /// The tensor as a symbol of the region that is being traced, with no tape behind it.
 Tensor symbol_in_region(const Tensor& tensor);
 
