@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(threads_per_block)
     for (int y = top < 0 ? 0 : top; y < top + w.kernel[0] && y < height; ++y) {
       for (int x = left < 0 ? 0 : left; x < left + w.kernel[1] && x < width; ++x) {
         const Compute<T> value = widen(plane[y * s.row + x * s.column]);
-        if (best_at < 0 || value > best || (value != value && best == best)) {
+        if (best_at < 0 || value > best || value != value) {  // of NaNs the last, as PyTorch
           best = value;
           best_at = y * width + x;
         }
