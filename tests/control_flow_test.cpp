@@ -167,12 +167,13 @@ TEST_CASE("scan: second order, and inside a cond") {
   manual_seed(3);
   const Tensor x = randn({5}, {.dtype = float64}), w = randn({3}, {.dtype = float64}).requires_grad(true);
   const auto f = [&](const Tensor& start) {
-    auto [h, ys] = scan(
+    const auto scanned = scan(
         [&](const Tensor& h, const Tensor& e) {
           const Tensor next = sin(h * w.sum() + e);
           return std::pair{next, next * next};
         },
         start, x);
+    const Tensor h = scanned.first, ys = scanned.second;  // clang 14 captures no bindings
     return cond(
         h.sum() > 100, [&] { return ys.sum() * 2; }, [&] { return ys.sum() * h.sum(); });
   };
