@@ -120,6 +120,7 @@ Tensors CustomFunction::all(const Tensors& inputs, Where where) const {
     frame->mark(results);
     return results;
   }
+  if (Interceptor* tracer = interceptor()) tracer->known_to_tape(definition_->name.c_str(), where);
   call->results = results.size();
   const NodeHandle handle{new_node(call->op(), where)};
   TapeNode* const node = handle.node;

@@ -15,6 +15,7 @@ HookHandle Tensor::register_hook(std::function<Tensor(const Tensor&)> hook, Wher
                     " requires no gradient, so the hook would never be called; call requires_grad(true) first"),
         where);
   if (!hook) throw ValueError("register_hook: the hook is an empty function", where);
+  if (Interceptor* tracer = interceptor()) tracer->known_to_tape("register_hook", where);
   std::shared_ptr<GradientHooks>* place = nullptr;
   if (auto* node = static_cast<TapeNode*>(impl_->node)) {
     // What a checkpointed function makes has its tape in the second run; the hook is registered then.

@@ -70,6 +70,8 @@ class Interceptor {
   virtual void host_reads(const Tensor&, const char* /*caller*/, Where) {}
   virtual void host_writes(const Tensor&, const char* /*caller*/, Where) {}
   virtual void requires_grad_read(const Tensor&) {}
+  /// A gradient, or a hook on one, that is known to the tape alone was given: a custom function, register_hook.
+  virtual void known_to_tape(const char* /*what*/, Where) {}
   /// backward() has reached a node of the tape with this number (TapeNode::sequence).
   virtual void walks(uint64_t /*sequence*/, const Op&, Where /*recorded*/, Where) {}
 };

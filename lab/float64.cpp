@@ -7,6 +7,7 @@
 
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
+#include "graph/ir/region.h"
 
 namespace tandem::lab {
 
@@ -36,9 +37,24 @@ Tensor leaf_value(const Graph& graph, const Leaf& leaf, const Tensors& arguments
 /// Ops that only draw: numbers of another dtype would be other numbers.
 bool draws_by_dtype(const Op& op) { return op.kind == OpKind::random && op.inputs == 1; }
 
+Attributes widened(const Attributes& attributes);
+
+/// The same branch or body on float64.
+RegionPtr widened(const Region& region) {
+  Graph graph = static_cast<const graph::GraphRegion&>(region).graph();
+  for (Value& value : graph.values)
+    if (is_floating(value.type.dtype)) value.type.dtype = float64;
+  for (Node& node : graph.nodes) node.attributes = widened(node.attributes);
+  return std::make_shared<const graph::GraphRegion>(std::move(graph));
+}
+
 Attributes widened(const Attributes& attributes) {
   Attributes result;
   for (const Attribute& attribute : attributes) {
+    if (const RegionPtr* region = std::get_if<RegionPtr>(&attribute.value)) {
+      result.set({attribute.name, widened(**region)});
+      continue;
+    }
     const DType* type = std::get_if<DType>(&attribute.value);
     if (type && is_floating(*type)) result.set({attribute.name, float64});
     else result.set(attribute);
@@ -65,15 +81,11 @@ Float64Results run_in_float64(const Graph& graph, const Tensors& arguments) {
   for (const Node& node : graph.nodes) {
     Tensors inputs;
     for (const int input : node.inputs) inputs.push_back(values[static_cast<size_t>(input)]);
-    const bool as_it_is =
-        draws_by_dtype(*node.op) || node.op->kind == OpKind::control;  // regions have types of their own
-    if (node.op->kind == OpKind::control)
-      for (size_t i = 0; i < inputs.size(); ++i)
-        if (!inputs[i].impl()->is_scalar) inputs[i] = inputs[i].to(graph.type(node.inputs[i]).dtype);
+    const bool draws = draws_by_dtype(*node.op);
     Tensors outputs(node.outputs.size());
-    dispatch(*node.op, inputs, as_it_is ? node.attributes : widened(node.attributes), outputs, node.where);
+    dispatch(*node.op, inputs, draws ? node.attributes : widened(node.attributes), outputs, node.where);
     for (size_t i = 0; i < node.outputs.size(); ++i)
-      values[static_cast<size_t>(node.outputs[i])] = as_it_is ? widened(outputs[i]) : outputs[i];
+      values[static_cast<size_t>(node.outputs[i])] = draws ? widened(outputs[i]) : outputs[i];
     for (const int input : node.inputs)
       if (--reads[static_cast<size_t>(input)] == 0) values[static_cast<size_t>(input)] = Tensor();
   }

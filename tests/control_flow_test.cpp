@@ -2,6 +2,7 @@
 #include "graph/trace/control_flow.h"
 
 #include "autograd/autograd.h"
+#include "autograd/custom_function.h"
 #include "core/ops/ops.h"
 #include "core/random.h"
 #include "tests/support.h"
@@ -35,7 +36,7 @@ Tensors value_and_gradients(Mode mode, F&& f, const Tensors& given, const Tensor
       {.mode = mode});
   all.push_back(step(arguments[0], arguments[1]).detach());
   for (const Tensor& each : arguments) all.push_back(each.grad().defined() ? each.grad() : Tensor());
-  for (const Tensor& each : closed_over) all.push_back(each.grad().clone());
+  for (const Tensor& each : closed_over) all.push_back(each.grad().defined() ? each.grad().clone() : Tensor());
   return all;
 }
 
@@ -278,6 +279,207 @@ TEST_CASE("control flow: what can't be is said with the line") {
                      });
                    }),
                    "a while_loop in a graph has no gradient"));
+  }
+}
+
+TEST_CASE("control flow: gradients taken inside, empty and strided operands, bodies within bodies") {
+  const Tensor target = tensor({1.f, 4.f, 9.f});
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    auto root = compile(  // Newton's method, by grad() in the body
+        [&](const Tensor& start) {
+          return while_loop([&](const Tensor& x) { return max(abs(x * x - target)) > 1e-5; },
+                            [&](const Tensor& x) {
+                              const Tensor at = x.detach().requires_grad(true), y = at * at - target;
+                              const auto [slope] = grad<1>(y.sum(), {at});
+                              return (at - y / slope).detach();
+                            },
+                            start);
+        },
+        {.mode = mode});
+    CHECK(allclose(root(ones({3}) * 5), tensor({1.f, 2.f, 3.f}), {.rtol = 1e-4}));
+    auto empty = compile(
+        [](const Tensor& x) {
+          const auto [last, all] = scan(
+              [](const Tensor& h, const Tensor& e) {
+                return std::pair{h + e, e * 2};
+              },
+              zeros({0}), x);
+          return std::pair{cond(
+                               x.sum() == 0, [] { return ones({2}); }, [] { return zeros({2}); }),
+                           all + last};
+        },
+        {.mode = mode});
+    CHECK(empty(zeros({3, 0})).first.to_vector<float>() == std::vector<float>{1, 1});
+    CHECK(empty(zeros({3, 0})).second.shape() == Shape{3, 0});
+    auto constant = compile(
+        [](const Tensor& x) {
+          cond(
+              x.sum() > 0, [] {}, [] {});
+          return map([](const Tensor& e) { return e * tensor({1.f, 2.f}); }, x);
+        },
+        {.mode = mode});
+    CHECK(constant(ones({2})).to_vector<float>() == std::vector<float>{1, 2, 1, 2});
+    auto nested = compile(
+        [](const Tensor& x) {
+          return map(
+              [&](const Tensor& row) {
+                return scan(
+                           [&](const Tensor& h, const Tensor& e) {
+                             const Tensor next = cond(
+                                 e > 0, [&] { return h + e; }, [&] { return h * row.sum(); });
+                             return std::pair{next, next};
+                           },
+                           ones({}), row)
+                    .second;
+              },
+              x);
+        },
+        {.mode = mode});
+    const Tensor turned = tensor({{1.f, -1.f}, {2.f, 3.f}, {-4.f, 5.f}}).transpose(0, 1);  // rows 1 2 -4, -1 3 5
+    CHECK(nested(turned).to_vector<float>() == std::vector<float>{2, 4, -4, 7, 10, 15});
+  }
+}
+
+TEST_CASE("control flow: an error inside names its line, and leaves things as they were") {
+  Tensor count = zeros({});
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    auto pick = compile(
+        [&](const Tensor& x, const Tensor& at) {
+          const Tensor result = scan(
+                                    [&](const Tensor& h, const Tensor& i) {
+                                      return std::pair{h, index_select(x, 0, i.reshape({1}))};
+                                    },
+                                    zeros({}), at)
+                                    .second;
+          count.assign(count + 1);
+          return result;
+        },
+        {.mode = mode});
+    const Tensor x = arange(3).to(float32);
+    CHECK(pick(x, tensor({2, 0})).to_vector<float>() == std::vector<float>{2, 0});
+    count.assign(zeros({}));
+    const std::string error = thrown<DimensionError>([&] { pick(x, tensor({2, 7})); });
+    CHECK_MESSAGE(contains(error, "7"), error);
+    CHECK_MESSAGE(contains(error, "control_flow_test.cpp"), error);
+    CHECK(pick(x, tensor({1, 1})).to_vector<float>() == std::vector<float>{1, 1});
+    CHECK(count.item<float>() == 1);
+  }
+}
+
+TEST_CASE("control flow: detach and NoGrad inside cut gradients as eagerly, of any order") {
+  manual_seed(6);
+  const Tensor w = randn({3}).requires_grad(true), xs = randn({5, 3}), y = randn({3});
+  agree(
+      [&](const Tensor& x, const Tensor& b) {
+        const Tensor shared = x.sum(0) * b;
+        const auto [last, all] = scan(
+            [&](const Tensor& h, const Tensor& e) {
+              const Tensor next = tanh(h * w.detach() + e * w + h.detach() * b + shared * shared.detach());
+              Tensor scale;
+              {
+                const NoGrad no_grad;
+                scale = next * 0.5 + w;
+              }
+              return std::pair{next, next * scale};
+            },
+            zeros({3}), x);
+        return all + cond(
+                         b.sum() > -100, [&] { return last * last.detach() + w; }, [&] { return last; });
+      },
+      {xs, y}, {w}, 1e-5);
+  agree(  // truncated: nothing flows from turn to turn
+      [&](const Tensor& x, const Tensor& b) {
+        return scan(
+                   [&](const Tensor& h, const Tensor& e) {
+                     return std::pair{tanh(h * w + e).detach(), h * e * b};
+                   },
+                   b, x)
+            .second;
+      },
+      {xs, y}, {w}, 1e-5);
+  Tensors expected;
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    auto second = compile(
+        [&](const Tensor& x) {
+          const Tensor value = cond(
+              x.sum() > -100, [&] { return x * x * x.detach() * w + sin(w.detach() * x); }, [&] { return x; });
+          const auto [g] = grad<1>(value.sum(), {x}, {.create_graph = true});
+          const auto [gg, gw] = grad<2>((g * g).sum(), {x, w});
+          return Tensors{g, gg, gw};
+        },
+        {.mode = mode});
+    const Tensors got = second(y.clone().requires_grad(true));
+    if (mode == Mode::eager) expected = got;
+    for (size_t i = 0; i < got.size(); ++i) CHECK(allclose(got[i], expected[i], {.rtol = 1e-5, .atol = 1e-6}));
+  }
+}
+
+TEST_CASE("control flow: what only the tape knows is refused inside a region") {
+  const CustomFunction doubled =
+      custom_function({.forward = [](FunctionContext&, const Tensors& x) { return Tensors{x[0] * 2}; },
+                       .backward = [](const FunctionContext&, const Tensors& g) { return Tensors{g[0] * 3}; },
+                       .name = "doubled"});
+  const Tensor w = ones({2}).requires_grad(true);
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    auto custom = compile(
+        [&](const Tensor& x) {
+          return cond(
+              x.sum() > 0, [&] { return doubled(w * x); }, [&] { return w * x; });
+        },
+        {.mode = mode});
+    auto hooked = compile(
+        [&](const Tensor& x) {
+          return cond(
+              x.sum() > 0,
+              [&] {
+                const Tensor y = w * x;
+                y.register_hook([](const Tensor& g) { return g * 2; });
+                return y;
+              },
+              [&] { return w * x; });
+        },
+        {.mode = mode});
+    if (mode == Mode::eager) {
+      CHECK(custom(ones({2})).requires_grad());
+      CHECK(hooked(ones({2})).requires_grad());
+    } else {
+      CHECK(contains(thrown<TraceError>([&] { custom(ones({2})); }), "doubled: a gradient, or a hook"));
+      CHECK(contains(thrown<TraceError>([&] { hooked(ones({2})); }), "register_hook: a gradient, or a hook"));
+    }
+  }
+}
+
+TEST_CASE("control flow: a parameter that a branch writes to keeps its gradient, or says that it can't") {
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    Tensor w = full({2}, 3.f).requires_grad(true);
+    auto step = compile(
+        [&](const Tensor& x) {
+          const Tensor y = cond(
+              x.sum() > 0,
+              [&] {
+                const Tensor product = w * x;
+                {
+                  const NoGrad no_grad;
+                  w.assign(w * 0.5);
+                }
+                return product * w.detach();
+              },
+              [&] { return w * x; });
+          y.sum().backward();
+          return y;
+        },
+        {.mode = mode});
+    if (mode == Mode::eager) {  // neither product saved w itself for its gradient
+      step(tensor({1.f, 2.f}));
+      CHECK(w.grad().to_vector<float>() == std::vector<float>{1.5f, 3.f});
+    } else {
+      CHECK(contains(thrown<InPlaceError>([&] { step(tensor({1.f, 2.f})); }), "saved for backward"));
+    }
   }
 }
 

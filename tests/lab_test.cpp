@@ -212,6 +212,19 @@ TEST_CASE("float64: a graph gives what the function gives on float64 arguments, 
   const lab::Float64Results drawn = lab::run_in_float64(random, {ones_of_x, w});
   const Tensor eager = dropout(ones_of_x, 0.5) + rand({8, 16});
   CHECK(lab::relative_error(eager, drawn.outputs[0]) < 1e-6);
+
+  const auto looped = [](const Tensor& a, const Tensor& b) {
+    const auto [last, all] = scan(
+        [&](const Tensor& h, const Tensor& e) {
+          const Tensor next = cond(
+              e.sum() > 0, [&] { return tanh(matmul(e, b) + h * 0.25); }, [&] { return sin(h) + 1; });
+          return std::pair{next, next * 1.125};
+        },
+        zeros({4}, {.dtype = a.dtype()}), a);
+    return all + last;
+  };
+  const lab::Float64Results wide = lab::run_in_float64(trace(looped, x, w), {x, w});
+  CHECK(allclose(wide.outputs[0], looped(x.to(float64), w.to(float64)), {.rtol = 1e-12}));
 }
 
 TEST_CASE("docs/ops.md is what `tandem ops --markdown` prints") {

@@ -10,14 +10,26 @@ namespace tandem::graph {
 
 class Program;
 
+/// What the tape would have kept of a region's trace: detach() and NoGrad leave nothing in a graph.
+struct RegionTape {
+  std::vector<std::vector<bool>> operands = {};  ///< by node: whether gradients flow to each; empty: to all
+  std::vector<bool> results = {};                ///< whether they come from each; missing ones: yes
+
+  bool reaches(size_t node, size_t operand) const {
+    return node >= operands.size() || operands[node].empty() || operands[node][operand];
+  }
+  bool leaves(size_t result) const { return result >= results.size() || results[result]; }
+};
+
 /// All that it reads is an argument: what its text closes over are operands of the node. It assigns nothing, so a node with
 /// regions is a function of its operands.
 class GraphRegion final : public Region {
  public:
-  explicit GraphRegion(Graph graph, std::shared_ptr<Program> program = nullptr)
-      : graph_(std::move(graph)), program_(std::move(program)) {}
+  explicit GraphRegion(Graph graph, RegionTape tape = {}, std::shared_ptr<Program> program = nullptr)
+      : graph_(std::move(graph)), tape_(std::move(tape)), program_(std::move(program)) {}
 
   const Graph& graph() const { return graph_; }
+  const RegionTape& tape() const { return tape_; }
   std::string to_string() const override { return graph_.to_string(); }
   bool equals(const Region& other) const override { return this == &other || to_string() == other.to_string(); }
   /// What runs it: from the pass "regions", or made at the first run (graph/run/regions.cpp).
@@ -25,6 +37,7 @@ class GraphRegion final : public Region {
 
  private:
   Graph graph_;
+  RegionTape tape_;
   mutable std::once_flag once_;
   mutable std::shared_ptr<Program> program_;
 };

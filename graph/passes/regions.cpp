@@ -24,7 +24,7 @@ RegionPtr optimised(const Region& region, std::vector<std::string> without, Wher
     made = optimise(graph, without, where).graph;
     program = Program::build(made, plan_options(without, where), where, nullptr);
   }
-  return std::make_shared<const GraphRegion>(std::move(made), std::move(program));
+  return std::make_shared<const GraphRegion>(std::move(made), RegionTape(), std::move(program));
 }
 
 }  // namespace

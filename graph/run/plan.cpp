@@ -194,8 +194,8 @@ class Planner {
     plan_.recorded = all_there && plan_.options.memory_plan && runtime_for(plan_.device).records();
     for (const PlanStep& step : plan_.steps) {
       const Node& node = graph_.node(step.node);
-      // What a user's op does on the device is its own business: allocate, wait, …
-      if (node.op->user || node.op->transfers) plan_.recorded = false;
+      // What a user's op does on the device is its own business: allocate, wait, … The loops of regions are the host's.
+      if (node.op->user || node.op->transfers || node.op->kind == OpKind::control) plan_.recorded = false;
       if (node.op->transfers || on_host(step.device)) continue;
       for (int input : node.inputs) {
         if (!on_host(plan_.type(input).device) || plan_.location(input).number >= 0) continue;

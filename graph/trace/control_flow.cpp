@@ -28,11 +28,12 @@ void check_types(const char* op, const char* what, const Tensors& then, const Te
                      where);
   for (size_t i = 0; i < then.size(); ++i) {
     if (!now[i].defined()) throw UndefinedError(str(op, ": the body returns an undefined Tensor"), where);
-    const std::string message =
-        str(op, ": ", what, " ", i, " is ", describe(then[i]), " and the body returns ", describe(now[i]),
-            " for it; its type must stay: cast or reshape what it starts from");
-    if (now[i].dtype() != then[i].dtype()) throw DTypeError(message, where);
-    if (now[i].shape() != then[i].shape()) throw ShapeError(message, where);
+    const auto message = [&] {
+      return str(op, ": ", what, " ", i, " is ", describe(then[i]), " and the body returns ", describe(now[i]),
+                 " for it; its type must stay: cast or reshape what it starts from");
+    };
+    if (now[i].dtype() != then[i].dtype()) throw DTypeError(message(), where);
+    if (now[i].shape() != then[i].shape()) throw ShapeError(message(), where);
   }
 }
 
@@ -50,23 +51,57 @@ Tensors contiguous_of(const Tensors& tensors, Where where) {
   return result;
 }
 
-/// Calls the node; its operands after `first` are what the regions capture.
-Tensors call(const char* op, const Tensors& first, const Tensors& captures, const Attributes& attributes,
-             size_t results, Where where) {
-  Tensors operands = first, outputs(results);
-  operands.insert(operands.end(), captures.begin(), captures.end());
+Tensors call(const char* op, const Tensors& operands, const Attributes& attributes, size_t results, Where where) {
+  if (results == 0) return {};  // a branch that does nothing
+  Tensors outputs(results);
   dispatch(find_op(op), operands, attributes, outputs, where);
   return outputs;
 }
 
-/// Captures as operands. Of those that a region writes to the gradient reads what they were before.
-Tensors as_operands(const Captures& captures, const std::vector<size_t>& written) {
-  Tensors operands = captures.tensors;
-  for (const size_t capture : written) operands[capture] = snapshot_in_trace(operands[capture]);
-  return operands;
+/// By argument of the region: whether a gradient of its results can come to it.
+std::vector<bool> reached(const TracedRegion& region, size_t arguments) {
+  const Graph& graph = region.graph;
+  std::vector<bool> value(graph.values.size()), result(arguments);
+  for (size_t i = 0; i < graph.outputs.size(); ++i)
+    if (region.tape.leaves(i)) at(value, graph.outputs[i]) = true;
+  for (size_t n = graph.nodes.size(); n-- > 0;) {
+    const Node& node = graph.nodes[n];
+    if (std::none_of(node.outputs.begin(), node.outputs.end(), [&](int output) { return at(value, output); })) continue;
+    for (size_t i = 0; i < node.inputs.size(); ++i)
+      if (region.tape.reaches(n, i)) at(value, node.inputs[i]) = true;
+  }
+  for (const Leaf& leaf : graph.leaves)
+    if (leaf.kind == LeafKind::argument && at(value, leaf.value)) at(result, leaf.argument) = true;
+  return result;
 }
 
-RegionPtr region(Graph graph) { return std::make_shared<const GraphRegion>(std::move(graph)); }
+/// Takes the operands, which are the regions' arguments, off the tape to which no gradient can come. Their gradient would be
+/// zeros, and eagerly there is none.
+void keep_on_tape(Tensors& operands, std::initializer_list<const TracedRegion*> regions, Where where) {
+  std::vector<bool> kept(operands.size());
+  for (const TracedRegion* each : regions) {
+    const std::vector<bool> here = reached(*each, operands.size());
+    for (size_t i = 0; i < kept.size(); ++i) kept[i] = kept[i] || here[i];
+  }
+  for (size_t i = 0; i < kept.size(); ++i)
+    if (!kept[i] && operands[i].requires_grad()) operands[i] = operands[i].detach(where);
+}
+
+/// Takes the results off the tape that have no gradient in any region.
+void leave_tape(Tensors& results, std::initializer_list<const RegionTape*> tapes, Where where) {
+  for (size_t i = 0; i < results.size(); ++i)
+    if (std::none_of(tapes.begin(), tapes.end(), [&](const RegionTape* tape) { return tape->leaves(i); }))
+      results[i] = results[i].detach(where);
+}
+
+/// A capture that a region writes to, as an operand: the gradient reads what it was before. If it has one of its own it must
+/// stay what it is, and backward() says that it was written to.
+Tensor before_write(const Tensor& capture) { return capture.requires_grad() ? capture : snapshot_in_trace(capture); }
+
+RegionPtr as_region(TracedRegion&& traced) {
+  return std::make_shared<const GraphRegion>(std::move(traced.graph), std::move(traced.tape));
+}
+const RegionTape& tape_of(const RegionPtr& region) { return static_cast<const GraphRegion&>(*region).tape(); }
 
 /// Argument i of a region becomes argument places[i].
 void renumber(Graph& graph, const std::vector<int>& places) {
@@ -149,12 +184,18 @@ Tensors run_cond(const Tensor& condition, const RegionFunction& then, const Regi
   const size_t results = yes.graph.outputs.size();
   const std::vector<size_t> written = written_captures({&yes, &no});
   for (const size_t capture : written)
-    for (TracedRegion* branch : {&yes, &no})
+    for (TracedRegion* branch : {&yes, &no}) {
       branch->graph.outputs.push_back(
           written_value(*branch, capture, static_cast<int>(capture), captures.tensors[capture]));
-  Tensors outputs = call("cond", {chosen}, as_operands(captures, written),
-                         {{"then", region(std::move(yes.graph))}, {"otherwise", region(std::move(no.graph))}},
-                         results + written.size(), where);
+      branch->tape.results.push_back(false);
+    }
+  Tensors operands = captures.tensors;
+  keep_on_tape(operands, {&yes, &no}, where);
+  for (const size_t capture : written) operands[capture] = before_write(operands[capture]);
+  operands.insert(operands.begin(), chosen);
+  const RegionPtr first = as_region(std::move(yes)), second = as_region(std::move(no));
+  Tensors outputs = call("cond", operands, {{"then", first}, {"otherwise", second}}, results + written.size(), where);
+  leave_tape(outputs, {&tape_of(first), &tape_of(second)}, where);
   for (size_t i = 0; i < written.size(); ++i) assign_outside(captures.tensors[written[i]], outputs[results + i], where);
   outputs.resize(results);
   return outputs;
@@ -189,15 +230,19 @@ Tensors run_while(const RegionFunction& condition, const RegionFunction& body, c
       },
       where);
   const std::vector<size_t> written = written_captures({&turn});
-  for (const size_t capture : written)
+  for (const size_t capture : written) {
     turn.graph.outputs.push_back(written_value(turn, capture, 0, captures.tensors[capture]));
+    turn.tape.results.push_back(false);
+  }
   const Tensors rest = order_operands({&goes_on.graph, &turn.graph}, captures, written, variables.size(), 0);
   Tensors operands = variables;
-  for (const size_t capture : written)
-    operands.push_back(snapshot_in_trace(captures.tensors[capture]).contiguous(where));
-  Tensors outputs = call("while_loop", operands, rest,
-                         {{"condition", region(std::move(goes_on.graph))}, {"body", region(std::move(turn.graph))}},
-                         operands.size(), where);
+  for (const size_t capture : written) operands.push_back(before_write(captures.tensors[capture]).contiguous(where));
+  const size_t carried = operands.size();
+  operands.insert(operands.end(), rest.begin(), rest.end());
+  keep_on_tape(operands, {&turn}, where);
+  Tensors outputs =
+      call("while_loop", operands, {{"condition", as_region(std::move(goes_on))}, {"body", as_region(std::move(turn))}},
+           carried, where);
   for (size_t i = 0; i < written.size(); ++i)
     assign_outside(captures.tensors[written[i]], outputs[variables.size() + i], where);
   outputs.resize(variables.size());
@@ -276,14 +321,18 @@ Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& c
   std::vector<int> values;
   for (const size_t capture : written) values.push_back(written_value(turn, capture, 0, captures.tensors[capture]));
   turn.graph.outputs.insert(turn.graph.outputs.begin() + std::ssize(carry), values.begin(), values.end());
+  turn.tape.results.insert(turn.tape.results.begin() + std::ssize(carry), values.size(), false);
   const Tensors rest = order_operands({&turn.graph}, captures, written, carry.size(), sequences.size());
-  Tensors first = carry;
-  for (const size_t capture : written) first.push_back(snapshot_in_trace(captures.tensors[capture]).contiguous(where));
-  const size_t carried = first.size(), stacked = turn.graph.outputs.size() - carried;
-  first.insert(first.end(), sequences.begin(), sequences.end());
-  const bool keeps = grad_enabled() && (any_requires_grad(first) || any_requires_grad(rest));
-  Tensors outputs = call("scan", first, rest,
-                         {{"body", region(std::move(turn.graph))},
+  operands = carry;
+  for (const size_t capture : written) operands.push_back(before_write(captures.tensors[capture]).contiguous(where));
+  const size_t carried = operands.size(), stacked = turn.graph.outputs.size() - carried;
+  operands.insert(operands.end(), sequences.begin(), sequences.end());
+  operands.insert(operands.end(), rest.begin(), rest.end());
+  keep_on_tape(operands, {&turn}, where);
+  const bool keeps = grad_enabled() && any_requires_grad(operands);
+  const RegionPtr region = as_region(std::move(turn));
+  Tensors outputs = call("scan", operands,
+                         {{"body", region},
                           {"carried", static_cast<int64_t>(carried)},
                           {"sequences", static_cast<int64_t>(sequences.size())},
                           {"length", length},
@@ -293,6 +342,7 @@ Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& c
   for (size_t i = 0; i < written.size(); ++i)
     assign_outside(captures.tensors[written[i]], outputs[carry.size() + i], where);
   outputs.resize(carried + stacked);
+  leave_tape(outputs, {&tape_of(region)}, where);
   outputs.erase(outputs.begin() + std::ssize(carry), outputs.begin() + static_cast<std::ptrdiff_t>(carried));
   return outputs;
 }
@@ -349,16 +399,21 @@ Tensors run_scan(const char* name, const RegionFunction& body, const Tensors& in
 
 namespace {
 
-/// The graph's ops, called with these arguments.
-Tensors replay(const Graph& graph, const Tensors& arguments) {
+/// The region's ops, called with these arguments, and recorded as far as its trace was.
+Tensors replay(const GraphRegion& region, const Tensors& arguments) {
+  const Graph& graph = region.graph();
   Tensors values(graph.values.size());
   for (const Leaf& leaf : graph.leaves) {
     TANDEM_ASSERT(leaf.kind == LeafKind::argument, "a region reads a ", name_of(leaf.kind));
     at(values, leaf.value) = at(arguments, leaf.argument);
   }
-  for (const Node& node : graph.nodes) {
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    const Node& node = graph.nodes[n];
     Tensors inputs, outputs(node.outputs.size());
-    for (const int input : node.inputs) inputs.push_back(at(values, input));
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const Tensor& value = at(values, node.inputs[i]);
+      inputs.push_back(value.requires_grad() && !region.tape().reaches(n, i) ? value.detach() : value);
+    }
     dispatch(*node.op, inputs, node.attributes, outputs, node.where);
     for (size_t i = 0; i < outputs.size(); ++i) at(values, node.outputs[i]) = outputs[i];
   }
@@ -368,22 +423,24 @@ Tensors replay(const Graph& graph, const Tensors& arguments) {
 }
 
 /// Gradients with respect to arguments `wanted`, of the results for which there is a cotangent. Zeros where nothing flows.
-Tensors gradients_of(const Graph& graph, const Tensors& arguments, const std::vector<int>& wanted,
+Tensors gradients_of(const GraphRegion& region, const Tensors& arguments, const std::vector<int>& wanted,
                      const Tensors& cotangents) {
+  const bool create_graph = grad_enabled();
   const EnableGrad recorded;
   Tensors inputs = arguments, leaves, results, weights;
   for (const int i : wanted) {
     at(inputs, i) = symbol_in_region(at(arguments, i));
     leaves.push_back(at(inputs, i).requires_grad(true));
   }
-  const Tensors outputs = replay(graph, inputs);
+  const Tensors outputs = replay(region, inputs);
   for (size_t i = 0; i < outputs.size(); ++i)
-    if (cotangents[i].defined() && outputs[i].requires_grad()) {
+    if (cotangents[i].defined() && outputs[i].requires_grad() && region.tape().leaves(i)) {
       results.push_back(outputs[i]);
       weights.push_back(cotangents[i]);
     }
   Tensors gradients(wanted.size());
-  if (!results.empty()) gradients = grad_of(results, leaves, {.allow_unused = true}, weights);
+  if (!results.empty())
+    gradients = grad_of(results, leaves, {.create_graph = create_graph, .allow_unused = true}, weights);
   for (size_t i = 0; i < gradients.size(); ++i)
     if (!gradients[i].defined()) gradients[i] = zeros_like(leaves[i].detach());
   return gradients;
@@ -407,7 +464,7 @@ Tensors cond_grad(const OpContext& c) {
   std::vector<int> positions;
   for (const int operand : wanted) positions.push_back(operand - 1);
   const auto branch = [&](const GraphRegion& of) {
-    return [&](const Tensors&) { return gradients_of(of.graph(), arguments, positions, cotangents); };
+    return [&](const Tensors&) { return gradients_of(of, arguments, positions, cotangents); };
   };
   const Tensors gradients = run_cond(c.input(0), branch(then), branch(otherwise), Where());
   for (size_t i = 0; i < wanted.size(); ++i) at(result, wanted[i]) = gradients[i];
@@ -424,7 +481,8 @@ Tensors while_grad(const OpContext&) {
 
 /// A scan the other way, that carries the gradients of what is carried and of what the body captures.
 Tensors scan_grad(const OpContext& c) {
-  const Graph& body = region_of(c.attributes(), "body").graph();
+  const GraphRegion& body_region = region_of(c.attributes(), "body");
+  const Graph& body = body_region.graph();
   const auto carried = static_cast<int>(c.integer("carried")), sequences = static_cast<int>(c.integer("sequences"));
   const int stacked = count(body.outputs) - carried;
   const bool reverse = c.attributes().flag("reverse");
@@ -467,7 +525,7 @@ Tensors scan_grad(const OpContext& c) {
     for (size_t i = 0; i < floating.size(); ++i) at(cotangents, floating[i]) = in[i];
     for (size_t i = 0; i < given.size(); ++i)
       at(cotangents, carried + given[i]) = at(in, carry_count + carried + sequences + static_cast<std::ptrdiff_t>(i));
-    const Tensors gradients = gradients_of(body, arguments, asked, cotangents);
+    const Tensors gradients = gradients_of(body_region, arguments, asked, cotangents);
     Tensors results(gradients.begin(), gradients.begin() + std::ssize(floating));
     const auto kept_at = carry_count + carried + sequences + std::ssize(given);
     for (size_t i = 0; i < floating.size(); ++i)

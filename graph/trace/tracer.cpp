@@ -69,7 +69,8 @@ class Tracer final : public Interceptor {
   Tensor operand(const Tensor& given, int position) {
     const Tensor symbolic =
         symbol(header_of(type_of(given), given.impl()->is_scalar), region_argument(given, position));
-    symbolic.impl()->requires_grad = given.requires_grad();
+    // Of what is carried the first one may need no gradient, and the next one does.
+    symbolic.impl()->requires_grad = grad_enabled() && is_floating(given.dtype());
     return symbolic;
   }
 
@@ -92,6 +93,7 @@ class Tracer final : public Interceptor {
     std::vector<ValueType> types;
     for (const Tensor& output : outputs) types.push_back(type_of(output));
     const int node = graph_.append(op, std::move(operands), attributes, where, types);
+    if (outer_) note_tape(inputs);
     for (size_t i = 0; i < outputs.size(); ++i) {
       const int64_t offset = std::exchange(outputs[i].impl()->offset, 0);
       const int value = graph_.node(node).outputs[i];
@@ -182,6 +184,17 @@ class Tracer final : public Interceptor {
     if (known_requires_grad_.insert(&impl).second) guards_.requires_grad.push_back({tensor, impl.requires_grad});
   }
 
+  void known_to_tape(const char* what, Where where) override {
+    if (outer_)
+      throw TraceError(str(what,
+                           ": a gradient, or a hook, of the program's own is not kept in a branch or in the body of a "
+                           "loop (",
+                           op_,
+                           ") of a graph; use it outside of that, or run this function with "
+                           "{.mode = Mode::eager}"),
+                       where);
+  }
+
   int64_t draw() override {
     if (outer_)
       throw TraceError(str(op_,
@@ -247,11 +260,13 @@ class Tracer final : public Interceptor {
   TracedRegion finish_region(const Tensors& results) {
     static const Op& copy = find_op("copy");
     TracedRegion region;
+    region.tape.operands = std::move(tape_);
     for (const Tensor& result : results) {
       if (!result.defined()) throw TraceError(str(op_, ": an undefined Tensor is returned inside"), where_);
       const ValueType& as_read = type_of(result);
       const ValueType rows{as_read.dtype, as_read.device, as_read.shape, contiguous_strides(as_read.shape)};
       graph_.outputs.push_back(laid_out(value_of(result, copy, where_), rows, where_));
+      region.tape.results.push_back(result.requires_grad());
     }
     for (const int memory : written_order_) {
       const Memory& m = at(memories_, memory);
@@ -372,17 +387,27 @@ class Tracer final : public Interceptor {
     return known != outside_.end() ? known->second : outside(tensor, where);
   }
 
+  /// Of the node appended last.
+  void note_tape(std::span<const Tensor> inputs) {
+    tape_.resize(graph_.nodes.size());
+    for (const Tensor& input : inputs) tape_.back().push_back(grad_enabled() && input.requires_grad());
+  }
+
   bool knows(uint64_t trace) const { return trace == id_ || (outer_ && outer_->knows(trace)); }
 
-  /// One for each tensor of the outside, and for each window of the outer trace.
+  /// Whether they are one capture, on the tape or not.
   static bool same_window(const TensorImpl& a, const TensorImpl& b) {
-    return &a == &b || (a.trace && a.trace == b.trace && a.value == b.value);
+    if (&a == &b) return true;
+    if (a.trace || b.trace) return a.trace == b.trace && a.value == b.value;
+    return a.storage == b.storage && a.offset == b.offset && a.dtype == b.dtype && a.shape == b.shape &&
+           a.strides == b.strides && a.is_scalar == b.is_scalar;
   }
   int captured(const Tensor& tensor) {
     size_t place = 0;
     while (place < captures_->tensors.size() && !same_window(*captures_->tensors[place].impl(), *tensor.impl()))
       ++place;
     if (place == captures_->tensors.size()) captures_->tensors.push_back(tensor);
+    else if (tensor.requires_grad()) captures_->tensors[place] = tensor;  // it was read by a handle off the tape before
     const auto [known, fresh] = capture_windows_.try_emplace(place, -1);
     if (fresh) known->second = region_argument(tensor, static_cast<int>(operands_ + place));
     return known->second;
@@ -561,6 +586,7 @@ class Tracer final : public Interceptor {
   const char* op_ = nullptr;
   size_t operands_ = 0;
   Captures* captures_ = nullptr;
+  std::vector<std::vector<bool>> tape_;              ///< RegionTape::operands
   std::unordered_map<size_t, int> capture_windows_;  ///< by place in captures
   Guards guards_;
   bool reads_values_ = false;

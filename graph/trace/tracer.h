@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "../../core/dispatch.h"
-#include "../ir/graph.h"
+#include "../ir/region.h"
 
 namespace tandem::graph {
 
@@ -45,6 +45,7 @@ struct Captures {
 };
 struct TracedRegion {
   Graph graph;  ///< argument i is operand i, or captures[i - operands]
+  RegionTape tape;
   /// Captures that it assigns to, and what they are at its end.
   struct Write {
     size_t capture;

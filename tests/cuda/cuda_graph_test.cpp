@@ -112,6 +112,40 @@ TEST_CASE("cuda: fused kernels of every kind agree with eager ones, in any order
   check("columns", {{40, 70}}, [](const Tensors& x) { return sum(square(x[0]), 0); });
 }
 
+TEST_CASE("cuda: branches and loops are the host's, of kernels on the device") {
+  manual_seed(4);
+  const Tensor w = (randn({4, 4}) * 0.5).detach().requires_grad(true), xs = randn({6, 4});
+  const auto step_of = [&](const Tensor& weight, Mode mode) {
+    return compile(
+        [weight](const Tensor& x) {
+          const auto [last, all] = scan(
+              [&](const Tensor& h, const Tensor& e) {
+                const Tensor next = cond(
+                    e.sum() > 0, [&] { return tanh(matmul(weight, h) + e); }, [&] { return h * 0.5 + e; });
+                return std::pair{next, next * 2};
+              },
+              zeros({4}, {.device = x.device()}), x);
+          const Tensor turns = while_loop([](const Tensor& n) { return n < 3; }, [](const Tensor& n) { return n + 1; },
+                                          zeros({}, {.device = x.device()}));
+          const Tensor loss = square(all).sum() + last.sum() * turns;
+          loss.backward();
+          return loss;
+        },
+        {.mode = mode});
+  };
+  const double wanted = step_of(w, Mode::eager)(xs).item<double>();
+  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    Tensor there = w.detach().to(cuda(0)).detach().requires_grad(true);
+    auto step = step_of(there, mode);
+    for (int call = 0; call < 3; ++call) {  // a recording would be made by the third
+      there.set_grad({});
+      CHECK(step(xs.to(cuda(0))).item<double>() == doctest::Approx(wanted).epsilon(1e-5));
+    }
+    CHECK(allclose(there.grad().cpu(), w.grad(), {.rtol = 1e-4, .atol = 1e-5}));
+  }
+}
+
 TEST_CASE("cuda: generated kernels are kept on disk, and built again where the entry is damaged") {
   const file_tests::TemporaryFolder folder;
   file_tests::Variable directory("TANDEM_CACHE_DIR", folder / "cache"), on("TANDEM_CACHE", std::nullopt);
