@@ -32,8 +32,9 @@ struct Op;
 
 /// "range_checked", the op of such views.
 Op range_checked_op();
-/// A view of the tensor, int64 unless the check has an interval, for decompositions: in generated kernels each element that is
-/// read is checked, and DimensionError (ValueError) is raised after the kernel, in the name of `op`.
+/// A view of the tensor, int64 unless the check has an interval, for decompositions whose pointwise ops read all of it: in
+/// generated kernels each element that is read is checked, and DimensionError (ValueError) is raised after the kernel, in the
+/// name of `op`. Nothing else checks: a decomposition that returns the view returns a copy of it.
 Tensor range_checked(const char* op, const Tensor& values, const RangeCheck& check);
 /// Of the call that made such a view.
 RangeCheck range_check_of(const Attributes& attributes);

@@ -314,6 +314,8 @@ TEST_CASE("PyTorch's values: running extremes, modes and products in places") {
   check(CALL(scatter_reduce(x[0], 0, x[1], x[2], ScatterReduce::prod)),
         {integers({2, 3, 4}, {3}), integers({0, 0, 2}, {3}), integers({5, 6, 7}, {3})}, {3}, {60, 3, 28}, {},
         Kinks::yes);
+  check(CALL(scatter_reduce(x[0], 0, x[1], x[2], ScatterReduce::prod)),
+        {numbers({3}, {}), integers({0}, {}), numbers({5}, {})}, {}, {15}, {{5}, {}, {3}});
   RAISES(DimensionError, cummax(ones({2}), 1), "cummax: dim 1 is out of range for [2]");
   RAISES(ShapeError, mode(ones({2, 0})), "mode: dim 1 of [2, 0] is empty");
   CHECK(cummin(tensor({3, 1, 2}), 0).values.dtype() == int64);

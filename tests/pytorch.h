@@ -22,6 +22,9 @@ inline Tensor mask(const std::vector<int64_t>& values, const Shape& shape) {
   return (tensor(values) != 0).reshape(shape);
 }
 
+/// As {…}, for long lists: the formatter fills lines with arguments.
+template <class... Numbers> std::vector<double> list(Numbers... values) { return {static_cast<double>(values)...}; }
+
 /// Where finite differences don't see the gradient: at ties, bounds and NaN, or of integers.
 enum class Kinks { no, yes };
 

@@ -3,7 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "autograd/autograd.h"
 #include "autograd/checkpoint.h"
@@ -14,6 +18,7 @@
 #include "graph/trace/compile.h"
 #include "nn/nn.h"
 #include "raises.h"
+#include "support.h"
 
 namespace td = tandem;
 using td::Tensor;
@@ -26,7 +31,6 @@ constexpr int kMaxInt = std::numeric_limits<int>::max();
 constexpr const char* kTooMany = "has more elements than a tensor may have";
 
 Tensor floats(const td::Shape& shape) { return td::ones(shape); }
-bool same(const Tensor& a, const Tensor& b) { return td::allclose(a, b, {.rtol = 0, .atol = 0}); }
 
 }  // namespace
 
@@ -193,8 +197,8 @@ TEST_CASE("numbers out of range are refused, not taken in silence") {
         td::compile([&](const Tensor& p) { return binary_cross_entropy(sigmoid(p) * 2, target); }, {.mode = mode});
     auto picked =
         td::compile([](const Tensor& w) { return td::multinomial(w, 2, {.replacement = true}); }, {.mode = mode});
-    const auto refuses = [&](auto& function, const Tensor& x, int from, const char* text) {
-      CHECK_NOTHROW(function(td::tensor({0.0, -0.0, 0.0})));
+    const auto refuses = [&](auto& function, const Tensor& x, int from, const char* text, double last = 0) {
+      CHECK_NOTHROW(function(td::tensor({0.0, -0.0, last})));
       try {
         function(x);
         FAIL_CHECK("no error: " << std::string(text));
@@ -203,7 +207,7 @@ TEST_CASE("numbers out of range are refused, not taken in silence") {
         CHECK(error.where().line() == static_cast<uint32_t>(from));
         CHECK(std::string(error.where().file_name()).ends_with("sizes_test.cpp"));
       }
-      CHECK_NOTHROW(function(td::tensor({0.0, -0.0, 0.0})));
+      CHECK_NOTHROW(function(td::tensor({0.0, -0.0, last})));
     };
     for (const double wrong : {-0.5, nan, 3.0}) {
       const Tensor x = td::tensor({0.0, wrong, 0.0}, {.dtype = td::float32});
@@ -213,15 +217,51 @@ TEST_CASE("numbers out of range are refused, not taken in silence") {
         refuses(loss, x, line + 3,
                 "binary_cross_entropy: a probability is not between 0 and 1; "
                 "binary_cross_entropy_with_logits takes any number");
-      if (wrong != 3) refuses(picked, x, line + 5, "multinomial: a weight is negative or not finite");
+      if (wrong != 3) refuses(picked, x, line + 5, "multinomial: a weight is negative or not finite", 1);
     }
+    refuses(picked, td::tensor({0.0, -0.0, 0.0}), line + 5,
+            "multinomial: a row has fewer than 1 weights above zero, too few to draw 2", 1);
     CHECK_THROWS_AS(drawn(td::full({}, 2)), td::ValueError);
   }
+  // Whoever reads what was checked: nobody but the caller, an op with a kernel of its own, a kernel that reads a part, or one of
+  // no elements.
+  const auto in_unit = [](const Tensor& p) {
+    return td::find_op("bounded")(
+        p, {{"low", 0.0}, {"high", 1.0}, {"op", std::string("unit")}, {"message", std::string("not in [0, 1]")}});
+  };
+  Tensor kept = td::zeros({2, 2});
+  const std::vector<std::pair<std::string, std::function<Tensor(const Tensor&)>>> readers = {
+      {"returned", in_unit},
+      {"view", [&](const Tensor& p) { return td::transpose(in_unit(p), 0, 1); }},
+      {"cumsum", [&](const Tensor& p) { return td::cumsum(in_unit(p), 0); }},
+      {"columns", [&](const Tensor& p) { return td::sum(in_unit(p), 0); }},
+      {"product", [&](const Tensor& p) { return td::matmul(in_unit(p), p); }},
+      {"part", [&](const Tensor& p) { return td::exp(td::slice(in_unit(p), 0, 1, 2)); }},
+      {"one of two", [&](const Tensor& p) { return in_unit(in_unit(p - 1) + 1); }},
+      {"of 0-d", [&](const Tensor& p) { return in_unit(td::min(p)); }},
+      {"assigned", [&](const Tensor& p) { return kept.assign(in_unit(p)), td::zeros({1}); }},
+      {"transposed", [&](const Tensor& p) { return td::cumsum(in_unit(td::transpose(p, 0, 1)), 0); }},
+      {"expanded",
+       [&](const Tensor& p) {
+         return td::cumsum(in_unit(td::expand(p, {3, 2, 2})), 0);
+       }},
+      {"no elements", [](const Tensor& p) { return td::normal(td::zeros({0}), td::slice(td::flatten(p), 0, 0, 1)); }},
+  };
+  for (const td::Mode mode : kModes)
+    for (const auto& reader : readers) {
+      CAPTURE(name_of(mode));
+      CAPTURE(reader.first);
+      const Tensor fine = td::ones({2, 2}), wrong = td::tensor({-1.0, 1.0, 1.0, 1.0}).reshape({2, 2});
+      auto graph = td::compile(reader.second, {.mode = mode});
+      CHECK_NOTHROW(graph(fine));
+      CHECK_THROWS_AS(graph(wrong), td::ValueError);
+      CHECK_NOTHROW(graph(fine));
+    }
   Tensor expanded = floats({3}).expand({2, 3});
   RAISES(InPlaceError, expanded.assign(x), "assign: elements of [2, 3] with strides [0, 1] share memory", "clone()");
   RAISES(InPlaceError, expanded += 1, "assign: ");
-  Tensor kept = floats({1, 3}).expand({1, 3});
-  kept.assign(td::zeros({3}));
+  Tensor one = floats({1, 3}).expand({1, 3});
+  one.assign(td::zeros({3}));
   RAISES(ShapeError, x.masked_fill(td::ones({4, 2, 3}, {.dtype = td::bool_}), 0),
          "masked_fill: the mask [4, 2, 3] doesn't broadcast to x [2, 3]");
   RAISES(ShapeError, floats({1, 3}).masked_fill(td::ones({2, 3}, {.dtype = td::bool_}), 0), "masked_fill: ");

@@ -5,6 +5,10 @@
 
 namespace tandem {
 
+/// E of these parts at x's line, unless the condition holds.
+template <class E, class... Parts> void check(bool condition, const Arg& x, const Parts&... parts) {
+  if (!condition) throw E(detail::str(parts...), user_line(x.where()));
+}
 inline DType wide_type(DType type) { return type == float64 ? float64 : float32; }
 
 /// `dim` in [0, rank), where a tensor of rank 0 counts as one of rank 1. DimensionError in the name of `name`.
@@ -20,7 +24,7 @@ Tensor positions_of(const char* name, const Tensor& index, Where where, const ch
 /// x with src multiplied in the places that gather(x, dim, index) reads.
 Tensor scatter_prod(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src);
 /// x, on the CPU checked to lie in [low, high] in every mode: ValueError with the message in the name of `name`. On CUDA it is
-/// looked at eagerly only. For pointwise ops to read: generated kernels check what theirs do.
+/// looked at eagerly only.
 Tensor bounded(const char* name, const Tensor& x, double low, double high, const char* message, Where where);
 /// f of x with a batch of one in front where it has `rank` - 1 dims, for ops that need `rank` of them.
 template <class F> Tensor batched(const Arg& x, int rank, F&& f) {

@@ -149,20 +149,12 @@ void define_conv(OpTable& table) {
 
 namespace {
 
-template <class E, class... Parts> void check(bool condition, const Arg& x, const Parts&... parts) {
-  if (!condition) throw E(detail::str(parts...), user_line(x.where()));
-}
-
 void check_ranks(const char* name, const Arg& x, const Tensor& weight, int rank, const char* x_dims,
                  const char* weight_dims) {
   check<UndefinedError>(weight.defined(), x, name, ": weight is an undefined Tensor");
   check<ShapeError>(x.tensor().rank() == rank && weight.rank() == rank, x, name, ": needs x ", x_dims, " and weight ",
                     weight_dims, ", got ", x.tensor().shape(), " and ", weight.shape());
 }
-
-}  // namespace
-
-namespace {
 
 Tensor convolved(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options, Pair padding) {
   static const Op& op = find_op("conv2d");

@@ -1,17 +1,11 @@
 // Windows of images as columns and back (unfold, fold), and images at positions that are data (grid_sample, affine_grid). All
 // made of index_select and index_add, each the other's gradient.
-#include <limits>
-
 #include "core/dispatch.h"
-#include "core/ops/composed.h"
+#include "core/ops/windows.h"
 
 namespace tandem {
 
 namespace {
-
-template <class E, class... Parts> void check(bool condition, const Arg& x, const Parts&... parts) {
-  if (!condition) throw E(detail::str(parts...), user_line(x.where()));
-}
 
 /// 0, 1, .. as dim `dim` of four, times `step`.
 Tensor steps(int64_t count, int dim, int64_t step, Device device) {
@@ -27,21 +21,11 @@ struct Patches {
   int64_t taps;   ///< of a window
 
   Patches(const char* name, const Arg& x, const Shape& size, const Shape& kernel, const PatchOptions& options) {
-    const Shape stride(options.stride), padding(options.padding), dilation(options.dilation);
-    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+    const Windows along{name, kernel, options.stride, options.dilation, options.padding, options.padding};
+    along.check_numbers(x);
     for (int i = 0; i < 2; ++i) {
-      check<ValueError>(kernel[i] >= 1 && stride[i] >= 1 && dilation[i] >= 1 && padding[i] >= 0, x, name, ": kernel ",
-                        kernel, ", stride ", stride, " and dilation ", dilation, " must be at least 1, padding ",
-                        padding, " not negative");
-      check<ValueError>(std::max({kernel[i], stride[i], dilation[i], padding[i]}) <= kMost, x, name, ": kernel ",
-                        kernel, ", stride ", stride, ", dilation ", dilation, " and padding ", padding,
-                        " must be at most ", kMost);
-      const int64_t reach = dilation[i] * (kernel[i] - 1) + 1,
-                    extent = checked_add(size[i], 2 * padding[i], name, x.where());
-      check<ShapeError>(size[i] >= 0 && extent >= reach, x, name, ": kernel ", kernel, " (reach ", reach,
-                        ") is larger than the padded image ", size, " (", extent, ")");
-      padded.push_back(extent);
-      windows.push_back((extent - reach) / stride[i] + 1);
+      windows.push_back(along.count(x, size, i));
+      padded.push_back(along.padded(x, size, i));
     }
     check_extents(padded, name, x.where());
     check_extents({kernel[0], kernel[1], windows[0], windows[1]}, name, x.where());
@@ -131,7 +115,8 @@ Tensor grid_sample(const Arg& x, const Tensor& grid, GridSampleOptions options) 
   const int64_t batch = from[0], channels = from[1], height = from[2], width = from[3];
   const Tensor rows =
       reshape(movedim(to(images, type), 1, 3), {checked_mul(checked_mul(batch, height), width), channels});
-  const Tensor positions = where(isnan(grid), -1, to(grid, type));
+  // Of infinite positions weights would be NaN, and gradients of pixels, too.
+  const Tensor positions = where(isnan(grid), -1, clamp(to(grid, type), -1e30, 1e30));
   const Tensor column = pixels(select(positions, 3, 0), width, options),
                row = pixels(select(positions, 3, 1), height, options);
   const Tensor first =

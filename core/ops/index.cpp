@@ -320,7 +320,9 @@ Tensor scatter_add(const Arg& x, int64_t dim, const Tensor& index, const Tensor&
 }
 Tensor scatter_prod(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src) {
   static const Op& op = find_op("scatter_prod");
-  return scattered("scatter_reduce", op, x, dim, index, {src, x.where()});
+  // One number for all: its gradient tells the elements apart.
+  const Tensor factors = src.rank() > 0 ? src : expand(src, index.rank() > 0 ? index.shape() : Shape{1});
+  return scattered("scatter_reduce", op, x, dim, index, {factors, x.where()});
 }
 
 Tensor index_select(const Arg& x, int64_t dim, const Tensor& index) {

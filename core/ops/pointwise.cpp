@@ -264,9 +264,9 @@ Tensor hardtanh(const Arg& x, double min, double max) {
     const bool integers = x.is_tensor() && !is_floating(x.tensor().dtype());
     return integers ? Arg(td_f64_to_i64(value)) : Arg(value);
   };
-  return clamp(x, bound(min), bound(max));
+  return hardtanh(x, bound(min), bound(max));
 }
-Tensor relu6(const Arg& x) { return clamp(x, 0, 6); }
+Tensor relu6(const Arg& x) { return hardtanh(x, 0.0, 6.0); }
 Tensor hardsigmoid(const Arg& x) { return clamp({x + 3, x.where()}, 0, 6) / 6; }
 Tensor bitwise_not(const Arg& x) { return x.tensor().dtype() == bool_ ? logical_not(x) : bitwise_xor(x, -1); }
 Tensor masked_fill(const Arg& x, const Arg& mask, const Arg& value) {

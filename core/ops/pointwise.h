@@ -59,7 +59,7 @@ Tensor nan_to_num(const Arg& x, NanToNumOptions options = {});
 /// With either bound absent: clamp(x, {.min = 0}).
 Tensor clamp(const Arg& x, Bounds bounds);
 Tensor hardtanh(const Arg& x, double min = -1, double max = 1);  ///< clamp to bounds in x's dtype
-Tensor relu6(const Arg& x);                                      ///< clamp(x, 0, 6)
+Tensor relu6(const Arg& x);                                      ///< hardtanh(x, 0, 6)
 Tensor hardsigmoid(const Arg& x);                                ///< clamp(x + 3, 0, 6) / 6
 Tensor bitwise_not(const Arg& x);                                ///< of bool: logical_not
 /// x with `value`, in x's dtype, where the mask is true: bool, broadcast to x, whose shape the result has.

@@ -175,6 +175,11 @@ void define_pointwise_gradients(OpTable& table) {
                    op.needs_grad(1) ? where(below & ~crossed, g, share(low)) : Tensor(),
                    op.needs_grad(2) ? where(above | crossed, g, share(high)) : Tensor()};
   });
+  // Its bounds are numbers. Unlike clamp, what is not a number lies between them.
+  gradient("hardtanh", in(0) | in(1) | in(2), [](Context op) {
+    const Tensor x = op.input(0);
+    return Tensors{where((x <= op.input(1)) | (x >= op.input(2)), 0, op.grad_output()), Tensor(), Tensor()};
+  });
   // Where operands are equal each gets half, and where one is not a number both get all of it.
   gradient("maximum", in(0) | in(1), larger<false>);
   gradient("minimum", in(0) | in(1), larger<true>);

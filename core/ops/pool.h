@@ -11,29 +11,28 @@ namespace tandem {
 
 // Pools take [batch, channels, height, width], or one image without the batch; those of one dim [batch, channels, length],
 // or without the batch.
-struct Pool2dOptions {
-  Pair stride = 0;  ///< 0: as the kernel
-  Pair padding = 0;
-  Pair dilation = 1;       ///< how far apart the elements of a window lie
+template <class Extents> struct PoolOptions {
+  Extents stride = 0;  ///< 0: as the kernel
+  Extents padding = 0;
+  Extents dilation = 1;    ///< how far apart the elements of a window lie
   bool ceil_mode = false;  ///< a last window may reach over the end, if it begins before
 };
+using Pool1dOptions = PoolOptions<int64_t>;
+using Pool2dOptions = PoolOptions<Pair>;
+using Pool3dOptions = PoolOptions<Triple>;
 Tensor max_pool2d(const Arg& x, Pair kernel, Pool2dOptions options = {});
 /// And where in the plane each greatest one is, row * width + column, int64; without dilation and ceil_mode.
 ValuesAndIndices max_pool2d_with_indices(const Arg& x, Pair kernel, Pool2dOptions options = {});
-struct Pool1dOptions {
-  int64_t stride = 0;  ///< 0: as the kernel
-  int64_t padding = 0;
-  int64_t dilation = 1;
-  bool ceil_mode = false;
-};
 Tensor max_pool1d(const Arg& x, int64_t kernel, Pool1dOptions options = {});
-struct AvgPool2dOptions {
-  Pair stride = 0;  ///< 0: as the kernel
-  Pair padding = 0;
+template <class Extents> struct AvgPoolOptions {
+  Extents stride = 0;  ///< 0: as the kernel
+  Extents padding = 0;
   bool count_include_pad = true;                 ///< padding counts as zeros in the average
   bool ceil_mode = false;                        ///< a last window may reach over the end, where nothing counts
   std::optional<int64_t> divisor_override = {};  ///< what sums are divided by
 };
+using AvgPool2dOptions = AvgPoolOptions<Pair>;
+using AvgPool3dOptions = AvgPoolOptions<Triple>;
 Tensor avg_pool2d(const Arg& x, Pair kernel, AvgPool2dOptions options = {});
 struct AvgPool1dOptions {
   int64_t stride = 0;  ///< 0: as the kernel
@@ -43,20 +42,7 @@ struct AvgPool1dOptions {
 };
 Tensor avg_pool1d(const Arg& x, int64_t kernel, AvgPool1dOptions options = {});
 // Of volumes [batch, channels, depth, height, width], or of one without the batch.
-struct Pool3dOptions {
-  Triple stride = 0;  ///< 0: as the kernel
-  Triple padding = 0;
-  Triple dilation = 1;
-  bool ceil_mode = false;
-};
 Tensor max_pool3d(const Arg& x, Triple kernel, Pool3dOptions options = {});
-struct AvgPool3dOptions {
-  Triple stride = 0;  ///< 0: as the kernel
-  Triple padding = 0;
-  bool count_include_pad = true;
-  bool ceil_mode = false;
-  std::optional<int64_t> divisor_override = {};
-};
 Tensor avg_pool3d(const Arg& x, Triple kernel, AvgPool3dOptions options = {});
 Tensor adaptive_avg_pool3d(const Arg& x, Triple size);
 /// To `size`, by windows as equal as can be; {1, 1} is the mean of each image.

@@ -53,11 +53,12 @@ void infer_bounded(Infer& op) {
   op.output(op.input(0));
 }
 
-/// For generated kernels, which check what they read.
+/// For generated kernels, which check what they read: the copy reads it all, and costs nothing where it is fused with its
+/// readers. So all is checked, once, whoever reads it: no kernel, one that reads a part, or a program's result.
 Tensors decompose_bounded(std::span<const Tensor> inputs, const Attributes& attributes) {
-  return {range_checked(
-      attributes.text("op").c_str(), inputs[0],
-      {.what = attributes.text("message"), .interval = Interval{attributes.number("low"), attributes.number("high")}})};
+  const RangeCheck check{.what = attributes.text("message"),
+                         .interval = Interval{attributes.number("low"), attributes.number("high")}};
+  return {clone(range_checked(attributes.text("op").c_str(), inputs[0], check))};
 }
 
 void check_floating(const char* name, DType type, Where where) {
@@ -225,17 +226,19 @@ Tensor multinomial(const Tensor& weights, int64_t count, MultinomialOptions opti
   if (!is_floating(weights.dtype()))
     throw DTypeError(detail::str("multinomial: weights must be floating, got ", weights.dtype()), user_line(where));
   const int64_t classes = weights.shape().back();
-  if (count < 0 || (!options.replacement && count > classes))
+  if (count < 0 || (count > classes && (!options.replacement || classes == 0)))
     throw ValueError(detail::str("multinomial: can't draw ", count, " of ", classes, " classes",
-                                 count < 0 ? "" : "; with .replacement = true it can"),
+                                 count < 0 || classes == 0 ? "" : "; with .replacement = true it can"),
                      user_line(where));
-  const Tensor wide = bounded("multinomial", to(weights.detach(), float64), 0, std::numeric_limits<double>::max(),
-                              "a weight is negative or not finite", where);
-  if (!interceptor() && wide.numel() > 0) {
-    const int64_t fewest = min(sum(wide > 0, Dims(-1))).item<int64_t>();
-    if (count > 0 && fewest < (options.replacement ? 1 : count))
-      throw ValueError(detail::str("multinomial: a row has ", fewest, " weights above zero, too few to draw ", count),
-                       user_line(where));
+  Tensor wide = bounded("multinomial", to(weights.detach(), float64), 0, std::numeric_limits<double>::max(),
+                        "a weight is negative or not finite", where);
+  if (const int64_t fewest = options.replacement ? 1 : count; count > 0) {
+    const Tensor positive = sum(to(wide > 0, float64), -1, {.keepdim = true});
+    const std::string few =
+        detail::str("a row has fewer than ", fewest, " weights above zero, too few to draw ", count);
+    const double most = std::numeric_limits<double>::max();
+    const Tensor enough = bounded("multinomial", positive, static_cast<double>(fewest), most, few.c_str(), where);
+    wide = tandem::where(enough > 0, wide, 0);  // so that a graph checks, too
   }
   const TensorOptions doubles{.dtype = float64, .device = wide.device()};
   if (!options.replacement) {

@@ -1,53 +1,26 @@
 // Convolution and pooling of volumes, made of those of images: a volume [batch, channels, depth, height, width] is
 // `batch depth` images. A convolution's taps along the depth are channels of one convolution of images; a pool goes over
 // heights and widths first, then over depths as rows of an image. Results lie channels-last, as those of convolutions do.
-#include <algorithm>
-#include <limits>
-
 #include "core/dispatch.h"
-#include "core/ops/composed.h"
+#include "core/ops/windows.h"
 
 namespace tandem {
 
 namespace {
 
-constexpr int64_t kMostOfWindow = std::numeric_limits<int32_t>::max(), kDeepest = 1 << 16;
-
-template <class E, class... Parts> void check(bool condition, const Arg& x, const Parts&... parts) {
-  if (!condition) throw E(detail::str(parts...), user_line(x.where()));
-}
-
-/// How windows lie along depth, height and width.
-struct Windows {
-  const char* name;
-  Shape kernel, stride, dilation, before, after;
-
-  /// Extents of 0 and more than kernels count to are refused.
-  void check_numbers(const Arg& x) const {
-    for (int i = 0; i < 3; ++i) {
-      check<ValueError>(kernel[i] >= 1 && stride[i] >= 1 && dilation[i] >= 1 && before[i] >= 0, x, name, ": kernel ",
-                        kernel, ", stride ", stride, " and dilation ", dilation, " must be at least 1, padding ",
-                        before, " not negative");
-      check<ValueError>(std::max({kernel[i], stride[i], dilation[i], before[i]}) <= kMostOfWindow, x, name, ": kernel ",
-                        kernel, ", stride ", stride, ", dilation ", dilation, " and padding ", before,
-                        " must be at most ", kMostOfWindow);
-    }
-  }
-  /// How many windows x has along dim i of the three.
-  int64_t count(const Arg& x, int i, bool ceil_mode = false) const {
-    const Shape& shape = x.tensor().shape();
-    const int64_t reach = dilation[i] * (kernel[i] - 1) + 1,
-                  extent = checked_add(shape[i + 2], before[i] + after[i], name, x.where());
-    check<ShapeError>(extent + (ceil_mode ? stride[i] - 1 : 0) >= reach, x, name, ": kernel ", kernel, " (reach ",
-                      reach, ") is larger than the padded input ", shape, " (", extent, ")");
-    return (extent - reach) / stride[i] + 1;
-  }
-};
+constexpr int64_t kDeepest = 1 << 16;
 
 void check_volume(const char* name, const Arg& x) {
   check<ShapeError>(x.tensor().rank() == 5, x, name, ": needs x [batch, channels, depth, height, width], got ",
                     x.tensor().shape());
+  check<ShapeError>(x.tensor().shape()[1] > 0, x, name, ": x ", x.tensor().shape(), " has no channels");
   check_floating(name, x);
+}
+
+/// Depth, height and width.
+Shape extents_of(const Arg& volumes) {
+  const Shape& s = volumes.tensor().shape();
+  return {s[2], s[3], s[4]};
 }
 
 /// [batch depth, channels, height, width]: no copy of a volume that lies channels-last.
@@ -82,7 +55,7 @@ void check_pool(const char* name, const Arg& x, Triple kernel, Triple stride, Tr
   for (int i = 0; i < 3; ++i) {
     check<ValueError>(windows.before[i] <= windows.kernel[i] / 2, x, name, ": padding ", windows.before,
                       " must be at most half the kernel ", windows.kernel);
-    windows.count(x, i, ceil_mode);
+    windows.count(x, extents_of(x), i, ceil_mode);
   }
 }
 
@@ -117,8 +90,9 @@ Tensor conv3d(const Arg& x, const Tensor& weight, const Tensor& bias, const Conv
         const int64_t total = windows.dilation[i] * (windows.kernel[i] - 1);
         windows.before[i] = total / 2, windows.after[i] = total - total / 2;
       }
-    const int64_t depth = windows.count(volumes, 0);
-    windows.count(volumes, 1), windows.count(volumes, 2);
+    const Shape extents = extents_of(volumes);
+    const int64_t depth = windows.count(volumes, extents, 0);
+    windows.count(volumes, extents, 1), windows.count(volumes, extents, 2);
 
     const Shape &before = windows.before, &after = windows.after;
     const bool even = before[1] == after[1] && before[2] == after[2];  // else more at the end
@@ -160,14 +134,13 @@ Tensor max_pool3d(const Arg& x, Triple kernel, Pool3dOptions options) {
                                       .padding = {padding.height, padding.width},
                                       .dilation = {dilation.height, dilation.width},
                                       .ceil_mode = options.ceil_mode});
-    const Tensor y = over_depths(images, from[0], from[2], [&](const Tensor& rows) {
+    return over_depths(images, from[0], from[2], [&](const Tensor& rows) {
       return max_pool2d(rows, {kernel.depth, 1},
                         {.stride = {stride.depth, 1},
                          .padding = {padding.depth, 0},
                          .dilation = {dilation.depth, 1},
                          .ceil_mode = options.ceil_mode});
     });
-    return y;
   });
 }
 

@@ -345,7 +345,8 @@ KernelCall CSource::add(const LoopKernel& kernel) {
 
 std::string CSource::text() const {
   if (empty()) return {};
-  return prelude({"core/scalar/math.h", "core/scalar/half.h", "core/scalar/philox.h"}) + functions("void ");
+  return prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h", "core/scalar/philox.h"}) +
+         functions("void ");
 }
 
 }  // namespace tandem::graph

@@ -312,7 +312,8 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
 
 std::string CudaSource::text() const {
   if (kernels_.empty()) return {};
-  std::string text = prelude({"core/scalar/math.h", "core/scalar/half.h", "core/scalar/philox.h"}, gpu::source_prelude);
+  std::string text = prelude(
+      {"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h", "core/scalar/philox.h"}, gpu::source_prelude);
   text += fold_helpers + functions("TD_DEVICE void ");
   for (const std::string& kernel : kernels_) text += kernel;
   return text;

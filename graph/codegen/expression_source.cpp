@@ -17,7 +17,7 @@ std::string source_of(const std::string& c_text, size_t inputs, size_t attribute
   const auto loaded = [&](const std::string& value) { return from_memory(dtype, value); };
   const auto stored = [&](const std::string& value) { return to_memory(dtype, value); };
 
-  std::string text = prelude({"core/scalar/math.h", "core/scalar/half.h"});
+  std::string text = prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h"});
   text += "typedef " + type + " T;\ntypedef " + memory + " M;\nTD_FN T value(";
   for (size_t i = 0; i < inputs + attributes; ++i) text += (i ? ", T " : "T ") + parameter_name(i);
   text += ") { return " + c_text + "; }\n";

@@ -1,5 +1,5 @@
 // simplify: drops calls that change nothing: copies, casts to the same dtype, x * 1, x / 1, x - 0, views
-// of the same shape, broadcasts that a pointwise op does by itself. Only rules that keep every bit.
+// of the same shape, broadcasts that a pointwise op does by itself. Only rules that keep every bit, and every check.
 #include <algorithm>
 #include <bit>
 
@@ -23,6 +23,12 @@ int same_as(const Graph& graph, const Op& op, const std::vector<int>& inputs) {
 const Node* made_by(View view, const Graph& graph, int value) {
   const int maker = graph.value(value).node;
   return maker >= 0 && graph.node(maker).op->view == view ? &graph.node(maker) : nullptr;
+}
+
+/// What reads the value has to be a kernel: it checks what it reads.
+bool is_checked(const Graph& graph, int value) {
+  const int maker = graph.value(value).node;
+  return maker >= 0 && graph.node(maker).op->checks_range;
 }
 
 /// Operands that expand() or full() made as large as another one already is, as they were before: smaller, or a number.
@@ -52,7 +58,7 @@ Graph simplify(const Graph& graph) {
     const ValueType& type = graph.type(result);
     if (node.op->is_pointwise()) drop_repeats(rewriter, type.shape, inputs);
     if (const int same = node.outputs.size() == 1 ? same_as(to, *node.op, inputs) : -1;
-        same >= 0 && to.type(at(inputs, same)) == type) {
+        same >= 0 && to.type(at(inputs, same)) == type && !is_checked(to, at(inputs, same))) {
       rewriter.replace(result, at(inputs, same));
       continue;
     }

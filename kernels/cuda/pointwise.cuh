@@ -2,6 +2,7 @@
 // (128-bit accesses), strided or broadcast (one division per dim and element), or C++ numbers (in registers).
 #pragma once
 
+#include "core/scalar/gamma.h"
 #include "core/scalar/math.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/device.cuh"

@@ -1,18 +1,11 @@
 // Conv1d: a bank of filters slid along a sequence.
 #pragma once
 
-#include "../../core/ops/conv.h"
+#include "filters.h"
 
 namespace tandem::nn {
 
-struct Conv1dOptions {
-  int64_t stride = 1;
-  Padding1d padding = 0;  ///< or Padding::same
-  int64_t dilation = 1, groups = 1;
-  bool bias = true;
-  DType dtype = DType::float32;
-  Device device = {};
-};
+using Conv1dOptions = ConvOptions<int64_t, Padding1d>;
 
 /// Maps [batch, in, length] to [batch, out, length']. Weight [out, in / groups, kernel] and bias [out] start in U(-b, b),
 /// b = 1 / sqrt(in / groups * kernel).

@@ -1,19 +1,11 @@
 // Conv2d: a bank of filters slid over an image.
 #pragma once
 
-#include "../../core/ops/conv.h"
+#include "filters.h"
 
 namespace tandem::nn {
 
-struct Conv2dOptions {
-  Pair stride = 1;
-  Padding2d padding = 0;  ///< or Padding::same
-  Pair dilation = 1;
-  int64_t groups = 1;
-  bool bias = true;
-  DType dtype = DType::float32;
-  Device device = {};
-};
+using Conv2dOptions = ConvOptions<Pair, Padding2d>;
 
 /// Maps [batch, in, height, width] to [batch, out, height', width']. Weight [out, in / groups, kernel height,
 /// kernel width] and bias [out] start in U(-b, b), b = 1 / sqrt(in / groups * kernel height * kernel width).

@@ -1,19 +1,11 @@
 // Conv3d: a bank of filters slid through a volume.
 #pragma once
 
-#include "../../core/ops/conv.h"
+#include "filters.h"
 
 namespace tandem::nn {
 
-struct Conv3dOptions {
-  Triple stride = 1;
-  Padding3d padding = 0;  ///< or Padding::same
-  Triple dilation = 1;
-  int64_t groups = 1;
-  bool bias = true;
-  DType dtype = DType::float32;
-  Device device = {};
-};
+using Conv3dOptions = ConvOptions<Triple, Padding3d>;
 
 /// Maps [batch, in, depth, height, width] to [batch, out, depth', height', width']. Weight [out, in / groups, kernel depth,
 /// kernel height, kernel width] and bias [out] start in U(-b, b), b = 1 / sqrt(in / groups * elements of a kernel).

@@ -525,10 +525,10 @@ void add_numbers(Samples& samples) {
       "softplus", "beta 5", kFloats, [](const Tensors& x) { return Tensors{softplus(x[0], 5)}; },
       [](double x) { return 5 * x > 20 ? x : softplus_of(5 * x) / 5; });
   add(
-      "clamp", "hardtanh", kFloats, [](const Tensors& x) { return Tensors{hardtanh(x[0] - 4)}; },
+      "hardtanh", "default bounds", kFloats, [](const Tensors& x) { return Tensors{hardtanh(x[0] - 4)}; },
       [](double x) { return std::clamp(x - 4, -1.0, 1.0); });
   add(
-      "clamp", "relu6", kNumbers, [](const Tensors& x) { return Tensors{relu6(x[0])}; },
+      "hardtanh", "relu6", kNumbers, [](const Tensors& x) { return Tensors{relu6(x[0])}; },
       [](double x) { return std::min(x, 6.0); });
   add(
       "clamp", "hardsigmoid", {float32, float64}, [](const Tensors& x) { return Tensors{hardsigmoid(x[0] - 4)}; },

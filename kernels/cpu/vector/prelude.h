@@ -10,6 +10,7 @@
 #include <immintrin.h>
 #endif
 
+#include "core/scalar/gamma.h"
 #include "core/scalar/half.h"
 #include "core/scalar/math.h"
 #include "kernels/cpu/vector/loops.h"
