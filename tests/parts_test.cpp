@@ -134,6 +134,13 @@ TEST_CASE("results: what item() gives of state is that of each call, and one tha
     if (mode != Mode::eager) {
       auto number = compile([](const Tensor& x) { return x.sum().item<double>(); }, {.mode = mode});
       CHECK_THROWS_AS(number(x), TraceError);
+      auto written = compile(
+          [&](const Tensor& x) {
+            state.assign(x.sum());
+            return state.item<double>();
+          },
+          {.mode = mode});
+      CHECK(contains(thrown<TraceError>([&] { written(x); }), "item(): the function has written to this tensor"));
     }
   }
 }

@@ -216,6 +216,12 @@ class Tracer final : public Interceptor {
   }
 
   void host_reads(const Tensor& tensor, const char* caller, Where where) override {
+    if (const Written now = written(*tensor.impl()); now.times > Interceptor::written(*tensor.impl()).times)
+      throw TraceError(
+          str(caller, ": the function has written to this tensor ", type_of(tensor), " at ", to_string(now.where),
+              ", and its new value is not known while the function is traced: read it before, or return it "
+              "and look at it outside"),
+          where);
     if (outer_) return outer_->host_reads(tensor, caller, where);
     if (!tensor.impl()->is_scalar && !made_here_.count(tensor.impl()->storage)) reads_values_ = true;
   }
