@@ -124,20 +124,8 @@ template <class F, class... Args> Comparison compare(F&& step, CompareOptions op
   std::string key;  // what is static stays as it is
   [[maybe_unused]] graph::Collected collected{tensors, key};
   (graph::for_each_part(inputs, collected), ...);
-  return lab::compare(
-      [&](const Tensors& in) {
-        size_t next = 0;
-        const std::tuple<decltype(graph::with_tensors(inputs, in, next))...> own{
-            graph::with_tensors(inputs, in, next)...};
-        using Result = decltype(std::apply(function, own));
-        if constexpr (std::is_void_v<Result>) {
-          std::apply(function, own);
-          return Tensors();
-        } else {
-          return graph::take_tensors<std::decay_t<Result>>(std::apply(function, own), nullptr);
-        }
-      },
-      tensors, std::move(options));
+  return lab::compare([&](const Tensors& in) { return graph::call_with(function, in, nullptr, inputs...); }, tensors,
+                      std::move(options));
 }
 
 }  // namespace tandem

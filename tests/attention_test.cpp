@@ -429,6 +429,43 @@ TEST_CASE("nn::KeyValueCache: what it refuses") {
   SAYS(ValueError, layer(ones({1, 1, 8}), cache), "nn::eval(model)");
 }
 
+TEST_CASE("nn::KeyValueCache: twice in one function, after what it forgot, and after errors") {
+  manual_seed(12);
+  nn::MultiheadAttention layer(8, 4, {.causal = true, .kv_heads = 2});
+  const Tensor x = randn({2, 6, 8});
+  const NoGrad guard;
+  const Tensor whole = layer(x);
+  const auto close = [&](const Tensor& y, int64_t begin) {
+    return allclose(y, slice(whole, 1, begin, begin + y.shape()[1]), {.rtol = 1e-4, .atol = 1e-6});
+  };
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    nn::KeyValueCache cache = layer.make_cache({2}, 6);
+    auto both = compile(
+        [&](const Tensor& a, const Tensor& b) {
+          const Tensor first = layer(a, cache);
+          return std::pair(first, layer(b, cache));
+        },
+        {.mode = mode});
+    both(full({2, 4, 8}, NAN), full({2, 2, 8}, NAN));
+    cache.clear();
+    for (int64_t at = 0; at < 6; at += 3) {
+      const auto [first, second] = both(slice(x, 1, at, at + 2), slice(x, 1, at + 2, at + 3));
+      CHECK(close(first, at));
+      CHECK(close(second, at + 2));
+    }
+    CHECK(cache.length.item<int64_t>() == 6);
+    cache.clear();
+    auto attend = compile(
+        [&](const Tensor& q, const Tensor& k) { return cache.attend(q, k, k, {.causal = true, .enable_gqa = true}); },
+        {.mode = mode});
+    CHECK_THROWS_AS(attend(ones({2, 4, 1, 3}), ones({2, 2, 1, 2})), ShapeError);  // q's width, not k's
+    CHECK_THROWS_AS(attend(ones({3, 4, 1, 2}), ones({2, 2, 1, 2})), ShapeError);
+    CHECK_THROWS_AS(attend(ones({2, 4, 2, 2}), ones({2, 2, 1, 2})), ShapeError);  // q's positions, not k's
+    CHECK(cache.length.item<int64_t>() == 0);
+  }
+}
+
 TEST_CASE("nn::TransformerBlock decodes with a cache") {
   manual_seed(10);
   nn::TransformerBlock block(16, 4, {.causal = true, .kv_heads = 2});

@@ -494,3 +494,32 @@ TEST_CASE("control flow: the text of a graph with regions reads back, and runs")
   for (int i = 0; i < 100; ++i) deep += "  %1: bool[] = cond(%0) {then=graph {\n";
   CHECK_THROWS_AS(parse_graph(deep), GraphError);
 }
+
+TEST_CASE("control flow: the value of what is written to inside can't be asked for there") {
+  for (const Mode mode : kGraphModes) {
+    CAPTURE(name_of(mode));
+    Tensor state = ones({});
+    auto before = compile(
+        [&](const Tensor& x) {
+          const auto turn = [&](const Tensor& each) {
+            const double scale = state.item<double>();  // of the first turn alone
+            state.assign(state + 1);
+            return each * scale;
+          };
+          return map(turn, x);
+        },
+        {.mode = mode});
+    auto after = compile(
+        [&](const Tensor& x) {
+          const auto write = [&] {
+            state.assign(state + 1);
+            return x * state.item<double>();
+          };
+          return cond(x.sum() > 0, write, [&] { return x; });
+        },
+        {.mode = mode});
+    CHECK(contains(thrown<TraceError>([&] { before(ones({3})); }), "its value asked for there"));
+    CHECK(contains(thrown<TraceError>([&] { after(ones({3})); }), "its value asked for there"));
+    CHECK(state.item<float>() == 1);
+  }
+}

@@ -425,3 +425,53 @@ TEST_CASE("Lbfgs goes on from a saved state, takes bfloat16, and says what it ca
     CHECK(contains(thrown<TraceError>([&] { step(); }), "call step() outside of the compiled function"));
   }
 }
+
+TEST_CASE("Lbfgs: a loss that is no number, and a closure that throws") {
+  const auto rosenbrock = [](const Tensor& p) {
+    const Tensor a = p.select(0, 0), b = p.select(0, 1), rest = b - a * a;
+    return (1 - a) * (1 - a) + 100 * rest * rest;
+  };
+  enum class Fault { not_a_number, flat, exception };
+  for (const Fault fault : {Fault::not_a_number, Fault::flat, Fault::exception})
+    for (const int at : {1, 2, 3, 5}) {
+      CAPTURE(static_cast<int>(fault));
+      CAPTURE(at);
+      Tensor p = tensor({-1.2, 1.0}, {.dtype = float64}).requires_grad(true);
+      optim::Lbfgs optimizer({p}, {.max_iter = 4, .history_size = 2, .line_search = optim::LineSearch::strong_wolfe});
+      int until_fault = -1;
+      const auto step = [&] {
+        return optimizer.step([&] {
+          optimizer.zero_grad();
+          Tensor loss = rosenbrock(p);
+          if (--until_fault == 0) {
+            if (fault == Fault::exception) throw std::runtime_error("the closure's own");
+            if (fault == Fault::not_a_number) loss = loss * NAN;
+            if (fault == Fault::flat) {  // the loss alone, its gradient is 0
+              (loss * 0).backward();
+              return full({}, NAN, {.dtype = float64});
+            }
+          }
+          loss.backward();
+          return loss;
+        });
+      };
+      const double before = (step(), step()).item<double>();
+      until_fault = at;
+      if (fault == Fault::exception) CHECK_THROWS_AS(step(), std::runtime_error);
+      else step();
+      CHECK(rosenbrock(p).item<double>() <= before);  // an iterate, not where a search was trying
+      for (int i = 0; i < 20; ++i) step();
+      check_close(p.to_vector<double>(), {1, 1}, 1e-4);
+    }
+  // A first trial where the logarithm isn't defined.
+  Tensor p = tensor({3.0}, {.dtype = float64}).requires_grad(true);
+  optim::Lbfgs optimizer({p}, {.lr = 10, .line_search = optim::LineSearch::strong_wolfe});
+  for (int i = 0; i < 4; ++i)
+    optimizer.step([&] {
+      optimizer.zero_grad();
+      Tensor loss = (p * 50 - log(p)).sum();
+      loss.backward();
+      return loss;
+    });
+  check_close(p.to_vector<double>(), {0.02}, 1e-6);
+}

@@ -1,9 +1,12 @@
 // What compiled functions take and return beside tensors: structs, vectors, optionals, numbers; and that they are values.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <optional>
+#include <span>
+#include <thread>
 
 #include "support.h"
 #include "tandem.h"
@@ -106,6 +109,56 @@ TEST_CASE("results: a number that changes between calls is noticed as a captured
   }
 }
 
+TEST_CASE("results: what item() gives of state is that of each call, and one that turns undefined is noticed") {
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    const Tensor x = ones({2});
+    Tensor state = zeros({});
+    auto f = compile([&](const Tensor& x) { return std::pair{x * 2, state.item<double>()}; }, {.mode = mode});
+    for (int call = 0; call < 5; ++call) {
+      state.assign(full({}, call));
+      CHECK(f(x).second == call);
+    }
+    bool swapped = false;
+    auto g = compile(
+        [&](const Tensor& x) {
+          return swapped ? std::pair{Tensor(), x * 2} : std::pair{x * 2, Tensor()};
+        },
+        {.mode = mode, .verify = Verify::every});
+    CHECK(g(x).first.defined());
+    swapped = true;
+    for (int call = 0; call < 2; ++call) {
+      CHECK(!g(x).first.defined());
+      CHECK(same(g(x).second, x * 2));
+    }
+    if (mode != Mode::eager) {
+      auto number = compile([](const Tensor& x) { return x.sum().item<double>(); }, {.mode = mode});
+      CHECK_THROWS_AS(number(x), TraceError);
+      auto written = compile(
+          [&](const Tensor& x) {
+            state.assign(x.sum());
+            return state.item<double>();
+          },
+          {.mode = mode});
+      CHECK(contains(thrown<TraceError>([&] { written(x); }), "item(): the function has written to this tensor"));
+    }
+  }
+}
+
+TEST_CASE("results are held over later calls, and are tensors of their own") {
+  for (const Mode mode : kGraphModes) {
+    CAPTURE(name_of(mode));
+    auto f = compile([](const Tensor& x) { return std::tuple{x, x + 1, Tensors{x.sum()}}; }, {.mode = mode});
+    Tensor x = tensor({1.0, 2.0});
+    const auto [own, next, sums] = f(x);
+    x.assign(tensor({10.0, 20.0}));
+    f(x), f(x);
+    CHECK(own.to_vector<float>() == std::vector<float>{1, 2});
+    CHECK(next.to_vector<float>() == std::vector<float>{2, 3});
+    CHECK(sums[0].item<float>() == 3);
+  }
+}
+
 TEST_CASE("arguments: vectors and structs of tensors; their sizes and numbers are part of the key") {
   struct Batch {
     Tensor x;
@@ -131,6 +184,24 @@ TEST_CASE("arguments: vectors and structs of tensors; their sizes and numbers ar
   }
 }
 
+TEST_CASE("vectors of bool are arguments and results; what holds no elements of its own is neither") {
+  static_assert(graph::OwningRange<Tensors> && graph::OwningRange<std::vector<bool>>);
+  static_assert(!graph::OwningRange<std::span<Tensor>> && !graph::OwningRange<std::span<const Tensor>>);
+  static_assert(graph::OwningTuple<std::pair<int, Tensor>> && !graph::OwningTuple<std::tuple<Tensor&, Tensor&>>);
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    auto f = compile(
+        [](const Tensor& x, std::vector<bool> signs) {
+          signs.flip();
+          return std::pair{signs[0] ? x : -x, signs};
+        },
+        {.mode = mode});
+    const Tensor x = ones({2});
+    CHECK(f(x, std::vector{true, false}).second == std::vector{false, true});
+    CHECK(same(f(x, std::vector{false, false}).first, x));
+  }
+}
+
 TEST_CASE("a compiled function is a value: copies share traces, std::function holds it, calls are const") {
   const auto f = compile([](const Tensor& x) { return x + 1; });
   const std::function<Tensor(const Tensor&)> held = f;
@@ -140,4 +211,15 @@ TEST_CASE("a compiled function is a value: copies share traces, std::function ho
   CHECK(same(copy(x), f(x)));
   CHECK(f.stats().traces == 1);
   CHECK(f.stats().calls == 3);
+  std::vector<std::thread> threads;
+  std::atomic<bool> wrong = false;
+  for (int64_t t = 1; t <= 3; ++t)
+    threads.emplace_back([&, t] {
+      for (int64_t call = 0; call < 20; ++call) {
+        const auto own = f;
+        if (own(full({t + call % 2}, 1)).sum().item<float>() != static_cast<float>(2 * (t + call % 2))) wrong = true;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(!wrong);
 }

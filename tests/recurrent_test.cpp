@@ -529,6 +529,20 @@ TEST_CASE("lengths: what doesn't fit") {
   const nn::Lstm layer(2, 3);
   const Tensor x = ones({4, 2, 2});
   CHECK(contains(thrown<ShapeError>([&] { layer(x, nn::Lengths({4})); }), "the lengths are int64[1], need int64[2]"));
-  CHECK(contains(thrown<ValueError>([&] { layer(x, nn::Lengths({5, 1})); }), "nn::Lstm: a length is 5, need 1 to 4"));
-  CHECK(contains(thrown<ValueError>([&] { layer(x, nn::Lengths({4, 0})); }), "a length is 0, need 1 to 4"));
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    // Whether the final state, which is read by the lengths, is asked for or not.
+    auto whole =
+        compile([&](const Tensor& x, const Tensor& lengths) { return layer(x, nn::Lengths(lengths)).state.cell; },
+                {.mode = mode});
+    auto outputs = compile(
+        [&](const Tensor& x, const Tensor& lengths) { return layer(x, nn::Lengths(lengths)).output; }, {.mode = mode});
+    for (const std::vector<int64_t>& lengths : {std::vector<int64_t>{5, 1}, {4, 0}, {-1, 2}}) {
+      const std::string message = "nn::Lstm: a length is not 1 to 4, the steps of x";
+      CHECK(contains(thrown<ValueError>([&] { whole(x, tensor(lengths)); }), message));
+      CHECK(contains(thrown<ValueError>([&] { outputs(x, tensor(lengths)); }), message));
+    }
+    CHECK(outputs(x, tensor({4, 1})).shape() == Shape{4, 2, 3});
+    CHECK(outputs(ones({4, 0, 2}), zeros({0}, {.dtype = int64})).shape() == Shape{4, 0, 3});
+  }
 }

@@ -139,16 +139,7 @@ template <class F> class Compiled {
     [[maybe_unused]] graph::Collected collected{tensors, static_key};
     (graph::for_each_part(args, collected), ...);
     std::shared_ptr<const graph::Kept> kept;
-    const auto function = [&](const Tensors& in) {
-      size_t next = 0;
-      const std::tuple<decltype(graph::with_tensors(args, in, next))...> own{graph::with_tensors(args, in, next)...};
-      if constexpr (std::is_void_v<Result>) {
-        std::apply(user, own);
-        return Tensors();
-      } else {
-        return graph::take_tensors<std::decay_t<Result>>(std::apply(user, own), &kept);
-      }
-    };
+    const auto function = [&](const Tensors& in) { return graph::call_with(user, in, &kept, args...); };
     // By reference: it allocates nothing.
     Tensors results = body_->core.call(tensors, static_key, std::ref(function), &kept);
     if constexpr (!std::is_void_v<Result>) return graph::filled<std::decay_t<Result>>(std::move(results), kept.get());
@@ -183,19 +174,11 @@ template <class F> Compiled<F> compile(F function, CompileOptions options = {}, 
 /// The graph of one call of `function` with these arguments, without compiling or running it.
 template <class F> Graph trace(const F& function, const Tensor& a, Where where = Where::current()) {
   return graph::trace(
-      {a},
-      [&](const Tensors& in) {
-        return graph::take_tensors<std::decay_t<decltype(function(a))>>(function(in[0]), nullptr);
-      },
-      where);
+      {a}, [&](const Tensors& in) { return graph::call_with(function, in, nullptr, a); }, where);
 }
 template <class F> Graph trace(const F& function, const Tensor& a, const Tensor& b, Where where = Where::current()) {
   return graph::trace(
-      {a, b},
-      [&](const Tensors& in) {
-        return graph::take_tensors<std::decay_t<decltype(function(a, b))>>(function(in[0], in[1]), nullptr);
-      },
-      where);
+      {a, b}, [&](const Tensors& in) { return graph::call_with(function, in, nullptr, a, b); }, where);
 }
 
 }  // namespace tandem

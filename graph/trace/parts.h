@@ -42,11 +42,24 @@ template <class T> void describe(std::string& text, const T& value) {
   else describe_string(text, value);
 }
 
+template <class T> constexpr bool has_references() {
+  return []<size_t... I>(std::index_sequence<I...>) { return (std::is_reference_v<std::tuple_element_t<I, T>> || ...); }
+  (std::make_index_sequence<std::tuple_size<T>::value>());
+}
+/// A range whose copies have elements of their own, which a std::span's have not.
+template <class T>
+concept OwningRange = nn::detail::Range<T> &&
+    (is_static<typename T::value_type> ||
+     !std::is_same_v<decltype(*std::declval<T&>().begin()), decltype(*std::declval<const T&>().begin())>);
+/// The same of a tuple; one that std::tie makes has references.
+template <class T>
+concept OwningTuple = nn::detail::TupleLike<T> && !has_references<T>();
+
 /// Calls f.tensor(tensor) for the tensors in `value`, and f.rest(number, enum, string, size, or whether an optional holds
 /// something) for all else that makes it what it is, in order.
 template <class Qualified, class F> void for_each_part(Qualified& value, F& f) {
   using T = std::remove_const_t<Qualified>;
-  if constexpr (std::is_same_v<T, Tensor>) {
+  if constexpr (std::is_same_v<T, Tensor> && requires { f.tensor(value); }) {  // not a const one, or a reference to one
     f.tensor(value);
   } else if constexpr (is_dynamic<T>) {
     f.rest("dynamic");
@@ -56,10 +69,12 @@ template <class Qualified, class F> void for_each_part(Qualified& value, F& f) {
   } else if constexpr (is_optional<T>) {
     f.rest(value.has_value());
     if (value) for_each_part(*value, f);
-  } else if constexpr (nn::detail::Range<T>) {
+  } else if constexpr (OwningRange<T>) {
     f.rest(static_cast<int64_t>(std::distance(value.begin(), value.end())));
-    for (auto& each : value) for_each_part(each, f);
-  } else if constexpr (nn::detail::TupleLike<T>) {
+    for (auto&& each : value)
+      if constexpr (is_static<typename T::value_type>) f.rest(static_cast<const typename T::value_type&>(each));
+      else for_each_part(each, f);
+  } else if constexpr (OwningTuple<T>) {
     std::apply([&](auto&... each) { (for_each_part(each, f), ...); }, value);
   } else if constexpr (std::is_class_v<T> && std::is_empty_v<T>) {
   } else if constexpr (nn::detail::has_fields<T>) {
@@ -68,8 +83,8 @@ template <class Qualified, class F> void for_each_part(Qualified& value, F& f) {
     static_assert(
         nn::detail::is_never<T>,
         "tandem::compile: arguments and results of a compiled function are Tensors, numbers, Dynamic numbers, "
-        "enums, strings, and vectors, arrays, tuples, optionals and plain structs of these; capture anything "
-        "else by reference in the lambda");
+        "enums, strings, and vectors, arrays, tuples, optionals and plain structs of these, not references to them, "
+        "pointers or spans; capture anything else by reference in the lambda");
   }
 }
 
@@ -103,7 +118,7 @@ template <class T> decltype(auto) with_tensors(const T& argument, const Tensors&
 struct Kept {
   std::shared_ptr<const void> value;
   std::vector<bool> defined;  ///< of each tensor: undefined ones stay so
-  std::string text;           ///< all but the tensors
+  std::string text;           ///< all but the tensors, and which of these are defined
 };
 
 /// Takes the tensors out of a result.
@@ -112,6 +127,7 @@ struct Taken {
   Kept& kept;
   void tensor(Tensor& each) {
     kept.defined.push_back(each.defined());
+    describe(kept.text, each.defined());
     if (each.defined()) tensors.push_back(std::exchange(each, Tensor()));
   }
   template <class T> void rest(const T& value) { describe(kept.text, value); }
@@ -129,6 +145,20 @@ template <class R> Tensors take_tensors(R result, std::shared_ptr<const Kept>* k
       *kept = own;
     }
     return tensors;
+  }
+}
+
+/// Calls `function` with these arguments, but for their tensors those of `from`, and takes the tensors out of its result.
+template <class F, class... Args>
+Tensors call_with(F& function, const Tensors& from, std::shared_ptr<const Kept>* kept, const Args&... args) {
+  size_t next = 0;
+  const std::tuple<decltype(with_tensors(args, from, next))...> own{with_tensors(args, from, next)...};
+  using Result = decltype(std::apply(function, own));
+  if constexpr (std::is_void_v<Result>) {
+    std::apply(function, own);
+    return {};
+  } else {
+    return take_tensors<std::decay_t<Result>>(std::apply(function, own), kept);
   }
 }
 

@@ -229,7 +229,16 @@ class Tracer final : public Interceptor {
   }
 
   void host_reads(const Tensor& tensor, const char* caller, Where where) override {
-    if (outer_) return outer_->host_reads(tensor, caller, where);
+    if (const Written now = written(*tensor.impl()); now.times > Interceptor::written(*tensor.impl()).times)
+      throw TraceError(
+          str(caller, ": the function has written to this tensor ", type_of(tensor), " at ", to_string(now.where),
+              ", and its new value is not known while the function is traced: read it before, or return it "
+              "and look at it outside"),
+          where);
+    if (outer_) {
+      read_on_host_.push_back(tensor);
+      return outer_->host_reads(tensor, caller, where);
+    }
     if (!tensor.impl()->is_scalar && !made_here_.count(tensor.impl()->storage)) reads_values_ = true;
   }
   void host_writes(const Tensor& tensor, const char* caller, Where where) override {
@@ -281,6 +290,12 @@ class Tracer final : public Interceptor {
           throw TraceError(str(op_,
                                ": a tensor from outside is written to inside, and read there through another view "
                                "of its memory; use one of the two"),
+                           m.written_at);
+      for (const Tensor& read : read_on_host_)
+        if (read.impl()->storage == captures_->tensors[capture].impl()->storage)
+          throw TraceError(str(op_,
+                               ": a tensor from outside is written to inside, and its value asked for there (item(), "
+                               "data()), which is not known: ask for it outside"),
                            m.written_at);
       ValueType rows = m.type;
       rows.strides = contiguous_strides(rows.shape);
@@ -588,6 +603,7 @@ class Tracer final : public Interceptor {
   Captures* captures_ = nullptr;
   std::vector<std::vector<bool>> tape_;              ///< RegionTape::operands
   std::unordered_map<size_t, int> capture_windows_;  ///< by place in captures
+  Tensors read_on_host_;
   Guards guards_;
   bool reads_values_ = false;
 };

@@ -81,6 +81,9 @@ MultiheadAttention::MultiheadAttention(int64_t width, int64_t heads, MultiheadAt
 
 MultiheadAttention::Heads MultiheadAttention::project(const Tensor& of_query, const Tensor& of_key,
                                                       const Tensor& of_value, Where where) const {
+  check_sequence("query ", "time", of_query, this->width(), where);
+  check_sequence("key ", "source", of_key, qkv ? this->width() : key->weight.shape()[1], where);
+  check_sequence("value ", "source", of_value, qkv ? this->width() : value->weight.shape()[1], where);
   const int64_t width = this->width(), shared = width / heads * kv_heads, all = width + 2 * shared;
   const auto split = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
     return Heads{split_heads(q, heads, where), split_heads(k, kv_heads, where), split_heads(v, kv_heads, where)};
@@ -133,21 +136,14 @@ Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& mask, Where
 
 Tensor MultiheadAttention::operator()(const Tensor& of_query, const Tensor& of_key, const Tensor& of_value,
                                       const Tensor& mask, Where where) const {
-  check_sequence("query ", "time", of_query, width(), where);
-  check_sequence("key ", "source", of_key, qkv ? width() : key->weight.shape()[1], where);
-  check_sequence("value ", "source", of_value, qkv ? width() : value->weight.shape()[1], where);
   const Heads h = project(of_query, of_key, of_value, where);
   return joined(
       scaled_dot_product_attention(Arg(h.q, where), Arg(h.k, where), Arg(h.v, where), attention_options(mask)), where);
 }
 
 Tensor MultiheadAttention::operator()(const Tensor& x, KeyValueCache& cache, Where where) const {
-  check_sequence("", "time", x, width(), where);
   if (training && dropout > 0)
     throw ValueError(str(kName, ": a cache is for decoding, without dropout: nn::eval(model) first"), where);
-  if (!qkv)
-    check_sequence("key ", "time", x, key->weight.shape()[1], where),
-        check_sequence("value ", "time", x, value->weight.shape()[1], where);
   const Heads h = project(x, x, x, where);
   return joined(cache.attend(h.q, h.k, h.v, attention_options({}), where), where);
 }

@@ -14,19 +14,19 @@ Tensor KeyValueCache::attend(const Tensor& q, const Tensor& k, const Tensor& v, 
     throw ValueError("nn::KeyValueCache: attends without a mask and dropout", where);
   if (k.requires_grad() || v.requires_grad())
     throw AutogradError("nn::KeyValueCache: no gradient flows through a cache: decode below a NoGrad", where);
-  const auto fits = [](const Tensor& part, const Tensor& all) {
+  const int64_t time = q.rank() < 2 ? 0 : q.shape()[q.rank() - 2];
+  const auto fits = [&](const Tensor& part, const Tensor& all) {
     Shape shape = all.shape();
-    if (part.rank() != all.rank()) return false;
-    shape[all.rank() - 2] = part.shape()[all.rank() - 2];
+    shape[all.rank() - 2] = time;
     return shape == part.shape();
   };
-  if (!fits(k, key) || !fits(v, value) || k.shape()[k.rank() - 2] != v.shape()[v.rank() - 2])
-    throw ShapeError(str("nn::KeyValueCache: k ", k.shape(), " and v ", v.shape(), " don't fit a cache of ",
-                         key.shape(), " and ", value.shape(), ": [batch.., heads, time, width]"),
-                     where);
+  if (q.rank() < 2 || !fits(k, key) || !fits(v, value))
+    throw ShapeError(
+        str("nn::KeyValueCache: q ", q.shape(), ", k ", k.shape(), " and v ", v.shape(), " don't fit a cache of ",
+            key.shape(), " and ", value.shape(), ": [batch.., heads, time, width]"),
+        where);
   const NoGrad no_grad;
   const WhereScope scope(where);
-  const int64_t time = k.shape()[k.rank() - 2];
   AttentionOptions own = options;
   own.causal = false;
   const auto count = [&](int64_t n) { return arange(0, n, 1, {.dtype = int64, .device = key.device()}); };
@@ -43,10 +43,12 @@ Tensor KeyValueCache::attend(const Tensor& q, const Tensor& k, const Tensor& v, 
           where);
     slice(key, -2, filled, all).assign(k, where);
     slice(value, -2, filled, all).assign(v, where);
-    length.assign(full({}, all, {.dtype = int64, .device = length.device()}), where);
     if (options.causal && filled == 0) own.causal = true;
     else if (options.causal && time > 1) own.mask = seen(all, filled);
-    return scaled_dot_product_attention(q, slice(key, -2, 0, all), slice(value, -2, 0, all), own);
+    const Tensor y = scaled_dot_product_attention(q, slice(key, -2, 0, all), slice(value, -2, 0, all), own);
+    // Last: a q that doesn't fit has thrown by now.
+    length.assign(full({}, all, {.dtype = int64, .device = length.device()}), where);
+    return y;
   }
   // In a trace the length is not known: positions are data, and what isn't filled is masked.
   const Tensor filled = length + 0;
@@ -60,7 +62,8 @@ Tensor KeyValueCache::attend(const Tensor& q, const Tensor& k, const Tensor& v, 
 
 void KeyValueCache::clear(Where where) {
   const NoGrad no_grad;
-  length.assign(zeros_like(length, {}, where), where);
+  // In a trace all of the memory is read, under a mask, and 0 times a NaN that is left there would not be 0.
+  for (Tensor* each : {&key, &value, &length}) each->assign(zeros_like(*each, {}, where), where);
 }
 
 }  // namespace tandem::nn

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "core/dispatch.h"
+#include "core/ops/composed.h"
 #include "nn/init.h"
 
 namespace tandem::nn {
@@ -42,6 +42,36 @@ Tensor zero_bias(const RecurrentWeights& w) {
   return zeros({w.weight_hh.shape()[0]}, {.dtype = w.weight_hh.dtype(), .device = w.weight_hh.device()});
 }
 
+/// Where the sequences of a padded batch end. Undefined tensors where all are of one length.
+struct Padding {
+  Tensor own;     ///< bool [time, batch, 1]: is the step one of the sequence's own?
+  Tensor turned;  ///< int64 [time, batch, 1]: the step that takes this one's place in a sequence that is turned
+  Tensor last;    ///< int64 [1, batch, 1]
+  Padding() = default;
+  Padding(const char* name, const Tensor& lengths, int64_t time, Device device) {
+    const Tensor count = reshape(arange(0, time, 1, {.dtype = int64, .device = device}), {time, 1, 1});
+    // Checked in every mode, whichever of the three is read.
+    const Tensor checked =
+        bounded(str("nn::", name).c_str(), lengths.to(device).to(float64), 1, static_cast<double>(time),
+                str("a length is not 1 to ", time, ", the steps of x").c_str(), Where::current());
+    last = reshape(checked.to(int64), {1, lengths.shape()[0], 1}) - 1;
+    own = count <= last;
+    turned = where(own, last - count, count);
+  }
+  /// 0 where a step isn't the sequence's own. x [time, batch, ..].
+  Tensor cut(const Tensor& x) const { return own.defined() ? where(own, x, 0) : x; }
+  /// Each sequence's own steps from the last to the first.
+  Tensor turn(const Tensor& x) const { return own.defined() ? gather(x, 0, expand(turned, x.shape())) : x; }
+  /// Of outputs [time, batch, hidden], the one after the last step taken.
+  Tensor end(const Tensor& outputs, bool reverse) const {
+    const Shape& shape = outputs.shape();
+    if (!own.defined()) return select(outputs, 0, reverse ? 0 : shape[0] - 1);
+    return select(gather(outputs, 0, expand(last, {1, shape[1], shape[2]})), 0, 0);
+  }
+};
+
+Tensor joined(const Tensors& parts, int64_t dim) { return parts.size() == 1 ? parts[0] : concat(parts, dim); }
+
 RecurrentOptions as_options(const CellOptions& cell) {
   return {.bias = cell.bias, .dtype = cell.dtype, .device = cell.device};
 }
@@ -51,23 +81,6 @@ RecurrentOptions as_options(const CellOptions& cell) {
 Lengths::Lengths(const std::vector<int64_t>& steps) : steps_(tandem::tensor(steps)) {}
 
 namespace detail {
-
-Padding::Padding(const Tensor& lengths, int64_t time, Device device) {
-  const Tensor count = reshape(arange(0, time, 1, {.dtype = int64, .device = device}), {time, 1, 1});
-  last = reshape(lengths.to(device).to(int64), {1, lengths.shape()[0], 1}) - 1;
-  own = count <= last;
-  turned = where(own, last - count, count);
-}
-
-Tensor Padding::cut(const Tensor& x) const { return own.defined() ? where(own, x, 0) : x; }
-
-Tensor Padding::turn(const Tensor& x) const { return own.defined() ? gather(x, 0, expand(turned, x.shape())) : x; }
-
-Tensor Direction::end(const Tensor& outputs) const {
-  const Shape& shape = outputs.shape();
-  if (!padding.own.defined()) return select(outputs, 0, reverse ? 0 : shape[0] - 1);
-  return select(gather(outputs, 0, expand(padding.last, {1, shape[1], shape[2]})), 0, 0);
-}
 
 Recurrent::Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options,
                      Where where)
@@ -98,12 +111,7 @@ std::string Recurrent::suffix_of(size_t i) const {
   return str("_l", i / count, i % count ? "_reverse" : "");
 }
 
-Tensor Recurrent::dropped(const Tensor& x, Where where) const {
-  return options_.dropout > 0 && training ? dropout(Arg(x, where), options_.dropout) : x;
-}
-
-void Recurrent::check(const Tensor& x, std::initializer_list<const Tensor*> states, const Lengths* lengths,
-                      Where where) const {
+void Recurrent::check(const Tensor& x, const Tensors& states, const Lengths* lengths, Where where) const {
   const Shape& shape = x.shape(where);
   const char* layout = options_.batch_first ? "[batch, time, " : "[time, batch, ";
   if (shape.size() != 3 || shape[2] != in_)
@@ -113,9 +121,9 @@ void Recurrent::check(const Tensor& x, std::initializer_list<const Tensor*> stat
   if (shape[options_.batch_first ? 1 : 0] == 0)
     throw ShapeError(str("nn::", name_, ": x ", shape, " has no time steps"), where);
   const Shape need{options_.layers * directions(), shape[options_.batch_first ? 0 : 1], hidden_};
-  for (const Tensor* state : states)
-    if (state->defined() && state->shape() != need)
-      throw ShapeError(str("nn::", name_, ": a state of ", state->shape(),
+  for (const Tensor& state : states)
+    if (state.defined() && state.shape() != need)
+      throw ShapeError(str("nn::", name_, ": a state of ", state.shape(),
                            ", need [layers * directions, batch, hidden] = ", need, " for x ", shape),
                        where);
   if (!lengths) return;
@@ -124,23 +132,39 @@ void Recurrent::check(const Tensor& x, std::initializer_list<const Tensor*> stat
     throw ShapeError(str("nn::", name_, ": the lengths are ", steps.dtype(), steps.shape(), ", need int64[", need[1],
                          "], one for each sequence of x ", shape),
                      where);
-  if (interceptor()) return;  // traced: not known
-  const int64_t time = shape[options_.batch_first ? 1 : 0];
-  for (const int64_t length : steps.to(int64).to_vector<int64_t>(where))
-    if (length < 1 || length > time)
-      throw ValueError(str("nn::", name_, ": a length is ", length, ", need 1 to ", time, " for x ", shape), where);
 }
 
-Tensor Recurrent::first_state(const Tensor& states, int64_t index, const Tensor& x) const {
-  if (states.defined()) return select(states, 0, index);
-  return zeros({x.shape()[1], hidden_}, {.dtype = x.dtype(), .device = x.device()});
-}
-
-Tensor Recurrent::stacked(const Tensors& states) {
-  if (states.size() == 1) return unsqueeze(states[0], 0);
-  Tensors rows;
-  for (const Tensor& state : states) rows.push_back(unsqueeze(state, 0));
-  return concat(rows, 0);
+Recurrent::Run Recurrent::run_layers(const Tensor& x, const Tensors& states, const Lengths* lengths, Where where,
+                                     const Steps& steps) const {
+  check(x, states, lengths, where);
+  const WhereScope scope(where);
+  Tensor sequence = options_.batch_first ? x.transpose(0, 1) : x;
+  const Padding padding = lengths ? Padding(name_, lengths->tensor(), sequence.shape()[0], x.device()) : Padding();
+  sequence = padding.cut(sequence);
+  std::vector<Tensors> ends(states.size());
+  for (int64_t layer = 0; layer < options_.layers; ++layer) {
+    if (layer > 0 && options_.dropout > 0 && training) sequence = dropout(sequence, options_.dropout);
+    Tensors outputs;
+    for (int64_t i = 0; i < directions(); ++i) {
+      const bool reverse = i == 1;
+      const auto turned = [&](const Tensor& each) { return reverse ? padding.turn(each) : each; };
+      const int64_t index = layer * directions() + i;
+      const Tensor own = turned(sequence);
+      Tensors first;
+      for (const Tensor& state : states)
+        first.push_back(state.defined()
+                            ? select(state, 0, index)
+                            : zeros({own.shape()[1], hidden_}, {.dtype = own.dtype(), .device = own.device()}));
+      const Tensors made =
+          steps(weights_[static_cast<size_t>(index)], own, first, {.reverse = reverse && !padding.own.defined()});
+      for (size_t s = 0; s < made.size(); ++s) ends[s].push_back(unsqueeze(padding.end(made[s], reverse), 0));
+      outputs.push_back(padding.cut(turned(made[0])));
+    }
+    sequence = joined(outputs, -1);
+  }
+  Run run{options_.batch_first ? sequence.transpose(0, 1) : sequence, {}};
+  for (const Tensors& each : ends) run.states.push_back(joined(each, 0));
+  return run;
 }
 
 RecurrentCell::RecurrentCell(const char* name, int64_t gates, int64_t in, int64_t hidden,
@@ -158,62 +182,44 @@ Tensor RecurrentCell::zero_state(const Tensor& x) const {
 }  // namespace detail
 
 Rnn::Rnn(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
-    : Recurrent("Rnn", 1, in, hidden, options, where) {}
+    : RecurrentLayer("Rnn", 1, in, hidden, options, where) {}
 
 RnnResult Rnn::run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const {
-  check(x, {&hidden}, lengths, where);
-  WhereScope scope(where);
-  Tensors ends;
-  Tensor output = for_each_layer(
-      x, lengths, where,
-      [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, const detail::Direction& direction) {
-        const Tensor states = rnn(x_gates(sequence, w, where), w.weight_hh, first_state(hidden, index, sequence),
-                                  options().nonlinearity, direction.options());
-        ends.push_back(direction.end(states));
-        return states;
-      });
-  return {output, stacked(ends)};
+  const auto [output, states] =
+      run_layers(x, {hidden}, lengths, where,
+                 [&](const RecurrentWeights& w, const Tensor& own, const Tensors& first, SequenceOptions sequence) {
+                   return Tensors{rnn(x_gates(own, w, where), w.weight_hh, first[0], options().nonlinearity, sequence)};
+                 });
+  return {output, states[0]};
 }
 
 Lstm::Lstm(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
-    : Recurrent("Lstm", 4, in, hidden, options, where) {}
+    : RecurrentLayer("Lstm", 4, in, hidden, options, where) {}
 
 LstmResult Lstm::run(const Tensor& x, const LstmState& state, const Lengths* lengths, Where where) const {
-  check(x, {&state.hidden, &state.cell}, lengths, where);
-  WhereScope scope(where);
-  Tensors hidden_ends, cell_ends;
-  Tensor output = for_each_layer(
-      x, lengths, where,
-      [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, const detail::Direction& direction) {
-        const LstmState first{first_state(state.hidden, index, sequence), first_state(state.cell, index, sequence)};
-        const Tensor bias = w.bias_ih.defined() ? w.bias_ih + w.bias_hh : Tensor();
-        const LstmState all =
-            lstm(linear(Arg(sequence, where), w.weight_ih), w.weight_hh, first, bias, direction.options());
-        hidden_ends.push_back(direction.end(all.hidden));
-        cell_ends.push_back(direction.end(all.cell));
-        return all.hidden;
-      });
-  return {output, {stacked(hidden_ends), stacked(cell_ends)}};
+  const auto [output, states] =
+      run_layers(x, {state.hidden, state.cell}, lengths, where,
+                 [&](const RecurrentWeights& w, const Tensor& own, const Tensors& first, SequenceOptions sequence) {
+                   const Tensor bias = w.bias_ih.defined() ? w.bias_ih + w.bias_hh : Tensor();
+                   const LstmState all =
+                       lstm(linear(Arg(own, where), w.weight_ih), w.weight_hh, {first[0], first[1]}, bias, sequence);
+                   return Tensors{all.hidden, all.cell};
+                 });
+  return {output, {states[0], states[1]}};
 }
 
 Gru::Gru(int64_t in, int64_t hidden, RecurrentOptions options, Where where)
-    : Recurrent("Gru", 3, in, hidden, options, where) {}
+    : RecurrentLayer("Gru", 3, in, hidden, options, where) {}
 
 RnnResult Gru::run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const {
-  check(x, {&hidden}, lengths, where);
-  WhereScope scope(where);
-  Tensors ends;
-  Tensor output = for_each_layer(
-      x, lengths, where,
-      [&](const RecurrentWeights& w, const Tensor& sequence, int64_t index, const detail::Direction& direction) {
+  const auto [output, states] = run_layers(
+      x, {hidden}, lengths, where,
+      [&](const RecurrentWeights& w, const Tensor& own, const Tensors& first, SequenceOptions sequence) {
         // The bias of the state's product stays apart: the reset gate scales it.
-        const Tensor gates = linear(Arg(sequence, where), w.weight_ih, w.bias_ih);
-        const Tensor states = gru(gates, w.weight_hh, w.bias_hh.defined() ? w.bias_hh : zero_bias(w),
-                                  first_state(hidden, index, sequence), direction.options());
-        ends.push_back(direction.end(states));
-        return states;
+        const Tensor gates = linear(Arg(own, where), w.weight_ih, w.bias_ih);
+        return Tensors{gru(gates, w.weight_hh, w.bias_hh.defined() ? w.bias_hh : zero_bias(w), first[0], sequence)};
       });
-  return {output, stacked(ends)};
+  return {output, states[0]};
 }
 
 RnnCell::RnnCell(int64_t in, int64_t hidden, CellOptions options, Where where)

@@ -1,6 +1,7 @@
 // Rnn, Lstm, Gru: layers that take a sequence step by step; and their single steps as layers.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,7 @@ struct RecurrentWeights {
 class Lengths {
  public:
   explicit Lengths(const std::vector<int64_t>& steps);
-  /// int64 or int32. In a trace it can be an argument; numbers out of range are then found as the graph runs (DimensionError).
+  /// int64 or int32; in a trace it can be an argument. Out of range: ValueError, on CUDA only eagerly.
   explicit Lengths(const Tensor& steps) : steps_(steps) {}
   const Tensor& tensor() const { return steps_; }
 
@@ -45,28 +46,6 @@ class Lengths {
 };
 
 namespace detail {
-
-/// Where the sequences of a padded batch end. Undefined tensors where all are of one length.
-struct Padding {
-  Tensor own;     ///< bool [time, batch, 1]: is the step one of the sequence's own?
-  Tensor turned;  ///< int64 [time, batch, 1]: the step that takes this one's place in a sequence that is turned
-  Tensor last;    ///< int64 [1, batch, 1]
-  Padding() = default;
-  Padding(const Tensor& lengths, int64_t time, Device device);
-  /// 0 where a step isn't the sequence's own. x [time, batch, ..].
-  Tensor cut(const Tensor& x) const;
-  /// Each sequence's own steps from the last to the first.
-  Tensor turn(const Tensor& x) const;
-};
-
-/// A direction through a sequence.
-struct Direction {
-  const Padding& padding;
-  bool reverse;
-  SequenceOptions options() const { return {.reverse = reverse && !padding.own.defined()}; }
-  /// Of outputs [time, batch, hidden], the one after the last step taken.
-  Tensor end(const Tensor& outputs) const;
-};
 
 /// What the three layers share: weights, options, the loop over layers and directions.
 class Recurrent {
@@ -95,41 +74,46 @@ class Recurrent {
  protected:
   Recurrent(const char* name, int64_t gates, int64_t in, int64_t hidden, const RecurrentOptions& options, Where where);
   int64_t directions() const { return options_.bidirectional ? 2 : 1; }
-  /// Throws ShapeError unless x fits, and each given state is [layers * directions, batch, hidden]; ValueError where a
-  /// length isn't 1 to time, if they are known.
-  void check(const Tensor& x, std::initializer_list<const Tensor*> states, const Lengths* lengths, Where where) const;
-  /// Calls run(weights, x [time, batch, ..], index of layer and direction, direction) for each; it gives the outputs
-  /// [time, batch, hidden]. Returns those of the last layer.
-  template <class Run> Tensor for_each_layer(const Tensor& x, const Lengths* lengths, Where where, Run&& run) const {
-    Tensor sequence = options_.batch_first ? x.transpose(0, 1) : x;
-    const Padding padding = lengths ? Padding(lengths->tensor(), sequence.shape()[0], x.device()) : Padding();
-    sequence = padding.cut(sequence);
-    for (int64_t layer = 0; layer < options_.layers; ++layer) {
-      if (layer > 0) sequence = dropped(sequence, where);
-      Tensors outputs;
-      for (int64_t i = 0; i < directions(); ++i) {
-        const Direction direction{padding, i == 1};
-        const auto turned = [&](const Tensor& steps) { return direction.reverse ? padding.turn(steps) : steps; };
-        const int64_t index = layer * directions() + i;
-        outputs.push_back(
-            padding.cut(turned(run(weights_[static_cast<size_t>(index)], turned(sequence), index, direction))));
-      }
-      sequence = outputs.size() == 1 ? outputs[0] : concat(outputs, -1);
-    }
-    return options_.batch_first ? sequence.transpose(0, 1) : sequence;
-  }
-  /// The state before the first step: that of the index, or zeros.
-  Tensor first_state(const Tensor& states, int64_t index, const Tensor& x) const;
-  static Tensor stacked(const Tensors& states);
+  /// What a layer does in one direction: from x [time, batch, ..] and the states [batch, hidden] before the first step to
+  /// those after each step, [time, batch, hidden], the output first.
+  using Steps = std::function<Tensors(const RecurrentWeights&, const Tensor& x, const Tensors& first, SequenceOptions)>;
+  struct Run {
+    Tensor output;
+    Tensors states;  ///< [layers * directions, batch, hidden] after the last step
+  };
+  /// All layers and directions. Undefined states are zeros. ShapeError unless x fits, and each given state is
+  /// [layers * directions, batch, hidden]; ValueError where a length isn't 1 to time.
+  Run run_layers(const Tensor& x, const Tensors& states, const Lengths* lengths, Where where, const Steps& steps) const;
 
  private:
   std::string suffix_of(size_t i) const;
-  Tensor dropped(const Tensor& x, Where where) const;
+  void check(const Tensor& x, const Tensors& states, const Lengths* lengths, Where where) const;
 
   const char* name_;
   int64_t in_, hidden_;
   RecurrentOptions options_;
   std::vector<RecurrentWeights> weights_;  ///< layer by layer, forwards then backwards
+};
+
+/// How a layer is called: with or without states to begin with, of sequences of one length or of several.
+template <class Layer, class State, class Result> class RecurrentLayer : public Recurrent {
+ public:
+  Result operator()(const Tensor& x, Where where = Where::current()) const { return (*this)(x, State(), where); }
+  Result operator()(const Tensor& x, const State& state, Where where = Where::current()) const {
+    return layer().run(x, state, nullptr, where);
+  }
+  Result operator()(const Tensor& x, const Lengths& lengths, Where where = Where::current()) const {
+    return (*this)(x, State(), lengths, where);
+  }
+  Result operator()(const Tensor& x, const State& state, const Lengths& lengths, Where where = Where::current()) const {
+    return layer().run(x, state, &lengths, where);
+  }
+
+ protected:
+  using Recurrent::Recurrent;
+
+ private:
+  const Layer& layer() const { return static_cast<const Layer&>(*this); }
 };
 
 /// Weights of a single step.
@@ -165,22 +149,12 @@ struct LstmResult {
 /// b = 1 / sqrt(hidden). States that aren't given are zeros. As torch.nn.RNN.
 ///
 ///   auto [output, hidden] = layer(x);
-class Rnn : public detail::Recurrent {
+class Rnn : public detail::RecurrentLayer<Rnn, Tensor, RnnResult> {
  public:
   Rnn(int64_t in, int64_t hidden, RecurrentOptions options = {}, Where where = Where::current());
-  RnnResult operator()(const Tensor& x, Where where = Where::current()) const { return (*this)(x, Tensor(), where); }
-  RnnResult operator()(const Tensor& x, const Tensor& hidden, Where where = Where::current()) const {
-    return run(x, hidden, nullptr, where);
-  }
-  RnnResult operator()(const Tensor& x, const Lengths& lengths, Where where = Where::current()) const {
-    return run(x, Tensor(), &lengths, where);
-  }
-  RnnResult operator()(const Tensor& x, const Tensor& hidden, const Lengths& lengths,
-                       Where where = Where::current()) const {
-    return run(x, hidden, &lengths, where);
-  }
 
  private:
+  friend RecurrentLayer;
   RnnResult run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const;
 };
 
@@ -188,44 +162,22 @@ class Rnn : public detail::Recurrent {
 ///
 ///   auto [output, state] = layer(x);             // state.hidden, state.cell
 ///   auto [more, end] = layer(next, state);       // goes on; for truncated backpropagation, detach both of state
-class Lstm : public detail::Recurrent {
+class Lstm : public detail::RecurrentLayer<Lstm, LstmState, LstmResult> {
  public:
   Lstm(int64_t in, int64_t hidden, RecurrentOptions options = {}, Where where = Where::current());
-  LstmResult operator()(const Tensor& x, Where where = Where::current()) const {
-    return (*this)(x, LstmState(), where);
-  }
-  LstmResult operator()(const Tensor& x, const LstmState& state, Where where = Where::current()) const {
-    return run(x, state, nullptr, where);
-  }
-  LstmResult operator()(const Tensor& x, const Lengths& lengths, Where where = Where::current()) const {
-    return run(x, LstmState(), &lengths, where);
-  }
-  LstmResult operator()(const Tensor& x, const LstmState& state, const Lengths& lengths,
-                        Where where = Where::current()) const {
-    return run(x, state, &lengths, where);
-  }
 
  private:
+  friend RecurrentLayer;
   LstmResult run(const Tensor& x, const LstmState& state, const Lengths* lengths, Where where) const;
 };
 
 /// Gated recurrent unit over x [time, batch, in]; the formulas are at tandem::gru_cell. As torch.nn.GRU.
-class Gru : public detail::Recurrent {
+class Gru : public detail::RecurrentLayer<Gru, Tensor, RnnResult> {
  public:
   Gru(int64_t in, int64_t hidden, RecurrentOptions options = {}, Where where = Where::current());
-  RnnResult operator()(const Tensor& x, Where where = Where::current()) const { return (*this)(x, Tensor(), where); }
-  RnnResult operator()(const Tensor& x, const Tensor& hidden, Where where = Where::current()) const {
-    return run(x, hidden, nullptr, where);
-  }
-  RnnResult operator()(const Tensor& x, const Lengths& lengths, Where where = Where::current()) const {
-    return run(x, Tensor(), &lengths, where);
-  }
-  RnnResult operator()(const Tensor& x, const Tensor& hidden, const Lengths& lengths,
-                       Where where = Where::current()) const {
-    return run(x, hidden, &lengths, where);
-  }
 
  private:
+  friend RecurrentLayer;
   RnnResult run(const Tensor& x, const Tensor& hidden, const Lengths* lengths, Where where) const;
 };
 

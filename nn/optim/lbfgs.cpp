@@ -18,7 +18,7 @@ double greatest(const Tensor& x) { return number(max(abs(x))); }
 /// Where the cubic through two points with these slopes is least, within [low, high].
 double cubic_minimum(double x1, double f1, double g1, double x2, double f2, double g2, double low, double high) {
   const double d1 = g1 + g2 - 3 * (f1 - f2) / (x1 - x2), square = d1 * d1 - g1 * g2;
-  if (!(square >= 0)) return (low + high) / 2;
+  if (!(square >= 0 && std::isfinite(square))) return (low + high) / 2;
   const double d2 = std::sqrt(square);
   const double least = x1 <= x2 ? x2 - (x2 - x1) * ((g2 + d2 - d1) / (g2 - g1 + 2 * d2))
                                 : x1 - (x1 - x2) * ((g1 + d2 - d1) / (g1 - g2 + 2 * d2));
@@ -29,17 +29,17 @@ double cubic_minimum(double x1, double f1, double g1, double x2, double f2, doub
 
 /// What is carried from step to step beside flat tensors.
 struct Lbfgs::Numbers {
-  double iterations = 0, t = 0, scale = 1, loss = 0, count = 0, next = 0;
+  double iterations = 0, t = 0, scale = 1, count = 0, next = 0;
   std::vector<double> inverses;  ///< 1 / (change · step) of each row of the history
 
-  static constexpr size_t kOwn = 6;
+  static constexpr size_t kOwn = 5;
   explicit Numbers(const Tensor& saved) {
     const std::vector<double> all = saved.to_vector<double>();
-    iterations = all[0], t = all[1], scale = all[2], loss = all[3], count = all[4], next = all[5];
+    iterations = all[0], t = all[1], scale = all[2], count = all[3], next = all[4];
     inverses.assign(all.begin() + kOwn, all.end());
   }
   Tensor saved() const {
-    std::vector<double> all{iterations, t, scale, loss, count, next};
+    std::vector<double> all{iterations, t, scale, count, next};
     all.insert(all.end(), inverses.begin(), inverses.end());
     return tensor(all);
   }
@@ -144,8 +144,18 @@ double Lbfgs::search(const Closure& closure, double t, const Tensor& direction, 
   for (const Tensor& parameter : parameters()) starts.push_back(parameter.clone());
   const auto attempt = [&](double length) {
     move(length, direction, where);
-    Point point = evaluate(closure, where);
-    for (size_t i = 0; i < starts.size(); ++i) Tensor(parameters()[i]).assign(starts[i], where);
+    const auto back = [&] {
+      for (size_t i = 0; i < starts.size(); ++i) Tensor(parameters()[i]).assign(starts[i], where);
+    };
+    Point point;
+    try {
+      point = evaluate(closure, where);
+    } catch (...) {
+      back();
+      throw;
+    }
+    back();
+    if (std::isnan(point.loss)) point.loss = INFINITY;  // beyond where the loss is defined: nearer
     ++evaluations;
     const double along = product(point.gradient, direction);
     return Trial{length, std::move(point), along};
@@ -178,7 +188,7 @@ double Lbfgs::search(const Closure& closure, double t, const Tensor& direction, 
   }
   if (tries == most) bracket = {origin, now};
   // Then closer. The better of the two is `low`.
-  size_t low = bracket.front().point.loss <= bracket.back().point.loss ? 0 : 1;
+  size_t low = bracket.back().point.loss < bracket.front().point.loss ? 1 : 0;
   bool slow = false;
   while (!done && tries < most) {
     const size_t high = 1 - low;
@@ -201,7 +211,7 @@ double Lbfgs::search(const Closure& closure, double t, const Tensor& direction, 
     ++tries;
     if (trial.point.loss > start + kFall * next * slope || trial.point.loss >= bracket[low].point.loss) {
       bracket[high] = std::move(trial);
-      low = bracket[0].point.loss <= bracket[1].point.loss ? 0 : 1;
+      low = bracket[1].point.loss < bracket[0].point.loss ? 1 : 0;
     } else {
       if (std::fabs(trial.slope) <= -kSlope * slope) done = true;
       else if (trial.slope * (bracket[high].t - bracket[low].t) >= 0) bracket[high] = bracket[low];
@@ -228,6 +238,7 @@ Tensor Lbfgs::step(const Closure& closure, Where where) {
   int64_t evaluations = 1;
   if (greatest(at.gradient) <= o.tolerance_grad) return first;
   Numbers numbers(numbers_);
+  numbers_.assign(zeros_like(numbers_), where);  // a closure that throws leaves no half of a history
   for (int64_t iteration = 1; iteration <= o.max_iter; ++iteration) {
     if (++numbers.iterations == 1) {
       numbers.scale = 1;
@@ -247,10 +258,9 @@ Tensor Lbfgs::step(const Closure& closure, Where where) {
       direction_.assign(direction(numbers, at.gradient), where);
     }
     gradient_.assign(at.gradient, where);
-    numbers.loss = at.loss;
     numbers.t = numbers.iterations == 1 ? std::min(1.0, 1 / number(sum(abs(at.gradient)))) * rate : rate;
     const double slope = product(at.gradient, direction_);
-    if (slope > -o.tolerance_change) break;
+    if (!(slope <= -o.tolerance_change)) break;  // nor where it is no number
     const double before = at.loss;
     bool flat = false;
     if (o.line_search == LineSearch::strong_wolfe) {

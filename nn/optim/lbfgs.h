@@ -32,6 +32,8 @@ struct LbfgsOptions {
 ///   });
 ///
 /// How often is decided by the loss, on the host: eager only, TraceError in a trace. (The closure may be a compiled function.)
+/// Where a loss isn't a number a line search tries nearer; gradients that aren't end the step, and parameters stay. Where the
+/// closure throws, parameters are those of the last whole iteration, and the history is forgotten.
 /// One group of parameters of one dtype. Memory for the whole history is made at construction.
 class Lbfgs : public GroupedOptimizer<LbfgsOptions> {
  public:
@@ -48,7 +50,7 @@ class Lbfgs : public GroupedOptimizer<LbfgsOptions> {
  private:
   struct Numbers;
   struct Point {
-    double loss;
+    double loss = 0;
     Tensor gradient;
   };
   Tensor flat_gradient() const;
