@@ -50,9 +50,10 @@ Tensors contiguous_of(const Tensors& tensors, Where where) {
   return result;
 }
 
-/// Calls the node; its operands after `first` are what the regions capture.
+/// Calls the node, unless it would give nothing; its operands after `first` are what the regions capture.
 Tensors call(const char* op, const Tensors& first, const Tensors& captures, const Attributes& attributes,
              size_t results, Where where) {
+  if (results == 0) return {};
   Tensors operands = first, outputs(results);
   operands.insert(operands.end(), captures.begin(), captures.end());
   dispatch(find_op(op), operands, attributes, outputs, where);
@@ -542,7 +543,7 @@ void infer_while(Infer& op) {
 
 void infer_scan(Infer& op) {
   const int64_t operands = std::ssize(op.inputs), carried = op.integer("carried", 0, operands);
-  const int64_t sequences = op.integer("sequences", 0, operands - carried), length = op.integer("length", 1);
+  const int64_t sequences = op.integer("sequences", 1, operands - carried), length = op.integer("length", 1);
   Tensors turn(op.inputs.begin(), op.inputs.end());
   for (int64_t i = carried; i < carried + sequences; ++i) {
     const Tensor& sequence = at(turn, i);
