@@ -2,7 +2,6 @@
 #include <cmath>
 #include <iomanip>
 #include <ostream>
-#include <sstream>
 
 #include "core/dispatch.h"
 #include "core/tensor.h"

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <ostream>
-#include <sstream>
 #include <utility>
 
 #include "core/dispatch.h"

@@ -1,7 +1,6 @@
 // The report as one page that needs nothing else: pictures, table, explanation, graphs and generated source.
 #include <cmath>
 #include <fstream>
-#include <sstream>
 
 #include "lab/format.h"
 #include "lab/svg.h"

@@ -2,7 +2,6 @@
 #include "lab/ops_table.h"
 
 #include <algorithm>
-#include <sstream>
 #include <vector>
 
 #include "core/op.h"

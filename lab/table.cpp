@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstdio>
 #include <ostream>
-#include <sstream>
 
 #include "lab/format.h"
 

@@ -235,6 +235,7 @@ TEST_CASE("text: what can't be parsed is a GraphError that names its line, never
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[] = sum(%0) {dims=1.5, keepdim=0}\n  return %1\n}",
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[] = sum(%0) {dims=[0], axis=0}\n  return %1\n}",
       "graph {\n  %0: float32[2] = argument 4294967296\n  return %0\n}",
+      "graph {\n  %0: float32[2] = argument 1048576\n  return %0\n}",
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2] = argument 0\n  return %0\n}",
       "graph {\n  %0: float32[2] = argument 0\n  %0: float32[2] = exp(%0)\n  return %0\n}",
       "graph {\n  %0: float32[2] = argument 0\n  %1: float32[2], %1: float32[2] = exp(%0)\n  return %0\n}",
@@ -311,6 +312,14 @@ TEST_CASE("text: a parsed graph runs with the arguments that it was made for, an
             {ones({2})}, "it writes the gradient of a state");
     refused(*built("graph {\n  %0: float32[2] = argument 0\n  gradient argument 7 = %0\n  return\n}", planned),
             {ones({2})}, "argument 7 of the graph is missing");
+    CHECK_THROWS_WITH_AS(built("graph {\n  %0: float32[2] on cuda:100 = argument 0\n  return %0\n}", planned),
+                         doctest::Contains("the graph has a value on cuda:100, which is not here"), GraphError);
+
+    const Graph large = trace([](const Tensor& x) { return exp(x.expand({1 << 25, 2})); }, ones({2}));
+    trim_memory();
+    set_memory_limit(memory_stats().reserved + (1 << 20));
+    CHECK_THROWS_AS(built(large.to_string(), planned)->run({ones({2})}), OutOfMemoryError);
+    set_memory_limit(0);
   }
 }
 

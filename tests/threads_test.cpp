@@ -64,6 +64,40 @@ TEST_CASE("threads: calls of one compiled function run side by side, each with r
   }
 }
 
+TEST_CASE("threads: branches and loops of one compiled function run side by side") {
+  const NoGrad guard;
+  const Tensor w = randn({16});
+  const auto walk = [&](const Tensor& x) {
+    const Tensor start = cond(
+        x.sum() > 0, [&] { return x.select(0, 0) * w; }, [&] { return tanh(x.select(0, 1) - w); });
+    const auto step = [&](const Tensor& carry, const Tensor& row) {
+      const Tensor next = sigmoid(carry * w + row);
+      return std::pair(next, next.sum());
+    };
+    const auto [last, sums] = scan(step, start, x);
+    return concat({last, sums}, 0);
+  };
+  Tensors inputs;
+  for (int t = 0; t < kThreads; ++t) inputs.push_back(randn({8, 16}) + (t % 2 ? 2 : -2));
+  for (const Mode mode : {Mode::replay, Mode::compiled}) {
+    CAPTURE(name_of(mode));
+    auto f = compile(walk, {.mode = mode}), reference = compile(walk, {.mode = mode});
+    std::vector<std::vector<float>> bits;
+    for (int t = 0; t < kThreads; ++t) {
+      CHECK(allclose(reference(inputs[t]), walk(inputs[t])));
+      bits.push_back(reference(inputs[t]).to_vector<float>());
+    }
+    std::atomic<int> wrong = 0;
+    together([&](int t) {
+      const NoGrad here;
+      for (int i = 0; i < 200; ++i) wrong += f(inputs[t]).to_vector<float>() != bits[t];
+    });
+    CHECK(wrong == 0);
+    CHECK(f.stats().traces == 1);
+    CHECK(contains(f.plan(), "calls may overlap"));
+  }
+}
+
 TEST_CASE("threads: each trains a model of its own, eagerly and compiled, as one thread alone would") {
   for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
     CAPTURE(name_of(mode));

@@ -5,7 +5,6 @@
 
 #include <initializer_list>
 #include <set>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <unordered_map>

@@ -7,7 +7,6 @@
 #include <limits>
 #include <map>
 #include <set>
-#include <sstream>
 
 #include "graph/ir/region.h"
 
@@ -74,16 +73,24 @@ class Parser {
     if (begin == at_) fail("expected a name");
     return text_.substr(begin, at_ - begin);
   }
-  int64_t integer() {
+  /// What the engine says against something is said of the text.
+  template <class F> auto checked(F&& f) const {
+    try {
+      return f();
+    } catch (const Error& error) { fail(error.message()); }
+  }
+  template <class T> T read(const char* what, const char* too_large) {
     space();
-    int64_t value = 0;
+    T value = 0;
     const char* const begin = text_.data() + at_;
     const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
-    if (error == std::errc::result_out_of_range) fail("an integer that 64 bits don't hold");
-    if (error != std::errc()) fail("expected an integer");
+    if (error == std::errc::result_out_of_range) fail(too_large);
+    if (error != std::errc()) fail(detail::str("expected ", what));
     at_ += static_cast<size_t>(end - begin);
     return value;
   }
+  int64_t integer() { return read<int64_t>("an integer", "an integer that 64 bits don't hold"); }
+  double number() { return read<double>("a number", "a number that a double doesn't hold"); }
   int64_t integer_of(int64_t least, int64_t most, const std::string& what) {
     const int64_t value = integer();
     if (value < least || value > most) fail(detail::str(what, " is ", value, ", need ", least, " to ", most));
@@ -91,16 +98,6 @@ class Parser {
   }
   /// The place of an argument.
   int position() { return static_cast<int>(integer_of(0, kMostArguments - 1, "an argument's position")); }
-  double number() {
-    space();
-    double value = 0;
-    const char* const begin = text_.data() + at_;
-    const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
-    if (error == std::errc::result_out_of_range) fail("a number that a double doesn't hold");
-    if (error != std::errc()) fail("expected a number");
-    at_ += static_cast<size_t>(end - begin);
-    return value;
-  }
   Shape shape() {
     Shape result;
     expect("[");
@@ -114,9 +111,7 @@ class Parser {
   }
   DType dtype() {
     const std::string name = word();
-    try {
-      return parse_dtype(name);
-    } catch (const ValueError& error) { fail(error.message()); }
+    return checked([&] { return parse_dtype(name); });
   }
   int value() {
     if (accept("none")) return -1;
@@ -130,20 +125,13 @@ class Parser {
   int64_t new_name() {
     expect("%");
     const int64_t name = integer_of(0, std::numeric_limits<int64_t>::max(), "a value's number");
-    if (names_.contains(name)) fail(detail::str("%", name, " is defined twice"));
+    if (!taken_.insert(name).second) fail(detail::str("%", name, " is defined twice"));
     return name;
   }
   int defined_value() {
     const int result = value();
     if (result < 0) fail("none is no value here");
     return result;
-  }
-  /// Elements, counted as 8 bytes each, must be countable, also where an extent of 0 hides the others.
-  void check_count(const Shape& shape) {
-    int64_t bytes = 8;
-    for (int64_t extent : shape)
-      if (__builtin_mul_overflow(bytes, std::max<int64_t>(extent, 1), &bytes))
-        fail(detail::str(shape, " has more elements than can be counted"));
   }
   void check_strides(const ValueType& type) {
     if (type.strides.size() != type.shape.size())
@@ -164,9 +152,7 @@ class Parser {
     ValueType result;
     result.dtype = dtype();
     result.shape = shape();
-    for (int64_t extent : result.shape)
-      if (extent < 0) fail(detail::str("negative extent in ", result.shape));
-    check_count(result.shape);
+    checked([&] { check_extents(result.shape); });
     result.strides = accept("strides") ? shape() : contiguous_strides(result.shape);
     check_strides(result);
     if (accept("on")) {
@@ -243,8 +229,6 @@ class Parser {
     std::vector<std::pair<int64_t, ValueType>> results;
     do {
       const int64_t name = new_name();
-      if (std::any_of(results.begin(), results.end(), [&](const auto& result) { return result.first == name; }))
-        fail(detail::str("%", name, " is defined twice"));
       expect(":");
       results.emplace_back(name, type());
     } while (accept(","));
@@ -286,12 +270,9 @@ class Parser {
     }
   }
 
-  /// What the op says against its operands is said of the text.
   int add_node(const Op& op, std::vector<int> inputs, Attributes attributes) {
     const Where where = line_comment();
-    try {
-      return graph_.add_node(op, std::move(inputs), std::move(attributes), where);
-    } catch (const Error& error) { fail(error.message()); }
+    return checked([&] { return graph_.add_node(op, std::move(inputs), std::move(attributes), where); });
   }
 
   /// The elements of a constant, up to the closing brace.
@@ -359,8 +340,7 @@ class Parser {
     const ValueType &state = graph_.type(target), &value = graph_.type(assigned);
     if (state.shape != value.shape || state.dtype != value.dtype || state.device != value.device)
       fail(detail::str("a state ", state, " is assigned ", value));
-    if (std::any_of(graph_.writes.begin(), graph_.writes.end(), [&](const auto& write) { return write.leaf == leaf; }))
-      fail("this state is assigned twice");
+    if (!assigned_.insert(leaf).second) fail("this state is assigned twice");
     graph_.writes.push_back({leaf, assigned, {}});
   }
   void parse_gradient() {
@@ -387,7 +367,8 @@ class Parser {
   int depth_ = 0;
   Graph graph_;
   std::map<int64_t, int> names_;
-  std::set<int> arguments_;
+  std::set<int64_t> taken_;  // names, from where they are written on
+  std::set<int> arguments_, assigned_;
 };
 
 }  // namespace

@@ -1,7 +1,6 @@
 // Graphs as text, which parse.cpp reads back, and as pictures.
 #include <charconv>
 #include <ostream>
-#include <sstream>
 
 #include "graph/ir/at.h"
 #include "graph/ir/graph.h"

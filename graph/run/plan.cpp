@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <sstream>
 #include <unordered_map>
 
 #include "graph/ir/views.h"

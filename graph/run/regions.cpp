@@ -20,6 +20,12 @@ namespace {
 
 void copy_to(const Tensor& to, const Tensor& from, Where where) {
   static const Op& copy = find_op("copy");
+  if (to.device() != from.device()) {  // a number of the host, for one on another device
+    if (from.numel() != 1)
+      throw GraphError(detail::str("run: a region gives ", type_of(from), ", and not on ", to.device()), where);
+    const DeviceKind kind = to.device().is_cpu() ? from.device().kind : to.device().kind;
+    return backend(kind).copy(to.impl()->data, to.device(), from.impl()->data, from.device(), size_of(from.dtype()));
+  }
   run_kernel(copy, {&from, 1}, {}, {&to, 1}, where);
 }
 
@@ -30,6 +36,17 @@ bool is_true(const Tensor& condition) {
   if (device.is_cpu()) return *static_cast<const bool*>(condition.impl()->data);
   backend(device.kind).copy(&value, cpu(), condition.impl()->data, device, sizeof value);
   return value;
+}
+
+/// A tensor of a layout that may have gaps.
+Tensor with_room(const ValueType& type) {
+  int64_t elements = type.shape.contains(0) ? 0 : 1;
+  for (int d = 0; elements > 0 && d < type.shape.size(); ++d) elements += (type.shape[d] - 1) * type.strides[d];
+  Tensor result = header_of(type);
+  TensorImpl& impl = *result.impl();
+  impl.storage = Storage::allocate(static_cast<size_t>(elements * size_of(type.dtype)), type.device);
+  impl.data = impl.storage->data;
+  return result;
 }
 
 /// A region on tensors that lie as its arguments do, which another pass may have laid out otherwise.
@@ -43,8 +60,7 @@ class Caller {
       Tensor& given = at(arguments, leaf.argument);
       const ValueType& type = program_.plan().type(leaf.value);
       if (given.strides() == type.strides || given.impl()->is_scalar) continue;
-      const Tensor laid_out = header_of(type);
-      laid_out.impl()->allocate();
+      const Tensor laid_out = with_room(type);
       copy_to(laid_out, given, where_);
       given = laid_out;
     }

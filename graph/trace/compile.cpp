@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <sstream>
 #include <unordered_map>
 
 #include "autograd/anomaly.h"

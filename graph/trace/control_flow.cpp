@@ -51,8 +51,9 @@ Tensors contiguous_of(const Tensors& tensors, Where where) {
   return result;
 }
 
+/// Calls the node, unless it would give nothing.
 Tensors call(const char* op, const Tensors& operands, const Attributes& attributes, size_t results, Where where) {
-  if (results == 0) return {};  // a branch that does nothing
+  if (results == 0) return {};
   Tensors outputs(results);
   dispatch(find_op(op), operands, attributes, outputs, where);
   return outputs;
@@ -600,7 +601,7 @@ void infer_while(Infer& op) {
 
 void infer_scan(Infer& op) {
   const int64_t operands = std::ssize(op.inputs), carried = op.integer("carried", 0, operands);
-  const int64_t sequences = op.integer("sequences", 0, operands - carried), length = op.integer("length", 1);
+  const int64_t sequences = op.integer("sequences", 1, operands - carried), length = op.integer("length", 1);
   Tensors turn(op.inputs.begin(), op.inputs.end());
   for (int64_t i = carried; i < carried + sequences; ++i) {
     const Tensor& sequence = at(turn, i);

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "core/expression.h"
+#include "graph/ir/region.h"
 #include "graph/run/program.h"
 #include "tandem.h"
 
@@ -106,19 +107,34 @@ void read_text(std::string_view bytes) {
 }
 std::vector<std::string> text_seeds() { return {"To be, or not to be, that is the question", "a"}; }
 
+constexpr int64_t kMostWork = 1 << 22;
+
+/// A bound of what a run costs. A while_loop has none.
+int64_t work_of(const Graph& graph) {
+  int64_t elements = 0, largest = 1, inside = 0;
+  for (const Value& value : graph.values) {
+    elements += value.type.shape.numel();
+    largest = std::max(largest, value.type.shape.numel());
+    if (largest > 4096) return kMostWork + 1;
+  }
+  for (const Node& node : graph.nodes)
+    for (const Attribute& attribute : node.attributes)
+      if (const auto* const region = std::get_if<RegionPtr>(&attribute.value)) {
+        const int64_t turns = node.attributes.find("length") ? node.attributes.integer("length") : 1;
+        const int64_t turn = 100 + work_of(static_cast<const graph::GraphRegion&>(**region).graph());
+        if (std::string_view(node.op->name) == "while_loop" || turns > kMostWork / turn) return kMostWork + 1;
+        inside += turns * turn;
+      }
+  return elements * largest + inside;
+}
+
 /// Parsed, verified, printed and parsed again; and run on zeros where it is small.
 void run_graph_text(std::string_view bytes) {
   allowing_errors([&] {
     const Graph graph = parse_graph(std::string(bytes));
     const std::string text = graph.to_string();
     if (parse_graph(text).to_string() != text) std::abort();
-    int64_t elements = 0, cost = 1;
-    for (const Value& value : graph.values) {
-      if (value.type.shape.numel() > 4096) return;
-      elements += value.type.shape.numel();
-      cost = std::max(cost, value.type.shape.numel());
-    }
-    if (elements * cost > 1 << 22) return;
+    if (work_of(graph) > kMostWork) return;
     Tensors arguments;
     for (const Leaf& leaf : graph.leaves)
       if (leaf.kind == LeafKind::argument) {
@@ -147,6 +163,24 @@ std::vector<std::string> graph_seeds() {
   add([](const Tensor& a, const Tensor&) { return layer_norm(a, ones({3}), zeros({3})) + rand({2, 3}); });
   add([](const Tensor& a, const Tensor&) { return as_strided(a, {2, 2}, {1, 2}, 1) + pad(a, {1, 0}).slice(1, 0, 2); });
   add([](const Tensor& a, const Tensor&) { return conv2d(a.reshape({1, 1, 2, 3}), ones({1, 1, 2, 2})); });
+  add([](const Tensor& a, const Tensor& b) {
+    return cond(
+        a.sum() > 0, [&] { return matmul(a, b); },
+        [&] {
+          return cond(
+              b.max() > 1, [&] { return b.slice(0, 0, 2); }, [&] { return a.slice(1, 1, 3) * 2; });
+        });
+  });
+  add([](const Tensor& a, const Tensor&) {
+    return while_loop([](const Tensor& x) { return x.sum() < 9; }, [&](const Tensor& x) { return x + a + 1; }, a);
+  });
+  add([](const Tensor& a, const Tensor& b) {
+    Tensor last = b.select(1, 0).clone();
+    last.requires_grad(true);
+    const auto step = [&](const Tensor& carry, const Tensor& x) { return std::pair(tanh(carry * x), carry + 1); };
+    const auto [carry, all] = scan(step, last, a, {.reverse = true});
+    return grad_of(carry.sum() + all.sum(), {last})[0];
+  });
   return seeds;
 }
 
