@@ -68,7 +68,8 @@ TEST_CASE("multinomial draws by weight, and without replacement no class twice")
   }
   CHECK(first_is_last_class == doctest::Approx(0.5).epsilon(0.05));
   CHECK_THROWS_WITH_AS(td::multinomial(weights, 4),
-                       doctest::Contains("a row has fewer than 4 weights above zero, too few to draw 4"), td::ValueError);
+                       doctest::Contains("a row has fewer than 4 weights above zero, too few to draw 4"),
+                       td::ValueError);
   CHECK_THROWS_WITH_AS(td::multinomial(weights, 5),
                        doctest::Contains("can't draw 5 of 4 classes; with .replacement = true it can"), td::ValueError);
   CHECK_THROWS_WITH_AS(td::multinomial(td::tensor({1.0f, -1.0f}), 1), doctest::Contains("negative or not finite"),
