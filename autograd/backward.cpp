@@ -11,18 +11,17 @@ namespace {
 Tensor seed_for(const char* caller, const Tensor& output, const Tensor& gradient, Where where) {
   if (!output.defined()) throw UndefinedError(detail::str(caller, ": the tensor is undefined"), where);
   if (!output.requires_grad() && output.impl()->from_graph)
-    throw AutogradError(detail::str(caller,
-                                    ": this tensor is the result of a compiled function, which keeps no tape: its "
-                                    "results are plain values. Call "
-                                    "backward() inside the compiled function, where it becomes part of the graph, or "
-                                    "run it with {.mode = Mode::eager}"),
-                        where);
+    throw AutogradError(
+        detail::str(caller,
+                    ": this tensor is the result of a compiled function that has called backward() "
+                    "over it, after which its tape is freed; pass {.retain_graph = true} there to do it "
+                    "again outside, or return another result"),
+        where);
   if (!output.requires_grad())
     throw AutogradError(
         detail::str(caller,
                     ": this tensor was not computed from one that requires a gradient; mark a leaf with "
-                    "requires_grad(true), and check that no NoGrad guard, detach() or compiled function (whose results "
-                    "are plain values) is in the way"),
+                    "requires_grad(true), and check that no NoGrad guard or detach() is in the way"),
         where);
   if (gradient.defined()) {
     if (gradient.shape() != output.shape())

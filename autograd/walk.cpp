@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <unordered_set>
 
 #include "autograd/anomaly.h"
 #include "core/autocast.h"
@@ -159,6 +160,23 @@ Tensors direct_gradients(const Tensors& outputs, const Tensors& inputs, const Te
   return result;
 }
 
+bool tape_is_whole(const Tensor& output, uint64_t since) {
+  std::vector<TapeNode*> open;
+  std::unordered_set<TapeNode*> known;
+  const auto visit = [&](TapeNodeBase* base) {
+    auto* const node = static_cast<TapeNode*>(base);
+    if (node && node->sequence >= since && known.insert(node).second) open.push_back(node);
+  };
+  visit(output.impl()->node);
+  while (!open.empty()) {
+    TapeNode* const node = open.back();
+    open.pop_back();
+    if (node->released) return false;
+    for (uint32_t i = 0; i < node->operand_count; ++i) visit(node->operands()[i].edge.node);
+  }
+  return true;
+}
+
 // ---- What is worth walking.
 
 /// Fills useful_ for the root and all that it was computed from, down to the oldest node that is wanted.
@@ -306,7 +324,7 @@ void Walk::accumulate(const Tensor& leaf, const Tensor& gradient) {
 
 void Walk::deliver_to_leaves() {
   for (auto& [leaf, gradient] : hooked_leaves_) accumulate(leaf, hooked(*extra_of(*leaf.impl())->hooks, gradient));
-  if (!only_wanted_) return;
+  if (!only_wanted_ || stops_) return;
   for (auto& [leaf, gradient] : wanted_leaves_)
     if (gradient.defined() && leaf->extra && extra_of(*leaf)->hooks)
       gradient = hooked(*extra_of(*leaf)->hooks, gradient);
@@ -347,7 +365,7 @@ void Walk::step() {
     ~Release() { walk.release(pending); }
   } release{*this, pending};
 
-  if (node.extra && !node.extra->hooks.empty()) [[unlikely]]
+  if (node.extra && !node.extra->hooks.empty() && !(stops_ && wanted_nodes_.count(&node))) [[unlikely]]
     call_hooks(node, *pending);
   if (only_wanted_) {
     if (const auto found = wanted_nodes_.find(&node); found != wanted_nodes_.end())

@@ -78,8 +78,13 @@ class Walk {
 
 /// Gradients of the outputs with respect to the inputs, along paths of the tape that lead through no other input; undefined
 /// where there is none. Nothing below the inputs is touched.
+/// Hooks of the inputs are not called: what arrives may be a part of their gradient.
 Tensors direct_gradients(const Tensors& outputs, const Tensors& inputs, const Tensors& grad_outputs, bool create_graph,
                          Where where);
+
+/// Whether backward() could go from the output as far as nodes that were made before `since` (a tape_position()): no node
+/// on the way has let go of what it saved.
+bool tape_is_whole(const Tensor& output, uint64_t since);
 
 /// Makes the tapes of these leaves' gradients hold the leaves weakly. A leaf owns its grad(), whose tape (create_graph)
 /// leads back to the leaf: held both ways, neither would ever be freed.

@@ -123,6 +123,27 @@ struct TextTraining {
 /// A Program's closures can be copied, a compiled function can't.
 template <class F> std::shared_ptr<F> share(F&& function) { return std::make_shared<F>(std::move(function)); }
 
+/// Where backward() stands when the rest of a step is eager: inside the compiled function, or outside.
+enum class Backward { inside, outside };
+
+template <class State> peers::Program training_in_parts(Backward backward) {
+  auto state = std::make_shared<State>();
+  auto compute = share(td::compile([state, backward](const td::Tensor& inputs, const td::Tensor& labels) {
+    td::Tensor loss = cross_entropy(state->model(inputs), labels);
+    if (backward == Backward::inside) loss.backward();
+    return loss;
+  }));
+  return {.step =
+              [state, compute, backward] {
+                const auto& [inputs, labels] = state->batches[state->turn++ % state->batches.size()];
+                state->optimizer.zero_grad();
+                state->loss = (*compute)(inputs, labels);
+                if (backward == Backward::outside) state->loss.backward();
+                state->optimizer.step();
+              },
+          .value = [state] { return state->loss.template item<double>(); }};
+}
+
 template <class State> peers::Program training(td::Mode mode) {
   auto state = std::make_shared<State>();
   auto step = share(td::compile(
@@ -150,10 +171,11 @@ struct Gpt {
   nn::LayerNorm norm{peers::gpt_width};
   nn::Linear output{peers::gpt_width, peers::gpt_vocabulary, {.bias = false}};
 
+  /// Ids [batch, context] to logits [batch * context, vocabulary].
   td::Tensor operator()(const td::Tensor& ids) const {
     td::Tensor x = tokens(ids) + positions.weight;
     for (const nn::TransformerBlock& block : blocks) x = block(x);
-    return output(norm(x));
+    return output(norm(x)).reshape({-1, peers::gpt_vocabulary});
   }
 };
 
@@ -173,28 +195,10 @@ struct GptTraining {
   GptTraining() : model(make()), optimizer(nn::parameters(model), {.lr = peers::gpt_learning_rate}) {
     const td::Shape shape{peers::gpt_batch, peers::gpt_context};
     for (int64_t i = 0; i < peers::batches; ++i)
-      batches.emplace_back(td::randint(0, peers::gpt_vocabulary, shape), td::randint(0, peers::gpt_vocabulary, shape));
+      batches.emplace_back(td::randint(0, peers::gpt_vocabulary, shape),
+                           td::randint(0, peers::gpt_vocabulary, {shape.numel()}));
   }
 };
-
-peers::Program gpt(td::Mode mode) {
-  auto state = std::make_shared<GptTraining>();
-  auto step = share(td::compile(
-      [state](const td::Tensor& ids, const td::Tensor& labels) {
-        state->optimizer.zero_grad();
-        td::Tensor loss = cross_entropy(state->model(ids).reshape({-1, peers::gpt_vocabulary}), labels.reshape({-1}));
-        loss.backward();
-        state->optimizer.step();
-        return loss;
-      },
-      {.mode = mode}));
-  return {.step =
-              [state, step] {
-                const auto& [ids, labels] = state->batches[state->turn++ % state->batches.size()];
-                state->loss = (*step)(ids, labels);
-              },
-          .value = [state] { return state->loss.template item<double>(); }};
-}
 
 peers::Program pointwise(td::Mode mode) {
   const td::Shape shape{peers::pointwise_size};
@@ -244,17 +248,25 @@ std::vector<peers::Variant> in_each_mode(peers::Program (*make)(td::Mode)) {
   return variants;
 }
 
+/// A network's step in each mode, and with only its loss, or loss and gradients, compiled.
+template <class State> std::vector<peers::Variant> each_way() {
+  std::vector<peers::Variant> variants = in_each_mode(training<State>);
+  variants.push_back({"backward_inside", [] { return training_in_parts<State>(Backward::inside); }});
+  variants.push_back({"backward_outside", [] { return training_in_parts<State>(Backward::outside); }});
+  return variants;
+}
+
 }  // namespace
 
 int main() {
   td::manual_seed(1);
   const peers::Table table{
-      {"mlp", in_each_mode(training<Training<Mlp>>)},
-      {"lenet", in_each_mode(training<Training<LeNet>>)},
-      {"resnet8", in_each_mode(training<Training<ResNet8<16>>>)},
-      {"resnet8_wide", in_each_mode(training<Training<ResNet8<64>>>)},
-      {"lstm", in_each_mode(training<TextTraining>)},
-      {"gpt", in_each_mode(gpt)},
+      {"mlp", each_way<Training<Mlp>>()},
+      {"lenet", each_way<Training<LeNet>>()},
+      {"resnet8", each_way<Training<ResNet8<16>>>()},
+      {"resnet8_wide", each_way<Training<ResNet8<64>>>()},
+      {"lstm", each_way<TextTraining>()},
+      {"gpt", each_way<GptTraining>()},
       {"pointwise", in_each_mode(pointwise)},
       {"add8", {{"eager", [] { return adding(false); }}}},
       {"add8_grad", {{"eager", [] { return adding(true); }}}},

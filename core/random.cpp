@@ -64,6 +64,21 @@ Draw DrawScope::next() {
   return draws_.back();
 }
 
+DrawsOfAPiece::DrawsOfAPiece() : seed_(default_generator().seed()), draws_(default_generator().draws()) {
+  if (!thread_state.draws) return;
+  Generator& generator = default_generator();
+  const Draw first = next_draw();
+  again_ = generator.draws() == draws_;  // it is a remembered one
+  const auto* words = static_cast<const int64_t*>(first.key.impl()->data);
+  generator.seed(static_cast<uint64_t>(words[0]));
+  generator.set_draws(static_cast<uint64_t>(words[1] + first.site));
+}
+DrawsOfAPiece::~DrawsOfAPiece() {
+  if (!again_) return;
+  default_generator().seed(seed_);
+  default_generator().set_draws(draws_);
+}
+
 Draw next_draw() { return thread_state.draws ? thread_state.draws->next() : new_draw(); }
 
 }  // namespace tandem

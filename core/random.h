@@ -40,6 +40,21 @@ struct Draw {
 };
 Draw next_draw();
 
+/// Where a piece of program starts that draws by itself (a compiled function). While alive, the generator stands at the next
+/// draw, and goes on from there at the end, unless a DrawScope makes remembered draws once more: then at the remembered one,
+/// and back at the end.
+class DrawsOfAPiece {
+ public:
+  DrawsOfAPiece();
+  ~DrawsOfAPiece();
+  DrawsOfAPiece(const DrawsOfAPiece&) = delete;
+  DrawsOfAPiece& operator=(const DrawsOfAPiece&) = delete;
+
+ private:
+  uint64_t seed_, draws_;  ///< where it was before
+  bool again_ = false;
+};
+
 /// While alive on this thread, remembers the draws that are made, or makes the remembered ones once more: what a
 /// function drew that is run a second time (checkpoint). Scopes nest.
 class DrawScope {

@@ -10,10 +10,12 @@
 #include "autograd/anomaly.h"
 #include "core/autocast.h"
 #include "core/dispatch.h"
+#include "core/random.h"
 #include "core/warning.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
 #include "graph/trace/call_lock.h"
+#include "graph/trace/joint.h"
 #include "graph/trace/signature.h"
 #include "graph/trace/tracer.h"
 
@@ -42,20 +44,30 @@ struct Specialisation {
   explicit Specialisation(Signature signature) : signature(std::move(signature)) {}
 
   Signature signature;
-  std::vector<bool> differentiable;  ///< of each result: traced from something that requires a gradient
-  Graph traced;
+  Graph traced;  ///< and behind it the gradient of the results, if `gradient` has a program
+  JointParts parts;
   std::unique_ptr<Program> program;
-  std::shared_ptr<const Kept> kept;  ///< of what the function returns, all but the tensors
+  std::shared_ptr<const JointGradient> gradient;  ///< null: no result requires one
+  std::shared_ptr<const Kept> kept;               ///< of what the function returns, all but the tensors
   std::atomic<int64_t> calls = 0;
   std::atomic<uint64_t> last_used = 0;  ///< when another took its place as the newest
   bool reads_numbers = false;           ///< some constant has changed between traces: trace at each call
   int64_t traced_at = 1;                ///< the call that traced last
 
-  /// Results are plain values; those that eagerly would have a tape say so when backward() is called on them.
   Tensors run(const Tensors& given) const {
-    Tensors results = program->run(given);
-    for (size_t i = 0; i < results.size(); ++i) results[i].impl()->from_graph = differentiable[i];
+    Tensors results = run_program(given);
+    if (gradient) attach(gradient, traced.leaves, given, results);
     return results;
+  }
+  Tensors run_program(const Tensors& given) const {
+    if (parts.draws == 0) return program->run(given);
+    const DrawsOfAPiece draws;
+    return program->run(given);
+  }
+  /// That of backward() of its results, if there is one.
+  const Program* backward() const { return gradient ? gradient->program.get() : nullptr; }
+  std::string plan() const {
+    return program->plan().to_string() + (backward() ? "backward:\n" + backward()->plan().to_string() : std::string());
   }
 };
 
@@ -103,6 +115,12 @@ std::vector<size_t> aliases(const Graph& graph) {
   return result;
 }
 
+bool same_operands(const std::vector<TapeOperand>& a, const std::vector<TapeOperand>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const TapeOperand& x, const TapeOperand& y) {
+    return x.argument == y.argument && x.outside.impl() == y.outside.impl();
+  });
+}
+
 bool same_bytes(const Tensor& a, const Tensor& b) {
   return std::memcmp(a.impl()->data, b.impl()->data, static_cast<size_t>(a.numel() * size_of(a.dtype()))) == 0;
 }
@@ -120,18 +138,15 @@ struct CompiledFunction::State {
   std::atomic<Specialisation*> newest = nullptr;  ///< the one that served last
   std::atomic<uint64_t> clock = 0;
 
-  /// The program for a trace: optimised, planned and emitted as far as the mode and the machine allow.
-  std::unique_ptr<Program> make_program(const Graph& traced) {
+  /// The program for a graph: optimised, planned and emitted as far as the mode and the machine allow.
+  std::unique_ptr<Program> build(const Graph& graph, Optimised& optimised, std::string& note) {
     const auto begin = std::chrono::steady_clock::now();
     std::unique_ptr<Program> program;
-    stats.note.clear();
     if (options.mode == Mode::replay) {
-      stages = {{"traced", traced}};
-      program = Program::build(traced, {.memory_plan = false}, where, nullptr);
-      stats.passes.clear();
-      fusion = {};
+      optimised.stages = {{"traced", graph}};
+      program = Program::build(graph, {.memory_plan = false}, where, nullptr);
     } else {
-      Optimised optimised = optimise(traced, options.without, where);
+      optimised = optimise(graph, options.without, where);
       const PlanOptions switches = plan_options(options.without, where);
       std::string reason;
       try {
@@ -140,29 +155,55 @@ struct CompiledFunction::State {
       if (!program) {  // the tier below: the planned graph on eager kernels
         std::vector<std::string> without = options.without;
         without.push_back("emit");
-        optimised = optimise(traced, without, where);
+        optimised = optimise(graph, without, where);
         program = Program::build(optimised.graph, switches, where, nullptr);
-        stats.note = reason;
+        note = reason;
       } else {
-        stats.note = program->cost().note;
+        note = program->cost().note;
       }
-      stages = std::move(optimised.stages);
-      stats.passes = std::move(optimised.times);
-      fusion = std::move(optimised.fusion);
     }
-    const Plan& plan = program->plan();
     const BuildCost& cost = program->cost();
+    stats.emit_seconds += cost.emit_seconds;
+    stats.compiler_seconds += cost.compiler_seconds;
+    stats.pass_seconds += seconds_since(begin) - cost.emit_seconds - cost.compiler_seconds;
+    return program;
+  }
+
+  /// The programs of a specialisation: of the function, and of its results' gradient.
+  void make_programs(Specialisation& made, const JointTrace& joint) {
+    Optimised optimised;
+    std::shared_ptr<JointGradient> gradient;
+    stats.note.clear();
+    stats.saved_bytes = stats.backward_kernels = 0;
+    if (std::any_of(joint.tape.begin(), joint.tape.end(), [](ResultTape tape) { return tape != ResultTape::none; }))
+      gradient = std::make_shared<JointGradient>(JointGradient{.program = nullptr,
+                                                               .refused = joint.refused,
+                                                               .saved = {},
+                                                               .tape = joint.tape,
+                                                               .operands = joint.operands,
+                                                               .where = where});
+    if (joint.has_gradient()) {
+      Partition parts = partition(made.traced, made.parts, recompute(), where);
+      gradient->program = build(parts.backward, optimised, stats.note);
+      gradient->saved = std::move(parts.saved);
+      stats.saved_bytes = parts.saved_bytes;
+      stats.backward_kernels = gradient->program->plan().kernels();
+      made.program = build(parts.forward, optimised, stats.note);
+    } else {
+      made.program = build(made.traced, optimised, stats.note);
+    }
+    made.gradient = std::move(gradient);
+    stages = std::move(optimised.stages);
+    stats.passes = std::move(optimised.times);
+    fusion = std::move(optimised.fusion);
+    const Plan& plan = made.program->plan();
     stats.tier = plan.tier();
     stats.kernels = plan.kernels();
     stats.fused_kernels = plan.fused_kernels();
     stats.peak_bytes = plan.arena_bytes();
     stats.lower_bound_bytes = plan.lower_bound_bytes();
-    stats.emit_seconds += cost.emit_seconds;
-    stats.compiler_seconds += cost.compiler_seconds;
-    stats.compiler_cached = cost.compiler_cached;
-    stats.pass_seconds += seconds_since(begin) - cost.emit_seconds - cost.compiler_seconds;
+    stats.compiler_cached = made.program->cost().compiler_cached;
     if (plan.alone()) lock.stay_alone();
-    return program;
   }
 
   Specialisation* find(const Call& call) {
@@ -172,6 +213,9 @@ struct CompiledFunction::State {
       if (each->signature.holds(call)) return served_by(*each);
     return nullptr;
   }
+
+  /// Where ops run one by one, each that is computed again is a kernel more.
+  bool recompute() const { return options.mode == Mode::compiled; }
 
   Specialisation* served_by(Specialisation& next) {
     if (Specialisation* const last = newest.exchange(&next)) last->last_used = ++clock;
@@ -209,20 +253,14 @@ struct CompiledFunction::State {
     }
     const auto begin = std::chrono::steady_clock::now();
     auto made = std::make_unique<Specialisation>(Signature(call));
-    Traced traced = run_trace(
-        call.arguments,
-        [&](const Tensors& in) {
-          Tensors results = function(in);
-          for (const Tensor& result : results) made->differentiable.push_back(result.requires_grad());
-          return results;
-        },
-        where);
+    JointTrace joint = trace_jointly(call.arguments, function, {}, recompute(), where);
     stats.trace_seconds += seconds_since(begin);
     if (kept) made->kept = *kept;
-    made->traced = std::move(traced.graph);
-    made->signature.reads(std::move(traced.guards));
-    made->reads_numbers = traced.reads_values && options.verify != Verify::never;
-    made->program = make_program(made->traced);
+    made->traced = std::move(joint.traced.graph);
+    made->parts = joint.parts;
+    made->signature.reads(std::move(joint.traced.guards));
+    made->reads_numbers = joint.traced.reads_values && options.verify != Verify::never;
+    make_programs(*made, joint);
     ++stats.traces;
     if (last) {
       retrace.seconds = seconds_since(begin);
@@ -236,7 +274,9 @@ struct CompiledFunction::State {
   /// another structure is an error. `number` is that of this call.
   void check(Specialisation& specialisation, const Tensors& arguments, const Function& function,
              const std::shared_ptr<const Kept>* kept, int64_t number) {
-    Traced now = run_trace(arguments, function, where);
+    JointTrace joint = trace_jointly(
+        arguments, function, specialisation.gradient ? specialisation.gradient->refused : "", recompute(), where);
+    const Traced& now = joint.traced;
     const Graph& then = specialisation.traced;
     if (const std::string difference = structural_difference(then, now.graph); !difference.empty())
       throw TraceError(
@@ -247,14 +287,16 @@ struct CompiledFunction::State {
               "with where(), or use {.mode = Mode::eager}"),
           where);
     try {
-      renew(specialisation, std::move(now), kept, number);
+      renew(specialisation, joint, kept, number);
     } catch (...) {  // half renewed it is neither: the next call traces anew
       give_up(&specialisation);
       throw;
     }
   }
 
-  void renew(Specialisation& specialisation, Traced now, const std::shared_ptr<const Kept>* kept, int64_t number) {
+  void renew(Specialisation& specialisation, JointTrace& joint, const std::shared_ptr<const Kept>* kept,
+             int64_t number) {
+    Traced& now = joint.traced;
     Graph& then = specialisation.traced;
     const std::vector<size_t> aliased = aliases(then);
     std::vector<size_t> rebound;
@@ -296,9 +338,14 @@ struct CompiledFunction::State {
       specialisation.kept = *kept;
     }
     specialisation.reads_numbers |= promoted;
-    if (promoted || rebuild || aliases(then) != aliased) specialisation.program = make_program(then);
+    if (promoted || rebuild || aliases(then) != aliased) make_programs(specialisation, joint);
     else
       for (const size_t i : rebound) specialisation.program->bind(static_cast<int>(i), then.leaves[i].tensor);
+    if (specialisation.gradient && !same_operands(specialisation.gradient->operands, joint.operands)) {
+      auto renewed = std::make_shared<JointGradient>(*specialisation.gradient);
+      renewed->operands = joint.operands;
+      specialisation.gradient = std::move(renewed);
+    }
     for (size_t i = 0; i < then.leaves.size(); ++i)
       if (then.leaves[i].kind == LeafKind::scalar && then.leaves[i].run_time)
         specialisation.program->set_number(static_cast<int>(i), now.graph.leaves[i].number);
@@ -398,13 +445,14 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
 std::string CompiledFunction::plan() const {
   const auto hold = state_->lock.hold();
   const Specialisation* const newest = state_->newest;
-  return newest ? newest->program->plan().to_string() : std::string();
+  return newest ? newest->plan() : std::string();
 }
 
 std::string CompiledFunction::source() const {
   const auto hold = state_->lock.hold();
   const Specialisation* const newest = state_->newest;
-  return newest ? newest->program->source() : std::string();
+  if (!newest) return {};
+  return newest->program->source() + (newest->backward() ? newest->backward()->source() : std::string());
 }
 
 std::string CompiledFunction::explain() const {
@@ -428,7 +476,12 @@ std::string CompiledFunction::explain() const {
   for (const PassTime& pass : s.passes)
     out << "  " << pass.name << ": " << pass.nodes_before << " -> " << pass.nodes_after << " nodes, "
         << pass.seconds * 1e3 << " ms\n";
-  out << newest->program->plan().to_string();
+  if (newest->backward())
+    out << "backward() of its results: " << s.backward_kernels << " kernels, " << s.saved_bytes
+        << " bytes kept for it\n";
+  else if (newest->gradient && !newest->gradient->refused.empty())
+    out << "backward() of its results: refused, " << newest->gradient->refused << "\n";
+  out << newest->plan();
   out << "fused:\n";
   for (const std::string& line : state.fusion.kernels) out << "  " << line << "\n";
   out << "refused:\n";

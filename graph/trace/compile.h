@@ -50,6 +50,8 @@ struct Stats {
   int64_t fused_kernels = 0;      ///< of these, generated ones
   int64_t peak_bytes = 0;         ///< the planned arena
   int64_t lower_bound_bytes = 0;  ///< most bytes alive at one time: no plan is smaller
+  int64_t backward_kernels = 0;   ///< launches of backward() of the results
+  int64_t saved_bytes = 0;        ///< what a call keeps for it, beside arguments, results and tensors from outside
   double trace_seconds = 0, pass_seconds = 0, emit_seconds = 0, compiler_seconds = 0;
   bool compiler_cached = false;  ///< the generated kernels were found on disk
   std::string tier;              ///< "eager kernels", "generated C", "generated CUDA"
@@ -127,8 +129,8 @@ template <class F> class Compiled {
 
   /// Calls the function with these arguments: Tensors and Dynamic numbers; numbers, enums and strings, which are static:
   /// another value is another specialisation; vectors, arrays, tuples, optionals and plain structs of these. The same may be
-  /// returned. Results are detached from the tape: put backward() inside. A number that the function returns is what it was when
-  /// it was traced last, as a captured one is.
+  /// returned. Results that require a gradient have the function behind them on the tape, as one node (not for create_graph).
+  /// A number that the function returns is what it was when it was traced last, as a captured one is.
   template <class... Args> auto operator()(const Args&... args) const {
     using Result = std::invoke_result_t<F&, const Args&...>;
     F& user = body_->function;
@@ -167,11 +169,44 @@ template <class F> class Compiled {
   std::shared_ptr<Body> body_;
 };
 
-template <class F> Compiled<F> compile(F function, CompileOptions options = {}, Where where = Where::current()) {
-  return Compiled<F>(std::move(function), std::move(options), where);
+namespace graph {
+/// A call of a model where it stands: what its fields are is seen at each call.
+template <class Model> struct ModelCall {
+  Model* model;
+  template <class... Args>
+  requires std::is_invocable_v<Model&, const Args&...>
+  decltype(auto) operator()(const Args&... args) const { return (*model)(args...); }
+};
+template <class Model, class Member> struct MemberCall {
+  Model* model;
+  Member member;
+  template <class... Args>
+  requires std::is_invocable_v<Member, Model&, const Args&...>
+  decltype(auto) operator()(const Args&... args) const { return std::invoke(member, *model, args...); }
+};
+template <class F> inline constexpr bool is_model = nn::detail::has_fields<std::remove_cvref_t<F>>;
+}  // namespace graph
+
+/// A function object is copied, or moved. A model, which is a struct with fields and operator(), is referred to, and must
+/// outlive what is made here, unless it is moved in: compile(std::move(model)).
+template <class F> auto compile(F&& function, CompileOptions options = {}, Where where = Where::current()) {
+  if constexpr (std::is_lvalue_reference_v<F> && graph::is_model<F>) {
+    using Call = graph::ModelCall<std::remove_reference_t<F>>;
+    return Compiled<Call>(Call{&function}, std::move(options), where);
+  } else {
+    return Compiled<std::decay_t<F>>(std::forward<F>(function), std::move(options), where);
+  }
+}
+/// A member function of a model, which must outlive what is made here: compile(net, &Net::encode).
+template <class Model, class Member>
+requires std::is_member_function_pointer_v<Member>
+auto compile(Model& model, Member member, CompileOptions options = {}, Where where = Where::current()) {
+  using Call = graph::MemberCall<Model, Member>;
+  return Compiled<Call>(Call{&model, member}, std::move(options), where);
 }
 
-/// The graph of one call of `function` with these arguments, without compiling or running it.
+/// The graph of one call of `function` with these arguments, without compiling or running it. Arguments may be all that a
+/// compiled function takes.
 template <class F> Graph trace(const F& function, const Tensor& a, Where where = Where::current()) {
   return graph::trace(
       {a}, [&](const Tensors& in) { return graph::call_with(function, in, nullptr, a); }, where);
@@ -179,6 +214,15 @@ template <class F> Graph trace(const F& function, const Tensor& a, Where where =
 template <class F> Graph trace(const F& function, const Tensor& a, const Tensor& b, Where where = Where::current()) {
   return graph::trace(
       {a, b}, [&](const Tensors& in) { return graph::call_with(function, in, nullptr, a, b); }, where);
+}
+template <class F, class... Args>
+requires std::is_invocable_v<const F&, const Args&...> Graph trace(const F& function, const Args&... args) {
+  Tensors tensors;
+  std::string static_key;
+  [[maybe_unused]] graph::Collected collected{tensors, static_key};
+  (graph::for_each_part(args, collected), ...);
+  return graph::trace(
+      tensors, [&](const Tensors& in) { return graph::call_with(function, in, nullptr, args...); }, Where());
 }
 
 }  // namespace tandem

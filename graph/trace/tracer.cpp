@@ -266,6 +266,16 @@ class Tracer final : public Interceptor {
     made_here_.insert(tensor.impl()->storage);
   }
 
+  Progress progress() const { return {static_cast<int>(graph_.nodes.size()), graph_.draws}; }
+  Tensors outside_on_tape() const {
+    Tensors result;
+    std::unordered_set<const TensorImpl*> known;
+    for (const Tensor& tensor : kept_)
+      if (!tensor.is_symbolic() && tensor.requires_grad() && known.insert(tensor.impl()).second)
+        result.push_back(tensor);
+    return result;
+  }
+
   TracedRegion finish_region(const Tensors& results) {
     static const Op& copy = find_op("copy");
     TracedRegion region;
@@ -619,6 +629,9 @@ Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Ten
   if (interceptor()) throw TraceError("trace: a trace is already under way on this thread", where);
   Tracer tracer(where);
   const InterceptorScope installed(&tracer);
+  // The call may stand in a checkpointed function; the trace has a tape, and draws, of its own.
+  const FrameScope no_frame(nullptr);
+  const ThreadScope<&ThreadState::draws> no_draws(nullptr);
   Tensors symbolic;
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (!arguments[i].defined()) throw UndefinedError(str("compiled function: argument ", i, " is undefined"), where);
@@ -641,16 +654,21 @@ TracedRegion trace_region(const char* op, const Tensors& operands, Captures& cap
   return tracer.finish_region(function(symbolic));
 }
 
-Tensor snapshot_in_trace(const Tensor& tensor) {
+namespace {
+Tracer& tracer_under_way() {
   auto* const tracer = dynamic_cast<Tracer*>(interceptor());
   TANDEM_ASSERT(tracer, "no trace is under way");
-  return tracer->snapshot(tensor);
+  return *tracer;
 }
+}  // namespace
 
-Tensor symbol_in_region(const Tensor& tensor) {
-  auto* const tracer = dynamic_cast<Tracer*>(interceptor());
-  TANDEM_ASSERT(tracer, "no trace is under way");
-  return tracer->symbol_of(tensor);
+Tensor snapshot_in_trace(const Tensor& tensor) { return tracer_under_way().snapshot(tensor); }
+Tensor symbol_in_region(const Tensor& tensor) { return tracer_under_way().symbol_of(tensor); }
+Progress trace_progress() { return tracer_under_way().progress(); }
+Tensors outside_on_tape() { return tracer_under_way().outside_on_tape(); }
+Tensor argument_in_trace(const ValueType& type, int position) {
+  return tracer_under_way().argument(header_of({type.dtype, type.device, type.shape, contiguous_strides(type.shape)}),
+                                     position);
 }
 
 Graph trace(const Tensors& arguments, const Function& function, Where where) {

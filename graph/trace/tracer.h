@@ -64,6 +64,17 @@ Tensor snapshot_in_trace(const Tensor& tensor);
 /// The tensor as a symbol of the region that is being traced, with no tape behind it.
 Tensor symbol_in_region(const Tensor& tensor);
 
+// Of the trace of a function that is under way, for the trace of its gradient behind it.
+struct Progress {
+  int nodes;
+  int64_t draws;
+};
+Progress trace_progress();
+/// A further argument, contiguous.
+Tensor argument_in_trace(const ValueType& type, int position);
+/// The tensors from outside that it has read and that require a gradient, each once.
+Tensors outside_on_tape();
+
 /// The type of the gradient that the tensor has, if it has one.
 std::optional<ValueType> gradient_type(const Tensor& tensor);
 
