@@ -104,7 +104,8 @@ const Example kExamples[] = {
     {"E021",
      [] {
        auto twice =
-           td::compile([](const td::Tensor& x) { return x * 2; }, {.mode = td::Mode::replay, .max_specialisations = 2});
+           td::compile([](const td::Tensor& x) { return x * 2; },
+                       {.mode = td::Mode::replay, .max_specialisations = 2, .dynamic = td::DynamicSizes::never});
        for (int64_t n : {1, 2, 3}) twice(td::ones({n}));
      }},
     {"E022", [] { td::parse_graph("nonsense"); }},
@@ -496,7 +497,8 @@ TEST_CASE("a trace that throws leaves parameters, gradients and the generator as
 
 TEST_CASE("E021 RetraceError: more specialisations than allowed, and which argument differs") {
   const int line = __LINE__ + 1;
-  auto step = td::compile([](const Tensor& t) { return t * 2; }, {.mode = td::Mode::replay, .max_specialisations = 2});
+  auto step = td::compile([](const Tensor& t) { return t * 2; },
+                          {.mode = td::Mode::replay, .max_specialisations = 2, .dynamic = td::DynamicSizes::never});
   step(floats({1}));
   step(floats({2}));
   try {

@@ -533,8 +533,9 @@ TEST_CASE("specialisation: by shape, dtype, layout, requires_grad and aliasing, 
 
 TEST_CASE("specialisation: over the limit it is an error, the oldest goes, or the call is eager") {
   for (const OnLimit what : {OnLimit::error, OnLimit::evict, OnLimit::eager}) {
-    auto f = compile([](const Tensor& x) { return x * 2; },
-                     {.mode = Mode::replay, .max_specialisations = 2, .on_limit = what});
+    auto f =
+        compile([](const Tensor& x) { return x * 2; },
+                {.mode = Mode::replay, .max_specialisations = 2, .on_limit = what, .dynamic = DynamicSizes::never});
     f(ones({1}));
     f(ones({2}));
     if (what == OnLimit::error) CHECK_THROWS_AS(f(ones({3})), RetraceError);

@@ -260,8 +260,11 @@ TEST_CASE("joint: convolutions with batch norm, an LSTM and a transformer block"
     };
   };
   Tensors leaves{images, conv.weight, conv.bias, norm.weight, norm.bias, output.weight, output.bias};
-  agree([&](const Tensor& x) { return output(mean(max_pool2d(relu(norm(conv(x))), 2), {2, 3})); }, train(images),
-        leaves, 1e-5);
+  agree(
+      [&](const Tensor& x) {
+        return output(mean(max_pool2d(relu(norm(conv(x))), 2), {2, 3}));
+      },
+      train(images), leaves, 1e-5);
   const nn::Lstm lstm(5, 6, {.layers = 2});
   const Tensor text = randn({7, 3, 5}).requires_grad(true);
   leaves = nn::parameters(lstm);
@@ -374,8 +377,9 @@ TEST_CASE("joint: compile takes a model where it stands, and its member function
   CHECK_THROWS_AS(named(std::map<std::string, Tensor>{{"a", x}}), std::out_of_range);
   auto own = compile(Net(net));
   CHECK(same(own(x), net(x)));
-  const Graph graph = trace([](const Tensors& xs, std::pair<Tensor, int> p) { return xs[0] + xs[1] * p.first * p.second; },
-                            Tensors{x, x}, std::pair{x, 3});
+  const Graph graph =
+      trace([](const Tensors& xs, std::pair<Tensor, int> p) { return xs[0] + xs[1] * p.first * p.second; },
+            Tensors{x, x}, std::pair{x, 3});
   CHECK(graph.leaves.size() == 2);
   CHECK(trace([] { return ones({2}); }).outputs.size() == 1);
 }

@@ -80,11 +80,13 @@ class CSegment final : public SegmentEmitter {
 
  private:
   /// The function that begins so, with the buffers that its loops turned out to use.
-  std::string function(std::string text) const {
+  std::string function(std::string text) {
     for (size_t i = 0; i < buffers().size(); ++i) {
       const char* const memory = memory_type(buffer_type(buffers()[i]));
       text += str("  ", memory, "* const b", i, " = (", memory, "*)p[", i, "];\n");
     }
+    if (!numbers_read().empty()) text += str("  const long* const e = (const long*)p[", buffers().size() + 1, "];\n");
+    for (const int i : numbers_read()) text += str("  const long e", i, " = e[", i, "];\n");
     // What was out of range goes to the flag of its check, which lie behind the last buffer.
     std::string after;
     for (int i = 0; i < count(); ++i) {
@@ -104,7 +106,8 @@ class CSegment final : public SegmentEmitter {
            << name(i) << " <= " << literal(range.interval->high, type) << ");\n";
       return;
     }
-    out_ << indent << "bad" << i << " |= (td_u64)" << name(i) << " >= " << range.bound << "UL";
+    out_ << indent << "bad" << i << " |= (td_u64)" << name(i)
+         << " >= " << (at_run_time(range.bound) ? "(td_u64)" + spelled(range.bound, "") : str(range.bound, "UL"));
     if (range.ignored) out_ << " && " << name(i) << " != " << *range.ignored << "L";
     out_ << ";\n";
   }
@@ -130,7 +133,7 @@ class CSegment final : public SegmentEmitter {
     out_ << ";\n";
     if (tracks_nan(s)) out_ << indent << "n" << i << " |= " << value << " != " << value << ";\n";
   }
-  std::string folded(int i) const {
+  std::string folded(int i) {
     const Statement& s = at(i);
     std::string value = averaged(s, str("a", i));
     if (tracks_nan(s)) value = str("(n", i, " ? ", literal(NAN, s.dtype), " : ", value, ")");
@@ -158,19 +161,14 @@ class CSegment final : public SegmentEmitter {
   // ---- A domain without rows.
 
   void flat() {
-    Shape outer = segment_.rows;
-    for (int64_t e : segment_.columns) outer.push_back(e);
     scalars();
     const Phase all = phase(kEverything);
     for (int i : all.folds) declare_fold(i, "  ");
-    if (outer.size() <= 1) {
-      call.units = outer.numel();
+    if (rank() <= 1) {
       walk(all, "i0", "begin", "end", "  ");
     } else {
-      call.elements_per_unit = outer.back();
-      outer.resize(outer.size() - 1);
-      outer_loop(outer);
-      walk(all, str("i", outer.size()), "0", str(call.elements_per_unit, "L"), "    ");
+      outer_loop(rank() - 1);
+      walk(all, str("i", rank() - 1), "0", spelled(extent(rank() - 1), "L"), "    ");
       out_ << "  }\n";
     }
     write_partials();
@@ -263,14 +261,15 @@ class CSegment final : public SegmentEmitter {
     out_ << indent << "}\n";
   }
 
-  /// for (u = begin …) with i0 … of these dims.
-  void outer_loop(const Shape& extents) {
-    call.units = extents.numel();
+  /// for (u = begin …) with i0 … of so many dims.
+  void outer_loop(int dims) {
     out_ << "  for (long u = begin; u < end; ++u) {\n";
-    indices(extents, 0, "u", "    ");
+    indices(0, dims, "u", "    ");
   }
 
   // ---- Rows: the columns are walked once a phase.
+
+  static constexpr int64_t kWidestHeld = 4096;  // columns
 
   void rows() {
     scalars();
@@ -280,14 +279,15 @@ class CSegment final : public SegmentEmitter {
     // Folds of everything go on through the rows.
     for (int i : chunk_folds()) declare_fold(i, "  ");
     // Costly elements needed in a later phase are kept for the row, if rows are short enough for the stack.
-    if (columns.size() == 1 && width <= 4096) {
+    if (columns.size() == 1 && width <= kWidestHeld) {
       const std::vector<int> uses = phase_uses();
       for (int i = 0; i < count(); ++i)
         if (uses[static_cast<size_t>(i)] > 1 && is_costly(at(i))) hold_.insert(i);
     }
-    outer_loop(segment_.rows);
-    call.elements_per_unit = width;
-    for (int i : hold_) out_ << "    " << type(i) << " c" << i << "[" << width << "];\n";
+    outer_loop(row_rank);
+    const bool any_width = columns.size() == 1 && at_run_time(columns.begin()[0]);
+    if (any_width && !hold_.empty()) call.widest = kWidestHeld;
+    for (int i : hold_) out_ << "    " << type(i) << " c" << i << "[" << (any_width ? kWidestHeld : width) << "];\n";
     for (int p = 0; p < phases; ++p) {
       row_statements(p);
       const Phase now = phase(p);
@@ -297,7 +297,8 @@ class CSegment final : public SegmentEmitter {
       for (int d = 0; d < columns.size(); ++d) {
         const std::string index = str("i", row_rank + d);
         if (d + 1 == columns.size()) out_ << pragma(now.folds);
-        out_ << "    for (long " << index << " = 0; " << index << " < " << columns[d] << "L; ++" << index << ") {\n";
+        out_ << "    for (long " << index << " = 0; " << index << " < " << spelled(columns.begin()[d], "L") << "; ++"
+             << index << ") {\n";
       }
       elements(now, "      ", str("i", row_rank));
       for (int d = 0; d < columns.size(); ++d) out_ << "    }\n";
@@ -316,21 +317,41 @@ class CSegment final : public SegmentEmitter {
 
 }  // namespace
 
+bool KernelCall::resize(const LoopKernel& kernel) {
+  numbers.clear();
+  size_t number = 0;
+  each_number(kernel, [&](const auto& each) {
+    if (!kernel.at_run_time.empty() && kernel.at_run_time[number++]) numbers.push_back(bits_of(each));
+  });
+  for (size_t i = 0; i < checks.size(); ++i) checks[i].check = kernel.checks[i];
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Segment& segment = kernel.segments[i];
+    SegmentCall& call = segments[i];
+    Shape domain = segment.rows;
+    for (int64_t extent : segment.columns) domain.push_back(extent);
+    const Shape inner = segment.by_row ? segment.columns : domain.size() <= 1 ? Shape() : Shape{domain.back()};
+    call.elements_per_unit = inner.numel();
+    call.units = 1;
+    for (int d = 0; d < domain.size() - inner.size(); ++d) call.units *= domain[d];
+    if (call.elements_per_unit > call.widest) return false;
+    for (const Statement& s : segment.statements) {
+      if (s.kind != LoopOp::check) continue;
+      const Statement& operand = segment.statements[static_cast<size_t>(s.operands[0])];
+      if (operand.kind != LoopOp::load) continue;
+      CheckedLoad& checked = checks[static_cast<size_t>(s.check)];
+      checked.buffer = operand.buffer;
+      checked.position = operand.position;
+      checked.extents = domain;
+    }
+  }
+  return true;
+}
+
 KernelCall CSource::add(const LoopKernel& kernel) {
   KernelCall result;
   for (const LoopCheck& check : kernel.checks) result.checks.push_back({.check = check, .position = {}, .extents = {}});
   for (const Segment& segment : kernel.segments) {
     CSegment emitter(kernel, segment, helpers_);
-    for (const Statement& s : segment.statements) {
-      if (s.kind != LoopOp::check) continue;
-      const Statement& operand = segment.statements[static_cast<size_t>(s.operands[0])];
-      if (operand.kind != LoopOp::load) continue;
-      CheckedLoad& checked = result.checks[static_cast<size_t>(s.check)];
-      checked.buffer = operand.buffer;
-      checked.position = operand.position;
-      checked.extents = segment.rows;
-      for (int64_t extent : segment.columns) checked.extents.push_back(extent);
-    }
     const std::string name = function(emitter.emit(), "s");
     result.segments.push_back(std::move(emitter.call));
     result.segments.back().name = name;
@@ -340,6 +361,7 @@ KernelCall CSource::add(const LoopKernel& kernel) {
     result.finish = function(emitter.emit_finish(), "f");
     result.finish_buffers = emitter.buffers();
   }
+  result.resize(kernel);
   return result;
 }
 

@@ -19,6 +19,7 @@ struct SegmentCall {
   int64_t elements_per_unit = 1;
   double cost = 1;  ///< rough work of an element, in simple operations
   int partials = 0;
+  int64_t widest = INT64_MAX;  ///< the most columns that the code has room for
 };
 /// A check, and where the values lie that it checks, if they are read from memory: for who looks for the first bad one.
 struct CheckedLoad {
@@ -28,13 +29,17 @@ struct CheckedLoad {
   Shape extents;
 };
 /// Behind the last buffer of each segment and of the finish, the caller passes one int64 for each check, all 0: those
-/// that found a value out of range are set to 1.
+/// that found a value out of range are set to 1. Then come the numbers that the code reads at run time.
 struct KernelCall {
   std::vector<SegmentCall> segments;
   std::vector<CheckedLoad> checks;
   /// void name(char* const* buffers, char* const* partials, const long* chunks); empty without a finish.
   std::string finish;
   std::vector<int> finish_buffers;
+  std::vector<int64_t> numbers;  ///< LoopKernel::at_run_time
+
+  /// For the same kernel in other sizes. False if the code doesn't serve them.
+  bool resize(const LoopKernel& kernel);
 };
 
 /// Collects kernels in one C file.

@@ -131,9 +131,7 @@ class CudaSegment final : public SegmentEmitter {
   // ---- A domain without rows.
 
   void flat() {
-    Shape extents = segment_.rows;
-    for (int64_t e : segment_.columns) extents.push_back(e);
-    const int64_t elements_in_all = extents.numel();
+    const int64_t elements_in_all = segment_.rows.numel() * segment_.columns.numel();
     blocks = std::clamp<int64_t>((elements_in_all + block_threads * 4 - 1) / (block_threads * 4), 1, most_blocks);
     scalars();
     const Phase all = phase(kEverything);
@@ -141,7 +139,7 @@ class CudaSegment final : public SegmentEmitter {
     const char* linear = elements_in_all < (int64_t{1} << 31) ? "td_u32" : "td_u64";
     out_ << "  for (" << linear << " u = block * 256u + threadIdx.x; u < " << elements_in_all
          << "u; u += blocks * 256u) {\n";
-    indices(extents, 0, "u", "    ");
+    indices(0, rank(), "u", "    ");
     elements(all, "    ");
     out_ << "  }\n";
     write_partials();
@@ -183,7 +181,7 @@ class CudaSegment final : public SegmentEmitter {
          << "    const td_u32 r = first + group < " << row_count
          << "u ? first + group : " << std::max<int64_t>(row_count - 1, 0) << "u;\n"
          << "    const bool live = first + group < " << row_count << "u; (void)live;\n";
-    indices(segment_.rows, 0, "r", "    ");
+    indices(0, row_rank, "r", "    ");
     if (holding) choose_held(items);
     for (int i : hold_) out_ << "    " << type(i) << " c" << i << "[" << items << "];\n";
 
@@ -196,7 +194,7 @@ class CudaSegment final : public SegmentEmitter {
       if (holding) out_ << "#pragma unroll\n";
       out_ << "    for (td_u32 t = 0; t < " << items << "u; ++t) {\n      const td_u32 column = t * " << lanes
            << "u + lane;\n      if (column >= " << width << "u || !live) continue;\n";
-      indices(segment_.columns, row_rank, "column", "      ");
+      indices(row_rank, rank(), "column", "      ");
       elements(now, "      ", "t");
       out_ << "    }\n";
       for (int i : now.folds)

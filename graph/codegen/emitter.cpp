@@ -94,6 +94,26 @@ SegmentEmitter::SegmentEmitter(const Dialect& dialect, const LoopKernel& kernel,
                                std::set<std::string>& helpers)
     : segment_(segment), dialect_(dialect), kernel_(kernel), helpers_(helpers) {
   for (const Store& store : segment.stores) buffer(store.buffer);
+  if (kernel.at_run_time.empty()) return;
+  size_t number = 0;
+  each_number(kernel, [&](const auto& each) {
+    if (kernel.at_run_time[number++]) number_index_.emplace(&each, static_cast<int>(number_index_.size()));
+  });
+}
+
+std::string SegmentEmitter::spelled(const int64_t& number, const char* suffix) {
+  const auto known = number_index_.find(&number);
+  if (known == number_index_.end()) return str(number, suffix);
+  numbers_read_.insert(known->second);
+  return str("e", known->second);
+}
+
+std::string SegmentEmitter::spelled(const double& number, DType type) {
+  const auto known = number_index_.find(&number);
+  if (known == number_index_.end()) return literal(number, type);
+  numbers_read_.insert(known->second);
+  const std::string cast = str("(", compute_type(type), ")"), value = str("((const double*)e)[", known->second, "]");
+  return is_floating(type) ? str("(", cast, value, ")") : rounded(type, str("(", cast, "td_f64_to_i64(", value, "))"));
 }
 
 // ---- Expressions.
@@ -106,15 +126,15 @@ int SegmentEmitter::buffer(int index) {
 }
 
 /// The element of a position, over the index variables i0, i1, … (rows then columns).
-std::string SegmentEmitter::place(const Position& position) const {
+std::string SegmentEmitter::place(const Position& position) {
   std::string text;
   const auto add = [&](const std::string& term) { text += (text.empty() ? "" : " + ") + term; };
   for (int d = 0; d < position.strides.size(); ++d) {
-    const int64_t stride = position.strides[d];
-    if (stride == 1) add(str("i", d));
-    else if (stride != 0) add(str("i", d, " * ", stride, dialect_.stride_suffix));
+    const int64_t& stride = position.strides.begin()[d];
+    if (stride == 1 && !at_run_time(stride)) add(str("i", d));
+    else if (stride != 0) add(str("i", d, " * ", spelled(stride, dialect_.stride_suffix)));
   }
-  if (position.offset || text.empty()) add(str(position.offset));
+  if (position.offset || text.empty()) add(spelled(position.offset, ""));
   return text;
 }
 
@@ -149,7 +169,7 @@ std::string SegmentEmitter::identity(Fold fold, DType type) const {
 }
 
 std::string SegmentEmitter::averaged(const Statement& s, const std::string& total) {
-  return s.divisor == 1 ? total : str("(", total, " / ", s.divisor, ")");
+  return s.divisor == 1 && !at_run_time(s.divisor) ? total : str("(", total, " / ", spelled(s.divisor, ""), ")");
 }
 
 std::string SegmentEmitter::call(const Statement& s) {
@@ -174,15 +194,16 @@ std::string SegmentEmitter::expression(int i) {
   const Statement& s = at(i);
   const char* const type = compute_type(s.dtype);
   switch (s.kind) {
-    case LoopOp::literal: return literal(s.number, s.dtype);
+    case LoopOp::literal: return spelled(s.number, s.dtype);
     case LoopOp::load:
       return from_memory(buffer_type(s.buffer), str("b", buffer(s.buffer), "[", place(s.position), "]"));
     case LoopOp::index:
-      if (!is_floating(s.dtype) && is_whole(s.begin) && is_whole(s.step))
+      if (!is_floating(s.dtype) && is_whole(s.begin) && is_whole(s.step) && !at_run_time(s.begin) &&
+          !at_run_time(s.step))
         return rounded(s.dtype, str("(", type, ")(", td_f64_to_i64(s.begin), " + ", td_f64_to_i64(s.step), " * (",
                                     place(s.position), "))"));
       return converted(float64, s.dtype,
-                       str("(", literal(s.begin, float64), " + ", literal(s.step, float64), " * (double)(",
+                       str("(", spelled(s.begin, float64), " + ", spelled(s.step, float64), " * (double)(",
                            place(s.position), "))"));
     case LoopOp::uniform: {
       const int key = buffer(s.buffer);
@@ -223,14 +244,24 @@ void SegmentEmitter::row_statements(int phase) {
       define(i, "    ");
 }
 
-void SegmentEmitter::indices(const Shape& extents, int first, std::string_view linear, std::string_view indent) {
-  int64_t below = extents.numel();
-  for (int d = 0; d < extents.size(); ++d) {
-    below /= std::max<int64_t>(extents[d], 1);
-    out_ << indent << "const " << dialect_.index << " i" << first + d << " = " << linear;
-    if (below != 1) out_ << " / " << below << dialect_.extent_suffix;
-    if (d) out_ << " % " << extents[d] << dialect_.extent_suffix;
-    out_ << "; (void)i" << first + d << ";\n";
+void SegmentEmitter::indices(int first, int end, std::string_view linear, std::string_view indent) {
+  std::vector<std::string> divisors(static_cast<size_t>(end - first));  // of each dim: the extents behind it
+  int64_t below = 1;
+  std::string factors;
+  for (int d = end; d-- > first;) {
+    std::string& divisor = divisors[static_cast<size_t>(d - first)];
+    if (below != 1) divisor = str(below, dialect_.extent_suffix);
+    if (!factors.empty()) divisor = str("(", divisor, divisor.empty() ? "" : " * ", factors, ")");
+    if (!at_run_time(extent(d))) below *= std::max<int64_t>(extent(d), 1);
+    else factors += (factors.empty() ? "" : " * ") + spelled(extent(d), "");
+  }
+  const bool empty = segment_.rows.contains(0) || segment_.columns.contains(0);
+  for (int d = first; d < end; ++d) {
+    out_ << indent << "const " << dialect_.index << " i" << d << " = " << linear;
+    const std::string& divisor = divisors[static_cast<size_t>(d - first)];
+    if (!divisor.empty() && !empty) out_ << " / " << divisor;
+    if (d > first) out_ << " % " << spelled(extent(d), dialect_.extent_suffix);
+    out_ << "; (void)i" << d << ";\n";
   }
 }
 

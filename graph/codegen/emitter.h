@@ -64,7 +64,20 @@ class SegmentEmitter {
   std::string identity(Fold fold, DType type) const;
 
   /// A fold's total, over how many it is the mean of. Whole numbers divide in the total's own type.
-  static std::string averaged(const Statement& s, const std::string& total);
+  std::string averaged(const Statement& s, const std::string& total);
+
+  // Numbers of the kernel: constants, or e0, e1, … that the code reads at each call.
+  template <class Number> bool at_run_time(const Number& number) const { return number_index_.count(&number) != 0; }
+  std::string spelled(const int64_t& number, const char* suffix);
+  std::string spelled(const double& number, DType type);
+  /// Of e0, e1, …, those in the text.
+  const std::set<int>& numbers_read() const { return numbers_read_; }
+  /// Extents of the domain: rows, then columns.
+  int rank() const { return segment_.rows.size() + segment_.columns.size(); }
+  const int64_t& extent(int d) const {
+    const int rows = segment_.rows.size();
+    return d < rows ? segment_.rows.begin()[d] : segment_.columns.begin()[d - rows];
+  }
 
   // Statements.
   void define(int i, std::string_view indent) { define(i, expression(i), indent); }
@@ -74,8 +87,8 @@ class SegmentEmitter {
   void scalars();
   /// Those of rows that the folds of phases before this one make possible.
   void row_statements(int phase);
-  /// i<first> … of the dims, from a linear index over all of them.
-  void indices(const Shape& extents, int first, std::string_view linear, std::string_view indent);
+  /// i<first> … of the dims of the domain up to `end`, from a linear index over all of them.
+  void indices(int first, int end, std::string_view linear, std::string_view indent);
 
   /// Notes whether the value of a `check` statement, just defined, is out of its range.
   virtual void check(int, std::string_view) {}
@@ -107,7 +120,7 @@ class SegmentEmitter {
 
  private:
   int buffer(int index);
-  std::string place(const Position& position) const;
+  std::string place(const Position& position);
   std::string call(const Statement& statement);
   std::string expression(int i);
   void need(int i, std::set<int>& needed) const;
@@ -117,6 +130,8 @@ class SegmentEmitter {
   std::set<std::string>& helpers_;
   std::vector<int> buffers_;
   std::set<int> held_, written_rows_;
+  std::unordered_map<const void*, int> number_index_;  ///< of the kernel's own, where they lie
+  std::set<int> numbers_read_;
 };
 
 /// Collects the functions of one generated file. Segments that read the same get one.

@@ -14,6 +14,7 @@
 // don't depend on the number of threads.
 #pragma once
 
+#include <bit>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,44 @@ struct LoopKernel {
   /// its slot; `integer` of the segment's fold says how it was folded.
   Segment finish;
   std::vector<LoopCheck> checks;
+  /// Of each of its numbers (each_number): whether generated code reads it at each call, as it depends on sizes that change.
+  /// Empty: all are written into the code.
+  std::vector<bool> at_run_time;
 };
+
+// A number as it is kept in a list of int64 and double.
+inline int64_t bits_of(int64_t number) { return number; }
+inline int64_t bits_of(double number) { return std::bit_cast<int64_t>(number); }
+inline void set_bits(int64_t& number, int64_t bits) { number = bits; }
+inline void set_bits(double& number, int64_t bits) { number = std::bit_cast<double>(bits); }
+
+/// Calls f with every number of the kernel that may depend on sizes, int64 or double, always in the same order.
+template <class Kernel, class F> void each_number(Kernel& kernel, F&& f) {
+  const auto all = [&](auto& shape) {
+    for (auto& number : shape) f(number);
+  };
+  const auto position = [&](auto& place) {
+    f(place.offset);
+    all(place.strides);
+  };
+  const auto segment = [&](auto& of) {
+    all(of.rows);
+    all(of.columns);
+    for (auto& statement : of.statements) {
+      position(statement.position);
+      f(statement.divisor);
+      f(statement.number);
+      f(statement.begin);
+      f(statement.step);
+    }
+    for (auto& store : of.stores) position(store.position);
+  };
+  for (auto& each : kernel.segments) segment(each);
+  segment(kernel.finish);
+  for (auto& check : kernel.checks) {
+    f(check.range.bound);
+    all(check.shape);
+  }
+}
 
 }  // namespace tandem

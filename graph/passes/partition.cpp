@@ -235,7 +235,8 @@ class Partitioner {
       const auto found = std::find(results, results + parts_.results, v);
       if (value.node < 0 && by_reference(graph_.leaf(value.leaf))) {
         const Leaf& leaf = graph_.leaf(value.leaf);
-        if (leaf.kind == LeafKind::argument) result_.saved.push_back({Saved::From::argument, leaf.argument, value.type});
+        if (leaf.kind == LeafKind::argument)
+          result_.saved.push_back({Saved::From::argument, leaf.argument, value.type});
         else if (leaf.kind == LeafKind::scalar) continue;  // part of the text
         else result_.saved.push_back({Saved::From::leaf, value.leaf, value.type});
       } else if (found != results + parts_.results) {

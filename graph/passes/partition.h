@@ -30,10 +30,10 @@ struct Saved {
 };
 
 struct Partition {
-  Graph forward;             ///< outputs: the results, then what is saved. Its leaves are those of the joint graph, in order
-  Graph backward;            ///< arguments: what is saved, then the cotangents; outputs: the gradients
+  Graph forward;   ///< outputs: the results, then what is saved. Its leaves are those of the joint graph, in order
+  Graph backward;  ///< arguments: what is saved, then the cotangents; outputs: the gradients
   std::vector<Saved> saved;
-  int64_t saved_bytes = 0;   ///< of the outputs that are there for backward alone
+  int64_t saved_bytes = 0;  ///< of the outputs that are there for backward alone
 };
 
 /// Saves the fewest bytes from which the gradients can be computed, as a minimum cut of the function's values; what is a

@@ -37,16 +37,14 @@ class CpuLaunch final : public Launch {
       if (checks_[i].buffer >= 0) point_to(checks_[i].buffer, &checked_[i]);
     double total = 0;
     for (size_t s = 0; s < call.segments.size(); ++s) {
-      add_chunks(call.segments[s], s, library, point_to);
+      add_chunks(call, s, library, point_to);
       total += cost_of(call.segments[s]);
     }
     for (std::vector<char>& partials : partials_) partial_pointers_.push_back(partials.data());
     parallel_ = chunks_.size() > 1 && total > 2 * kChunkCost;
     if (call.finish.empty()) return;
     finish_ = function_of<FinishFn>(library, call.finish);
-    finish_buffers_.assign(call.finish_buffers.size() + 1, nullptr);
-    for (size_t b = 0; b < call.finish_buffers.size(); ++b) point_to(call.finish_buffers[b], &finish_buffers_[b]);
-    finish_buffers_.back() = flags_.data();
+    fill(finish_buffers_, call.finish_buffers, call, point_to);
   }
 
   void run() override {
@@ -106,11 +104,19 @@ class CpuLaunch final : public Launch {
     std::abort();
   }
 
-  void add_chunks(const SegmentCall& segment, size_t s, const KernelLibrary& library, const PointTo& point_to) {
+  /// What a generated function is given: buffers, flags of checks, numbers.
+  void fill(std::vector<void*>& table, const std::vector<int>& buffers, const KernelCall& call,
+            const PointTo& point_to) {
+    table.assign(buffers.size() + 2, nullptr);
+    for (size_t b = 0; b < buffers.size(); ++b) point_to(buffers[b], &table[b]);
+    table[buffers.size()] = flags_.data();
+    table[buffers.size() + 1] = const_cast<int64_t*>(call.numbers.data());
+  }
+
+  void add_chunks(const KernelCall& call, size_t s, const KernelLibrary& library, const PointTo& point_to) {
+    const SegmentCall& segment = call.segments[s];
     std::vector<void*>& table = buffers_[s];
-    table.assign(segment.buffers.size() + 1, nullptr);
-    for (size_t b = 0; b < segment.buffers.size(); ++b) point_to(segment.buffers[b], &table[b]);
-    table.back() = flags_.data();
+    fill(table, segment.buffers, call, point_to);
     const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(cost_of(segment) / kChunkCost), 1,
                                               std::min(kMostChunks, std::max<int64_t>(segment.units, 1)));
     partials_[s].assign(count * segment.partials * 8 + 8, 0);
@@ -173,6 +179,14 @@ class CpuKernels final : public Kernels {
   std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const override {
     return std::make_unique<CpuLaunch>(calls_[kernel], *library_, point_to);
   }
+  std::unique_ptr<Kernels> resized(const std::vector<const LoopKernel*>& kernels) const override {
+    auto result = std::make_unique<CpuKernels>();
+    result->calls_ = calls_;
+    result->library_ = library_;
+    for (size_t i = 0; i < kernels.size(); ++i)
+      if (!result->calls_[i].resize(*kernels[i])) return nullptr;
+    return result;
+  }
 
  private:
   std::vector<std::string> functions() const {
@@ -194,6 +208,7 @@ class CpuRuntime final : public Runtime {
   const char* tier() const override { return CSource::tier; }
   std::unique_ptr<Kernels> kernels() const override { return std::make_unique<CpuKernels>(); }
   bool concurrent() const override { return true; }
+  bool resizes() const override { return true; }
 };
 
 }  // namespace

@@ -43,9 +43,36 @@ std::unique_ptr<Program> Program::build(Graph graph, PlanOptions options, Where 
       throw GraphError(detail::str("run: the graph has a value on ", value.type.device, ", which is not here"), where);
   std::unique_ptr<Program> program(new Program(std::move(graph), options, where));
   if (!program->build_code(where, reason)) return nullptr;
-  program->look_for_unbound();
-  program->alone_ = program->plan_.alone();
-  program->first_ = std::make_unique<Run>(program->plan_, program->bindings_, program->code_);
+  program->make_ready();
+  return program;
+}
+
+void Program::make_ready() {
+  look_for_unbound();
+  alone_ = plan_.alone();
+  first_ = std::make_unique<Run>(plan_, bindings_, code_);
+}
+
+std::unique_ptr<Program> Program::resized(Graph graph) const {
+  std::unique_ptr<Program> program(new Program(std::move(graph), plan_.options, where_));
+  Plan& plan = program->plan_;
+  TANDEM_ASSERT(plan.steps.size() == plan_.steps.size(), "another size has other steps");
+  std::vector<std::vector<const LoopKernel*>> kernels(code_.size());  // in the order in which they were added
+  for (size_t s = 0; s < plan.steps.size(); ++s) {
+    PlanStep& step = plan.steps[s];
+    const LoopKernel* kernel = plan.graph.node(step.node).fused.get();
+    if (!kernel) continue;
+    step.code = plan_.steps[s].code;
+    step.kernel = plan_.steps[s].kernel;
+    kernels[step.code].push_back(kernel);
+  }
+  for (size_t i = 0; i < code_.size(); ++i) {
+    program->code_.push_back(code_[i]->resized(kernels[i]));
+    if (!program->code_.back()) return nullptr;
+  }
+  plan.code = plan_.code;
+  program->cost_.compiler_cached = !code_.empty();
+  program->make_ready();
   return program;
 }
 

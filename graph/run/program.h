@@ -23,6 +23,9 @@ class Program {
   /// Throws CompileError if generated source doesn't build. Fused nodes need a compiler: where there is none, nullptr
   /// and a reason.
   static std::unique_ptr<Program> build(Graph graph, PlanOptions options, Where where, std::string* reason);
+  /// The program of the same graph in other sizes, with a plan of its own and this one's code. Null if that doesn't serve
+  /// them.
+  std::unique_ptr<Program> resized(Graph graph) const;
 
   /// Runs with these arguments (GraphError if they are not of the types that it was made for, or a leaf of a graph that was
   /// read from text is unbound); afterwards state is assigned, grad() set, and the results are new tensors. Several
@@ -44,6 +47,8 @@ class Program {
  private:
   Program(Graph graph, PlanOptions options, Where where);
   bool build_code(Where where, std::string* reason);
+  /// Once it has its code.
+  void make_ready();
   void check(const Tensors& arguments) const;
   void look_for_unbound();
   /// Memory that a run changes is known to the graph under one name: an argument that lies there as well would be

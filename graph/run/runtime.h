@@ -40,6 +40,9 @@ class Kernels {
   virtual bool compile(Device device, Where where, std::string* reason, CompileCost& cost) = 0;
   /// A kernel with tables of its own. Valid as long as the Kernels.
   virtual std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const = 0;
+  /// The compiled code for the same kernels in other sizes: they differ in numbers that it reads at run time
+  /// (LoopKernel::at_run_time). Null if it doesn't serve these sizes, or no code here reads numbers.
+  virtual std::unique_ptr<Kernels> resized(const std::vector<const LoopKernel*>&) const { return nullptr; }
 };
 
 /// The steps of one Run as one launch.
@@ -59,6 +62,8 @@ class Runtime {
   virtual const char* tier() const = 0;
   /// For the fused kernels of a new plan.
   virtual std::unique_ptr<Kernels> kernels() const = 0;
+  /// Whether they heed LoopKernel::at_run_time.
+  virtual bool resizes() const { return false; }
   /// Whether several threads may run steps at one time.
   virtual bool concurrent() const { return false; }
   /// Whether recording() gives one.

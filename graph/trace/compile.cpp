@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <set>
 #include <unordered_map>
 
 #include "autograd/anomaly.h"
@@ -17,6 +18,7 @@
 #include "graph/trace/call_lock.h"
 #include "graph/trace/joint.h"
 #include "graph/trace/signature.h"
+#include "graph/trace/sizes.h"
 #include "graph/trace/tracer.h"
 
 namespace tandem {
@@ -26,6 +28,12 @@ Mode parse_mode(const std::string& name, Where where) {
     if (name == name_of(mode)) return mode;
   throw ValueError("no mode is called \"" + name + "\"; there are eager, replay and compiled", where);
 }
+
+const DynamicSizes DynamicSizes::never = [] {
+  DynamicSizes result;
+  result.never_ = true;
+  return result;
+}();
 
 std::string_view name_of(Mode mode) {
   constexpr std::string_view names[] = {"eager", "replay", "compiled"};
@@ -46,9 +54,10 @@ struct Specialisation {
   Signature signature;
   Graph traced;  ///< and behind it the gradient of the results, if `gradient` has a program
   JointParts parts;
-  std::unique_ptr<Program> program;
-  std::shared_ptr<const JointGradient> gradient;  ///< null: no result requires one
-  std::shared_ptr<const Kept> kept;               ///< of what the function returns, all but the tensors
+  std::shared_ptr<Program> program;
+  std::shared_ptr<JointGradient> gradient;  ///< null: no result requires one. Not changed once it has served a call
+  std::shared_ptr<Sizes> sizes;             ///< shared by those that differ in sizes alone; they count as one
+  std::shared_ptr<const Kept> kept;         ///< of what the function returns, all but the tensors
   std::atomic<int64_t> calls = 0;
   std::atomic<uint64_t> last_used = 0;  ///< when another took its place as the newest
   bool reads_numbers = false;           ///< some constant has changed between traces: trace at each call
@@ -137,16 +146,28 @@ struct CompiledFunction::State {
   std::vector<std::unique_ptr<Specialisation>> specialisations;
   std::atomic<Specialisation*> newest = nullptr;  ///< the one that served last
   std::atomic<uint64_t> clock = 0;
+  std::set<std::string> sources;  ///< hashes of the generated ones
 
-  /// The program for a graph: optimised, planned and emitted as far as the mode and the machine allow.
-  std::unique_ptr<Program> build(const Graph& graph, Optimised& optimised, std::string& note) {
+  static constexpr std::ptrdiff_t kMostOfOneKind = 8;  ///< programs for sizes of one specialisation
+
+  /// The program of a graph: optimised, planned and emitted as far as the mode and the machine allow. Its code serves the
+  /// other sizes of `whose`, if that is given, or it has these no more.
+  std::unique_ptr<Program> build(const Graph& traced, Specialisation* whose, Optimised& optimised, std::string& note) {
     const auto begin = std::chrono::steady_clock::now();
     std::unique_ptr<Program> program;
+    const auto serve_sizes = [&](Graph& graph, const Sizes::Optimise& optimise) {
+      if (!whose || !whose->sizes) return;
+      if (const std::string difference = whose->sizes->lower(graph, optimise); !difference.empty())
+        one_per_size(*whose, difference);
+    };
     if (options.mode == Mode::replay) {
-      optimised.stages = {{"traced", graph}};
-      program = Program::build(graph, {.memory_plan = false}, where, nullptr);
+      optimised.stages = {{"traced", traced}};
+      Graph graph = traced;
+      serve_sizes(graph, [](const Graph& other) { return other; });
+      program = Program::build(std::move(graph), {.memory_plan = false}, where, nullptr);
     } else {
-      optimised = optimise(graph, options.without, where);
+      optimised = optimise(traced, options.without, where);
+      serve_sizes(optimised.graph, [&](const Graph& other) { return optimise(other, options.without, where).graph; });
       const PlanOptions switches = plan_options(options.without, where);
       std::string reason;
       try {
@@ -155,9 +176,10 @@ struct CompiledFunction::State {
       if (!program) {  // the tier below: the planned graph on eager kernels
         std::vector<std::string> without = options.without;
         without.push_back("emit");
-        optimised = optimise(graph, without, where);
+        optimised = optimise(traced, without, where);
         program = Program::build(optimised.graph, switches, where, nullptr);
         note = reason;
+        if (whose && whose->sizes) one_per_size(*whose, reason);
       } else {
         note = program->cost().note;
       }
@@ -166,44 +188,50 @@ struct CompiledFunction::State {
     stats.emit_seconds += cost.emit_seconds;
     stats.compiler_seconds += cost.compiler_seconds;
     stats.pass_seconds += seconds_since(begin) - cost.emit_seconds - cost.compiler_seconds;
+    for (const GeneratedCode& code : program->plan().code) sources.insert(code.hash);
     return program;
   }
 
   /// The programs of a specialisation: of the function, and of its results' gradient.
-  void make_programs(Specialisation& made, const JointTrace& joint) {
+  void make_programs(Specialisation& made) {
     Optimised optimised;
-    std::shared_ptr<JointGradient> gradient;
+    std::shared_ptr<Program> program;
     stats.note.clear();
     stats.saved_bytes = stats.backward_kernels = 0;
-    if (std::any_of(joint.tape.begin(), joint.tape.end(), [](ResultTape tape) { return tape != ResultTape::none; }))
-      gradient = std::make_shared<JointGradient>(JointGradient{.program = nullptr,
-                                                               .refused = joint.refused,
-                                                               .saved = {},
-                                                               .tape = joint.tape,
-                                                               .operands = joint.operands,
-                                                               .where = where});
-    if (joint.has_gradient()) {
+    if (made.gradient && made.gradient->traced_gradient()) {
       Partition parts = partition(made.traced, made.parts, recompute(), where);
-      gradient->program = build(parts.backward, optimised, stats.note);
+      auto gradient = std::make_shared<JointGradient>(*made.gradient);
+      gradient->program = build(parts.backward, nullptr, optimised, stats.note);
       gradient->saved = std::move(parts.saved);
       stats.saved_bytes = parts.saved_bytes;
       stats.backward_kernels = gradient->program->plan().kernels();
-      made.program = build(parts.forward, optimised, stats.note);
+      made.gradient = std::move(gradient);
+      program = build(parts.forward, nullptr, optimised, stats.note);
     } else {
-      made.program = build(made.traced, optimised, stats.note);
+      program = build(made.traced, &made, optimised, stats.note);
     }
-    made.gradient = std::move(gradient);
     stages = std::move(optimised.stages);
     stats.passes = std::move(optimised.times);
     fusion = std::move(optimised.fusion);
-    const Plan& plan = made.program->plan();
+    const Plan& plan = program->plan();
     stats.tier = plan.tier();
     stats.kernels = plan.kernels();
     stats.fused_kernels = plan.fused_kernels();
     stats.peak_bytes = plan.arena_bytes();
     stats.lower_bound_bytes = plan.lower_bound_bytes();
-    stats.compiler_cached = made.program->cost().compiler_cached;
+    stats.compiler_cached = program->cost().compiler_cached;
+    stats.sources = std::ssize(sources);
     if (plan.alone()) lock.stay_alone();
+    if (made.sizes) made.sizes->built(program);
+    made.program = std::move(program);
+  }
+
+  void note_sizes(const std::string& text) {
+    if (std::find(stats.sizes.begin(), stats.sizes.end(), text) == stats.sizes.end()) stats.sizes.push_back(text);
+  }
+  void one_per_size(Specialisation& made, const std::string& reason) {
+    made.sizes = nullptr;
+    note_sizes("one specialisation per size: " + reason);
   }
 
   Specialisation* find(const Call& call) {
@@ -213,9 +241,6 @@ struct CompiledFunction::State {
       if (each->signature.holds(call)) return served_by(*each);
     return nullptr;
   }
-
-  /// Where ops run one by one, each that is computed again is a kernel more.
-  bool recompute() const { return options.mode == Mode::compiled; }
 
   Specialisation* served_by(Specialisation& next) {
     if (Specialisation* const last = newest.exchange(&next)) last->last_used = ++clock;
@@ -233,52 +258,214 @@ struct CompiledFunction::State {
     return options.verify == Verify::every || (options.verify == Verify::powers_of_two && (calls & (calls - 1)) == 0);
   }
 
-  Specialisation* specialise(const Call& call, const Function& function, const std::shared_ptr<const Kept>* kept) {
-    Retrace retrace;
-    Specialisation* const last = newest;
-    if (last) retrace.reason = last->signature.describe(call);
-    if (static_cast<int>(specialisations.size()) >= options.max_specialisations) {
-      if (options.on_limit == OnLimit::eager) return nullptr;
-      if (options.on_limit == OnLimit::error)
-        throw RetraceError(
-            detail::str("compiled function: this call needs specialisation ", specialisations.size() + 1,
-                        ", the limit is ", options.max_specialisations, ". The newest differs in ", retrace.reason,
-                        ". Pad or bucket that argument, raise max_specialisations, or set on_limit to OnLimit::evict "
-                        "or OnLimit::eager"),
-            where);
-      if (last) last->last_used = ++clock;
-      const auto oldest = std::min_element(specialisations.begin(), specialisations.end(),
-                                           [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
-      give_up(oldest->get());
+  /// How many count against the limit.
+  int kinds() const {
+    std::set<const void*> all;
+    for (const auto& each : specialisations) {
+      if (each->sizes) all.insert(each->sizes.get());
+      else all.insert(each.get());
     }
+    return static_cast<int>(all.size());
+  }
+
+  /// The one that was used least lately, of these sizes if any are given.
+  const Specialisation* oldest(const Sizes* sizes) {
+    if (Specialisation* const last = newest) last->last_used = ++clock;
+    const Specialisation* result = nullptr;
+    for (const auto& each : specialisations)
+      if ((!sizes || each->sizes.get() == sizes) && (!result || each->last_used < result->last_used))
+        result = each.get();
+    return result;
+  }
+
+  /// Room for one more. False if the call is to be eager instead.
+  bool make_room(const std::string& difference) {
+    if (kinds() < options.max_specialisations) return true;
+    if (options.on_limit == OnLimit::eager) return false;
+    if (options.on_limit == OnLimit::error)
+      throw RetraceError(
+          detail::str("compiled function: this call needs specialisation ", kinds() + 1, ", the limit is ",
+                      options.max_specialisations, ". The newest differs in ", difference,
+                      ". Pad or bucket that argument, raise max_specialisations, or set on_limit to OnLimit::evict "
+                      "or OnLimit::eager"),
+          where);
+    while (kinds() >= options.max_specialisations) give_up(oldest(nullptr));
+    return true;
+  }
+
+  void trace(Specialisation& made, const Call& call, const Function& function,
+             const std::shared_ptr<const Kept>* kept) {
     const auto begin = std::chrono::steady_clock::now();
-    auto made = std::make_unique<Specialisation>(Signature(call));
     JointTrace joint = trace_jointly(call.arguments, function, {}, recompute(), where);
     stats.trace_seconds += seconds_since(begin);
-    if (kept) made->kept = *kept;
-    made->traced = std::move(joint.traced.graph);
-    made->parts = joint.parts;
-    made->signature.reads(std::move(joint.traced.guards));
-    made->reads_numbers = joint.traced.reads_values && options.verify != Verify::never;
-    make_programs(*made, joint);
-    ++stats.traces;
-    if (last) {
-      retrace.seconds = seconds_since(begin);
-      stats.retraces.push_back(std::move(retrace));
+    if (kept) made.kept = *kept;
+    made.traced = std::move(joint.traced.graph);
+    made.parts = joint.parts;
+    made.gradient = joint_gradient(joint, where);
+    made.signature.reads(std::move(joint.traced.guards));
+    made.reads_numbers = joint.traced.reads_values && options.verify != Verify::never;
+  }
+  /// Where ops run one by one, each that is computed again is a kernel more.
+  bool recompute() const { return options.mode == Mode::compiled; }
+
+  /// A specialisation that differs from a call in sizes alone.
+  struct Kin {
+    Specialisation* specialisation;
+    Signature signature;  ///< of the call
+    std::optional<Sizes::Foreseen> foreseen = {};
+  };
+  /// The newest of each kind.
+  std::vector<Kin> kin_of(const Call& call) const {
+    std::vector<Kin> result;
+    if (options.dynamic.is_never()) return result;
+    std::set<const Sizes*> known;
+    for (auto each = specialisations.rbegin(); each != specialisations.rend(); ++each) {
+      Specialisation& specialisation = **each;
+      if (specialisation.sizes && known.count(specialisation.sizes.get())) continue;
+      std::optional<Signature> signature = specialisation.signature.resized(call);
+      if (!signature) continue;
+      result.push_back({&specialisation, std::move(*signature)});
+      if (!specialisation.sizes) continue;
+      known.insert(specialisation.sizes.get());
+      result.back().foreseen = specialisation.sizes->foresee(call.arguments);
     }
+    return result;
+  }
+
+  /// The program that was foreseen for the trace that `made` has. False if it isn't what was foreseen.
+  bool resize(Specialisation& made, const Kin& kin) {
+    Sizes& sizes = *kin.specialisation->sizes;
+    made.program = sizes.program(*kin.foreseen, made.traced);
+    if (!made.program) return false;
+    sizes.confirm(*kin.foreseen);
+    made.sizes = kin.specialisation->sizes;
+    made.reads_numbers = made.reads_numbers || kin.specialisation->reads_numbers;
+    ++stats.resizes;
+    stats.peak_bytes = made.program->plan().arena_bytes();
+    stats.lower_bound_bytes = made.program->plan().lower_bound_bytes();
+    return true;
+  }
+
+  /// Without a trace of this size: one has been seen to be as foreseen, or nobody wants to look.
+  std::unique_ptr<Specialisation> resized_unseen(const std::vector<Kin>& all) {
+    for (const Kin& kin : all) {
+      if (!kin.foreseen) continue;
+      const Specialisation& like = *kin.specialisation;
+      if (!like.sizes->confirmed(*kin.foreseen) && (options.verify != Verify::never || like.sizes->results_vary()))
+        continue;
+      auto made = std::make_unique<Specialisation>(kin.signature);
+      made->traced = like.sizes->traced(*kin.foreseen, like.traced);
+      made->parts = like.parts;
+      made->gradient = like.gradient;
+      made->kept = like.kept;
+      if (resize(*made, kin)) return made;
+    }
+    return nullptr;
+  }
+
+  /// Traces in two sizes that nobody has given, as the dims that were asked for may have any.
+  void ask_for_sizes(Specialisation& made, const Call& call, const Function& function) {
+    std::vector<Traced> others;
+    try {
+      for (const int64_t factor : {2, 3}) {
+        Tensors arguments = call.arguments;
+        bool larger = false;
+        for (const DynamicSizes::Dim& dim : options.dynamic.dims()) {
+          if (dim.argument < 0 || dim.argument >= std::ssize(arguments)) continue;
+          Tensor& argument = arguments[static_cast<size_t>(dim.argument)];
+          ValueType type = type_of(argument);
+          if (dim.dim < 0 || dim.dim >= type.shape.size() || type.shape[dim.dim] < 2) continue;
+          if (type.strides != contiguous_strides(type.shape) || argument.impl()->grad.defined()) continue;
+          type.shape[dim.dim] *= factor;
+          type.strides = contiguous_strides(type.shape);
+          const bool requires_grad = argument.requires_grad();
+          for (Tensor& same : arguments)
+            if (&same != &argument && same.impl() == argument.impl()) return;
+          argument = header_of(type, argument.impl()->is_scalar);
+          argument.impl()->requires_grad = requires_grad;
+          larger = true;
+        }
+        if (!larger) return;
+        others.push_back(run_trace(arguments, function, where));
+        ++stats.verifications;
+      }
+    } catch (const Error& error) {
+      note_sizes("one specialisation per size: in a larger one, " + error.message());
+      return;
+    }
+    auto sizes = std::make_shared<Sizes>(std::move(others[1].graph));
+    std::string difference = sizes->add(others[0].graph);
+    if (difference.empty()) difference = sizes->add(made.traced);
+    made.sizes = std::move(sizes);
+    if (!difference.empty()) one_per_size(made, difference);
+  }
+
+  Specialisation* specialise(const Call& call, const Function& function, const std::shared_ptr<const Kept>* kept) {
+    const std::vector<Kin> all = kin_of(call);
+    std::unique_ptr<Specialisation> made = resized_unseen(all);
+    if (!made) {
+      Retrace retrace;
+      Specialisation* const last = newest;
+      if (last) retrace.reason = last->signature.describe(call);
+      if (all.empty() && !make_room(retrace.reason)) return nullptr;
+      const auto begin = std::chrono::steady_clock::now();
+      made = std::make_unique<Specialisation>(Signature(call));
+      trace(*made, call, function, kept);
+      const bool resized = std::any_of(all.begin(), all.end(), [&](const Kin& kin) {
+        return kin.foreseen && kin.specialisation->sizes->agrees(made->traced, *kin.foreseen) && resize(*made, kin);
+      });
+      if (resized) {
+        ++stats.verifications;
+      } else {
+        if (made->gradient && made->gradient->traced_gradient()) {
+          if (!all.empty()) one_per_size(*made, "its results have a gradient");
+        } else {
+          for (const Kin& kin : all)
+            if (!made->sizes) join(*kin.specialisation, *made);
+          if (all.empty() && !options.dynamic.dims().empty()) ask_for_sizes(*made, call, function);
+        }
+        make_programs(*made);
+        ++stats.traces;
+        if (made->sizes) {
+          made->reads_numbers =
+              made->reads_numbers || (made->sizes->reads_numbers() && options.verify != Verify::never);
+          for (const std::string& dim : made->sizes->dims()) note_sizes("many in one specialisation: " + dim);
+        } else if (!all.empty() && !make_room(retrace.reason)) {
+          return nullptr;
+        }
+        if (last) {
+          retrace.seconds = seconds_since(begin);
+          stats.retraces.push_back(std::move(retrace));
+        }
+      }
+    }
+    const Sizes* const sizes = made->sizes.get();
     specialisations.push_back(std::move(made));
-    return served_by(*specialisations.back());
+    Specialisation* const result = served_by(*specialisations.back());
+    const auto of_these = [&](const auto& each) { return each->sizes.get() == sizes; };
+    if (sizes && std::count_if(specialisations.begin(), specialisations.end(), of_these) > kMostOfOneKind)
+      give_up(oldest(sizes));
+    return result;
+  }
+
+  /// The trace `made` as one of the same kind, if it is.
+  void join(Specialisation& kin, Specialisation& made) {
+    const std::shared_ptr<Sizes> sizes = kin.sizes ? kin.sizes : std::make_shared<Sizes>(kin.traced);
+    if (const std::string difference = sizes->add(made.traced); !difference.empty())
+      return one_per_size(made, difference);
+    if (kin.kept && made.kept && kin.kept->text != made.kept->text) sizes->note_results_vary();
+    made.reads_numbers = made.reads_numbers || kin.reads_numbers;
+    made.sizes = kin.sizes = sizes;
   }
 
   /// Traces again and compares: changed numbers are promoted, other tensors take the place of the old ones,
   /// another structure is an error. `number` is that of this call.
   void check(Specialisation& specialisation, const Tensors& arguments, const Function& function,
              const std::shared_ptr<const Kept>* kept, int64_t number) {
-    JointTrace joint = trace_jointly(
-        arguments, function, specialisation.gradient ? specialisation.gradient->refused : "", recompute(), where);
-    const Traced& now = joint.traced;
+    JointTrace now = trace_jointly(arguments, function, specialisation.gradient ? specialisation.gradient->refused : "",
+                                   recompute(), where);
     const Graph& then = specialisation.traced;
-    if (const std::string difference = structural_difference(then, now.graph); !difference.empty())
+    if (const std::string difference = structural_difference(then, now.traced.graph); !difference.empty())
       throw TraceError(
           detail::str(
               "compiled function: it does something else than when it was traced, though its arguments are alike: ",
@@ -287,7 +474,7 @@ struct CompiledFunction::State {
               "with where(), or use {.mode = Mode::eager}"),
           where);
     try {
-      renew(specialisation, joint, kept, number);
+      renew(specialisation, now, kept, number);
     } catch (...) {  // half renewed it is neither: the next call traces anew
       give_up(&specialisation);
       throw;
@@ -305,7 +492,10 @@ struct CompiledFunction::State {
       Leaf& leaf = then.leaves[i];
       const Leaf& fresh = now.graph.leaves[i];
       if (leaf.kind == LeafKind::scalar) {
-        if (leaf.run_time || std::memcmp(&leaf.number, &fresh.number, sizeof(double)) == 0) continue;
+        if ((leaf.run_time && specialisation.reads_numbers) ||
+            std::memcmp(&leaf.number, &fresh.number, sizeof(double)) == 0)
+          continue;
+        rebuild = rebuild || !leaf.run_time;
         leaf.run_time = true;
         promoted = true;
         ++stats.promoted;
@@ -338,9 +528,12 @@ struct CompiledFunction::State {
       specialisation.kept = *kept;
     }
     specialisation.reads_numbers |= promoted;
-    if (promoted || rebuild || aliases(then) != aliased) make_programs(specialisation, joint);
-    else
+    if (rebuild || aliases(then) != aliased) {
+      specialisation.sizes = nullptr;
+      make_programs(specialisation);
+    } else {
       for (const size_t i : rebound) specialisation.program->bind(static_cast<int>(i), then.leaves[i].tensor);
+    }
     if (specialisation.gradient && !same_operands(specialisation.gradient->operands, joint.operands)) {
       auto renewed = std::make_shared<JointGradient>(*specialisation.gradient);
       renewed->operands = joint.operands;
@@ -462,7 +655,8 @@ std::string CompiledFunction::explain() const {
   tandem::detail::TextStream out;
   out << "compiled at " << to_string(state.where) << ", mode " << name_of(state.options.mode) << ": " << s.calls
       << " calls, " << s.traces << " traces, " << s.verifications << " verifications, " << s.promoted
-      << " constants promoted\n";
+      << " constants promoted, " << s.resizes << " sizes without passes or compiler\n";
+  for (const std::string& line : s.sizes) out << "sizes: " << line << "\n";
   const Specialisation* const newest = state.newest;
   if (!newest) return out.str() + "not called yet\n";
   out << "runs as " << s.tier << ": " << s.kernels << " kernels, " << s.fused_kernels << " of them generated\n";

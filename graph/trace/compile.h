@@ -28,12 +28,35 @@ enum class Verify : uint8_t { powers_of_two, every, never };
 /// What happens when a function needs more than max_specialisations.
 enum class OnLimit : uint8_t { error, evict, eager };
 
+/// Which dims of arguments may have many sizes in one specialisation. By default a dim does from its second size on: kernels
+/// are then made once more, to read sizes at run time, and another size costs neither compiler nor passes.
+class DynamicSizes {
+ public:
+  struct Dim {
+    int argument;  ///< the position among all tensors that are given, as in Stats::retraces
+    int dim;
+  };
+  DynamicSizes() = default;
+  /// These from the first call on. It traces the function in two more sizes, which nobody has given: 2 and 3 times as large.
+  DynamicSizes(std::initializer_list<Dim> dims) : dims_(dims) {}
+  /// One specialisation for each size.
+  static const DynamicSizes never;
+
+  bool is_never() const { return never_; }
+  const std::vector<Dim>& dims() const { return dims_; }
+
+ private:
+  bool never_ = false;
+  std::vector<Dim> dims_;
+};
+
 struct CompileOptions {
   Mode mode = Mode::compiled;
   std::vector<std::string> without = {};  ///< passes to leave out, by name (see pass_names); also memory_plan, emit
   Verify verify = Verify::powers_of_two;
   int max_specialisations = 8;
   OnLimit on_limit = OnLimit::error;
+  DynamicSizes dynamic = {};  ///< {{argument, dim}, …}, or DynamicSizes::never
 };
 
 struct Retrace {
@@ -45,6 +68,8 @@ struct Stats {
   int64_t calls = 0;
   int64_t traces = 0;             ///< specialisations made
   int64_t verifications = 0;      ///< traces made only to compare
+  int64_t resizes = 0;            ///< new sizes that cost neither passes nor the compiler
+  int64_t sources = 0;            ///< different sources generated: each is one call of the compiler, if no cache has it
   int64_t promoted = 0;           ///< constants that became run-time scalars
   int64_t kernels = 0;            ///< launches of one call
   int64_t fused_kernels = 0;      ///< of these, generated ones
@@ -58,6 +83,8 @@ struct Stats {
   std::string note;              ///< why the tier is lower than asked for, if it is
   std::vector<PassTime> passes;
   std::vector<Retrace> retraces;
+  std::vector<std::string>
+      sizes;  ///< dims with many sizes in one specialisation, and why there is one per size elsewhere
   std::vector<std::string>
       stale;  ///< numbers that had changed before a verification saw it, and which calls used the old
 };

@@ -91,10 +91,10 @@ class Backward final : public NodeFunction {
     Tensors arguments;
     for (const SavedTensor& saved : saved_) {
       if (version_of(*saved.tensor.impl()) != saved.version)
-        throw InPlaceError(str("a tensor ", saved.tensor.shape(), " was saved for backward by ", function,
-                               " and then overwritten at ", to_string(last_write_of(*saved.tensor.impl())),
-                               "; assign after backward(), or pass a clone()"),
-                           where);
+        throw InPlaceError(
+            str("a tensor ", saved.tensor.shape(), " was saved for backward by ", function, " and then overwritten at ",
+                to_string(last_write_of(*saved.tensor.impl())), "; assign after backward(), or pass a clone()"),
+            where);
       arguments.push_back(saved.tensor);
     }
     const auto results = std::count(gradient_->tape.begin(), gradient_->tape.end(), ResultTape::function);
@@ -135,7 +135,7 @@ JointTrace trace_jointly(const Tensors& arguments, const std::function<Tensors(c
     const Progress progress = trace_progress();
     joint.parts = {count(results), progress.nodes, count(arguments), progress.draws};
     joint.operands.clear();
-    if (!joint.has_gradient()) {
+    if (!joint.traced_gradient()) {
       if (!joint.refused.empty()) find_operands(in, joint.operands);
       return results;
     }
@@ -149,10 +149,19 @@ JointTrace trace_jointly(const Tensors& arguments, const std::function<Tensors(c
   joint.traced = run_trace(arguments, run, where);
   move_cotangents_last(joint.traced.graph, joint.parts.arguments);
   try {
-    if (joint.has_gradient()) partition(joint.traced.graph, joint.parts, recompute, where);
+    if (joint.traced_gradient()) partition(joint.traced.graph, joint.parts, recompute, where);
   } catch (const TraceError& error) { joint.refused = error.message(); }
   if (tries && !joint.refused.empty()) joint.traced = run_trace(arguments, run, where);
   return joint;
+}
+
+std::shared_ptr<JointGradient> joint_gradient(const JointTrace& joint, Where where) {
+  if (std::all_of(joint.tape.begin(), joint.tape.end(), [](ResultTape tape) { return tape == ResultTape::none; }))
+    return nullptr;
+  auto gradient = std::make_shared<JointGradient>();
+  static_cast<JointTape&>(*gradient) = joint;
+  gradient->where = where;
+  return gradient;
 }
 
 void attach(std::shared_ptr<const JointGradient> gradient, const std::vector<Leaf>& leaves, const Tensors& arguments,
@@ -169,8 +178,7 @@ void attach(std::shared_ptr<const JointGradient> gradient, const std::vector<Lea
         case Saved::From::result: tensor = at(outputs, index).detach(); break;
         case Saved::From::output: tensor = at(outputs, index); break;
       }
-      if (from == Saved::From::result || from == Saved::From::output)
-        tensor = in_layout(tensor, type);
+      if (from == Saved::From::result || from == Saved::From::output) tensor = in_layout(tensor, type);
       saved.push_back({tensor, version_of(*tensor.impl())});
     }
   outputs.resize(g.tape.size());

@@ -27,18 +27,20 @@ struct TapeOperand {
   Tensor outside = {};  ///< or a tensor that it closes over
 };
 
-struct JointTrace {
-  Traced traced;  ///< outputs: the results, then gradients of `operands`
-  JointParts parts;
+struct JointTape {
   std::vector<ResultTape> tape;  ///< by result
   std::vector<TapeOperand> operands;
   /// Why the gradient has no trace: an error that backward() would raise eagerly as well, or what graph mode can't hold.
   std::string refused;
 
   /// Whether the graph holds the gradient of a result, be it that none comes to an operand.
-  bool has_gradient() const {
+  bool traced_gradient() const {
     return refused.empty() && std::find(tape.begin(), tape.end(), ResultTape::function) != tape.end();
   }
+};
+struct JointTrace : JointTape {
+  Traced traced;  ///< outputs: the results, then gradients of `operands`
+  JointParts parts;
 };
 /// Traces the function, and behind it the gradient of those results that have a tape. Without it where `refused` says why it
 /// can't be. `recompute` as in partition().
@@ -46,14 +48,13 @@ JointTrace trace_jointly(const Tensors& arguments, const std::function<Tensors(c
                          std::string refused, bool recompute, Where where);
 
 /// The gradient of the results of a specialisation.
-struct JointGradient {
-  std::shared_ptr<Program> program;  ///< null: `refused` is what backward() says
-  std::string refused;
-  std::vector<Saved> saved;
-  std::vector<ResultTape> tape;
-  std::vector<TapeOperand> operands;
-  Where where;  ///< the line of compile()
+struct JointGradient : JointTape {
+  std::shared_ptr<Program> program = {};  ///< null: `refused` is what backward() says
+  std::vector<Saved> saved = {};
+  Where where = {};  ///< the line of compile()
 };
+/// That of a trace, without a program; null if no result requires a gradient.
+std::shared_ptr<JointGradient> joint_gradient(const JointTrace& joint, Where where);
 /// Takes what is saved out of the outputs of the forward program, and puts the results behind a new node of the tape. `leaves`
 /// are those of the trace.
 void attach(std::shared_ptr<const JointGradient> gradient, const std::vector<Leaf>& leaves, const Tensors& arguments,

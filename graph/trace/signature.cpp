@@ -31,6 +31,21 @@ std::string gradient_change(const std::optional<ValueType>& was, const Tensor& t
   if (!now) return "defined -> undefined";
   return detail::str(*was, " strides ", was->strides, " -> ", *now, " strides ", now->strides);
 }
+/// The type in the sizes that the tensor has. False if it differs in more.
+bool resize(ValueType& type, const TensorImpl& now) {
+  const int rank = type.shape.size();
+  if (now.shape.size() != rank) return false;
+  for (int i = 0; i < rank; ++i) {
+    const int64_t was_extent = type.shape[i], extent = now.shape[i], was = type.strides[i], stride = now.strides[i];
+    if (was_extent != extent && (was_extent <= 1 || extent <= 1)) return false;
+    if (was != stride && (was <= 1 || stride <= 1)) return false;
+    for (int j = 0; j < i; ++j)
+      if ((type.strides[j] <=> was) != (now.strides[j] <=> stride)) return false;
+  }
+  type.shape = now.shape;
+  type.strides = now.strides;
+  return true;
+}
 std::string spell(const AutocastState& state) { return state.enabled ? std::string(name_of(state.dtype)) : "off"; }
 
 /// One condition on each of `count` things: arguments, flags, gradients.
@@ -140,6 +155,20 @@ bool Signature::holds(const Call& call) const {
     return true;
   };
   return std::apply([&](const auto&... guards) { return (all(guards) && ...); }, Conditions::list);
+}
+
+std::optional<Signature> Signature::resized(const Call& call) const {
+  if (call.arguments.size() != arguments_.size()) return std::nullopt;
+  std::optional<Signature> result(*this);
+  for (size_t i = 0; i < arguments_.size(); ++i) {
+    Argument& argument = result->arguments_[i];
+    const TensorImpl& now = *call.arguments[i].impl();
+    if (!resize(argument.type, now)) return std::nullopt;
+    if (const TensorImpl* gradient = now.grad.impl(); argument.gradient && gradient)
+      if (!resize(*argument.gradient, *gradient)) return std::nullopt;
+  }
+  if (!result->holds(call)) return std::nullopt;
+  return result;
 }
 
 std::string Signature::describe(const Call& call) const {

@@ -27,6 +27,8 @@ class Signature {
   void reads(Guards guards);
 
   bool holds(const Call& call) const;
+  /// That of the call, if it differs in nothing but sizes: extents of 0 and 1, and the order of strides, are the same.
+  std::optional<Signature> resized(const Call& call) const;
   /// The first condition that doesn't hold: "argument 0: shape [8, 64] -> [16, 64]". Empty if all do.
   std::string describe(const Call& call) const;
 
