@@ -302,7 +302,12 @@ std::string Plan::tier() const {
 }
 
 bool Plan::alone() const {
-  if (!graph.writes.empty() || !graph.gradients.empty() || graph.draws) return true;
+  if (!graph.writes.empty() || !graph.gradients.empty()) return true;
+  // Draws that no key is read for, as of a loop that draws nothing, are just counted.
+  const auto may_be_key = [&](const Leaf& leaf) {
+    return leaf.kind == LeafKind::state && type(leaf.value).dtype == DType::int64 && type(leaf.value).shape == Shape{2};
+  };
+  if (graph.draws && std::any_of(graph.leaves.begin(), graph.leaves.end(), may_be_key)) return true;
   return std::any_of(steps.begin(), steps.end(), [](const PlanStep& s) { return !runtime_for(s.device).concurrent(); });
 }
 

@@ -87,6 +87,7 @@ Tensor Run::header(int value) {
 
 Tensors Run::operator()(const Tensors& arguments) {
   const Graph& graph = plan_.graph;
+  take_draws();
   bind_leaves(arguments);
   Tensors results = make_results();
   Tensors new_gradients = make_gradients(arguments);
@@ -110,8 +111,16 @@ Tensors Run::operator()(const Tensors& arguments) {
     const GradientWrite& write = graph.gradients[i];
     (write.argument >= 0 ? arguments[write.argument] : write.tensor).impl()->grad = std::move(new_gradients[i]);
   }
-  if (graph.draws) default_generator().set_draws(default_generator().draws() + static_cast<uint64_t>(graph.draws));
+  if (graph.draws && !key_) default_generator().advance(static_cast<uint64_t>(graph.draws));
   return results;
+}
+
+void Run::take_draws() {
+  key_.reset();
+  if (plan_.graph.draws == 0 || !thread_state.draws) return;
+  const Draw first = next_draw(plan_.graph.draws);
+  const auto* words = static_cast<const int64_t*>(first.key.impl()->data);
+  key_ = {words[0], words[1] + first.site};
 }
 
 void Run::bind_leaves(const Tensors& arguments) {
@@ -138,7 +147,8 @@ void Run::bind_leaves(const Tensors& arguments) {
         if (!bound.defined())
           throw GraphError("run: this graph was read from text, so its state leaves have no tensors; bind them first",
                            Where::current());
-        spot(leaf.value).bind(bound.impl()->data);
+        spot(leaf.value)
+            .bind(key_ && bound.impl() == default_generator().state().impl() ? key_->data() : bound.impl()->data);
         break;
       case LeafKind::scalar: break;
     }

@@ -3,7 +3,9 @@
 // the pointers into it are patched, so a call allocates nothing but results.
 #pragma once
 
+#include <array>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -88,6 +90,8 @@ class Run {
   Tensor header(int value);
   void* number_at(int value) const { return on_device_.data() + plan_.numbers[plan_.location(value).number].offset; }
 
+  /// The key of this call's draws, where it is made in a turn of an eager loop, or in what checkpoint() runs.
+  void take_draws();
   void bind_leaves(const Tensors& arguments);
   /// Memory of the run's own for a place whose tensor is another one at each call.
   void* fixed(Spot& spot, const ValueType& type);
@@ -112,6 +116,7 @@ class Run {
   std::vector<char> numbers_;
   bool numbers_changed_ = false;
   Memory on_device_;
+  std::optional<std::array<int64_t, 2>> key_;  ///< in the place of the generator's state
   std::unique_ptr<Recording> recording_;
   std::vector<void*> recorded_at_, last_at_;
 };

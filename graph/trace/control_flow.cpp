@@ -8,6 +8,7 @@
 #include "autograd/autograd.h"
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
+#include "core/random.h"
 #include "graph/ir/at.h"
 #include "graph/ir/region.h"
 #include "graph/run/regions.h"
@@ -160,12 +161,66 @@ Tensors order_operands(std::vector<Graph*> regions, const Captures& captures, co
   return rest;
 }
 
+/// What an op with regions draws inside. It takes one draw of its surroundings, whether or not it draws, and each turn has the key
+/// of its own that turn_key() makes of this one. A trace counts turns by a tensor, which is made only if something is drawn.
+class TurnDraws {
+ public:
+  explicit TurnDraws(Where where) : where_(where), tracer_(interceptor()) {}
+
+  /// A part of each turn of a loop: the condition, or, last, the body.
+  RegionFunction part(const RegionFunction& function, bool last) {
+    return [this, &function, last](const Tensors& in) {
+      const TurnScope scope([this] { return key(); }, drawn_);
+      Tensors results = function(in);
+      drawn_ = last ? 0 : scope.count();
+      if (last) ++turn_;
+      if (last && counter_.defined()) counter_.assign(counter_ + 1, where_);
+      return results;
+    };
+  }
+  /// A branch, which is turn 0.
+  RegionFunction branch(const RegionFunction& function) {
+    return [this, &function](const Tensors& in) {
+      const TurnScope scope([this] {
+        if (!key_.defined()) key_ = outside([&] { return turn_key(draw_(), Arg(0).scalar(int64)); });
+        return key_;
+      });
+      return function(in);
+    };
+  }
+
+ private:
+  Tensor key() {
+    if (!tracer_) return turn_key(draw_(), Arg(turn_).scalar(int64));
+    if (!counter_.defined())
+      counter_ = outside([&] {
+        draw_();
+        return zeros({}, {.dtype = int64});
+      });
+    const WhereScope line(where_);
+    return turn_key(draw_(), counter_);
+  }
+  template <class F> Tensor outside(F&& f) const {
+    const InterceptorScope around(tracer_);
+    const WhereScope line(where_);
+    return f();
+  }
+
+  Where where_;
+  LaterDraw draw_;
+  Interceptor* tracer_;
+  int64_t turn_ = 0, drawn_ = 0;
+  Tensor counter_, key_;
+};
+
 }  // namespace
 
 // ---- cond.
 
-Tensors run_cond(const Tensor& condition, const RegionFunction& then, const RegionFunction& otherwise, Where where) {
-  where = user_line(where);
+namespace {
+
+Tensors cond_between(const Tensor& condition, const RegionFunction& then, const RegionFunction& otherwise,
+                     Where where) {
   const Tensor chosen = as_condition("cond", condition, where);
   if (!interceptor()) return chosen.item<bool>(where) ? then({}) : otherwise({});
   Captures captures;
@@ -202,10 +257,21 @@ Tensors run_cond(const Tensor& condition, const RegionFunction& then, const Regi
   return outputs;
 }
 
+}  // namespace
+
+Tensors run_cond(const Tensor& condition, const RegionFunction& then, const RegionFunction& otherwise, Where where) {
+  where = user_line(where);
+  TurnDraws draws(where);
+  return cond_between(condition, draws.branch(then), draws.branch(otherwise), where);
+}
+
 // ---- while_loop.
 
-Tensors run_while(const RegionFunction& condition, const RegionFunction& body, const Tensors& initial, Where where) {
+Tensors run_while(const RegionFunction& goes_on_if, const RegionFunction& turn_of, const Tensors& initial,
+                  Where where) {
   where = user_line(where);
+  TurnDraws draws(where);
+  const RegionFunction condition = draws.part(goes_on_if, false), body = draws.part(turn_of, true);
   Tensors variables = contiguous_of(initial, where);
   if (!interceptor()) {
     while (as_condition("while_loop", condition(variables)[0], where).item<bool>(where)) {
@@ -383,17 +449,23 @@ Tensors scan_in_pieces(const char* name, const RegionFunction& body, const Tenso
   return results;
 }
 
+Tensors scan_along(const char* name, const RegionFunction& body, const Tensors& initial, const Tensors& sequences,
+                   bool reverse, int64_t checkpoint, Where where) {
+  if (!interceptor()) return scan_eagerly(name, body, initial, sequences, reverse, where);
+  const Tensors carry = contiguous_of(initial, where), along = contiguous_of(sequences, where);
+  if (checkpoint > 1 && checkpoint < length_of(name, sequences, where))
+    return scan_in_pieces(name, body, carry, along, reverse, checkpoint, where);
+  return scan_node(name, body, carry, along, reverse, where);
+}
+
 }  // namespace
 
 Tensors run_scan(const char* name, const RegionFunction& body, const Tensors& initial, const Tensors& sequences,
                  bool reverse, int64_t checkpoint, Where where) {
   where = user_line(where);
   if (checkpoint < 0) throw ValueError(str(name, ": checkpoint is ", checkpoint, ", need at least 0"), where);
-  if (!interceptor()) return scan_eagerly(name, body, initial, sequences, reverse, where);
-  const Tensors carry = contiguous_of(initial, where), along = contiguous_of(sequences, where);
-  if (checkpoint > 1 && checkpoint < length_of(name, sequences, where))
-    return scan_in_pieces(name, body, carry, along, reverse, checkpoint, where);
-  return scan_node(name, body, carry, along, reverse, where);
+  TurnDraws draws(where);
+  return scan_along(name, draws.part(body, true), initial, sequences, reverse, checkpoint, where);
 }
 
 // ---- Gradients.
@@ -428,6 +500,10 @@ Tensors gradients_of(const GraphRegion& region, const Tensors& arguments, const 
                      const Tensors& cotangents) {
   const bool create_graph = grad_enabled();
   const EnableGrad recorded;
+  const TurnScope no_draws([]() -> Tensor {
+    throw TraceError("backward: a gradient rule draws random numbers, which it can't in a branch or a loop of a graph",
+                     user_line(Where()));
+  });
   Tensors inputs = arguments, leaves, results, weights;
   for (const int i : wanted) {
     at(inputs, i) = symbol_in_region(at(arguments, i));
@@ -467,7 +543,7 @@ Tensors cond_grad(const OpContext& c) {
   const auto branch = [&](const GraphRegion& of) {
     return [&](const Tensors&) { return gradients_of(of, arguments, positions, cotangents); };
   };
-  const Tensors gradients = run_cond(c.input(0), branch(then), branch(otherwise), Where());
+  const Tensors gradients = cond_between(c.input(0), branch(then), branch(otherwise), user_line(Where()));
   for (size_t i = 0; i < wanted.size(); ++i) at(result, wanted[i]) = gradients[i];
   return result;
 }
@@ -537,7 +613,7 @@ Tensors scan_grad(const OpContext& c) {
     for (size_t i = 0; i < elements.size(); ++i) results.push_back(gradients[floating.size() + i]);
     return results;
   };
-  const Tensors made = run_scan("scan", turn, carry, along, !reverse, 0, Where());
+  const Tensors made = scan_along("scan", turn, carry, along, !reverse, 0, user_line(Where()));
   Tensors result(static_cast<size_t>(c.input_count()));
   for (size_t i = 0; i < floating.size(); ++i) at(result, floating[i]) = made[i];
   for (size_t i = 0; i < captured.size(); ++i) at(result, captured[i]) = made[floating.size() + i];
