@@ -857,11 +857,12 @@ TEST_CASE("control flow: turns draw from keys of their own") {
   // Loops that draw nothing read no key, and their calls may overlap.
   auto quiet = compile([](const Tensor& x) { return map([](const Tensor& e) { return e * 2; }, x); });
   quiet(ones({3}));
-  CHECK(contains(quiet.plan(), "calls may overlap"));
+  const auto first_line = [](const std::string& text) { return text.substr(0, text.find('\n')); };
+  CHECK(contains(first_line(quiet.plan()), "calls may overlap"));
   CHECK(!contains(quiet.plan(), "turn_key"));
   auto drawing = compile([](const Tensor& x) { return map([](const Tensor& e) { return e * rand({}); }, x); });
   drawing(ones({3}));
-  CHECK(!contains(drawing.plan(), "calls may overlap"));
+  CHECK(!contains(first_line(drawing.plan()), "calls may overlap"));
   // The text of a graph that draws inside reads back.
   const Graph graph =
       trace([](const Tensor& x) { return map([](const Tensor& e) { return e * rand({}); }, x); }, ones({3}));

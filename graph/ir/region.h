@@ -47,4 +47,8 @@ inline const GraphRegion& region_of(const Attributes& attributes, std::string_vi
   return static_cast<const GraphRegion&>(*attributes.region(name));
 }
 
+/// Whether the node does something beside giving results, itself or in its regions: it is never removed or joined with another.
+bool has_effect(const Node& node);
+bool has_effect(const Graph& graph);
+
 }  // namespace tandem::graph

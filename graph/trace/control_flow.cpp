@@ -11,6 +11,7 @@
 #include "core/random.h"
 #include "graph/ir/at.h"
 #include "graph/ir/region.h"
+#include "graph/passes/pass.h"
 #include "graph/run/regions.h"
 #include "graph/trace/tracer.h"
 
@@ -50,6 +51,13 @@ Tensors contiguous_of(const Tensors& tensors, Where where) {
   Tensors result;
   for (const Tensor& each : tensors) result.push_back(each.contiguous(where));
   return result;
+}
+
+/// Lets a region without results give one, so that there is a node for what it does.
+void give_something(TracedRegion& region) {
+  region.graph.outputs.push_back(
+      region.graph.add_leaf({.kind = LeafKind::scalar, .number = 1, .where = {}}, {bool_, Device{}, {}, {}}));
+  region.tape.results.push_back(false);
 }
 
 /// Calls the node, unless it would give nothing.
@@ -245,12 +253,16 @@ Tensors cond_between(const Tensor& condition, const RegionFunction& then, const 
           written_value(*branch, capture, static_cast<int>(capture), captures.tensors[capture]));
       branch->tape.results.push_back(false);
     }
+  const bool only_effects = yes.graph.outputs.empty() && (has_effect(yes.graph) || has_effect(no.graph));
+  for (TracedRegion* branch : {&yes, &no})
+    if (only_effects) give_something(*branch);
   Tensors operands = captures.tensors;
   keep_on_tape(operands, {&yes, &no}, where);
   for (const size_t capture : written) operands[capture] = before_write(operands[capture]);
   operands.insert(operands.begin(), chosen);
   const RegionPtr first = as_region(std::move(yes)), second = as_region(std::move(no));
-  Tensors outputs = call("cond", operands, {{"then", first}, {"otherwise", second}}, results + written.size(), where);
+  Tensors outputs =
+      call("cond", operands, {{"then", first}, {"otherwise", second}}, results + written.size() + only_effects, where);
   leave_tape(outputs, {&tape_of(first), &tape_of(second)}, where);
   for (size_t i = 0; i < written.size(); ++i) assign_outside(captures.tensors[written[i]], outputs[results + i], where);
   outputs.resize(results);
@@ -389,6 +401,8 @@ Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& c
   for (const size_t capture : written) values.push_back(written_value(turn, capture, 0, captures.tensors[capture]));
   turn.graph.outputs.insert(turn.graph.outputs.begin() + std::ssize(carry), values.begin(), values.end());
   turn.tape.results.insert(turn.tape.results.begin() + std::ssize(carry), values.size(), false);
+  const bool only_effects = turn.graph.outputs.empty() && has_effect(turn.graph);
+  if (only_effects) give_something(turn);
   const Tensors rest = order_operands({&turn.graph}, captures, written, carry.size(), sequences.size());
   operands = carry;
   for (const size_t capture : written) operands.push_back(before_write(captures.tensors[capture]).contiguous(where));
@@ -408,7 +422,7 @@ Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& c
                          carried + stacked + (keeps ? carried : 0), where);
   for (size_t i = 0; i < written.size(); ++i)
     assign_outside(captures.tensors[written[i]], outputs[carry.size() + i], where);
-  outputs.resize(carried + stacked);
+  outputs.resize(only_effects ? 0 : carried + stacked);
   leave_tape(outputs, {&tape_of(region)}, where);
   outputs.erase(outputs.begin() + std::ssize(carry), outputs.begin() + static_cast<std::ptrdiff_t>(carried));
   return outputs;
@@ -495,6 +509,30 @@ Tensors replay(const GraphRegion& region, const Tensors& arguments) {
   return results;
 }
 
+/// The region without what it prints and asserts, which isn't done again for its gradient.
+std::shared_ptr<const GraphRegion> without_effects(const GraphRegion& region) {
+  const Graph& graph = region.graph();
+  std::vector<bool> read(graph.values.size());
+  for (const int output : graph.outputs) at(read, output) = true;
+  for (const Node& node : graph.nodes)
+    for (const int input : node.inputs) at(read, input) = true;
+  Rewriter rewriter(graph);
+  RegionTape tape{.results = region.tape().results};
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    Node node = graph.nodes[n];
+    const bool is_read =
+        std::any_of(node.outputs.begin(), node.outputs.end(), [&](int each) { return at(read, each); });
+    if (node.op->kind == OpKind::effect && !is_read) continue;
+    if (node.op->kind == OpKind::control && has_effect(node))
+      for (const AttributeSpec& spec : node.op->attributes)
+        if (spec.type == AttributeType::region)
+          node.attributes.set({spec.name, RegionPtr(without_effects(region_of(node.attributes, spec.name)))});
+    rewriter.copy(node);
+    tape.operands.push_back(n < region.tape().operands.size() ? region.tape().operands[n] : std::vector<bool>());
+  }
+  return std::make_shared<const GraphRegion>(rewriter.finish(), std::move(tape));
+}
+
 /// Gradients with respect to arguments `wanted`, of the results for which there is a cotangent. Zeros where nothing flows.
 Tensors gradients_of(const GraphRegion& region, const Tensors& arguments, const std::vector<int>& wanted,
                      const Tensors& cotangents) {
@@ -509,7 +547,7 @@ Tensors gradients_of(const GraphRegion& region, const Tensors& arguments, const 
     at(inputs, i) = symbol_in_region(at(arguments, i));
     leaves.push_back(at(inputs, i).requires_grad(true));
   }
-  const Tensors outputs = replay(region, inputs);
+  const Tensors outputs = replay(has_effect(region.graph()) ? *without_effects(region) : region, inputs);
   for (size_t i = 0; i < outputs.size(); ++i)
     if (cotangents[i].defined() && outputs[i].requires_grad() && region.tape().leaves(i)) {
       results.push_back(outputs[i]);
