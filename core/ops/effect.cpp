@@ -8,7 +8,7 @@ namespace tandem {
 
 namespace {
 
-/// The result says nothing: a node has one.
+/// The result says nothing (it is true): a node has one.
 void infer_effect(Infer& op) { op.output(Shape{}, bool_); }
 
 void infer_assert(Infer& op) {
