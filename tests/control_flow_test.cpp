@@ -1,12 +1,14 @@
 // cond, while_loop, scan and map: the same values, gradients and errors in the three modes.
 #include "graph/trace/control_flow.h"
 
+#include <algorithm>
 #include <set>
 
 #include "autograd/autograd.h"
 #include "autograd/custom_function.h"
 #include "core/ops/ops.h"
 #include "core/random.h"
+#include "graph/ir/region.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
 #include "tests/support.h"
@@ -868,4 +870,128 @@ TEST_CASE("control flow: turns draw from keys of their own") {
       trace([](const Tensor& x) { return map([](const Tensor& e) { return e * rand({}); }, x); }, ones({3}));
   CHECK(contains(graph.to_string(), "turn_key"));
   CHECK(parse_graph(graph.to_string()).to_string() == graph.to_string());
+}
+
+TEST_CASE("control flow: a turn allocates nothing") {
+  manual_seed(8);
+  const Tensor w = (randn({4, 4}) * 0.5).requires_grad(true);
+  const auto allocations = [&](Mode mode, int64_t turns, bool gradient) {
+    auto step = compile(
+        [&](const Tensor& xs, const Tensor& most) {
+          const auto turn = [&](const Tensor& h, const Tensor& x) {
+            const Tensor next = tanh(matmul(w, h) + x);
+            return std::pair{next, next * 2};
+          };
+          const auto scanned = scan(turn, zeros({4}), xs);
+          const Tensor n =
+              while_loop([&](const Tensor& n) { return n < most; }, [](const Tensor& n) { return n + 1; }, zeros({}));
+          const Tensor loss = scanned.second.sum() + scanned.first.sum();
+          if (gradient) loss.backward();
+          return loss + n;
+        },
+        {.mode = mode, .verify = Verify::never});
+    const Tensor xs = ones({turns, 4}), most = full({}, static_cast<double>(turns));
+    for (int i = 0; i < 3; ++i) step(xs, most);
+    const int64_t before = memory_stats().allocations;
+    step(xs, most);
+    return memory_stats().allocations - before;
+  };
+  for (const Mode mode : kGraphModes)
+    for (const bool gradient : {false, true}) {
+      CAPTURE(name_of(mode));
+      CAPTURE(gradient);
+      const int64_t few = allocations(mode, 10, gradient);
+      CHECK(allocations(mode, 300, gradient) == few);
+      CHECK(few < (mode == Mode::compiled ? 20 : 60));
+    }
+}
+
+namespace {
+
+/// The first node of that op, of the graph after all passes.
+Node optimised_node(const Graph& traced, const char* op) {
+  const Graph graph = graph::optimise(traced, {"emit"}, Where::current()).graph;
+  for (const Node& node : graph.nodes)
+    if (std::string_view(node.op->name) == op) return node;
+  FAIL("no node ", op);
+  return {};
+}
+int count_in(const Graph& graph, std::string_view op) {
+  int result = 0;
+  for (const Node& node : graph.nodes) result += node.op->name == op;
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "control flow: what is the same in each turn is computed before the loop, and what nobody reads is not carried") {
+  const Tensor w = ones({4}), bias = ones({4}) * 2;
+  const auto loop = [&](const Tensor& xs) {
+    const auto turn = [&](const std::tuple<Tensor, Tensor, Tensor>& c, const Tensor& x) {
+      const auto& [h, unread, count] = c;
+      const Tensor next = h * exp(w + bias) + x;
+      const auto inner = [&](const Tensor& g, const Tensor& e) { return std::pair{g + e * sin(w), g * 2}; };
+      const Tensor last = scan(inner, next, stack({next, next})).first;
+      return std::pair{std::tuple{last, unread + h, count + 1}, std::pair{last * 2, cos(unread)}};
+    };
+    const auto scanned = scan(turn, std::tuple{zeros({4}), ones({4}), zeros({})}, xs);
+    return scanned.second.first + std::get<0>(scanned.first);
+  };
+  const Tensor xs = arange(12).reshape({3, 4}).to(float32);
+  const Graph traced = trace([&](const Tensor& x) { return loop(x); }, xs);
+  const Node node = optimised_node(traced, "scan");
+  CHECK(node.attributes.integer("carried") == 1);
+  CHECK(node.outputs.size() == 2);
+  const Graph& body = graph::region_of(node.attributes, "body").graph();
+  CHECK(count_in(body, "exp") == 0);
+  CHECK(count_in(body, "sin") == 0);
+  CHECK(count_in(body, "cos") == 0);
+  const Graph whole = graph::optimise(traced, {"emit"}, Where::current()).graph;
+  CHECK(count_in(whole, "exp") == 1);
+  CHECK(count_in(whole, "sin") == 1);
+  const auto loop_of = [](const char* const without) {
+    return without ? std::vector<std::string>{without} : std::vector<std::string>();
+  };
+  for (const char* const without : {static_cast<const char*>(nullptr), "invariants", "prune", "dead_code", "regions"}) {
+    auto compiled = compile([&](const Tensor& x) { return loop(x); }, {.without = loop_of(without)});
+    CHECK(same(compiled(xs), loop(xs)));
+  }
+  // What might not run moves only if it can't fail, and effects stay.
+  const auto repeat = [&](const Tensor& x) {
+    return while_loop([](const Tensor& n) { return n.sum() < 100; },
+                      [&](const Tensor& n) {
+                        print(bias, "turn");
+                        return n + exp(bias) + index_select(w, 0, x.to(int64));
+                      },
+                      zeros({4}));
+  };
+  const Node rest = optimised_node(trace([&](const Tensor& x) { return repeat(x); }, zeros({4})), "while_loop");
+  const Graph& turn = graph::region_of(rest.attributes, "body").graph();
+  CHECK(count_in(turn, "exp") == 0);
+  CHECK(count_in(turn, "print") == 1);
+  CHECK(count_in(turn, "index_select") == 1);
+  // A gradient that isn't asked for keeps nothing.
+  const Tensor v = ones({4}).requires_grad(true);
+  const Graph kept = trace(
+      [&](const Tensor& x) {
+        return scan([&](const Tensor& h, const Tensor& e) { return std::pair{h * v + e, h}; }, zeros({4}), x).first;
+      },
+      xs);
+  CHECK(optimised_node(kept, "scan").outputs.size() == 1);
+}
+
+TEST_CASE("control flow: pictures and plans show regions") {
+  const Graph graph = trace(collatz, tensor<int64_t>(27));
+  const std::string dot = graph.to_dot();
+  for (const char* const part : {"label=\"condition\"", "label=\"body\"", "label=\"then\"", "label=\"otherwise\"",
+                                 "subgraph cluster_", "[style=dashed]"})
+    CHECK(contains(dot, part));
+  CHECK(std::count(dot.begin(), dot.end(), '{') == std::count(dot.begin(), dot.end(), '}'));
+  for (const Mode mode : kGraphModes) {
+    auto turns = compile(collatz, {.mode = mode});
+    turns(tensor<int64_t>(27));
+    CHECK(contains(turns.explain(), "body:\n      plan: "));
+    CHECK(contains(turns.explain(), "otherwise:\n"));
+  }
 }

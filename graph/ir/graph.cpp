@@ -46,6 +46,14 @@ int Graph::add_leaf(Leaf leaf, ValueType type) {
 
 namespace graph {
 
+RegionOperands region_operands(const Node& node) {
+  const Attributes& attributes = node.attributes;
+  if (attributes.find("then")) return {.first = 1, .loops = false};
+  if (attributes.find("condition")) return {.carried = count(node.outputs)};
+  return {.carried = static_cast<int>(attributes.integer("carried")),
+          .sequences = static_cast<int>(attributes.integer("sequences"))};
+}
+
 bool has_effect(const Node& node) {
   if (node.op->kind == OpKind::effect) return true;
   if (node.op->kind != OpKind::control) return false;

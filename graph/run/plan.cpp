@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <numeric>
+#include <sstream>
 #include <unordered_map>
 
+#include "graph/ir/region.h"
 #include "graph/ir/views.h"
 #include "graph/run/memory_plan.h"
+#include "graph/run/program.h"
 #include "graph/run/runtime.h"
 
 namespace tandem::graph {
@@ -338,6 +341,13 @@ std::string Plan::to_string() const {
     for (int output : node.outputs) out << " -> " << type(output);
     if (node.where.line()) out << "  # " << tandem::to_string(node.where);
     out << "\n";
+    if (node.op->kind != OpKind::control) continue;
+    for (const AttributeSpec& spec : node.op->attributes) {
+      if (spec.type != AttributeType::region) continue;
+      std::istringstream lines(region_of(node.attributes, spec.name).program().plan().to_string());
+      out << "    " << spec.name << ":\n";
+      for (std::string line; std::getline(lines, line);) out << "      " << line << "\n";
+    }
   }
   for (const LateWrite& write : late_writes)
     out << "  " << spell(location(graph.leaf(write.leaf).value)) << " = late write " << spell(location(write.value))

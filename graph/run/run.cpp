@@ -89,19 +89,12 @@ Tensors Run::operator()(const Tensors& arguments) {
   const Graph& graph = plan_.graph;
   take_draws();
   bind_leaves(arguments);
-  Tensors results = make_results();
+  Tensors results;
+  results.reserve(graph.outputs.size());
+  for (int output : graph.outputs) results.push_back(fresh(output));
+  bind_results(results);
   Tensors new_gradients = make_gradients(arguments);
-  upload_numbers();
-  if (plan_.recorded) {
-    run_recorded();
-    for (size_t i = 0; i < results.size(); ++i)
-      backend(plan_.device.kind)
-          .copy(results[i].impl()->data, plan_.device, spot(graph.outputs[i]).data, plan_.device,
-                bytes_of(plan_.type(graph.outputs[i])));
-  } else {
-    run_steps();
-  }
-  for (int place : plan_.release_last) spots_[place].memory = Memory();
+  run_bound(results);
   for (const StateWrite& write : graph.writes) {
     Storage& storage = *bindings_.tensor_of(graph, write.leaf, arguments).impl()->storage;
     ++storage.version;
@@ -115,6 +108,27 @@ Tensors Run::operator()(const Tensors& arguments) {
   return results;
 }
 
+void Run::into(std::span<const Tensor> arguments, std::span<const Tensor> results) {
+  bind_leaves(arguments);
+  bind_results(results);
+  run_bound(results);
+}
+
+void Run::run_bound(std::span<const Tensor> results) {
+  const Graph& graph = plan_.graph;
+  upload_numbers();
+  if (plan_.recorded) {
+    run_recorded();
+    for (size_t i = 0; i < results.size(); ++i)
+      backend(plan_.device.kind)
+          .copy(results[i].impl()->data, plan_.device, spot(graph.outputs[i]).data, plan_.device,
+                bytes_of(plan_.type(graph.outputs[i])));
+  } else {
+    run_steps();
+  }
+  for (int place : plan_.release_last) spots_[place].memory = Memory();
+}
+
 void Run::take_draws() {
   key_.reset();
   if (plan_.graph.draws == 0 || !thread_state.draws) return;
@@ -123,7 +137,7 @@ void Run::take_draws() {
   key_ = {words[0], words[1] + first.site};
 }
 
-void Run::bind_leaves(const Tensors& arguments) {
+void Run::bind_leaves(std::span<const Tensor> arguments) {
   const Graph& graph = plan_.graph;
   for (size_t i = 0; i < graph.leaves.size(); ++i) {
     const Leaf& leaf = graph.leaves[i];
@@ -166,15 +180,12 @@ Tensor Run::fresh(int value) {
   return result;
 }
 
-Tensors Run::make_results() {
-  Tensors results;
-  results.reserve(plan_.graph.outputs.size());
-  for (int output : plan_.graph.outputs) {
-    results.push_back(fresh(output));
+void Run::bind_results(std::span<const Tensor> results) {
+  for (size_t i = 0; i < results.size(); ++i) {
+    const int output = plan_.graph.outputs[i];
     Spot& place = spot(output);
-    place.bind(plan_.recorded ? fixed(place, plan_.type(output)) : results.back().impl()->data);
+    place.bind(plan_.recorded ? fixed(place, plan_.type(output)) : results[i].impl()->data);
   }
-  return results;
 }
 
 Tensors Run::make_gradients(const Tensors& arguments) {
