@@ -57,7 +57,7 @@ class Rerun final : public NodeFunction {
       : function_(std::move(function)), inputs_(std::move(inputs)), where_(where), autocast_(autocast_state()) {}
 
   Tensors first() {
-    const DrawScope scope(draws_, DrawScope::Use::record);
+    const RecordedDraws scope(draws_, RecordedDraws::Use::record);
     return function_(inputs_);
   }
 
@@ -110,7 +110,7 @@ class Rerun final : public NodeFunction {
     const FrameScope no_frame(nullptr);
     const GradScope with_tape(true);
     const AutocastScope autocast(autocast_);
-    const DrawScope draws(draws_, DrawScope::Use::replay);
+    const RecordedDraws draws(draws_, RecordedDraws::Use::replay);
     return function_(inputs_);
   }
 

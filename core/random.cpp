@@ -1,6 +1,8 @@
 // Generator state and draws.
 #include "core/random.h"
 
+#include <atomic>
+
 #include "core/dispatch.h"
 
 namespace tandem {
@@ -27,6 +29,9 @@ void Generator::seed(uint64_t seed) {
 uint64_t Generator::seed() const { return static_cast<uint64_t>(words()[0]); }
 uint64_t Generator::draws() const { return static_cast<uint64_t>(words()[1]); }
 void Generator::set_draws(uint64_t draws) { words()[1] = static_cast<int64_t>(draws); }
+uint64_t Generator::advance(uint64_t draws) {
+  return static_cast<uint64_t>(std::atomic_ref(words()[1]).fetch_add(static_cast<int64_t>(draws)));
+}
 
 Generator& default_generator() {
   static Generator* const generator = new Generator;
@@ -42,43 +47,50 @@ void manual_seed(uint64_t seed, Where where) {
 }
 
 namespace {
-Draw new_draw() {
+Draw new_draw(int64_t count) {
   Generator& generator = default_generator();
   if (Interceptor* tracer = interceptor()) return {generator.state(), tracer->draw()};
-  const uint64_t draw = generator.draws();
-  generator.set_draws(draw + 1);
+  const uint64_t draw = generator.advance(static_cast<uint64_t>(count));
   return {make_key(static_cast<int64_t>(generator.seed()), static_cast<int64_t>(draw)), 0};
 }
 }  // namespace
 
-DrawScope::DrawScope(std::vector<Draw>& draws, Use use) : draws_(draws), use_(use), installed_(this) {}
+Tensor Draw::key_on(Device device) const { return key.is_symbolic() && key.device() != device ? key.to(device) : key; }
 
-Draw DrawScope::outer() { return installed_.previous() ? installed_.previous()->next() : new_draw(); }
+Draw next_draw(int64_t count) { return thread_state.draws ? thread_state.draws->next(count) : new_draw(count); }
 
-Draw DrawScope::next() {
+Draw DrawScope::outer(int64_t count) {
+  return installed_.previous() ? installed_.previous()->next(count) : new_draw(count);
+}
+
+Draw RecordedDraws::next(int64_t count) {
   if (use_ == Use::replay) {
     // A function that draws more often the second time has changed its mind; what it draws then is new.
-    return at_ < draws_.size() ? draws_[at_++] : outer();
+    return at_ < draws_.size() ? draws_[at_++] : outer(count);
   }
-  draws_.push_back(outer());
+  draws_.push_back(outer(count));
   return draws_.back();
 }
 
-DrawsOfAPiece::DrawsOfAPiece() : seed_(default_generator().seed()), draws_(default_generator().draws()) {
-  if (!thread_state.draws) return;
-  Generator& generator = default_generator();
-  const Draw first = next_draw();
-  again_ = generator.draws() == draws_;  // it is a remembered one
-  const auto* words = static_cast<const int64_t*>(first.key.impl()->data);
-  generator.seed(static_cast<uint64_t>(words[0]));
-  generator.set_draws(static_cast<uint64_t>(words[1] + first.site));
-}
-DrawsOfAPiece::~DrawsOfAPiece() {
-  if (!again_) return;
-  default_generator().seed(seed_);
-  default_generator().set_draws(draws_);
+const Tensor& TurnScope::key() {
+  if (!key_.defined()) key_ = make_key_();
+  return key_;
 }
 
-Draw next_draw() { return thread_state.draws ? thread_state.draws->next() : new_draw(); }
+Draw TurnScope::next(int64_t count) { return {key(), take(count)}; }
+
+LaterDraw::LaterDraw() : turn_(thread_state.draws ? thread_state.draws->turn() : nullptr) {
+  draw_ = turn_ ? Draw{{}, turn_->take(1)} : next_draw();
+}
+
+const Draw& LaterDraw::operator()() {
+  if (!draw_.key.defined()) draw_.key = turn_->key();
+  return draw_;
+}
+
+Tensor turn_key(const Draw& of, const Tensor& turn) {
+  static const Op& op = find_op("turn_key");
+  return dispatch(op, {of.key, turn}, {{"site", of.site}}, Where::current());
+}
 
 }  // namespace tandem

@@ -362,8 +362,9 @@ TEST_CASE("passes: fusion chooses kernels, which lower makes loops of") {
   f(randn({4, 8}));
   std::vector<std::string> names;
   for (const Stage& stage : f.stages()) names.push_back(stage.name);
-  CHECK(names == std::vector<std::string>{"traced", "decompose", "fold", "simplify", "common_subexpressions",
-                                          "dead_code", "regions", "fusion", "horizontal", "lower", "dead_code"});
+  CHECK(names == std::vector<std::string>{"traced", "invariants", "decompose", "fold", "simplify",
+                                          "common_subexpressions", "dead_code", "prune", "regions", "fusion",
+                                          "horizontal", "lower", "dead_code"});
   const auto stage = [&](const char* name) {
     return std::find_if(f.stages().begin(), f.stages().end(), [&](const Stage& s) { return s.name == name; })->graph;
   };

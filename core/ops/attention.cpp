@@ -257,7 +257,7 @@ Tensor call(const char* name, Tensors inputs, const AttentionOptions& options, W
   if (options.mask.defined()) inputs.push_back(options.mask);
   if (options.dropout > 0) {
     const Draw next = next_draw();
-    inputs.push_back(next.key);
+    inputs.push_back(next.key_on(inputs[0].device()));
     attributes.set({"site", next.site});
   }
   Tensor outputs[2];

@@ -5,6 +5,7 @@
 #include "attention.h"
 #include "conv.h"
 #include "create.h"
+#include "effect.h"
 #include "index.h"
 #include "linalg.h"
 #include "loss.h"

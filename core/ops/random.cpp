@@ -37,13 +37,22 @@ void infer_dropout(Infer& op) {
   op.output(op.input(0));
 }
 
+void infer_turn_key(Infer& op) {
+  check_key(op, 0);
+  op.check<DTypeError>(op.input(1).dtype() == int64, "the turn must be int64, got ", op.input(1).dtype());
+  op.check<ShapeError>(op.input(1).numel() == 1, "the turn must be one number, got ", op.input(1).shape());
+  TensorImpl& key = *op.output(Shape{2}, int64).impl();
+  key.device = cpu();
+  key.is_scalar = true;  // of the host, as every key is, beside operands of any device
+}
+
 Tensor draw(const char* name, const Shape& shape, TensorOptions options, Attributes attributes, Where where) {
   const Draw next = next_draw();
   attributes.set({"shape", shape});
   attributes.set({"dtype", options.dtype});
   attributes.set({"device", to_string(options.device)});
   attributes.set({"site", next.site});
-  Tensor result = dispatch(find_op(name), {next.key}, attributes, where);
+  Tensor result = dispatch(find_op(name), {next.key_on(options.device)}, attributes, where);
   if (options.requires_grad) result.requires_grad(true, where);
   return result;
 }
@@ -92,6 +101,11 @@ void define_random(OpTable& table) {
                             {"device", text, "cpu"},
                             {"site", integer, 0}},
              .infer = infer_random_int});
+  table.add({.name = "turn_key",
+             .kind = OpKind::random,
+             .inputs = 2,
+             .attributes = {{"site", integer, 0}},
+             .infer = infer_turn_key});
   table.add({.name = "bounded",
              .kind = OpKind::opaque,
              .attributes = {{"low", number}, {"high", number}, {"op", text}, {"message", text}},
@@ -262,7 +276,7 @@ Tensor dropout(const Arg& x, double probability) {
                      user_line(x.where()));
   const Tensor& tensor = x.tensor();
   const Draw next = next_draw();
-  return dispatch(op, {tensor, next.key}, {{"p", probability}, {"site", next.site}}, x.where());
+  return dispatch(op, {tensor, next.key_on(tensor.device())}, {{"p", probability}, {"site", next.site}}, x.where());
 }
 
 Tensor dropout2d(const Arg& x, double probability) {

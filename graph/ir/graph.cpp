@@ -1,10 +1,12 @@
 // Building graphs.
 #include "graph/ir/graph.h"
 
+#include <algorithm>
 #include <mutex>
 #include <unordered_set>
 
 #include "graph/ir/at.h"
+#include "graph/ir/region.h"
 
 namespace tandem {
 
@@ -41,6 +43,30 @@ int Graph::add_leaf(Leaf leaf, ValueType type) {
   leaves.push_back(std::move(leaf));
   return leaves.back().value;
 }
+
+namespace graph {
+
+RegionOperands region_operands(const Node& node) {
+  const Attributes& attributes = node.attributes;
+  if (attributes.find("then")) return {.first = 1, .loops = false};
+  if (attributes.find("condition")) return {.carried = count(node.outputs)};
+  return {.carried = static_cast<int>(attributes.integer("carried")),
+          .sequences = static_cast<int>(attributes.integer("sequences"))};
+}
+
+bool has_effect(const Node& node) {
+  if (node.op->kind == OpKind::effect) return true;
+  if (node.op->kind != OpKind::control) return false;
+  return std::any_of(node.op->attributes.begin(), node.op->attributes.end(), [&](const AttributeSpec& spec) {
+    return spec.type == AttributeType::region && has_effect(region_of(node.attributes, spec.name).graph());
+  });
+}
+
+bool has_effect(const Graph& graph) {
+  return std::any_of(graph.nodes.begin(), graph.nodes.end(), [](const Node& node) { return has_effect(node); });
+}
+
+}  // namespace graph
 
 bool Graph::is_number(int value) const {
   const int index = leaf_of(value);

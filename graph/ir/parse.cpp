@@ -299,7 +299,8 @@ class Parser {
       leaf.argument = position();
       if (!arguments_.insert(leaf.argument).second) fail(detail::str("argument ", leaf.argument, " is defined twice"));
       leaf.dynamic = accept("number");
-      if (leaf.dynamic && !type.shape.empty()) fail(detail::str("a number of shape ", type.shape));
+      const bool is_key = type.dtype == DType::int64 && type.shape == Shape{2};  // of random draws
+      if (leaf.dynamic && !type.shape.empty() && !is_key) fail(detail::str("a number of shape ", type.shape));
     }
     if (kind == LeafKind::scalar) {
       if (!type.shape.empty()) fail(detail::str("a scalar of shape ", type.shape));

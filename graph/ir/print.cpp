@@ -4,6 +4,7 @@
 
 #include "graph/ir/at.h"
 #include "graph/ir/graph.h"
+#include "graph/ir/region.h"
 
 namespace tandem {
 
@@ -107,24 +108,52 @@ std::string Graph::to_string() const {
   return out.str();
 }
 
+namespace {
+
+/// `prefix` tells the nodes of a region from those around it. `results` of a region lead to its node, which has that name.
+void print_dot(std::ostream& out, const Graph& graph, const std::string& prefix, const std::string& results) {
+  for (const Leaf& leaf : graph.leaves)
+    out << "  " << prefix << "v" << leaf.value << " [shape=ellipse, label=\"" << name_of(leaf.kind) << "\\n"
+        << graph.type(leaf.value) << "\"];\n";
+  const auto source = [&](int id) {
+    const int node = graph.value(id).node;
+    return prefix + (node < 0 ? "v" + std::to_string(id) : "n" + std::to_string(node));
+  };
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    const Node& node = graph.nodes[n];
+    const std::string name = prefix + "n" + std::to_string(n);
+    out << "  " << name << " [label=\"" << node.op->name;
+    if (!node.outputs.empty()) out << "\\n" << graph.type(node.outputs[0]);
+    out << "\"];\n";
+    for (int input : node.inputs) out << "  " << source(input) << " -> " << name << ";\n";
+    if (node.op->kind != OpKind::control) continue;
+    const int first = graph::region_operands(node).first;
+    for (const AttributeSpec& spec : node.op->attributes) {
+      if (spec.type != AttributeType::region) continue;
+      const Graph& region = graph::region_of(node.attributes, spec.name).graph();
+      const std::string inside = name + spec.name + "_";
+      out << "  subgraph cluster_" << inside << " {\n  label=\"" << spec.name << "\";\n";
+      print_dot(out, region, inside, name);
+      out << "  }\n";
+      for (const Leaf& leaf : region.leaves)
+        if (leaf.kind == LeafKind::argument)
+          out << "  " << source(graph::at(node.inputs, first + leaf.argument)) << " -> " << inside << "v" << leaf.value
+              << " [style=dashed];\n";
+    }
+  }
+  for (size_t i = 0; i < graph.outputs.size(); ++i) {
+    if (results.empty()) out << "  out" << i << " [shape=ellipse];\n";
+    out << "  " << source(graph.outputs[i]) << " -> " << (results.empty() ? "out" + std::to_string(i) : results)
+        << (results.empty() ? ";\n" : " [style=dashed];\n");
+  }
+}
+
+}  // namespace
+
 std::string Graph::to_dot() const {
   tandem::detail::TextStream out;
   out << "digraph {\n  node [shape=box, fontname=\"sans-serif\"];\n";
-  for (const Leaf& leaf : leaves)
-    out << "  v" << leaf.value << " [shape=ellipse, label=\"" << name_of(leaf.kind) << "\\n"
-        << type(leaf.value) << "\"];\n";
-  const auto source = [&](int id) {
-    const int node = value(id).node;
-    return node < 0 ? "v" + std::to_string(id) : "n" + std::to_string(node);
-  };
-  for (size_t n = 0; n < nodes.size(); ++n) {
-    out << "  n" << n << " [label=\"" << nodes[n].op->name;
-    if (!nodes[n].outputs.empty()) out << "\\n" << type(nodes[n].outputs[0]);
-    out << "\"];\n";
-    for (int input : nodes[n].inputs) out << "  " << source(input) << " -> n" << n << ";\n";
-  }
-  for (size_t i = 0; i < outputs.size(); ++i)
-    out << "  out" << i << " [shape=ellipse];\n  " << source(outputs[i]) << " -> out" << i << ";\n";
+  print_dot(out, *this, "", "");
   out << "}\n";
   return out.str();
 }

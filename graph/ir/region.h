@@ -47,4 +47,17 @@ inline const GraphRegion& region_of(const Attributes& attributes, std::string_vi
   return static_cast<const GraphRegion&>(*attributes.region(name));
 }
 
+/// How operands go through a node with regions.
+struct RegionOperands {
+  int first = 0;      ///< from this operand on they are the regions' arguments
+  int carried = 0;    ///< the first of these, which the next turn gets from the results of the body
+  int sequences = 0;  ///< then these, of which each turn gets an element
+  bool loops = true;
+};
+RegionOperands region_operands(const Node& node);
+
+/// Whether the node does something beside giving results, itself or in its regions: it is never removed or joined with another.
+bool has_effect(const Node& node);
+bool has_effect(const Graph& graph);
+
 }  // namespace tandem::graph

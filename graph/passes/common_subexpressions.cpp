@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 
+#include "graph/ir/region.h"
 #include "graph/passes/pass.h"
 
 namespace tandem::graph {
@@ -39,7 +40,7 @@ Graph common_subexpressions(const Graph& graph) {
         equal = graph.type(candidate->outputs[i]) == graph.type(node.outputs[i]);
       if (equal) same = candidate;
     }
-    if (same && node.op->kind != OpKind::effect && node.op->kind != OpKind::state) {
+    if (same && node.op->kind != OpKind::state && !has_effect(node)) {
       for (size_t i = 0; i < node.outputs.size(); ++i)
         rewriter.replace(node.outputs[i], rewriter.mapped(same->outputs[i]));
       continue;

@@ -1,4 +1,5 @@
 // dead_code: drops what no result, assign or gradient needs.
+#include "graph/ir/region.h"
 #include "graph/passes/pass.h"
 
 namespace tandem::graph {
@@ -13,7 +14,7 @@ Graph dead_code(const Graph& graph) {
   for (const GradientWrite& write : graph.gradients) need(write.value);
   std::vector<bool> keep(graph.nodes.size(), false);
   for (size_t n = graph.nodes.size(); n-- > 0;) {
-    bool wanted = graph.nodes[n].op->kind == OpKind::effect;
+    bool wanted = has_effect(graph.nodes[n]);
     for (int output : graph.nodes[n].outputs) wanted = wanted || at(needed, output);
     if (!wanted) continue;
     keep[n] = true;

@@ -70,6 +70,9 @@ Graph fold(const Graph& graph);
 Graph simplify(const Graph& graph);
 Graph common_subexpressions(const Graph& graph);
 Graph dead_code(const Graph& graph);
+Graph move_invariants(const Graph& graph);
+/// Drops what is dead when that is done.
+Graph prune_regions(const Graph& graph);
 /// Leaves the same passes out of what regions hold. Programs are built.
 Graph optimise_regions(const Graph& graph, const std::vector<std::string>& without);
 

@@ -40,11 +40,13 @@ void number_kernels(Work& work) {
 }
 
 constexpr Pass kPasses[] = {
+    {"invariants", rewrite<move_invariants>, "what is the same in each turn of a loop is computed once, before it"},
     {"decompose", rewrite<decompose>, "softmax, adamw, ... become ops that fuse with their neighbours", true},
     {"fold", rewrite<fold>, "what is known now needn't be computed at each call"},
     {"simplify", rewrite<simplify>, "calls that change no bit cost a kernel, and hide ops from each other"},
     {"common_subexpressions", rewrite<common_subexpressions>, "gradient rules compute much of the forward pass again"},
     {"dead_code", rewrite<dead_code>, "traces hold gradients nobody reads, and what other passes left behind"},
+    {"prune", rewrite<prune_regions>, "loops carry and keep what only a gradient that nobody asked for would read"},
     {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without); },
      "branches and bodies of loops are programs, compiled as the rest is"},
     {"fusion",

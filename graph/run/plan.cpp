@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <numeric>
+#include <sstream>
 #include <unordered_map>
 
+#include "graph/ir/region.h"
 #include "graph/ir/views.h"
 #include "graph/run/memory_plan.h"
+#include "graph/run/program.h"
 #include "graph/run/runtime.h"
 
 namespace tandem::graph {
@@ -302,7 +305,12 @@ std::string Plan::tier() const {
 }
 
 bool Plan::alone() const {
-  if (!graph.writes.empty() || !graph.gradients.empty() || graph.draws) return true;
+  if (!graph.writes.empty() || !graph.gradients.empty()) return true;
+  // Draws that no key is read for, as of a loop that draws nothing, are just counted.
+  const auto may_be_key = [&](const Leaf& leaf) {
+    return leaf.kind == LeafKind::state && type(leaf.value).dtype == DType::int64 && type(leaf.value).shape == Shape{2};
+  };
+  if (graph.draws && std::any_of(graph.leaves.begin(), graph.leaves.end(), may_be_key)) return true;
   return std::any_of(steps.begin(), steps.end(), [](const PlanStep& s) { return !runtime_for(s.device).concurrent(); });
 }
 
@@ -333,6 +341,13 @@ std::string Plan::to_string() const {
     for (int output : node.outputs) out << " -> " << type(output);
     if (node.where.line()) out << "  # " << tandem::to_string(node.where);
     out << "\n";
+    if (node.op->kind != OpKind::control) continue;
+    for (const AttributeSpec& spec : node.op->attributes) {
+      if (spec.type != AttributeType::region) continue;
+      std::istringstream lines(region_of(node.attributes, spec.name).program().plan().to_string());
+      out << "    " << spec.name << ":\n";
+      for (std::string line; std::getline(lines, line);) out << "      " << line << "\n";
+    }
   }
   for (const LateWrite& write : late_writes)
     out << "  " << spell(location(graph.leaf(write.leaf).value)) << " = late write " << spell(location(write.value))

@@ -224,13 +224,7 @@ void Program::give_back(Run& run) {
 Tensors Program::run(const Tensors& arguments) {
   check(arguments);
   refuse_aliases(arguments);
-  if (alone_) return (*first_)(arguments);
-  struct Taken {
-    Program& program;
-    Run& run;
-    ~Taken() { program.give_back(run); }
-  } const taken{*this, take()};
-  return taken.run(arguments);
+  return (*Taken(*this))(arguments);
 }
 
 std::string Program::source() const {

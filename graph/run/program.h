@@ -31,6 +31,24 @@ class Program {
   /// read from text is unbound); afterwards state is assigned, grad() set, and the results are new tensors. Several
   /// threads may, each with a Run of its own, unless plan().alone().
   Tensors run(const Tensors& arguments);
+  /// GraphError if arguments are not of the types that it was made for.
+  void check(const Tensors& arguments) const;
+
+  /// A run that no other call has while this one lives.
+  class Taken {
+   public:
+    explicit Taken(Program& program) : program_(program), run_(program.alone_ ? *program.first_ : program.take()) {}
+    ~Taken() {
+      if (!program_.alone_) program_.give_back(run_);
+    }
+    Taken(const Taken&) = delete;
+    Taken& operator=(const Taken&) = delete;
+    Run& operator*() const { return run_; }
+
+   private:
+    Program& program_;
+    Run& run_;
+  };
 
   const Plan& plan() const { return plan_; }
   const BuildCost& cost() const { return cost_; }
@@ -49,7 +67,6 @@ class Program {
   bool build_code(Where where, std::string* reason);
   /// Once it has its code.
   void make_ready();
-  void check(const Tensors& arguments) const;
   void look_for_unbound();
   /// Memory that a run changes is known to the graph under one name: an argument that lies there as well would be
   /// read before or after the change as the schedule has it, and its gradient would be lost.

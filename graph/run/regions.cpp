@@ -11,7 +11,7 @@ namespace tandem::graph {
 
 Program& GraphRegion::program() const {
   std::call_once(once_, [&] {
-    if (!program_) program_ = Program::build(graph_, {.memory_plan = false}, Where(), nullptr);
+    if (!program_) program_ = Program::build(graph_, {}, Where(), nullptr);
   });
   return *program_;
 }
@@ -49,43 +49,101 @@ Tensor with_room(const ValueType& type) {
   return result;
 }
 
-/// A region on tensors that lie as its arguments do, which another pass may have laid out otherwise.
-class Caller {
- public:
-  Caller(const GraphRegion& region, Where where) : program_(region.program()), where_(where) {}
+bool same_layout(const Tensor& tensor, const ValueType& type) {
+  return tensor.device() == type.device && tensor.strides() == type.strides;
+}
+Tensor header_like(const Tensor& tensor) {
+  Tensor header = header_of(type_of(tensor), tensor.impl()->is_scalar);
+  header.impl()->data = tensor.impl()->data;
+  return header;
+}
 
-  Tensors operator()(Tensors arguments) {
-    for (const Leaf& leaf : program_.plan().graph.leaves) {
-      if (leaf.kind != LeafKind::argument || leaf.argument >= count(arguments)) continue;
-      Tensor& given = at(arguments, leaf.argument);
-      const ValueType& type = program_.plan().type(leaf.value);
+/// A region that is called for each turn, on headers whose memory moves. What a pass has laid out otherwise than the node's operands
+/// and results goes through memory beside them.
+class RegionCall {
+ public:
+  RegionCall(const GraphRegion& region, std::span<const Tensor> arguments, std::span<const Tensor> results, Where where)
+      : run_(region.program()), where_(where) {
+    const Plan& plan = region.program().plan();
+    for (const Tensor& each : arguments) given_.push_back(header_like(each));
+    arguments_ = given_;
+    for (const Leaf& leaf : plan.graph.leaves) {
+      if (leaf.kind != LeafKind::argument || leaf.argument >= count(given_)) continue;
+      const Tensor& given = at(given_, leaf.argument);
+      const ValueType& type = plan.type(leaf.value);
       if (given.strides() == type.strides || given.impl()->is_scalar) continue;
-      const Tensor laid_out = with_room(type);
-      copy_to(laid_out, given, where_);
-      given = laid_out;
+      at(arguments_, leaf.argument) = with_room(type);
+      moves_in_.push_back(leaf.argument);
     }
-    return program_.run(arguments);
+    moved_.assign(given_.size(), true);
+    for (size_t i = 0; i < results.size(); ++i) {
+      const ValueType& type = plan.type(plan.graph.outputs[i]);
+      wanted_.push_back(header_like(results[i]));
+      results_.push_back(same_layout(results[i], type) ? wanted_.back() : with_room(type));
+    }
+    region.program().check(arguments_);
+  }
+
+  /// Where an argument lies, and where a result goes, from now on.
+  void argument(size_t i, void* data) {
+    given_[i].impl()->data = data;
+    moved_[i] = true;
+  }
+  void result(size_t i, void* data) { wanted_[i].impl()->data = data; }
+  const Tensor& result(size_t i) const { return wanted_[i]; }
+
+  void operator()() {
+    for (const int i : moves_in_)
+      if (at(moved_, i)) copy_to(at(arguments_, i), at(given_, i), where_), at(moved_, i) = false;
+    (*run_).into(arguments_, results_);
+    for (size_t i = 0; i < results_.size(); ++i)
+      if (results_[i].impl() != wanted_[i].impl()) copy_to(wanted_[i], results_[i], where_);
   }
 
  private:
-  Program& program_;
+  const Program::Taken run_;
   Where where_;
+  Tensors given_, arguments_, wanted_, results_;
+  std::vector<int> moves_in_;
+  std::vector<bool> moved_;
 };
 
-void cond_kernel(KernelContext& c) {
-  Caller branch(region_of(c.attributes, is_true(c.inputs[0]) ? "then" : "otherwise"), c.where);
-  const Tensors results = branch(Tensors(c.inputs.begin() + 1, c.inputs.end()));
-  for (size_t i = 0; i < results.size(); ++i) copy_to(c.outputs[i], results[i], c.where);
+/// What a loop starts from, laid out as what it carries is.
+Tensor start_of(const Tensor& input, const Tensor& carried, Where where) {
+  if (same_layout(input, type_of(carried))) return input;
+  const Tensor start = with_room(type_of(carried));
+  copy_to(start, input, where);
+  return start;
 }
 
+void cond_kernel(KernelContext& c) {
+  const GraphRegion& taken = region_of(c.attributes, is_true(c.inputs[0]) ? "then" : "otherwise");
+  RegionCall(taken, c.inputs.subspan(1), c.outputs, c.where)();
+}
+
+/// What is carried goes to and fro between the node's results and memory beside them.
 void while_kernel(KernelContext& c) {
-  Caller condition(region_of(c.attributes, "condition"), c.where), body(region_of(c.attributes, "body"), c.where);
-  Tensors now(c.inputs.begin(), c.inputs.end());
-  while (is_true(condition(now)[0])) {
-    Tensors next = body(now);
-    std::move(next.begin(), next.end(), now.begin());
+  const GraphRegion& condition_region = region_of(c.attributes, "condition");
+  const Graph& condition_graph = condition_region.program().plan().graph;
+  const Tensor goes_on = with_room(condition_graph.type(condition_graph.outputs[0]));
+  Tensors now(c.inputs.begin(), c.inputs.end()), spare(c.outputs.size());
+  for (size_t k = 0; k < c.outputs.size(); ++k) now[k] = start_of(c.inputs[k], c.outputs[k], c.where);
+  RegionCall condition(condition_region, now, {&goes_on, 1}, c.where);
+  RegionCall body(region_of(c.attributes, "body"), now, c.outputs, c.where);
+  for (bool to_results = true; condition(), is_true(goes_on); to_results = !to_results) {
+    for (size_t k = 0; k < c.outputs.size(); ++k) {
+      if (!to_results && !spare[k].defined()) spare[k] = with_room(type_of(c.outputs[k]));
+      body.result(k, (to_results ? c.outputs : std::span<const Tensor>(spare))[k].impl()->data);
+    }
+    body();
+    for (size_t k = 0; k < c.outputs.size(); ++k) {
+      now[k] = to_results ? c.outputs[k] : spare[k];
+      condition.argument(k, now[k].impl()->data);
+      body.argument(k, now[k].impl()->data);
+    }
   }
-  for (size_t i = 0; i < c.outputs.size(); ++i) copy_to(c.outputs[i], now[i], c.where);
+  for (size_t k = 0; k < c.outputs.size(); ++k)
+    if (now[k].impl() != c.outputs[k].impl()) copy_to(c.outputs[k], now[k], c.where);
 }
 
 /// The element of a sequence that the turn is at: the same header, moved along.
@@ -116,22 +174,39 @@ void scan_kernel(KernelContext& c) {
   const auto sequences = static_cast<size_t>(c.attributes.integer("sequences"));
   const int64_t length = c.attributes.integer("length");
   const bool reverse = c.attributes.flag("reverse"), keeps = c.attributes.flag("keeps");
-  Caller body(region_of(c.attributes, "body"), c.where);
-  Tensors now(c.inputs.begin(), c.inputs.end());
-  const size_t stacked = c.outputs.size() - (keeps ? 2 : 1) * carried;
+  // What is carried is written where the next turn reads it: among what is kept for the gradient, or to and fro between the node's
+  // results and memory beside them.
+  Tensors arguments(c.inputs.begin(), c.inputs.end()), results(c.outputs.begin(), c.outputs.end()), spare(carried);
+  results.resize(c.outputs.size() - (keeps ? carried : 0));
+  const size_t stacked = results.size() - carried;
   std::vector<Element> from, to, kept;
   for (size_t i = 0; i < sequences; ++i) from.emplace_back(c.inputs[carried + i]);
   for (size_t i = 0; i < stacked; ++i) to.emplace_back(c.outputs[carried + i]);
   for (size_t i = 0; keeps && i < carried; ++i) kept.emplace_back(c.outputs[carried + stacked + i]);
-  for (int64_t i = 0; i < length; ++i) {
-    const int64_t turn = reverse ? length - 1 - i : i;
-    for (size_t k = 0; k < kept.size(); ++k) copy_to(kept[k].at(turn), now[k], c.where);
-    for (size_t k = 0; k < sequences; ++k) now[carried + k] = from[k].at(turn);
-    Tensors results = body(now);
-    for (size_t k = 0; k < stacked; ++k) copy_to(to[k].at(turn), results[carried + k], c.where);
-    for (size_t k = 0; k < carried; ++k) now[k] = std::move(results[k]);
+  for (size_t k = 0; k < carried; ++k) arguments[k] = start_of(c.inputs[k], c.outputs[k], c.where);
+  for (size_t k = 0; k < sequences; ++k) arguments[carried + k] = from[k].at(0);
+  for (size_t k = 0; k < stacked; ++k) results[carried + k] = to[k].at(0);
+  RegionCall body(region_of(c.attributes, "body"), arguments, results, c.where);
+  const auto position = [&](int64_t turn) { return reverse ? length - 1 - turn : turn; };
+  std::vector<bool> chained(carried);
+  for (size_t k = 0; k < carried; ++k) {
+    chained[k] = keeps && same_layout(kept[k].at(0), type_of(c.outputs[k]));
+    if (keeps) copy_to(kept[k].at(position(0)), arguments[k], c.where);
+    if (!chained[k] && length > 1) spare[k] = with_room(type_of(c.outputs[k]));
   }
-  for (size_t k = 0; k < carried; ++k) copy_to(c.outputs[k], now[k], c.where);
+  for (int64_t turn = 0; turn < length; ++turn) {
+    for (size_t k = 0; k < carried; ++k) {
+      if (turn + 1 < length && chained[k]) body.result(k, kept[k].at(position(turn + 1)).impl()->data);
+      else body.result(k, ((length - 1 - turn) % 2 == 0 ? c.outputs[k] : spare[k]).impl()->data);
+    }
+    for (size_t k = 0; k < sequences; ++k) body.argument(carried + k, from[k].at(position(turn)).impl()->data);
+    for (size_t k = 0; k < stacked; ++k) body.result(carried + k, to[k].at(position(turn)).impl()->data);
+    body();
+    for (size_t k = 0; k < carried; ++k) {
+      body.argument(k, body.result(k).impl()->data);
+      if (keeps && !chained[k] && turn + 1 < length) copy_to(kept[k].at(position(turn + 1)), body.result(k), c.where);
+    }
+  }
 }
 
 }  // namespace

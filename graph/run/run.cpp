@@ -87,9 +87,35 @@ Tensor Run::header(int value) {
 
 Tensors Run::operator()(const Tensors& arguments) {
   const Graph& graph = plan_.graph;
+  take_draws();
   bind_leaves(arguments);
-  Tensors results = make_results();
+  Tensors results;
+  results.reserve(graph.outputs.size());
+  for (int output : graph.outputs) results.push_back(fresh(output));
+  bind_results(results);
   Tensors new_gradients = make_gradients(arguments);
+  run_bound(results);
+  for (const StateWrite& write : graph.writes) {
+    Storage& storage = *bindings_.tensor_of(graph, write.leaf, arguments).impl()->storage;
+    ++storage.version;
+    storage.last_write = write.where;
+  }
+  for (size_t i = 0; i < new_gradients.size(); ++i) {
+    const GradientWrite& write = graph.gradients[i];
+    (write.argument >= 0 ? arguments[write.argument] : write.tensor).impl()->grad = std::move(new_gradients[i]);
+  }
+  if (graph.draws && !key_) default_generator().advance(static_cast<uint64_t>(graph.draws));
+  return results;
+}
+
+void Run::into(std::span<const Tensor> arguments, std::span<const Tensor> results) {
+  bind_leaves(arguments);
+  bind_results(results);
+  run_bound(results);
+}
+
+void Run::run_bound(std::span<const Tensor> results) {
+  const Graph& graph = plan_.graph;
   upload_numbers();
   if (plan_.recorded) {
     run_recorded();
@@ -101,20 +127,17 @@ Tensors Run::operator()(const Tensors& arguments) {
     run_steps();
   }
   for (int place : plan_.release_last) spots_[place].memory = Memory();
-  for (const StateWrite& write : graph.writes) {
-    Storage& storage = *bindings_.tensor_of(graph, write.leaf, arguments).impl()->storage;
-    ++storage.version;
-    storage.last_write = write.where;
-  }
-  for (size_t i = 0; i < new_gradients.size(); ++i) {
-    const GradientWrite& write = graph.gradients[i];
-    (write.argument >= 0 ? arguments[write.argument] : write.tensor).impl()->grad = std::move(new_gradients[i]);
-  }
-  if (graph.draws) default_generator().set_draws(default_generator().draws() + static_cast<uint64_t>(graph.draws));
-  return results;
 }
 
-void Run::bind_leaves(const Tensors& arguments) {
+void Run::take_draws() {
+  key_.reset();
+  if (plan_.graph.draws == 0 || !thread_state.draws) return;
+  const Draw first = next_draw(plan_.graph.draws);
+  const auto* words = static_cast<const int64_t*>(first.key.impl()->data);
+  key_ = {words[0], words[1] + first.site};
+}
+
+void Run::bind_leaves(std::span<const Tensor> arguments) {
   const Graph& graph = plan_.graph;
   for (size_t i = 0; i < graph.leaves.size(); ++i) {
     const Leaf& leaf = graph.leaves[i];
@@ -138,7 +161,8 @@ void Run::bind_leaves(const Tensors& arguments) {
         if (!bound.defined())
           throw GraphError("run: this graph was read from text, so its state leaves have no tensors; bind them first",
                            Where::current());
-        spot(leaf.value).bind(bound.impl()->data);
+        spot(leaf.value)
+            .bind(key_ && bound.impl() == default_generator().state().impl() ? key_->data() : bound.impl()->data);
         break;
       case LeafKind::scalar: break;
     }
@@ -156,15 +180,12 @@ Tensor Run::fresh(int value) {
   return result;
 }
 
-Tensors Run::make_results() {
-  Tensors results;
-  results.reserve(plan_.graph.outputs.size());
-  for (int output : plan_.graph.outputs) {
-    results.push_back(fresh(output));
+void Run::bind_results(std::span<const Tensor> results) {
+  for (size_t i = 0; i < results.size(); ++i) {
+    const int output = plan_.graph.outputs[i];
     Spot& place = spot(output);
-    place.bind(plan_.recorded ? fixed(place, plan_.type(output)) : results.back().impl()->data);
+    place.bind(plan_.recorded ? fixed(place, plan_.type(output)) : results[i].impl()->data);
   }
-  return results;
 }
 
 Tensors Run::make_gradients(const Tensors& arguments) {

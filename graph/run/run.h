@@ -3,7 +3,9 @@
 // the pointers into it are patched, so a call allocates nothing but results.
 #pragma once
 
+#include <array>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,7 +20,7 @@ struct Bindings {
   std::vector<Tensor> numbers;  ///< of scalar leaves
 
   /// What a leaf reads in a call: an argument, the gradient that there is now, or what is bound.
-  const Tensor& tensor_of(const Graph& graph, int leaf, const Tensors& arguments) const {
+  const Tensor& tensor_of(const Graph& graph, int leaf, std::span<const Tensor> arguments) const {
     const Leaf& of = graph.leaf(leaf);
     const Tensor& tensor =
         of.argument >= 0 ? arguments[static_cast<size_t>(of.argument)] : tensors[static_cast<size_t>(leaf)];
@@ -54,6 +56,8 @@ class Run {
 
   /// Afterwards state is assigned, grad() set, and the results are new tensors.
   Tensors operator()(const Tensors& arguments);
+  /// A region's: the results are written to these, of their types and layouts. Allocates nothing.
+  void into(std::span<const Tensor> arguments, std::span<const Tensor> results);
 
  private:
   struct Use {
@@ -88,13 +92,17 @@ class Run {
   Tensor header(int value);
   void* number_at(int value) const { return on_device_.data() + plan_.numbers[plan_.location(value).number].offset; }
 
-  void bind_leaves(const Tensors& arguments);
+  /// The key of this call's draws, where it is made in a turn of an eager loop, or in what checkpoint() runs.
+  void take_draws();
+  void bind_leaves(std::span<const Tensor> arguments);
   /// Memory of the run's own for a place whose tensor is another one at each call.
   void* fixed(Spot& spot, const ValueType& type);
   Tensor fresh(int value);
-  Tensors make_results();
+  void bind_results(std::span<const Tensor> results);
   Tensors make_gradients(const Tensors& arguments);
   void upload_numbers();
+  /// What has been bound.
+  void run_bound(std::span<const Tensor> results);
   void run_steps();
   /// A recording repeats the same addresses: it is made when two calls in a row had them, after a first run that let
   /// libraries and the allocator settle.
@@ -112,6 +120,7 @@ class Run {
   std::vector<char> numbers_;
   bool numbers_changed_ = false;
   Memory on_device_;
+  std::optional<std::array<int64_t, 2>> key_;  ///< in the place of the generator's state
   std::unique_ptr<Recording> recording_;
   std::vector<void*> recorded_at_, last_at_;
 };

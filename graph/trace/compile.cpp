@@ -11,7 +11,6 @@
 #include "autograd/anomaly.h"
 #include "core/autocast.h"
 #include "core/dispatch.h"
-#include "core/random.h"
 #include "core/warning.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
@@ -64,14 +63,9 @@ struct Specialisation {
   int64_t traced_at = 1;                ///< the call that traced last
 
   Tensors run(const Tensors& given) const {
-    Tensors results = run_program(given);
+    Tensors results = program->run(given);
     if (gradient) attach(gradient, traced.leaves, given, results);
     return results;
-  }
-  Tensors run_program(const Tensors& given) const {
-    if (parts.draws == 0) return program->run(given);
-    const DrawsOfAPiece draws;
-    return program->run(given);
   }
   /// That of backward() of its results, if there is one.
   const Program* backward() const { return gradient ? gradient->program.get() : nullptr; }

@@ -8,8 +8,10 @@
 #include "autograd/autograd.h"
 #include "core/dispatch.h"
 #include "core/ops/ops.h"
+#include "core/random.h"
 #include "graph/ir/at.h"
 #include "graph/ir/region.h"
+#include "graph/passes/pass.h"
 #include "graph/run/regions.h"
 #include "graph/trace/tracer.h"
 
@@ -49,6 +51,13 @@ Tensors contiguous_of(const Tensors& tensors, Where where) {
   Tensors result;
   for (const Tensor& each : tensors) result.push_back(each.contiguous(where));
   return result;
+}
+
+/// Lets a region without results give one, so that there is a node for what it does.
+void give_something(TracedRegion& region) {
+  region.graph.outputs.push_back(
+      region.graph.add_leaf({.kind = LeafKind::scalar, .number = 1, .where = {}}, {bool_, Device{}, {}, {}}));
+  region.tape.results.push_back(false);
 }
 
 /// Calls the node, unless it would give nothing.
@@ -160,12 +169,66 @@ Tensors order_operands(std::vector<Graph*> regions, const Captures& captures, co
   return rest;
 }
 
+/// What an op with regions draws inside. It takes one draw of its surroundings, whether or not it draws, and each turn has the key
+/// of its own that turn_key() makes of this one. A trace counts turns by a tensor, which is made only if something is drawn.
+class TurnDraws {
+ public:
+  explicit TurnDraws(Where where) : where_(where), tracer_(interceptor()) {}
+
+  /// A part of each turn of a loop: the condition, or, last, the body.
+  RegionFunction part(const RegionFunction& function, bool last) {
+    return [this, &function, last](const Tensors& in) {
+      const TurnScope scope([this] { return key(); }, drawn_);
+      Tensors results = function(in);
+      drawn_ = last ? 0 : scope.count();
+      if (last) ++turn_;
+      if (last && counter_.defined()) counter_.assign(counter_ + 1, where_);
+      return results;
+    };
+  }
+  /// A branch, which is turn 0.
+  RegionFunction branch(const RegionFunction& function) {
+    return [this, &function](const Tensors& in) {
+      const TurnScope scope([this] {
+        if (!key_.defined()) key_ = outside([&] { return turn_key(draw_(), Arg(0).scalar(int64)); });
+        return key_;
+      });
+      return function(in);
+    };
+  }
+
+ private:
+  Tensor key() {
+    if (!tracer_) return turn_key(draw_(), Arg(turn_).scalar(int64));
+    if (!counter_.defined())
+      counter_ = outside([&] {
+        draw_();
+        return zeros({}, {.dtype = int64});
+      });
+    const WhereScope line(where_);
+    return turn_key(draw_(), counter_);
+  }
+  template <class F> Tensor outside(F&& f) const {
+    const InterceptorScope around(tracer_);
+    const WhereScope line(where_);
+    return f();
+  }
+
+  Where where_;
+  LaterDraw draw_;
+  Interceptor* tracer_;
+  int64_t turn_ = 0, drawn_ = 0;
+  Tensor counter_, key_;
+};
+
 }  // namespace
 
 // ---- cond.
 
-Tensors run_cond(const Tensor& condition, const RegionFunction& then, const RegionFunction& otherwise, Where where) {
-  where = user_line(where);
+namespace {
+
+Tensors cond_between(const Tensor& condition, const RegionFunction& then, const RegionFunction& otherwise,
+                     Where where) {
   const Tensor chosen = as_condition("cond", condition, where);
   if (!interceptor()) return chosen.item<bool>(where) ? then({}) : otherwise({});
   Captures captures;
@@ -190,22 +253,37 @@ Tensors run_cond(const Tensor& condition, const RegionFunction& then, const Regi
           written_value(*branch, capture, static_cast<int>(capture), captures.tensors[capture]));
       branch->tape.results.push_back(false);
     }
+  const bool only_effects = yes.graph.outputs.empty() && (has_effect(yes.graph) || has_effect(no.graph));
+  for (TracedRegion* branch : {&yes, &no})
+    if (only_effects) give_something(*branch);
   Tensors operands = captures.tensors;
   keep_on_tape(operands, {&yes, &no}, where);
   for (const size_t capture : written) operands[capture] = before_write(operands[capture]);
   operands.insert(operands.begin(), chosen);
   const RegionPtr first = as_region(std::move(yes)), second = as_region(std::move(no));
-  Tensors outputs = call("cond", operands, {{"then", first}, {"otherwise", second}}, results + written.size(), where);
+  Tensors outputs =
+      call("cond", operands, {{"then", first}, {"otherwise", second}}, results + written.size() + only_effects, where);
   leave_tape(outputs, {&tape_of(first), &tape_of(second)}, where);
   for (size_t i = 0; i < written.size(); ++i) assign_outside(captures.tensors[written[i]], outputs[results + i], where);
   outputs.resize(results);
   return outputs;
 }
 
+}  // namespace
+
+Tensors run_cond(const Tensor& condition, const RegionFunction& then, const RegionFunction& otherwise, Where where) {
+  where = user_line(where);
+  TurnDraws draws(where);
+  return cond_between(condition, draws.branch(then), draws.branch(otherwise), where);
+}
+
 // ---- while_loop.
 
-Tensors run_while(const RegionFunction& condition, const RegionFunction& body, const Tensors& initial, Where where) {
+Tensors run_while(const RegionFunction& goes_on_if, const RegionFunction& turn_of, const Tensors& initial,
+                  Where where) {
   where = user_line(where);
+  TurnDraws draws(where);
+  const RegionFunction condition = draws.part(goes_on_if, false), body = draws.part(turn_of, true);
   Tensors variables = contiguous_of(initial, where);
   if (!interceptor()) {
     while (as_condition("while_loop", condition(variables)[0], where).item<bool>(where)) {
@@ -323,6 +401,8 @@ Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& c
   for (const size_t capture : written) values.push_back(written_value(turn, capture, 0, captures.tensors[capture]));
   turn.graph.outputs.insert(turn.graph.outputs.begin() + std::ssize(carry), values.begin(), values.end());
   turn.tape.results.insert(turn.tape.results.begin() + std::ssize(carry), values.size(), false);
+  const bool only_effects = turn.graph.outputs.empty() && has_effect(turn.graph);
+  if (only_effects) give_something(turn);
   const Tensors rest = order_operands({&turn.graph}, captures, written, carry.size(), sequences.size());
   operands = carry;
   for (const size_t capture : written) operands.push_back(before_write(captures.tensors[capture]).contiguous(where));
@@ -342,7 +422,7 @@ Tensors scan_node(const char* name, const RegionFunction& body, const Tensors& c
                          carried + stacked + (keeps ? carried : 0), where);
   for (size_t i = 0; i < written.size(); ++i)
     assign_outside(captures.tensors[written[i]], outputs[carry.size() + i], where);
-  outputs.resize(carried + stacked);
+  outputs.resize(only_effects ? 0 : carried + stacked);
   leave_tape(outputs, {&tape_of(region)}, where);
   outputs.erase(outputs.begin() + std::ssize(carry), outputs.begin() + static_cast<std::ptrdiff_t>(carried));
   return outputs;
@@ -383,17 +463,23 @@ Tensors scan_in_pieces(const char* name, const RegionFunction& body, const Tenso
   return results;
 }
 
+Tensors scan_along(const char* name, const RegionFunction& body, const Tensors& initial, const Tensors& sequences,
+                   bool reverse, int64_t checkpoint, Where where) {
+  if (!interceptor()) return scan_eagerly(name, body, initial, sequences, reverse, where);
+  const Tensors carry = contiguous_of(initial, where), along = contiguous_of(sequences, where);
+  if (checkpoint > 1 && checkpoint < length_of(name, sequences, where))
+    return scan_in_pieces(name, body, carry, along, reverse, checkpoint, where);
+  return scan_node(name, body, carry, along, reverse, where);
+}
+
 }  // namespace
 
 Tensors run_scan(const char* name, const RegionFunction& body, const Tensors& initial, const Tensors& sequences,
                  bool reverse, int64_t checkpoint, Where where) {
   where = user_line(where);
   if (checkpoint < 0) throw ValueError(str(name, ": checkpoint is ", checkpoint, ", need at least 0"), where);
-  if (!interceptor()) return scan_eagerly(name, body, initial, sequences, reverse, where);
-  const Tensors carry = contiguous_of(initial, where), along = contiguous_of(sequences, where);
-  if (checkpoint > 1 && checkpoint < length_of(name, sequences, where))
-    return scan_in_pieces(name, body, carry, along, reverse, checkpoint, where);
-  return scan_node(name, body, carry, along, reverse, where);
+  TurnDraws draws(where);
+  return scan_along(name, draws.part(body, true), initial, sequences, reverse, checkpoint, where);
 }
 
 // ---- Gradients.
@@ -423,17 +509,45 @@ Tensors replay(const GraphRegion& region, const Tensors& arguments) {
   return results;
 }
 
+/// The region without what it prints and asserts, which isn't done again for its gradient.
+std::shared_ptr<const GraphRegion> without_effects(const GraphRegion& region) {
+  const Graph& graph = region.graph();
+  std::vector<bool> read(graph.values.size());
+  for (const int output : graph.outputs) at(read, output) = true;
+  for (const Node& node : graph.nodes)
+    for (const int input : node.inputs) at(read, input) = true;
+  Rewriter rewriter(graph);
+  RegionTape tape{.results = region.tape().results};
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    Node node = graph.nodes[n];
+    const bool is_read =
+        std::any_of(node.outputs.begin(), node.outputs.end(), [&](int each) { return at(read, each); });
+    if (node.op->kind == OpKind::effect && !is_read) continue;
+    if (node.op->kind == OpKind::control && has_effect(node))
+      for (const AttributeSpec& spec : node.op->attributes)
+        if (spec.type == AttributeType::region)
+          node.attributes.set({spec.name, RegionPtr(without_effects(region_of(node.attributes, spec.name)))});
+    rewriter.copy(node);
+    tape.operands.push_back(n < region.tape().operands.size() ? region.tape().operands[n] : std::vector<bool>());
+  }
+  return std::make_shared<const GraphRegion>(rewriter.finish(), std::move(tape));
+}
+
 /// Gradients with respect to arguments `wanted`, of the results for which there is a cotangent. Zeros where nothing flows.
 Tensors gradients_of(const GraphRegion& region, const Tensors& arguments, const std::vector<int>& wanted,
                      const Tensors& cotangents) {
   const bool create_graph = grad_enabled();
   const EnableGrad recorded;
+  const TurnScope no_draws([]() -> Tensor {
+    throw TraceError("backward: a gradient rule draws random numbers, which it can't in a branch or a loop of a graph",
+                     user_line(Where()));
+  });
   Tensors inputs = arguments, leaves, results, weights;
   for (const int i : wanted) {
     at(inputs, i) = symbol_in_region(at(arguments, i));
     leaves.push_back(at(inputs, i).requires_grad(true));
   }
-  const Tensors outputs = replay(region, inputs);
+  const Tensors outputs = replay(has_effect(region.graph()) ? *without_effects(region) : region, inputs);
   for (size_t i = 0; i < outputs.size(); ++i)
     if (cotangents[i].defined() && outputs[i].requires_grad() && region.tape().leaves(i)) {
       results.push_back(outputs[i]);
@@ -467,7 +581,7 @@ Tensors cond_grad(const OpContext& c) {
   const auto branch = [&](const GraphRegion& of) {
     return [&](const Tensors&) { return gradients_of(of, arguments, positions, cotangents); };
   };
-  const Tensors gradients = run_cond(c.input(0), branch(then), branch(otherwise), Where());
+  const Tensors gradients = cond_between(c.input(0), branch(then), branch(otherwise), user_line(Where()));
   for (size_t i = 0; i < wanted.size(); ++i) at(result, wanted[i]) = gradients[i];
   return result;
 }
@@ -537,7 +651,7 @@ Tensors scan_grad(const OpContext& c) {
     for (size_t i = 0; i < elements.size(); ++i) results.push_back(gradients[floating.size() + i]);
     return results;
   };
-  const Tensors made = run_scan("scan", turn, carry, along, !reverse, 0, Where());
+  const Tensors made = scan_along("scan", turn, carry, along, !reverse, 0, user_line(Where()));
   Tensors result(static_cast<size_t>(c.input_count()));
   for (size_t i = 0; i < floating.size(); ++i) at(result, floating[i]) = made[i];
   for (size_t i = 0; i < captured.size(); ++i) at(result, captured[i]) = made[floating.size() + i];

@@ -3,8 +3,8 @@
 //
 // Branches and bodies take and return what compiled functions do: Tensors, and tuples, vectors and plain structs of them. What
 // they close over is read as everywhere; a tensor from outside that they assign to is assigned when the branch, or the loop, has
-// ended. Write to a clone() of a result: eagerly it may be what was closed over itself. In a graph random numbers can't be drawn
-// inside (draw them before), nor backward() be called there (grad() can).
+// ended. Write to a clone() of a result: eagerly it may be what was closed over itself. Random draws are numbered by turn, the same in
+// every mode (core/random.h). In a graph backward() can't be called inside (grad() can).
 #pragma once
 
 #include "compile.h"

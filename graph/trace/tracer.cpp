@@ -196,11 +196,7 @@ class Tracer final : public Interceptor {
   }
 
   int64_t draw() override {
-    if (outer_)
-      throw TraceError(str(op_,
-                           ": random numbers can't be drawn inside, where a graph doesn't know how many there will be; "
-                           "draw them before (for each turn of a scan: rand({turns, …}) as one of its sequences)"),
-                       user_line(where_));
+    TANDEM_ASSERT(!outer_, op_, ": draws inside are those of a turn");
     return graph_.draws++;
   }
 
@@ -631,7 +627,7 @@ Traced run_trace(const Tensors& arguments, const std::function<Tensors(const Ten
   const InterceptorScope installed(&tracer);
   // The call may stand in a checkpointed function; the trace has a tape, and draws, of its own.
   const FrameScope no_frame(nullptr);
-  const ThreadScope<&ThreadState::draws> no_draws(nullptr);
+  const ThreadScope<&ThreadState::draws> own_draws(nullptr);
   Tensors symbolic;
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (!arguments[i].defined()) throw UndefinedError(str("compiled function: argument ", i, " is undefined"), where);

@@ -55,7 +55,7 @@ struct TracedRegion {
   std::vector<Write> writes;
 };
 /// Runs `function` on symbols for the operands (tensors of the trace that is under way), as a graph of its own. `op` is for
-/// errors. TraceError if it draws random numbers, or calls backward().
+/// errors. TraceError if it calls backward().
 TracedRegion trace_region(const char* op, const Tensors& operands, Captures& captures,
                           const std::function<Tensors(const Tensors&)>& function, Where where);
 

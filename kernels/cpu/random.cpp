@@ -72,6 +72,15 @@ void random_int_kernel(KernelContext& c) {
   });
 }
 
+/// The four words of block `turn`.
+void turn_key_kernel(KernelContext& c) {
+  uint32_t words[4];
+  loops().random->words(key_of(c, 0), 4 * *static_cast<const int64_t*>(c.in(1).data), 4, words);
+  auto* key = static_cast<uint64_t*>(c.out().data);
+  key[0] = words[0] | static_cast<uint64_t>(words[1]) << 32;
+  key[1] = words[2] | static_cast<uint64_t>(words[3]) << 32;
+}
+
 /// x, if all of it lies in [low, high].
 template <class T> void bounded(KernelContext& c) {
   const TensorImpl &in = c.in(0), &out = c.out();
@@ -128,6 +137,7 @@ void add_cpu_random(Kernels kernels) {
   kernels["random_uniform"] = [](KernelContext& c) { draw(c, &RandomLoops::uniform_f32, &RandomLoops::uniform_f64); };
   kernels["random_normal"] = [](KernelContext& c) { draw(c, &RandomLoops::normal_f32, &RandomLoops::normal_f64); };
   kernels["random_int"] = random_int_kernel;
+  kernels["turn_key"] = turn_key_kernel;
   kernels["bounded"] = [](KernelContext& c) {
     if (c.out().dtype == DType::float64) bounded<double>(c);
     else bounded<float>(c);

@@ -124,6 +124,33 @@ void add_dropouts(Samples& samples) {
   }
 }
 
+void add_turn_keys(Samples& samples) {
+  for (const int64_t turn : {int64_t{0}, int64_t{1}, int64_t{77}, int64_t{1} << 40})
+    samples.push_back({.op = "turn_key",
+                       .label = detail::str("turn ", turn),
+                       .operands = {{{2}, repeat({0, static_cast<double>(kDraw)}), int64, false, true}},
+                       .dtypes = {int64},
+                       .call =
+                           [turn](const Tensors& in) {
+                             // As bytes: the words don't fit into a reference's doubles.
+                             const Tensor key =
+                                 dispatch(find_op("turn_key"), {key_tensor(in[0]), Arg(turn).scalar(int64)},
+                                          {{"site", kSite}}, Where::current());
+                             Tensors bytes;
+                             for (int i = 0; i < 8; ++i) bytes.push_back(floor_divide(key, int64_t{1} << 8 * i) & 255);
+                             return Tensors{stack(bytes, 1)};
+                           },
+                       .reference =
+                           [turn](const NumberLists& in) {
+                             const auto words = philox(kSeed, static_cast<uint64_t>(turn), draw_number(in[0]));
+                             Numbers out({2, 8}, int64);
+                             for (int64_t i = 0; i < 16; ++i)
+                               out[i] = words[static_cast<size_t>(i / 4)] >> i % 4 * 8 & 255;
+                             return NumberLists{out};
+                           },
+                       .ulps = 0});
+}
+
 /// What is checked, and passed on.
 void add_bounded(Samples& samples) {
   for (const Shape& shape : {Shape{}, {17}, {33, 5}, {2, 3, 4}, {0, 3}, {100, 1031}})
@@ -146,6 +173,7 @@ void add_bounded(Samples& samples) {
 void add_random_samples(Samples& samples) {
   add_bounded(samples);
   add_draws(samples);
+  add_turn_keys(samples);
   add_dropouts(samples);
 }
 
