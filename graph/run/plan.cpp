@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <sstream>
 #include <unordered_map>
 
 #include "graph/ir/region.h"
@@ -344,9 +343,10 @@ std::string Plan::to_string() const {
     if (node.op->kind != OpKind::control) continue;
     for (const AttributeSpec& spec : node.op->attributes) {
       if (spec.type != AttributeType::region) continue;
-      std::istringstream lines(region_of(node.attributes, spec.name).program().plan().to_string());
+      const std::string lines = region_of(node.attributes, spec.name).program().plan().to_string();
       out << "    " << spec.name << ":\n";
-      for (std::string line; std::getline(lines, line);) out << "      " << line << "\n";
+      for (size_t begin = 0, end = 0; (end = lines.find('\n', begin)) != std::string::npos; begin = end + 1)
+        out << "      " << lines.substr(begin, end - begin) << "\n";
     }
   }
   for (const LateWrite& write : late_writes)
