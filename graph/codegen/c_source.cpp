@@ -318,7 +318,8 @@ class CSegment final : public SegmentEmitter {
 
 KernelCall CSource::add(const LoopKernel& kernel) {
   KernelCall result;
-  for (const LoopCheck& check : kernel.checks) result.checks.push_back({.check = check, .position = {}, .extents = {}});
+  for (const ValueCheck& check : kernel.checks)
+    result.checks.push_back({.check = check, .position = {}, .extents = {}});
   for (const Segment& segment : kernel.segments) {
     CSegment emitter(kernel, segment, helpers_);
     for (const Statement& s : segment.statements) {
