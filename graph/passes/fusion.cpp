@@ -46,7 +46,8 @@ class Fuser {
       if (!inside) return visit_scalar(n);
       groups_.in_memory.insert(n);
     }
-    const bool elementwise = now.op->is_pointwise(), folds = now.op->fold.has_value();
+    const bool in_order = now.op->fold && folds_in_order(*now.op, groups_.type(now.inputs[0]));
+    const bool elementwise = now.op->is_pointwise(), folds = now.op->fold && !in_order;
     if ((elementwise || folds) && groups_.type(now.outputs[0]).shape.numel() > 0 &&
         groups_.type(now.inputs[0]).shape.numel() > 0) {
       // The operands' kernels, the one with the most members first.
@@ -66,6 +67,7 @@ class Fuser {
       if (open(n)) return;
     }
     groups_.add(n, {.node = n, .kernel = {}});
+    if (in_order) refuse(n, "adds float64 in the order of the eager kernel, which runs");
   }
 
   void refuse(int n, const std::string& why) {
