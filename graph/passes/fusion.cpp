@@ -27,6 +27,7 @@ class Fuser {
   Groups run() {
     for (int n = 0; n < count(graph_.nodes); ++n) visit(n);
     materialise_scalars();
+    report_.looked_at = groups_.looked_at();
     return std::move(groups_);
   }
 
@@ -66,8 +67,8 @@ class Fuser {
         }
       if (open(n)) return;
     }
-    groups_.add(n, {.node = n, .kernel = {}});
     if (in_order) refuse(n, "adds float64 in the order of the eager kernel, which runs");
+    groups_.add(n, {.node = n, .kernel = {}});
   }
 
   void refuse(int n, const std::string& why) {
@@ -92,7 +93,10 @@ class Fuser {
     }
     if (free) return groups_.leave_out(n);
     for (size_t i = 1; i < finishing.size(); ++i)
-      if (groups_.independent(finishing[0], finishing[i])) groups_.absorb(finishing[i], finishing[0]);
+      if (count(at(groups_.all, finishing[0]).kernel.segments) + count(at(groups_.all, finishing[i]).kernel.segments) <=
+              kMostSegments &&
+          groups_.independent(finishing[0], finishing[i]))
+        groups_.absorb(finishing[i], finishing[0]);
     int kernel = -1;  // the kernel that waits for the others, if one does
     for (int candidate : finishing)
       if (at(groups_.all, candidate).alive && !groups_.makes_cycle(n, candidate) && !reads_unfinished(n, candidate))

@@ -81,6 +81,7 @@ Graph optimise_regions(const Graph& graph, const std::vector<std::string>& witho
 struct FusionReport {
   std::vector<std::string> kernels;
   std::vector<std::string> refused;
+  int64_t looked_at = 0;  ///< Groups::looked_at
 };
 
 class Groups;
