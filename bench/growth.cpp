@@ -46,10 +46,9 @@ void measure(const std::string& name, const Program& program, const Tensor& x) {
   const double emit_seconds = now() - begin;
 
   const double all = trace_seconds + pass_seconds + plan_seconds + emit_seconds;
-  std::printf("| %s | %zu | %.3f | %.3f | %.3f | %.3f | %.2f | %.1f | %d | %.1f |\n", name.c_str(),
-              traced.nodes.size(), trace_seconds, pass_seconds, plan_seconds,
-              emit_seconds, all, all / static_cast<double>(traced.nodes.size()) * 1e6, fused,
-              static_cast<double>(bytes) / 1e6);
+  std::printf("| %s | %zu | %.3f | %.3f | %.3f | %.3f | %.2f | %.1f | %d | %.1f |\n", name.c_str(), traced.nodes.size(),
+              trace_seconds, pass_seconds, plan_seconds, emit_seconds, all,
+              all / static_cast<double>(traced.nodes.size()) * 1e6, fused, static_cast<double>(bytes) / 1e6);
   std::fflush(stdout);
 }
 
@@ -119,27 +118,30 @@ int main(int count, char** arguments) {
   for (int i = 1; i < count; ++i) sizes.push_back(std::atoi(arguments[i]));
   if (sizes.empty()) sizes = {1000, 10000, 100000};
   const Tensor x = ones({8, 8}), w = full({8, 8}, 0.1);
-  std::printf("| program | nodes | trace, s | passes, s | plan, s | emission, s | all, s | a node, µs | kernels | C, MB |\n"
-              "|---|---|---|---|---|---|---|---|---|---|\n");
+  std::printf(
+      "| program | nodes | trace, s | passes, s | plan, s | emission, s | all, s | a node, µs | kernels | C, MB |\n"
+      "|---|---|---|---|---|---|---|---|---|---|\n");
   for (const int nodes : sizes) measure("tangled", tangled(nodes), x);
   for (const int nodes : sizes) measure("layers", layers(nodes, w), x);
   for (const int nodes : sizes) measure("kept", kept(nodes), x);
   for (const int nodes : sizes) measure("losses", losses(nodes), x);
   for (const int parameters : {100, 1000, 10000}) {
     std::vector<Tensor> all;
-    for (int i = 0; i < parameters; ++i) all.push_back((ones({8, 8}) * (0.01f * static_cast<float>(i % 7))).requires_grad(true));
+    for (int i = 0; i < parameters; ++i)
+      all.push_back((ones({8, 8}) * (0.01f * static_cast<float>(i % 7))).requires_grad(true));
     nn::optim::AdamW optimizer(all, {.lr = 1e-3});
-    measure(std::to_string(parameters) + " parameters, AdamW",
-            [&](const Tensor& input) {
-              optimizer.zero_grad();
-              Tensor y = input;
-              for (const Tensor& each : all) y = relu(matmul(y, each) + y);
-              const Tensor loss = y.mean();
-              loss.backward();
-              optimizer.step();
-              return loss;
-            },
-            x);
+    measure(
+        std::to_string(parameters) + " parameters, AdamW",
+        [&](const Tensor& input) {
+          optimizer.zero_grad();
+          Tensor y = input;
+          for (const Tensor& each : all) y = relu(matmul(y, each) + y);
+          const Tensor loss = y.mean();
+          loss.backward();
+          optimizer.step();
+          return loss;
+        },
+        x);
   }
   measure("1,000 turns unrolled", unrolled(1000, w), x);
   measure("1,000 turns by scan", scanned(1000, w), x);

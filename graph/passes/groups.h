@@ -53,8 +53,8 @@ struct Place {
 };
 
 constexpr int kMostSegments = 512;  ///< of a kernel
-constexpr int kFarthest =
-    4096;  ///< groups that are joined have at most so many between them: time is that of their number
+/// Groups that are joined have at most so many between them, so that the time is that of their number.
+constexpr int kFarthest = 1024;
 
 /// The groups of a graph. Views belong to none: they are looked through. Groups are kept in an order in which each comes
 /// after all that it reads from, so that a path between two is looked for among the groups between them only.

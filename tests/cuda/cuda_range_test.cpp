@@ -25,7 +25,9 @@ std::string error_of(const std::function<void()>& f) {
     f();
   } catch (const DimensionError& error) {
     return detail::str("DimensionError: ", error.message(), " at ", to_string(error.where()));
-  } catch (const ValueError& error) { return detail::str("ValueError: ", error.message(), " at ", to_string(error.where())); }
+  } catch (const ValueError& error) {
+    return detail::str("ValueError: ", error.message(), " at ", to_string(error.where()));
+  }
   return "";
 }
 
@@ -52,13 +54,13 @@ std::vector<Case> cases() {
     return cross_entropy(zeros({2, 9000}, {.device = t.device()}), where(t >= 3, t + 9000, t));
   });
   labelled("gather", [=](const Tensor& t) { return gather(on(t) * 2, 1, unsqueeze(t, 1)); });
-  labelled("embedding", [=](const Tensor& t) {
-    return embedding(t, ones({3, 2}, {.device = t.device()})) * 2;
-  });
+  labelled("embedding", [=](const Tensor& t) { return embedding(t, ones({3, 2}, {.device = t.device()})) * 2; });
   labelled("embedding of wide rows", [=](const Tensor& t) {
     return embedding(reshape(t, {1, 2}), ones({3, 64}, {.device = t.device()}));
   });
-  labelled("scatter_add", [=](const Tensor& t) { return scatter_add(on(t).slice(1, 0, 1), 1, unsqueeze(t, 1), {2, 3}); });
+  labelled("scatter_add", [=](const Tensor& t) {
+    return scatter_add(on(t).slice(1, 0, 1), 1, unsqueeze(t, 1), {2, 3});
+  });
   const Tensor p = tensor({0.5f, 1.0f, 0.25f});
   const auto bounded = [&](const char* name, Program f) {
     all.push_back({name, f, p, tensor({0.5f, -1.0f, 0.25f})});
@@ -66,12 +68,10 @@ std::vector<Case> cases() {
   };
   bounded("bernoulli", [](const Tensor& t) { return bernoulli(t); });
   bounded("normal", [](const Tensor& t) { return normal(zeros({3}, {.device = t.device()}), t) * 0; });
-  bounded("binary_cross_entropy", [](const Tensor& t) {
-    return binary_cross_entropy(t, ones({3}, {.device = t.device()}));
-  });
-  bounded("binary_cross_entropy of a fused operand", [](const Tensor& t) {
-    return binary_cross_entropy(t * 1, ones({3}, {.device = t.device()})) * 2;
-  });
+  bounded("binary_cross_entropy",
+          [](const Tensor& t) { return binary_cross_entropy(t, ones({3}, {.device = t.device()})); });
+  bounded("binary_cross_entropy of a fused operand",
+          [](const Tensor& t) { return binary_cross_entropy(t * 1, ones({3}, {.device = t.device()})) * 2; });
   bounded("multinomial", [](const Tensor& t) { return multinomial(t, 2, {.replacement = true}); });
   return all;
 }
