@@ -3,7 +3,8 @@
 
 file(GLOB tandem_embedded CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}
   ${CMAKE_CURRENT_SOURCE_DIR}/core/scalar/*.h
-  ${CMAKE_CURRENT_SOURCE_DIR}/core/pointwise.def)
+  ${CMAKE_CURRENT_SOURCE_DIR}/core/pointwise.def
+  ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cuda/range_note.cuh)
 set(tandem_embedded_cpp ${CMAKE_CURRENT_BINARY_DIR}/generated/embedded_sources.cpp)
 
 add_custom_command(

@@ -13,6 +13,19 @@ std::string RangeCheck::text(int64_t value, const std::optional<Shape>& position
                      classes && !ignored ? "; .ignore_index leaves out rows with a label of your choice" : "");
 }
 
+void ValueCheck::fail(int64_t value, int64_t place) const {
+  if (range.interval) fail();
+  Shape position = shape;
+  for (int d = shape.size() - 1; d >= 0; --d) position[d] = place % shape[d], place /= shape[d];
+  throw DimensionError(op + ": " + range.text(value, position), where);
+}
+
+void ValueCheck::fail() const {
+  if (range.interval) throw ValueError(op + ": " + range.what, where);
+  throw DimensionError(
+      detail::str(op, ": ", range.what, " out of range for ", range.bound, " (0 to ", range.bound - 1, ")"), where);
+}
+
 Op range_checked_op() {
   using enum AttributeType;
   return {.name = "range_checked",

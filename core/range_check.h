@@ -28,6 +28,19 @@ struct RangeCheck {
   std::string text(int64_t value, const std::optional<Shape>& position) const;
 };
 
+/// A check of a tensor's values that is carried out elsewhere: in a generated kernel, or on another device.
+struct ValueCheck {
+  RangeCheck range;
+  std::string op;  ///< in whose name it is raised
+  Where where;
+  Shape shape;  ///< of the values
+
+  /// DimensionError of the value at that place, counted in row-major order; of an interval ValueError.
+  [[noreturn]] void fail(int64_t value, int64_t place) const;
+  /// The same where it isn't known which value it was.
+  [[noreturn]] void fail() const;
+};
+
 struct Op;
 
 /// "range_checked", the op of such views.

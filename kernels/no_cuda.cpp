@@ -2,6 +2,9 @@
 #include "core/op.h"
 #include "kernels/cuda/capture.h"
 #include "kernels/cuda/module.h"
+#include "kernels/cuda/range_notes.h"
+
+struct td_range_note {};
 
 namespace tandem {
 
@@ -29,6 +32,9 @@ void Capture::end() { no_cuda(); }
 void Capture::abandon() {}
 void Capture::launch() { no_cuda(); }
 size_t Capture::nodes() const { no_cuda(); }
+
+RangeNotes::RangeNotes(std::vector<ValueCheck>, Device) { no_cuda(); }
+RangeNotes::~RangeNotes() = default;
 
 }  // namespace gpu
 }  // namespace tandem

@@ -245,6 +245,44 @@ TEST_CASE("bits: means, softmax and norms of float32 rows") {
   }
 }
 
+TEST_CASE("bits: sums of float64, and what is made of them, are the eager kernels'") {
+  for (const Shape& shape : {Shape{7, 100}, Shape{3, 1024}, Shape{2, 70000}}) {
+    CAPTURE(shape);
+    manual_seed(5);
+    const Tensor labels = zeros({shape[0]}, {.dtype = int64}), w = rand({shape[1]}, {.dtype = float64});
+    const Unary parts[] = {
+        [](const Tensor& t) { return (t * 3 + 1).sum({1}) * 2; },
+        [](const Tensor& t) { return (t * 3).mean() + 1; },
+        [](const Tensor& t) { return (t * 1e-3 + 1).prod({1}) + t.sum({0}).max(); },
+        [](const Tensor& t) { return t - t.mean({1}, {.keepdim = true}); },
+        [](const Tensor& t) { return t.var({1}) + 1; },
+        [](const Tensor& t) { return softmax(t, 1) * 3; },
+        [](const Tensor& t) { return log_softmax(t, 1) + t; },
+        [](const Tensor& t) { return logsumexp(t, {1}); },
+        [=](const Tensor& t) { return layer_norm(t, w, w) * 2; },
+        [=](const Tensor& t) { return rms_norm(t, w) * 2; },
+        [=](const Tensor& t) { return cross_entropy(t, labels); },
+    };
+    const auto all = [&](const Tensor& t) {
+      Tensors results;
+      for (const Unary& part : parts) results.push_back(part(t * 2 - 1).reshape({-1}));
+      return concat(results, 0);
+    };
+    const auto gradients = [&](const Tensor& t) {
+      Tensors results;
+      for (const Unary& part : parts) {
+        const Tensor a = (t * 1.5).detach().requires_grad(true), y = part(a * 2);
+        (y * y).sum().backward();
+        results.push_back(a.grad().reshape({-1}));
+      }
+      return concat(results, 0);
+    };
+    const Tensor x = randn(shape, {.dtype = float64});
+    check(all, x);
+    check(gradients, x);
+  }
+}
+
 TEST_CASE("passes: each, and each two, can be left out") {
   manual_seed(4);
   Tensor w = randn({4, 4}, {.requires_grad = true}), state = zeros({3, 4});

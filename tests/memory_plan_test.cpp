@@ -130,3 +130,18 @@ TEST_CASE("memory plan: many values") {
     CHECK(static_cast<double>(plan.bytes) <= 1.5 * static_cast<double>(plan.lower_bound));
   }
 }
+
+TEST_CASE(
+    "memory plan: packing looks at so much for each value, however many there are, and stays tight where it stops") {
+  for (const auto kind : {uneven, anything}) {
+    for (const int count : {5000, 40000}) {
+      CAPTURE(count);
+      std::vector<Lifetime> values = kind(count, 3);
+      for (Lifetime& value : values) value.bytes *= 1 << 16;
+      const MemoryPlan plan = plan_memory(values);
+      check_apart(values, plan);
+      CHECK(plan.looked_at <= 150 * int64_t{count});
+      CHECK(static_cast<double>(plan.bytes) <= 1.5 * static_cast<double>(plan.lower_bound));
+    }
+  }
+}

@@ -23,8 +23,8 @@ void check_not_traced(const char* name, const char* alternative, Where where);
 Tensor positions_of(const char* name, const Tensor& index, Where where, const char* what = "index");
 /// x with src multiplied in the places that gather(x, dim, index) reads.
 Tensor scatter_prod(const Arg& x, int64_t dim, const Tensor& index, const Tensor& src);
-/// x, on the CPU checked to lie in [low, high] in every mode: ValueError with the message in the name of `name`. On CUDA it is
-/// looked at eagerly only.
+/// x, checked to lie in [low, high] in every mode: ValueError with the message in the name of `name`, on CUDA at the next
+/// synchronisation.
 Tensor bounded(const char* name, const Tensor& x, double low, double high, const char* message, Where where);
 /// f of x with a batch of one in front where it has `rank` - 1 dims, for ops that need `rank` of them.
 template <class F> Tensor batched(const Arg& x, int rank, F&& f) {

@@ -1,6 +1,7 @@
 // Connectionist temporal classification (A. Graves, S. Fernández, F. Gomez, J. Schmidhuber, ICML 2006): -log of the probability of all
 // paths through time that give the labels, repetitions and blanks left out. Kernels walk time, for labels between blanks
 // (2 length + 1 states): alpha forward, and for the gradient beta back, d loss / d log p_tk = -P(state k at t | labels).
+// The second gradient is how that changes along the incoming one: alpha, beta and the loss with their derivatives along it.
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
 
@@ -40,6 +41,15 @@ void infer_ctc_grad(Infer& op) {
   op.output(x.shape(), x.dtype());
 }
 
+/// Operand 5 is the gradient of ctc_loss_grad's result. The results are those of its operands 1 and 0.
+void infer_ctc_second(Infer& op) {
+  infer_ctc_grad(op);
+  const Tensor &g = op.input(0), &x = op.input(1), &u = op.input(5);
+  op.check<ShapeError>(u.shape() == x.shape(), "the gradient is ", u.shape(), ", not ", x.shape());
+  op.check<DTypeError>(u.dtype() == x.dtype(), "operands of different dtypes: ", u.dtype(), " and ", x.dtype());
+  op.output(g.shape(), g.dtype());
+}
+
 }  // namespace
 
 void define_ctc(OpTable& table) {
@@ -65,6 +75,22 @@ void define_ctc(OpTable& table) {
              .inputs = 5,
              .attributes = options,
              .infer = infer_ctc_grad,
+             .grad =
+                 [](const OpContext& op) {
+                   const Tensor inputs[] = {op.input(0), op.input(1), op.input(2),
+                                            op.input(3), op.input(4), op.grad_output()};
+                   const Tensors both =
+                       dispatch_all(find_op("ctc_loss_second"), inputs, op.attributes(), Where::current());
+                   return Tensors{both[1], both[0], Tensor(), Tensor(), Tensor()};
+                 },
+             .saved = in(0) | in(1) | in(2) | in(3) | in(4),
+             .contiguous_inputs = true});
+  table.add({.name = "ctc_loss_second",
+             .kind = OpKind::opaque,
+             .inputs = 6,
+             .outputs = 2,
+             .attributes = options,
+             .infer = infer_ctc_second,
              .contiguous_inputs = true});
   table.at("ctc_loss").autocast = AutocastRule::widen;
 }

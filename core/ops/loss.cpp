@@ -232,8 +232,8 @@ Tensor cross_entropy(const Arg& logits, const Tensor& labels) { return cross_ent
 
 Tensor cross_entropy(const Arg& logits, const Tensor& labels, const CrossEntropyOptions& options) {
   const Tensor& x = logits.tensor();
-  const bool mean_of_rows = !options.weight.defined() && options.label_smoothing == 0 &&
-                            options.reduction == Reduction::mean && (!options.ignore_index || x.device().is_cpu());
+  const bool mean_of_rows =
+      !options.weight.defined() && options.label_smoothing == 0 && options.reduction == Reduction::mean;
   if (!labels.defined() || (mean_of_rows && x.rank() == 2 && labels.rank() == 1))
     return fused_cross_entropy(logits, labels, options.ignore_index);
   const CallScope scope("cross_entropy", logits.where());
@@ -309,8 +309,6 @@ Tensor binary_cross_entropy(const Arg& p, const Arg& target, const BinaryCrossEn
     return maximum(tandem::where(positive, log(tandem::where(positive, x, 1)), -100), -100);
   };
   Tensor loss = -(y * bounded_log(a) + (1 - y) * bounded_log(1 - a));
-  if (!a.device().is_cpu())  // where a graph doesn't look
-    loss = tandem::where((a >= 0) & (a <= 1), loss, std::numeric_limits<double>::quiet_NaN());
   if (options.weight.defined()) loss = loss * options.weight;
   return reduced("binary_cross_entropy", loss, options.reduction, operands.type, p);
 }

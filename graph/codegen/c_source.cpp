@@ -349,7 +349,8 @@ bool KernelCall::resize(const LoopKernel& kernel) {
 
 KernelCall CSource::add(const LoopKernel& kernel) {
   KernelCall result;
-  for (const LoopCheck& check : kernel.checks) result.checks.push_back({.check = check, .position = {}, .extents = {}});
+  for (const ValueCheck& check : kernel.checks)
+    result.checks.push_back({.check = check, .position = {}, .extents = {}});
   for (const Segment& segment : kernel.segments) {
     CSegment emitter(kernel, segment, helpers_);
     const std::string name = function(emitter.emit(), "s");

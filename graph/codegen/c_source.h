@@ -23,7 +23,7 @@ struct SegmentCall {
 };
 /// A check, and where the values lie that it checks, if they are read from memory: for who looks for the first bad one.
 struct CheckedLoad {
-  LoopCheck check;
+  ValueCheck check;
   int buffer = -1;
   Position position;
   Shape extents;

@@ -68,7 +68,10 @@ template <class F, class T> TD_DEVICE T fold_block(T v, double* scratch) {
 }
 )";
 
-/// Emits one segment as a device function of (its buffers, part, block, blocks, scratch).
+std::string note_parameter(const LoopKernel& kernel) { return kernel.checks.empty() ? "" : ", td_range_note note"; }
+std::string note_argument(const LoopKernel& kernel) { return kernel.checks.empty() ? "" : ", note"; }
+
+/// Emits one segment as a device function of (its buffers, part, block, blocks, scratch, note).
 class CudaSegment final : public SegmentEmitter {
  public:
   CudaSegment(const LoopKernel& kernel, const Segment& segment, std::set<std::string>& helpers)
@@ -78,9 +81,8 @@ class CudaSegment final : public SegmentEmitter {
 
   std::string emit() {
     segment_.by_row ? rows() : flat();
-    return function(
-        "char* part, td_u32 block, td_u32 blocks, double* scratch) {\n  (void)part; (void)block; (void)blocks; "
-        "(void)scratch;\n");
+    return function("char* part, td_u32 block, td_u32 blocks, double* scratch",
+                    ") {\n  (void)part; (void)block; (void)blocks; (void)scratch;\n");
   }
   /// The statements of a finish: those that fold partial results over all chunks first, by the whole block.
   std::string emit_finish(const std::vector<int64_t>& chunks) {
@@ -99,15 +101,37 @@ class CudaSegment final : public SegmentEmitter {
     out_ << "  if (threadIdx.x == 0) {\n";
     for (const Store& st : segment_.stores) store(st, "    ");
     out_ << "  }\n";
-    return function("char* const* parts, double* scratch) {\n");
+    return function("char* const* parts, double* scratch", ") {\n");
   }
 
  private:
   /// The function with these parameters after its buffers.
-  std::string function(const std::string& head) const {
+  std::string function(const std::string& parameters, const std::string& head) const {
     std::string text = "(";
     for (size_t i = 0; i < buffers().size(); ++i) text += str(memory_type(buffer_type(buffers()[i])), "* b", i, ", ");
-    return text + head + out_.str() + "}\n";
+    return text + parameters + note_parameter(kernel_) + head + out_.str() + "}\n";
+  }
+
+  /// The place of a value that is read from memory is that among the dims along which it is read.
+  void check(int i, std::string_view indent) override {
+    const RangeCheck& range = check_of(at(i)).range;
+    const Statement& operand = at(at(i).operands[0]);
+    out_ << indent << "if (" << (at(i).level == Level::row ? "live && " : "");
+    if (range.interval) {
+      const DType type = at(i).dtype;
+      out_ << "!(" << name(i) << " >= " << literal(range.interval->low, type) << " && " << name(i)
+           << " <= " << literal(range.interval->high, type) << ")) td_note_range(note, " << at(i).check
+           << "u, -1, 0);\n";
+      return;
+    }
+    Shape extents = segment_.rows;
+    for (int64_t extent : segment_.columns) extents.push_back(extent);
+    std::string place = operand.kind == LoopOp::load ? "0" : "-1";
+    for (int d = 0; operand.kind == LoopOp::load && d < operand.position.strides.size(); ++d)
+      if (operand.position.strides[d] != 0) place = str("(", place, " * ", extents[d], "LL + i", d, ")");
+    out_ << "(td_u64)" << name(i) << " >= " << range.bound << "ULL";
+    if (range.ignored) out_ << " && " << name(i) << " != " << *range.ignored << "LL";
+    out_ << ") td_note_range(note, " << at(i).check << "u, " << place << ", " << name(i) << ");\n";
   }
 
   // ---- Folds.
@@ -271,7 +295,7 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
       const int64_t slots = kernel.segments[last].partials;
       if (slots) body << "partial + " << call.partial_bytes;
       else body << "nullptr";
-      body << ", blockIdx.x - " << blocks << "u, " << part.blocks << "u, scratch);\n";
+      body << ", blockIdx.x - " << blocks << "u, " << part.blocks << "u, scratch" << note_argument(kernel) << ");\n";
       call.partial_bytes += static_cast<size_t>(slots * part.blocks) * 8;
       blocks += part.blocks;
     }
@@ -280,7 +304,7 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
     if (has_finish && parts.empty()) {  // only numbers: one block does it
       body << "  " << finish.function << "(";
       for (int buffer : finish.buffers) body << "p" << position(buffer) << ", ";
-      body << "nullptr, scratch);\n";
+      body << "nullptr, scratch" << note_argument(kernel) << ");\n";
     } else if (has_finish) {
       body << "  // The block that ends last folds what all of them left.\n"
            << "  TANDEM_SHARED(td_u32, turn, [1]);\n  td_u32* const ended = (td_u32*)(partial + " << call.partial_bytes
@@ -291,16 +315,18 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
       for (size_t offset : part_offsets) body << "partial + " << offset << ", ";
       body << "};\n    " << finish.function << "(";
       for (int buffer : finish.buffers) body << "p" << position(buffer) << ", ";
-      body << "parts, scratch);\n    if (threadIdx.x == 0) *ended = 0;\n  }\n";
+      body << "parts, scratch" << note_argument(kernel) << ");\n    if (threadIdx.x == 0) *ended = 0;\n  }\n";
       call.partial_bytes += 8;
     }
     tandem::detail::TextStream text;
     text << "\nextern \"C\" __global__ void __launch_bounds__(256) " << call.name << "(";
-    for (size_t i = 0; i < call.buffers.size(); ++i) {
-      text << (i ? ", " : "") << memory_type(kernel.buffers[static_cast<size_t>(call.buffers[i])]) << "* p" << i;
-    }
-    if (call.partial_bytes) text << (call.buffers.empty() ? "" : ", ") << "char* partial";
-    text << ") {\n  TANDEM_SHARED(double, scratch, [8]);\n" << body.str() << "}\n";
+    std::string parameters;  // each after a comma
+    for (size_t i = 0; i < call.buffers.size(); ++i)
+      parameters += str(", ", memory_type(kernel.buffers[static_cast<size_t>(call.buffers[i])]), "* p", i);
+    if (call.partial_bytes) parameters += ", char* partial";
+    parameters += note_parameter(kernel);
+    text << parameters.substr(std::min<size_t>(2, parameters.size())) << ") {\n  TANDEM_SHARED(double, scratch, [8]);\n"
+         << body.str() << "}\n";
     kernels_.push_back(text.str());
     kernel_names_.push_back(call.name);
     calls.push_back(std::move(call));
@@ -310,8 +336,9 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
 
 std::string CudaSource::text() const {
   if (kernels_.empty()) return {};
-  std::string text = prelude(
-      {"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h", "core/scalar/philox.h"}, gpu::source_prelude);
+  std::string text = prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h", "core/scalar/philox.h",
+                              "kernels/cuda/range_note.cuh"},
+                             gpu::source_prelude);
   text += fold_helpers + functions("TD_DEVICE void ");
   for (const std::string& kernel : kernels_) text += kernel;
   return text;

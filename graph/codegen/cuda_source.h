@@ -10,7 +10,8 @@ namespace tandem::graph {
 
 /// How to launch a generated kernel: one launch for all segments of a LoopKernel and its finish. Its arguments
 /// are the buffers, each a device pointer, in the order of `buffers`; then, if `partial_bytes` is not zero, a
-/// pointer to so many bytes of device memory, zero at the first launch (each launch leaves its last eight zero).
+/// pointer to so many bytes of device memory, zero at the first launch (each launch leaves its last eight zero); then, if
+/// the LoopKernel has checks, a td_range_note (kernels/cuda/range_note.cuh).
 struct CudaKernelCall {
   std::string name;
   std::vector<int> buffers;  ///< indices in LoopKernel::buffers

@@ -92,7 +92,7 @@ std::string prelude(std::initializer_list<const char*> headers, const char* firs
 
 SegmentEmitter::SegmentEmitter(const Dialect& dialect, const LoopKernel& kernel, const Segment& segment,
                                std::set<std::string>& helpers)
-    : segment_(segment), dialect_(dialect), kernel_(kernel), helpers_(helpers) {
+    : kernel_(kernel), segment_(segment), dialect_(dialect), helpers_(helpers) {
   for (const Store& store : segment.stores) buffer(store.buffer);
   if (kernel.at_run_time.empty()) return;
   size_t number = 0;

@@ -53,7 +53,7 @@ class SegmentEmitter {
   int count() const { return static_cast<int>(segment_.statements.size()); }
   const char* type(int i) const { return compute_type(at(i).dtype); }
   static std::string name(int i) { return "v" + std::to_string(i); }
-  const LoopCheck& check_of(const Statement& s) const { return kernel_.checks[static_cast<size_t>(s.check)]; }
+  const ValueCheck& check_of(const Statement& s) const { return kernel_.checks[static_cast<size_t>(s.check)]; }
   DType buffer_type(int index) const { return kernel_.buffers[static_cast<size_t>(index)]; }
   /// Bytes of the partial results of a chunk of that segment.
   int64_t partial_bytes(int segment) const { return kernel_.segments[static_cast<size_t>(segment)].partials * 8; }
@@ -91,7 +91,7 @@ class SegmentEmitter {
   void indices(int first, int end, std::string_view linear, std::string_view indent);
 
   /// Notes whether the value of a `check` statement, just defined, is out of its range.
-  virtual void check(int, std::string_view) {}
+  virtual void check(int i, std::string_view indent) = 0;
 
   // Folds.
   virtual void declare_fold(int i, std::string_view indent) = 0;
@@ -114,6 +114,7 @@ class SegmentEmitter {
   /// The inside of the loop over elements. What is held of a statement lies at `held_at`.
   void elements(const Phase& phase, std::string_view indent, std::string_view held_at = "");
 
+  const LoopKernel& kernel_;
   const Segment& segment_;
   tandem::detail::TextStream out_;
   std::set<int> hold_;  ///< element statements to be held for later phases
@@ -126,7 +127,6 @@ class SegmentEmitter {
   void need(int i, std::set<int>& needed) const;
 
   const Dialect& dialect_;
-  const LoopKernel& kernel_;
   std::set<std::string>& helpers_;
   std::vector<int> buffers_;
   std::set<int> held_, written_rows_;

@@ -77,21 +77,13 @@ struct Segment {
   bool by_row = false;  ///< has row statements: columns are walked once a phase
 };
 
-/// What `check` statements check: on the CPU, where the eager kernels do as well.
-struct LoopCheck {
-  RangeCheck range;
-  std::string op;  ///< in whose name it is raised
-  Where where;
-  Shape shape;  ///< of the values
-};
-
 struct LoopKernel {
   std::vector<DType> buffers;  ///< dtypes of the node's inputs, then of its outputs: what loads and stores name
   std::vector<Segment> segments;
   /// Scalar work after all segments: statements at Level::finish. `partial` statements name a segment and
   /// its slot; `integer` of the segment's fold says how it was folded.
   Segment finish;
-  std::vector<LoopCheck> checks;
+  std::vector<ValueCheck> checks;  ///< what `check` statements check
   /// Of each of its numbers (each_number): whether generated code reads it at each call, as it depends on sizes that change.
   /// Empty: all are written into the code.
   std::vector<bool> at_run_time;

@@ -48,7 +48,7 @@ bool alike(const Store& a, const Store& b) {
   return a.statement == b.statement && a.buffer == b.buffer && alike(a.position, b.position);
 }
 bool alike(const Interval& a, const Interval& b) { return same_bits(a.low, b.low) && same_bits(a.high, b.high); }
-bool alike(const LoopCheck& a, const LoopCheck& b) {
+bool alike(const ValueCheck& a, const ValueCheck& b) {
   return a.range.what == b.range.what && a.range.classes == b.range.classes && a.range.ignored == b.range.ignored &&
          a.range.interval.has_value() == b.range.interval.has_value() &&
          (!a.range.interval || alike(*a.range.interval, *b.range.interval)) && a.op == b.op &&

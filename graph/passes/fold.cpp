@@ -22,10 +22,32 @@ double filled_number(const Graph& graph, const Node& node) {
   return result_of(node, {}, node.attributes, graph.type(node.outputs[0]).dtype);
 }
 
+namespace {
+/// Of each value: whether a number of the host may stand for it. On a device, only pointwise kernels take one.
+std::vector<bool> may_be_numbers(const Graph& graph) {
+  std::vector<bool> may(graph.values.size(), true);
+  const auto keep = [&](int value) {
+    if (value >= 0 && !graph.type(value).device.is_cpu()) at(may, value) = false;
+  };
+  for (const Node& node : graph.nodes)
+    if (!node.op->is_pointwise())
+      for (int input : node.inputs) keep(input);
+  for (int output : graph.outputs) keep(output);
+  for (const StateWrite& write : graph.writes) keep(write.value);
+  for (const GradientWrite& write : graph.gradients) keep(write.value);
+  return may;
+}
+}  // namespace
+
 Graph fold(const Graph& graph) {
   Rewriter rewriter(graph);
+  const std::vector<bool> may = may_be_numbers(graph);
   for (const Node& node : graph.nodes) {
     const ValueType& type = graph.type(node.outputs[0]);
+    if (!at(may, node.outputs[0])) {
+      rewriter.copy(node);
+      continue;
+    }
     if (node.op->fills && type.shape.empty()) {
       rewriter.replace(node.outputs[0], rewriter.scalar(filled_number(graph, node), type.dtype));
       continue;

@@ -27,6 +27,7 @@ class Fuser {
   Groups run() {
     for (int n = 0; n < count(graph_.nodes); ++n) visit(n);
     materialise_scalars();
+    report_.looked_at = groups_.looked_at();
     return std::move(groups_);
   }
 
@@ -46,7 +47,8 @@ class Fuser {
       if (!inside) return visit_scalar(n);
       groups_.in_memory.insert(n);
     }
-    const bool elementwise = now.op->is_pointwise(), folds = now.op->fold.has_value();
+    const bool in_order = now.op->fold && folds_in_order(*now.op, groups_.type(now.inputs[0]));
+    const bool elementwise = now.op->is_pointwise(), folds = now.op->fold && !in_order;
     if ((elementwise || folds) && groups_.type(now.outputs[0]).shape.numel() > 0 &&
         groups_.type(now.inputs[0]).shape.numel() > 0) {
       // The operands' kernels, the one with the most members first.
@@ -65,6 +67,7 @@ class Fuser {
         }
       if (open(n)) return;
     }
+    if (in_order) refuse(n, "adds float64 in the order of the eager kernel, which runs");
     groups_.add(n, {.node = n, .kernel = {}});
   }
 
@@ -90,7 +93,10 @@ class Fuser {
     }
     if (free) return groups_.leave_out(n);
     for (size_t i = 1; i < finishing.size(); ++i)
-      if (groups_.independent(finishing[0], finishing[i])) groups_.absorb(finishing[i], finishing[0]);
+      if (count(at(groups_.all, finishing[0]).kernel.segments) + count(at(groups_.all, finishing[i]).kernel.segments) <=
+              kMostSegments &&
+          groups_.independent(finishing[0], finishing[i]))
+        groups_.absorb(finishing[i], finishing[0]);
     int kernel = -1;  // the kernel that waits for the others, if one does
     for (int candidate : finishing)
       if (at(groups_.all, candidate).alive && !groups_.makes_cycle(n, candidate) && !reads_unfinished(n, candidate))

@@ -65,12 +65,18 @@ int Groups::alive(int group) const {
   return group;
 }
 
+bool Groups::far(const std::vector<int>& starts, int first) const {
+  return std::any_of(starts.begin(), starts.end(),
+                     [&](int start) { return at(position_, alive(start)) - at(position_, first) > kFarthest; });
+}
+
 bool Groups::walk_back(const std::vector<int>& starts, int first, std::vector<int>* passed) {
   const int begin = at(position_, first);
   ++walk_;
   std::vector<int> waiting;
   bool found = false;
   const auto reach = [&](int group) {
+    ++looked_at_;
     found = found || group == first;
     if (at(position_, group) <= begin || at(passed_by_, group) == walk_) return;
     at(passed_by_, group) = walk_;
@@ -91,6 +97,7 @@ void Groups::move_before(int first, std::vector<int> groups) {
   const auto earlier = [&](int a, int b) { return at(position_, a) < at(position_, b); };
   std::sort(groups.begin(), groups.end(), earlier);
   const int begin = at(position_, first), end = at(position_, groups.back()) + 1;
+  looked_at_ += end - begin;
   ++walk_;
   std::vector<int> others;
   for (int group : groups) at(passed_by_, group) = walk_;
@@ -106,12 +113,12 @@ void Groups::move_before(int first, std::vector<int> groups) {
 bool Groups::makes_cycle(int n, int group) {
   std::vector<int> elsewhere = sources(n);
   std::erase(elsewhere, group);
-  return walk_back(elsewhere, group);
+  return far(elsewhere, group) || walk_back(elsewhere, group);
 }
 
 bool Groups::independent(int a, int b) {
   if (at(position_, a) < at(position_, b)) std::swap(a, b);
-  return !walk_back(at(reads_, a), b);
+  return !far(at(reads_, a), b) && !walk_back(at(reads_, a), b);
 }
 
 bool Groups::mergeable(int a, int b) {
@@ -119,7 +126,7 @@ bool Groups::mergeable(int a, int b) {
   std::vector<int> others;
   for (int source : at(reads_, a))
     if (alive(source) != b) others.push_back(source);
-  return !walk_back(others, b);
+  return !far(others, b) && !walk_back(others, b);
 }
 
 std::vector<bool> Groups::wanted_values() const {

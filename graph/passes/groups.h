@@ -52,6 +52,10 @@ struct Place {
   int member = -1;
 };
 
+constexpr int kMostSegments = 512;  ///< of a kernel
+/// Groups that are joined have at most so many between them, so that the time is that of their number.
+constexpr int kFarthest = 1024;
+
 /// The groups of a graph. Views belong to none: they are looked through. Groups are kept in an order in which each comes
 /// after all that it reads from, so that a path between two is looked for among the groups between them only.
 class Groups {
@@ -85,12 +89,15 @@ class Groups {
   /// Groups whose results the node reads, also through what is computed again.
   std::vector<int> sources(int n) const;
   void each_member(const Group& group, const std::function<void(int node)>& visit) const;
-  /// Joining `n` to the group is fine if nothing that n reads elsewhere depends on the group.
+  /// Joining `n` to the group is fine if nothing that n reads elsewhere depends on the group. Said to make one also where that
+  /// takes too long to tell.
   bool makes_cycle(int n, int group);
-  /// Neither reads what the other makes.
+  /// Neither reads what the other makes, as far as can be told soon.
   bool independent(int a, int b);
-  /// Two groups may become one if every path between them is a direct edge.
+  /// Two groups may become one if every path between them is a direct edge, as far as can be told soon.
   bool mergeable(int a, int b);
+  /// What the searches for a cycle have looked at or moved, which grows with the number of nodes, no faster.
+  int64_t looked_at() const { return looked_at_; }
   /// Values read outside the group that makes them, or returned.
   std::vector<bool> wanted_values() const;
 
@@ -112,6 +119,8 @@ class Groups {
   int alive(int group) const;
   /// `group` takes over what `other` reads, and its place in the order.
   void take_over(int other, int group);
+  /// Whether a walk from there to `first` would be longer than is worth it.
+  bool far(const std::vector<int>& starts, int first) const;
   /// The groups from `starts` back to what comes after `first` in the order, sources before their readers; whether
   /// `first` is read on the way.
   bool walk_back(const std::vector<int>& starts, int first, std::vector<int>* passed = nullptr);
@@ -125,6 +134,7 @@ class Groups {
   std::vector<int> absorbed_by_;                ///< of each group; -1: none
   std::vector<int> passed_by_;                  ///< of each group: the last walk that came by
   int walk_ = 0;
+  int64_t looked_at_ = 0;
 };
 
 /// Spells a kernel as loops. `stored` are the values to put in memory; the node's inputs are appended to

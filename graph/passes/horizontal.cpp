@@ -5,10 +5,6 @@
 
 namespace tandem::graph {
 
-namespace {
-constexpr size_t kMostSegments = 512;  // of a kernel
-}
-
 void join_state_kernels(Groups& groups) {
   const Graph& graph = groups.graph;
   std::vector<bool> state(graph.values.size(), false), read(graph.values.size(), false);
@@ -36,7 +32,7 @@ void join_state_kernels(Groups& groups) {
     for (const GroupSegment& segment : group.kernel.segments) mixed = mixed || segment.has_rows();
     if (!assigns || mixed) continue;
     const bool full =
-        target >= 0 && at(groups.all, target).kernel.segments.size() + group.kernel.segments.size() > kMostSegments;
+        target >= 0 && count(at(groups.all, target).kernel.segments) + count(group.kernel.segments) > kMostSegments;
     if (target < 0 || full) target = g;
     else if (groups.independent(g, target)) groups.absorb(g, target);
   }

@@ -36,7 +36,7 @@ class Rewriter final : public Interceptor {
   /// Replaces outputs, writes and gradients by what they map to, and hands the graph over.
   Graph finish();
 
-  /// Ops with a decomposition are replaced by it as they are appended.
+  /// Ops with a decomposition are replaced by it as they are appended, unless it folds in order.
   bool decompose = false;
 
   void run(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,
@@ -54,12 +54,16 @@ class Rewriter final : public Interceptor {
   Graph to_;
   std::vector<int> map_;
   std::map<std::pair<uint64_t, DType>, int> scalars_;  ///< the leaves of numbers, by bits and dtype
+  bool folds_in_order_ = false;                        ///< what was appended since this was false
   uint64_t id_;
   InterceptorScope installed_;
   NoGrad no_grad_;
   AutocastOff autocast_off_;  ///< the trace holds every cast already
 };
 
+/// Whether the op adds or multiplies numbers in an order that shows, which its kernel alone knows: folds of float64 on the CPU,
+/// for which there is no wider type. No generated loop walks it.
+bool folds_in_order(const Op& op, const ValueType& operand);
 /// The single number of a scalar leaf, or of a one-element constant, that stays the same between calls.
 const double* constant_number(const Graph& graph, int value);
 /// What all elements of the node's result are, as its dtype holds it. The op fills (Op::fills).
@@ -80,6 +84,7 @@ Graph optimise_regions(const Graph& graph, const std::vector<std::string>& witho
 struct FusionReport {
   std::vector<std::string> kernels;
   std::vector<std::string> refused;
+  int64_t looked_at = 0;  ///< Groups::looked_at
 };
 
 class Groups;

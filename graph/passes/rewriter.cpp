@@ -1,6 +1,7 @@
 // Rewriting graphs.
 #include <bit>
 #include <cstdlib>
+#include <utility>
 
 #include "core/ops/ops.h"
 #include "graph/ir/views.h"
@@ -70,7 +71,10 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
   if (decompose && op.decompose && !empty) {
     std::vector<Tensor> symbols;
     for (int operand : operands) symbols.push_back(symbol(operand));
+    const bool outside = std::exchange(folds_in_order_, false);
     results = op.decompose(symbols, attributes);
+    if (folds_in_order_) results.clear();  // the whole kernel runs; dead_code removes what was made
+    folds_in_order_ = folds_in_order_ || outside;
   }
   if (!results.empty()) {
     for (size_t i = 0; i < outputs.size(); ++i) {
@@ -94,6 +98,7 @@ void Rewriter::run(const Op& op, std::span<const Tensor> inputs, const Attribute
     }
     return;
   }
+  folds_in_order_ = folds_in_order_ || (!inputs.empty() && folds_in_order(op, type_of(inputs[0])));
   std::vector<ValueType> types;
   for (const Tensor& output : outputs) types.push_back(type_of(output));
   const int node = to_.append(op, std::move(operands), attributes, where, types);
@@ -121,6 +126,10 @@ Graph Rewriter::finish() {
     to_.gradients.push_back(std::move(write));
   }
   return std::move(to_);
+}
+
+bool folds_in_order(const Op& op, const ValueType& operand) {
+  return (op.fold == Fold::sum || op.fold == Fold::prod) && operand.dtype == float64 && operand.device.is_cpu();
 }
 
 const double* constant_number(const Graph& graph, int value) {

@@ -79,29 +79,18 @@ class CpuLaunch final : public Launch {
   [[noreturn]] void raise(size_t index) {
     std::fill(flags_.begin(), flags_.end(), 0);
     const CheckedLoad& checked = checks_[index];
-    const auto fail = [&](const std::string& text) {
-      throw DimensionError(checked.check.op + ": " + text, checked.check.where);
-    };
-    const RangeCheck& range = checked.check.range;
-    if (range.interval) throw ValueError(checked.check.op + ": " + range.what, checked.check.where);
     Shape extents, strides;  // the dims that the values are walked along, in their order
     for (int d = 0; d < checked.position.strides.size(); ++d)
       if (checked.position.strides[d] != 0)
         extents.push_back(checked.extents[d]), strides.push_back(checked.position.strides[d]);
-    const auto place_in = [](const Shape& shape, int64_t number) {
-      Shape place = shape;
-      for (int d = shape.size() - 1; d >= 0; --d) place[d] = number % shape[d], number /= shape[d];
-      return place;
-    };
-    for (int64_t i = 0; checked.buffer >= 0 && i < extents.numel(); ++i) {
-      const Shape place = place_in(extents, i);
-      int64_t offset = checked.position.offset;
-      for (int d = 0; d < place.size(); ++d) offset += place[d] * strides[d];
+    const bool known = checked.buffer >= 0 && !checked.check.range.interval;
+    for (int64_t i = 0; known && i < extents.numel(); ++i) {
+      int64_t offset = checked.position.offset, rest = i;
+      for (int d = extents.size() - 1; d >= 0; --d) offset += rest % extents[d] * strides[d], rest /= extents[d];
       const int64_t value = static_cast<const int64_t*>(checked_[index])[offset];
-      if (!range.allows(value)) fail(range.text(value, place_in(checked.check.shape, i)));
+      if (!checked.check.range.allows(value)) checked.check.fail(value, i);
     }
-    fail(detail::str(range.what, " out of range for ", range.bound, " (0 to ", range.bound - 1, ")"));
-    std::abort();
+    checked.check.fail();
   }
 
   /// What a generated function is given: buffers, flags of checks, numbers.

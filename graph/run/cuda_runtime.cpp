@@ -4,6 +4,7 @@
 #include <chrono>
 #include <deque>
 #include <mutex>
+#include <optional>
 
 #include "graph/codegen/cuda_source.h"
 #include "graph/native/disk_cache.h"
@@ -11,6 +12,7 @@
 #include "graph/run/runtime.h"
 #include "kernels/cuda/capture.h"
 #include "kernels/cuda/module.h"
+#include "kernels/cuda/range_notes.h"
 
 namespace tandem::graph {
 
@@ -48,9 +50,10 @@ std::shared_ptr<gpu::Module> load(const std::string& source, const std::vector<s
 /// One fused kernel: one launch, or several where it has too many buffers for one.
 class CudaLaunch final : public Launch {
  public:
-  CudaLaunch(const std::vector<CudaKernelCall>& calls, const gpu::Module& module, Device device,
-             const PointTo& point_to)
+  CudaLaunch(const std::vector<CudaKernelCall>& calls, const std::vector<ValueCheck>& checks, const gpu::Module& module,
+             Device device, const PointTo& point_to)
       : device_(device), parts_(calls.size()) {
+    if (!checks.empty()) notes_.emplace(checks, device);
     for (size_t i = 0; i < calls.size(); ++i) {
       const CudaKernelCall& call = calls[i];
       Part& part = parts_[i];
@@ -65,7 +68,9 @@ class CudaLaunch final : public Launch {
         backend(device.kind).copy(part.partials.data(), device, zeros.data(), cpu(), zeros.size());
         part.table.back() = part.partials.data();
       }
-      for (void*& entry : part.table) part.arguments.push_back(&entry);
+      for (size_t b = 0; b < call.buffers.size() + (call.partial_bytes ? 1 : 0); ++b)
+        part.arguments.push_back(&part.table[b]);
+      if (notes_) part.arguments.push_back(&notes_->note());
     }
   }
   void run() override {
@@ -82,12 +87,14 @@ class CudaLaunch final : public Launch {
   };
   Device device_;
   std::vector<Part> parts_;
+  std::optional<gpu::RangeNotes> notes_;
 };
 
 class CudaKernels final : public Kernels {
  public:
   int add(const LoopKernel& kernel) override {
     calls_.push_back(source_.add(kernel));
+    checks_.push_back(kernel.checks);
     return static_cast<int>(calls_.size()) - 1;
   }
   std::string source() const override { return source_.text(); }
@@ -97,12 +104,13 @@ class CudaKernels final : public Kernels {
     return true;
   }
   std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const override {
-    return std::make_unique<CudaLaunch>(calls_[kernel], *module_, device_, point_to);
+    return std::make_unique<CudaLaunch>(calls_[kernel], checks_[kernel], *module_, device_, point_to);
   }
 
  private:
   CudaSource source_;
   std::vector<std::vector<CudaKernelCall>> calls_;
+  std::vector<std::vector<ValueCheck>> checks_;  ///< of each
   std::shared_ptr<gpu::Module> module_;
   Device device_;
 };

@@ -16,6 +16,7 @@ struct Lifetime {
 struct MemoryPlan {
   int64_t bytes = 0;        ///< size of the arena
   int64_t lower_bound = 0;  ///< most bytes alive at one step: no plan is smaller
+  int64_t looked_at = 0;    ///< what tight packing has compared with, or moved: at most so much for each value
 };
 
 /// Offsets are multiples of 64. Values follow one another in slots of about their size, as long as that

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "graph/ir/region.h"
 #include "graph/ir/views.h"
@@ -43,13 +45,13 @@ class Planner {
   /// Results that are also something else get a copy of their own.
   void separate_results() {
     static const Op& copy = find_op("copy");
-    std::vector<int> taken;
+    std::unordered_set<int> taken;
     const auto separate = [&](int& value, bool state) {
       const int base = base_of(graph_, value);
-      const bool again = std::find(taken.begin(), taken.end(), base) != taken.end();
+      const bool again = taken.count(base) > 0;
       if (graph_.value(base).node < 0 || base != value || (again && !state))
         value = graph_.node(graph_.add_node(copy, {value}, {}, {})).outputs[0];
-      taken.push_back(value);
+      taken.insert(value);
     };
     for (int& output : graph_.outputs) separate(output, false);
     for (GradientWrite& write : graph_.gradients)
@@ -85,13 +87,12 @@ class Planner {
         leaves_on_[leaf.tensor.impl()->storage].push_back(i);
     for (int i = 0; i < std::ssize(graph_.leaves); ++i) add_place(PlaceKind::leaf, graph_.leaf(i).value, i);
     for (int i = 0; i < std::ssize(graph_.outputs); ++i) add_place(PlaceKind::result, graph_.outputs[i], i);
+    std::set<std::pair<int, const TensorImpl*>> read;  // gradients, by whose they are
+    for (const Leaf& leaf : graph_.leaves)
+      if (leaf.kind == LeafKind::gradient) read.emplace(leaf.argument, leaf.tensor.impl());
     for (int i = 0; i < std::ssize(graph_.gradients); ++i) {
       const GradientWrite& write = graph_.gradients[i];
-      bool recycle = true;
-      for (const Leaf& leaf : graph_.leaves)
-        recycle = recycle && !(leaf.kind == LeafKind::gradient && leaf.argument == write.argument &&
-                               leaf.tensor.impl() == write.tensor.impl());
-      plan_.gradients.push_back({write.value, recycle});
+      plan_.gradients.push_back({write.value, read.count({write.argument, write.tensor.impl()}) == 0});
       if (write.value >= 0) add_place(PlaceKind::gradient, write.value, i);
     }
     // State written in place shares the place of the state, and so do the values that lead there by replacing elements.
@@ -157,32 +158,44 @@ class Planner {
       return node.op->in_place || (node.op->updates_operand && node.inputs[0] == state &&
                                    std::count(node.inputs.begin(), node.inputs.end(), state) == 1);
     }
-    const LoopKernel& kernel = *node.fused;
-    const int inputs = static_cast<int>(node.inputs.size());
-    int stored = -1;
-    for (int i = 0; i < std::ssize(node.outputs); ++i)
-      if (node.outputs[i] == value) stored = inputs + i;
-    for (const Store& store : kernel.finish.stores)
-      if (store.buffer == stored) return true;  // the finish runs after everything
-    const auto reads_state = [&](const Statement& statement) {
-      return statement.buffer >= 0 && statement.buffer < inputs &&
-             references_[node.inputs[statement.buffer]].base == state;
-    };
-    for (const Segment& segment : kernel.segments) {
-      const Store* mine = nullptr;
-      for (const Store& store : segment.stores)
-        if (store.buffer == stored) mine = &store;
-      for (const Statement& statement : segment.statements) {
-        if (statement.kind == LoopOp::literal || !reads_state(statement)) continue;
-        if (!mine || segment.by_row || statement.kind != LoopOp::load) return false;
-        if (statement.position.offset != mine->position.offset || statement.position.strides != mine->position.strides)
-          return false;
-      }
-    }
-    for (const Statement& statement : kernel.finish.statements)
-      if (statement.kind == LoopOp::load && reads_state(statement)) return false;
+    const KernelUses& uses = uses_of(node);
+    const auto stored = uses.stores.find(value);
+    TANDEM_ASSERT(stored != uses.stores.end(), "a kernel doesn't store what it makes");
+    const auto [mine, store] = stored->second;
+    if (!mine) return true;  // the finish runs after everything
+    const auto reads = uses.reads.find(state);
+    if (reads == uses.reads.end()) return true;
+    for (const auto& [segment, statement] : reads->second)
+      if (segment != mine || segment->by_row || statement->kind != LoopOp::load ||
+          statement->position.offset != store->position.offset ||
+          statement->position.strides != store->position.strides)
+        return false;
     return true;
   }
+
+  /// Who reads what in a fused kernel, and who stores: the finish where there is no segment.
+  struct KernelUses {
+    std::unordered_map<int, std::vector<std::pair<const Segment*, const Statement*>>>
+        reads;                                                                ///< by the value read, no view
+    std::unordered_map<int, std::pair<const Segment*, const Store*>> stores;  ///< by the value
+  };
+  const KernelUses& uses_of(const Node& node) const {
+    const auto [known, fresh] = uses_.try_emplace(&node);
+    KernelUses& uses = known->second;
+    if (!fresh) return uses;
+    const LoopKernel& kernel = *node.fused;
+    const int inputs = static_cast<int>(node.inputs.size());
+    const auto add = [&](const Segment& all, const Segment* segment) {
+      for (const Statement& statement : all.statements)
+        if ((statement.kind == LoopOp::load || statement.kind == LoopOp::uniform) && statement.buffer < inputs)
+          uses.reads[references_[node.inputs[statement.buffer]].base].emplace_back(segment, &statement);
+      for (const Store& store : all.stores) uses.stores[node.outputs[store.buffer - inputs]] = {segment, &store};
+    };
+    for (const Segment& segment : kernel.segments) add(segment, &segment);
+    add(kernel.finish, nullptr);
+    return uses;
+  }
+  mutable std::unordered_map<const Node*, KernelUses> uses_;
 
   /// The device of the steps, the numbers that kernels there read, and whether it may record them.
   void find_device() {

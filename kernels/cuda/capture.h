@@ -38,6 +38,10 @@ class Capture {
   void launch();
   size_t nodes() const;  ///< kernels, copies and fills in the graph
 
+  /// Whether this thread records now. What is kept meanwhile lives as long as the recording.
+  static bool recording();
+  static void keep(std::shared_ptr<void> thing);
+
  private:
   struct State;
   std::unique_ptr<State> state_;

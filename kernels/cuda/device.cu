@@ -7,6 +7,7 @@
 #include "kernels/cuda/capture.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/range_notes.h"
 
 namespace tandem {
 namespace gpu {
@@ -33,6 +34,7 @@ DeviceState& state_of(int index) {
     check(cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking), "making a stream");
     check(cudaDeviceGetAttribute(&made->multiprocessors, cudaDevAttrMultiProcessorCount, index),
           "reading device properties");
+    make_range_checks({DeviceKind::cuda, static_cast<uint8_t>(index)});
     state = made;
   }
   if (index < 16) cached[index] = state;
@@ -93,12 +95,14 @@ void copy(void* to, Device to_device, const void* from, Device from_device, size
   // and so has what another device's stream will read.
   if (to_device.is_cpu() || (from_device.is_cuda() && from_device != to_device)) {
     check(cudaStreamSynchronize(stream), "copy between devices");
+    raise_noted(device);
   }
 }
 
 void synchronize(Device device) {
   use(device);
   check(cudaStreamSynchronize(state_of(device.index).stream), "synchronize");
+  raise_noted(device);
 }
 
 void* stream(Device device) { return stream_of(device); }
@@ -136,7 +140,17 @@ void set_library(Library which) { chosen_library() = which; }
 
 // --- workspaces and captures ---------------------------------------------------------------------------------
 
+struct Capture::State {
+  Device device;
+  std::vector<Storage*> kept;
+  std::vector<std::shared_ptr<void>> things;
+  cudaGraphExec_t graph = nullptr;
+  size_t nodes = 0;
+};
+namespace {
 thread_local std::vector<Storage*>* kept_by_capture = nullptr;
+thread_local std::vector<std::shared_ptr<void>>* things_of_capture = nullptr;
+}  // namespace
 
 Workspace::Workspace(size_t bytes, Device device) : storage_(bytes > 0 ? Storage::allocate(bytes, device) : nullptr) {}
 Workspace::~Workspace() {
@@ -145,14 +159,7 @@ Workspace::~Workspace() {
   else storage_->release();
 }
 
-struct Capture::State {
-  Device device;
-  std::vector<Storage*> kept;
-  cudaGraphExec_t graph = nullptr;
-  size_t nodes = 0;
-};
-
-Capture::Capture(Device device) : state_(new State{device, {}, nullptr, 0}) {}
+Capture::Capture(Device device) : state_(new State{device, {}, {}, nullptr, 0}) {}
 
 Capture::~Capture() {
   if (state_->graph) (void)cudaGraphExecDestroy(state_->graph);
@@ -162,12 +169,14 @@ Capture::~Capture() {
 void Capture::begin() {
   TANDEM_ASSERT(!state_->graph && !kept_by_capture, "a capture begins twice");
   kept_by_capture = &state_->kept;
+  things_of_capture = &state_->things;
   // Relaxed: the allocator may still ask the driver for memory meanwhile, which is no part of the graph.
   check(cudaStreamBeginCapture(stream_of(state_->device), cudaStreamCaptureModeRelaxed), "beginning a capture");
 }
 
 void Capture::end() {
   kept_by_capture = nullptr;
+  things_of_capture = nullptr;
   cudaGraph_t graph = nullptr;
   check(cudaStreamEndCapture(stream_of(state_->device), &graph), "ending a capture");
   (void)cudaGraphGetNodes(graph, nullptr, &state_->nodes);
@@ -178,6 +187,7 @@ void Capture::end() {
 
 void Capture::abandon() {
   kept_by_capture = nullptr;
+  things_of_capture = nullptr;
   cudaGraph_t graph = nullptr;
   (void)cudaStreamEndCapture(stream_of(state_->device), &graph);
   if (graph) (void)cudaGraphDestroy(graph);
@@ -190,6 +200,9 @@ void Capture::launch() {
 }
 
 size_t Capture::nodes() const { return state_->nodes; }
+
+bool Capture::recording() { return kept_by_capture != nullptr; }
+void Capture::keep(std::shared_ptr<void> thing) { things_of_capture->push_back(std::move(thing)); }
 
 }  // namespace gpu
 

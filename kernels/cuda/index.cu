@@ -1,6 +1,6 @@
 // embedding, gather and their gradients. The gradients add without atomics: each sum has one owner that takes
 // its terms in the order of their positions, so the bits are the same at every run. An id out of range
-// reads as NaN (all bits set) and adds nothing: a kernel can't raise an error.
+// is noted; until the note is read it reads as NaN (all bits set) and adds nothing.
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
 
@@ -8,24 +8,34 @@ namespace tandem {
 namespace gpu {
 namespace {
 
+/// Whether it is in [0, bound), and a note where not.
+__device__ __forceinline__ bool in_range(int64_t index, int64_t bound, int64_t place, td_range_note note) {
+  if (index >= 0 && index < bound) return true;
+  td_note_range(note, 0, place, index);
+  return false;
+}
+
 template <class W>
 __global__ void __launch_bounds__(threads_per_block)
-    embedding(W* out, const W* weight, const int64_t* ids, int64_t positions, int64_t rows, int64_t width) {
+    embedding(W* out, const W* weight, const int64_t* ids, int64_t positions, int64_t rows, int64_t width,
+              td_range_note note) {
   for (int64_t i = global_thread(); i < positions * width; i += global_threads()) {
     const int64_t position = i / width, id = ids[position];
-    out[i] = id >= 0 && id < rows ? weight[id * width + (i - position * width)] : W(~W(0));
+    if (in_range(id, rows, position, note)) out[i] = weight[id * width + (i - position * width)];
+    else out[i] = W(~W(0));
   }
 }
 
 // Wide rows: a warp copies one, 16 bytes a lane.
 __global__ void __launch_bounds__(threads_per_block)
-    embedding_packs(uint4* out, const uint4* weight, const int64_t* ids, int64_t positions, int64_t rows,
-                    int64_t width) {
+    embedding_packs(uint4* out, const uint4* weight, const int64_t* ids, int64_t positions, int64_t rows, int64_t width,
+                    td_range_note note) {
   const int64_t warps = global_threads() / 32;
   for (int64_t position = global_thread() / 32; position < positions; position += warps) {
     const int64_t id = ids[position];
+    const bool known = in_range(id, rows, position, note);
     for (int64_t i = threadIdx.x % 32; i < width; i += 32) {
-      out[position * width + i] = id >= 0 && id < rows ? weight[id * width + i] : make_uint4(~0u, ~0u, ~0u, ~0u);
+      out[position * width + i] = known ? weight[id * width + i] : make_uint4(~0u, ~0u, ~0u, ~0u);
     }
   }
 }
@@ -38,7 +48,7 @@ constexpr unsigned grad_tile = 512, grad_shared = 40 * 1024;
 template <class T>
 __global__ void __launch_bounds__(grad_threads)
     embedding_grad(T* out, const T* grad, const int64_t* ids, int64_t positions, int64_t rows, int64_t width,
-                   unsigned own) {
+                   unsigned own, td_range_note note) {
   using Wide = Compute<T>;
   TANDEM_DYNAMIC_SHARED(Wide, sums);
   TANDEM_SHARED(unsigned, votes, [grad_threads / 32]);
@@ -51,6 +61,7 @@ __global__ void __launch_bounds__(grad_threads)
   for (int64_t base = 0; base < positions; base += grad_threads) {
     const int64_t position = base + threadIdx.x;
     const int64_t id = position < positions ? ids[position] : -1;
+    if (position < positions && blockIdx.x == 0 && blockIdx.y == 0) in_range(id, rows, position, note);
     const bool mine = id >= first_row && id < first_row + own && id < rows;
     const unsigned vote = __ballot_sync(all_lanes, mine);
     if (lane == 0) votes[warp] = vote;
@@ -80,13 +91,15 @@ __global__ void __launch_bounds__(grad_threads)
 
 template <class W>
 __global__ void __launch_bounds__(threads_per_block)
-    gather(W* out, const W* in, const int64_t* index, Layout<2> layout, int64_t stride, int64_t extent) {
+    gather(W* out, const W* in, const int64_t* index, Layout<2> layout, int64_t stride, int64_t extent, int64_t first,
+           td_range_note note) {
   const unsigned step = gridDim.x * blockDim.x;
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
     int64_t offset[2];
     layout.offsets(i, offset);
     const int64_t at = index[offset[0]];
-    out[offset[0]] = at >= 0 && at < extent ? in[offset[1] + at * stride] : W(~W(0));
+    if (in_range(at, extent, first + offset[0], note)) out[offset[0]] = in[offset[1] + at * stride];
+    else out[offset[0]] = W(~W(0));
   }
 }
 
@@ -94,14 +107,14 @@ __global__ void __launch_bounds__(threads_per_block)
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
     scatter_add(T* out, const T* in, const int64_t* index, Layout<2> lines, int64_t length, int64_t in_stride,
-                int64_t out_stride, int64_t extent) {
+                int64_t out_stride, int64_t extent, int64_t first, td_range_note note) {
   const unsigned step = gridDim.x * blockDim.x;
   for (unsigned line = blockIdx.x * blockDim.x + threadIdx.x; line < lines.numel; line += step) {
     int64_t offset[2];
     lines.offsets(line, offset);
     for (int64_t i = 0; i < length; ++i) {
       const int64_t at = index[offset[0] + i * in_stride];
-      if (at < 0 || at >= extent) continue;
+      if (!in_range(at, extent, first + offset[0] + i * in_stride, note)) continue;
       T& sum = out[offset[1] + at * out_stride];
       sum = convert<T>(widen(sum) + widen(in[offset[0] + i * in_stride]));
     }
@@ -113,14 +126,16 @@ void embedding_kernel(KernelContext& op) {
   const int64_t positions = ids.shape.numel(), rows = weight.shape[0], width = weight.shape[1];
   if (positions * width == 0) return;
   const int64_t row_bytes = width * size_of(weight.dtype);
+  const td_range_note note = range_note(op, {.what = "id", .bound = rows}, ids.shape);
   if (row_bytes % 16 == 0 && row_bytes >= 128 && is_aligned(weight.data) && is_aligned(op.out().data)) {
     TANDEM_LAUNCH(embedding_packs, blocks_for(positions * 32), threads_per_block, 0, stream_of(op),
-                  data<uint4>(op.out()), data<uint4>(weight), data<int64_t>(ids), positions, rows, row_bytes / 16);
+                  data<uint4>(op.out()), data<uint4>(weight), data<int64_t>(ids), positions, rows, row_bytes / 16,
+                  note);
     return;
   }
   visit_size(weight.dtype, [&]<class W>() {
     TANDEM_LAUNCH((embedding<W>), blocks_for(positions * width), threads_per_block, 0, stream_of(op), data<W>(op.out()),
-                  data<W>(weight), data<int64_t>(ids), positions, rows, width);
+                  data<W>(weight), data<int64_t>(ids), positions, rows, width, note);
   });
 }
 
@@ -134,7 +149,8 @@ void embedding_grad_kernel(KernelContext& op) {
     const unsigned own = unsigned(std::clamp(rows / (8 * multiprocessors()), int64_t(1), std::min(most, int64_t(32))));
     const dim3 grid(unsigned(ceil_divide(rows, int64_t(own))), unsigned(ceil_divide(width, int64_t(grad_tile))));
     TANDEM_LAUNCH((embedding_grad<T>), grid, grad_threads, size_t(own * tile) * sizeof(Compute<T>), stream_of(op),
-                  data<T>(op.out()), data<T>(op.in(0)), data<int64_t>(op.in(1)), positions, rows, width, own);
+                  data<T>(op.out()), data<T>(op.in(0)), data<int64_t>(op.in(1)), positions, rows, width, own,
+                  range_note(op, {.what = "id", .bound = rows}, op.in(1).shape));
   });
 }
 
@@ -145,11 +161,13 @@ void gather_kernel(KernelContext& op) {
   if (strides.size() > 0) strides[dim] = 0;
   const int64_t stride = x.shape.empty() ? 0 : x.strides[dim], extent = x.shape.empty() ? 1 : x.shape[dim];
   const Iteration iteration(index.shape, {{&index.shape, &index.strides}, {&index.shape, &strides}});
+  if (index.shape.numel() == 0) return;
+  const td_range_note note = range_note(op, {.bound = extent}, index.shape);
   visit_size(x.dtype, [&]<class W>() {
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
       TANDEM_LAUNCH((gather<W>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op),
                     data<W>(op.out()) + offset[0], data<W>(x) + offset[1], data<int64_t>(index) + offset[0],
-                    Layout<2>(piece), stride, extent);
+                    Layout<2>(piece), stride, extent, offset[0], note);
     });
   });
 }
@@ -168,11 +186,12 @@ void scatter_add_kernel(KernelContext& op) {
   const int64_t length = scalar ? 1 : x.shape[dim], in_stride = scalar ? 0 : x.strides[dim];
   const int64_t out_stride = scalar ? 0 : out.strides[dim], extent = scalar ? 1 : out.shape[dim];
   const Iteration iteration(lines, {{&lines, &x.strides}, {&lines, &out.strides}});
+  const td_range_note note = range_note(op, {.bound = extent}, index.shape);
   visit_any(out.dtype, [&]<class T>() {
     in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
       TANDEM_LAUNCH((scatter_add<T>), blocks_for(piece.numel()), threads_per_block, 0, stream, data<T>(out) + offset[1],
                     data<T>(x) + offset[0], data<int64_t>(index) + offset[0], Layout<2>(piece), length, in_stride,
-                    out_stride, extent);
+                    out_stride, extent, offset[0], note);
     });
   });
 }

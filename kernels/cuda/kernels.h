@@ -2,8 +2,10 @@
 #pragma once
 
 #include "core/op.h"
+#include "core/range_check.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/layout.h"
+#include "kernels/cuda/range_note.cuh"
 
 namespace tandem {
 
@@ -12,6 +14,10 @@ namespace gpu {
 /// Copies `from`, broadcast to `shape`, to `to` (any strides), converting elements where the dtypes differ.
 void copy_strided(const TensorImpl& from, const Shape& shape, void* to, DType to_type, const Shape& to_strides,
                   cudaStream_t stream);
+
+/// The argument by which a kernel that is about to be launched notes values of a tensor of `shape` that are out of range, as
+/// check 0 of the launch. The error is in the name of the op, or another's.
+td_range_note range_note(const KernelContext& op, RangeCheck range, const Shape& shape, std::string name = {});
 
 }  // namespace gpu
 }  // namespace tandem

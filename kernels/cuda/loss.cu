@@ -1,6 +1,6 @@
 // cross_entropy with integer labels. Forward reads each row of logits once and keeps its log-sum-exp, so that
 // backward is one read and one write: (exp(x - lse) - [column = label]) g / batch. A label outside the classes
-// gives NaN: a kernel can't raise an error.
+// is noted, and gives NaN until the note is read.
 #include "core/scalar/math.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
@@ -10,16 +10,32 @@ namespace tandem {
 namespace gpu {
 namespace {
 
+/// Of each row, on the device. Those that are ignored count for nothing.
+struct Labels {
+  const int64_t* values;
+  bool ignores;
+  int64_t ignored;
+  td_range_note note;
+
+  __device__ __forceinline__ bool counts(int64_t row) const { return !ignores || values[row] != ignored; }
+  __device__ __forceinline__ bool in_range(int64_t row, int64_t columns) const {
+    if (values[row] >= 0 && values[row] < columns) return true;
+    td_note_range(note, 0, row, values[row]);
+    return false;
+  }
+};
+
 template <class T>
-__device__ __forceinline__ Compute<T> row_loss(const T* row, Compute<T> log_sum_exp, int64_t label, int64_t columns) {
-  if (label < 0 || label >= columns) return static_cast<Compute<T>>(NAN);
-  return log_sum_exp - widen(row[label]);
+__device__ __forceinline__ Compute<T> row_loss(const T* x, Compute<T> log_sum_exp, const Labels& labels, int64_t row,
+                                               int64_t columns) {
+  if (!labels.counts(row)) return 0;
+  return labels.in_range(row, columns) ? log_sum_exp - widen(x[labels.values[row]]) : static_cast<Compute<T>>(NAN);
 }
 
 template <class S>
 __global__ void __launch_bounds__(S::threads)
     cross_entropy_rows(typename S::Wide* losses, typename S::Wide* log_sums, const typename S::Element* in,
-                       const int64_t* labels, unsigned rows, unsigned columns) {
+                       Labels labels, unsigned rows, unsigned columns) {
   using Wide = typename S::Wide;
   TANDEM_SHARED(Wide, scratch, [S::threads / 32]);
   const unsigned row = this_row<S>();
@@ -33,13 +49,13 @@ __global__ void __launch_bounds__(S::threads)
   if (live && threadIdx.x % S::lanes == 0) {
     const Wide log_sum = td_log(total) + highest;
     log_sums[row] = log_sum;
-    losses[row] = row_loss(in + int64_t(row) * columns, log_sum, labels[row], columns);
+    losses[row] = row_loss(in + int64_t(row) * columns, log_sum, labels, row, columns);
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(256) cross_entropy_long_rows(Compute<T>* losses, Compute<T>* log_sums, const T* in,
-                                                               const int64_t* labels, int64_t columns) {
+__global__ void __launch_bounds__(256)
+    cross_entropy_long_rows(Compute<T>* losses, Compute<T>* log_sums, const T* in, Labels labels, int64_t columns) {
   using Wide = Compute<T>;
   TANDEM_SHARED(Wide, scratch, [8]);
   const T* x = in + blockIdx.x * columns;
@@ -52,30 +68,61 @@ __global__ void __launch_bounds__(256) cross_entropy_long_rows(Compute<T>* losse
   if (threadIdx.x == 0) {
     const Wide log_sum = td_log(total) + highest;
     log_sums[blockIdx.x] = log_sum;
-    losses[blockIdx.x] = row_loss(x, log_sum, labels[blockIdx.x], columns);
+    losses[blockIdx.x] = row_loss(x, log_sum, labels, blockIdx.x, columns);
   }
 }
 
-template <class T> __global__ void __launch_bounds__(256) mean_of(T* out, const Compute<T>* values, int64_t count) {
+/// How many of the labels count, for all threads of a block of 256.
+template <class Wide> __device__ __forceinline__ Wide counted(const Labels& labels, int64_t rows, Wide* scratch) {
+  if (!labels.ignores) return Wide(rows);
+  Wide count = 0;
+  for (int64_t i = threadIdx.x; i < rows; i += 256) count += labels.counts(i) ? Wide(1) : Wide(0);
+  return reduce_block(count, Add(), Wide(0), scratch);
+}
+
+template <class T>
+__global__ void __launch_bounds__(256) mean_of(T* out, const Compute<T>* values, Labels labels, int64_t rows) {
   using Wide = Compute<T>;
   TANDEM_SHARED(Wide, scratch, [8]);
   Wide total = 0;
-  for (int64_t i = threadIdx.x; i < count; i += 256) total += values[i];
+  for (int64_t i = threadIdx.x; i < rows; i += 256) total += values[i];
   total = reduce_block(total, Add(), Wide(0), scratch);
-  if (threadIdx.x == 0) *out = convert<T>(total / Wide(count));
+  const Wide count = counted(labels, rows, scratch);
+  if (threadIdx.x == 0) *out = convert<T>(total / count);
+}
+
+template <class Wide> __global__ void __launch_bounds__(256) count_labels(Wide* out, Labels labels, int64_t rows) {
+  TANDEM_SHARED(Wide, scratch, [8]);
+  const Wide count = counted(labels, rows, scratch);
+  if (threadIdx.x == 0) *out = count;
 }
 
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    cross_entropy_grad(T* out, Operand<T> grad, const T* in, const int64_t* labels, const Compute<T>* log_sums,
-                       int64_t count, int64_t rows, int64_t columns) {
+    cross_entropy_grad(T* out, Operand<T> grad, const T* in, Labels labels, const Compute<T>* log_sums,
+                       const Compute<T>* counted, int64_t count, int64_t rows, int64_t columns) {
   using Wide = Compute<T>;
-  const Wide scale = widen(grad.at(0)) / Wide(rows);
+  const Wide scale = widen(grad.at(0)) / (counted ? *counted : Wide(rows));
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
     const int64_t row = i / columns, column = i - row * columns;
+    if (!labels.counts(row)) {
+      out[i] = convert<T>(Wide(0));
+      continue;
+    }
+    if (column == 0) labels.in_range(row, columns);
     const Wide p = td_exp(widen(in[i]) - log_sums[row]);
-    out[i] = convert<T>((column == labels[row] ? p - Wide(1) : p) * scale);
+    out[i] = convert<T>((column == labels.values[row] ? p - Wide(1) : p) * scale);
   }
+}
+
+/// Operand `input`.
+Labels labels_of(const KernelContext& op, int input, int64_t classes) {
+  const AttributeValue* ignored = op.attributes.find("ignore_index");
+  RangeCheck check{.what = "label", .bound = classes, .classes = true};
+  if (ignored) check.ignored = std::get<int64_t>(*ignored);
+  const int64_t number = check.ignored.value_or(0);
+  return {data<int64_t>(op.in(input)), ignored != nullptr, number,
+          range_note(op, std::move(check), op.in(input).shape)};
 }
 
 void cross_entropy_kernel(KernelContext& op) {
@@ -83,7 +130,7 @@ void cross_entropy_kernel(KernelContext& op) {
     using Wide = Compute<T>;
     const int64_t rows = op.in(0).shape[0], columns = op.in(0).shape[1];
     const T* x = data<T>(op.in(0));
-    const auto* labels = data<int64_t>(op.in(1));
+    const Labels labels = labels_of(op, 1, columns);
     auto* log_sums = data<Wide>(op.out(1));
     const Workspace workspace(size_t(rows) * sizeof(Wide), op.out().device);
     Wide* losses = workspace.template as<Wide>();
@@ -97,7 +144,7 @@ void cross_entropy_kernel(KernelContext& op) {
                       columns);
       }
     }
-    TANDEM_LAUNCH((mean_of<T>), 1, 256, 0, stream_of(op), data<T>(op.out()), losses, rows);
+    TANDEM_LAUNCH((mean_of<T>), 1, 256, 0, stream_of(op), data<T>(op.out()), losses, labels, rows);
   });
 }
 
@@ -105,9 +152,13 @@ void cross_entropy_grad_kernel(KernelContext& op) {
   visit_floating(op.in(1).dtype, [&]<class T>() {
     const int64_t rows = op.in(1).shape[0], columns = op.in(1).shape[1], count = rows * columns;
     if (count == 0) return;
+    const Labels labels = labels_of(op, 2, columns);
+    const Workspace workspace(labels.ignores ? sizeof(Compute<T>) : 0, op.out().device);
+    auto* const counted = workspace.template as<Compute<T>>();
+    if (counted) TANDEM_LAUNCH((count_labels<Compute<T>>), 1, 256, 0, stream_of(op), counted, labels, rows);
     TANDEM_LAUNCH((cross_entropy_grad<T>), blocks_for(count), threads_per_block, 0, stream_of(op), data<T>(op.out()),
-                  operand<T>(op.in(0)), data<T>(op.in(1)), data<int64_t>(op.in(2)), data<Compute<T>>(op.in(3)), count,
-                  rows, columns);
+                  operand<T>(op.in(0)), data<T>(op.in(1)), labels, data<Compute<T>>(op.in(3)), counted, count, rows,
+                  columns);
   });
 }
 

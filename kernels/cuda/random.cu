@@ -1,4 +1,4 @@
-// Random draws and dropout. Element i depends on (seed, draw, i) alone, so any grid draws the same numbers as the
+// Random draws, dropout, and the check of numbers that draws are made of. Element i depends on (seed, draw, i) alone, so any grid draws the same numbers as the
 // CPU; a block of Philox serves the four elements (two of float64) that a thread writes.
 #include "core/scalar/math.h"
 #include "core/scalar/philox.h"
@@ -103,6 +103,21 @@ __global__ void __launch_bounds__(threads_per_block)
   }
 }
 
+// A copy, which notes where a number isn't in [low, high].
+template <class T>
+__global__ void __launch_bounds__(threads_per_block)
+    bounded(T* out, Operand<T> in, double low, double high, Layout<2> layout, td_range_note note) {
+  const unsigned step = gridDim.x * blockDim.x;
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
+    int64_t offset[2];
+    layout.offsets(i, offset);
+    const T x = in.at(offset[1]);
+    const double value = double(widen(x));
+    if (!(value >= low && value <= high)) td_note_range(note, 0, -1, 0);
+    out[offset[0]] = x;
+  }
+}
+
 template <class Distribution> void draw_kernel(KernelContext& op) {
   const int64_t count = op.out().shape.numel();
   if (count == 0) return;
@@ -147,6 +162,24 @@ void dropout_kernel(KernelContext& op) {
   });
 }
 
+void bounded_kernel(KernelContext& op) {
+  const TensorImpl& x = op.in(0);
+  TensorImpl& out = op.out();
+  const double low = op.attributes.number("low"), high = op.attributes.number("high");
+  if (out.shape.numel() == 0) return;
+  const td_range_note note = range_note(op, {.what = op.attributes.text("message"), .interval = Interval{low, high}},
+                                        x.shape, op.attributes.text("op"));
+  const Iteration iteration(out.shape, {{&out.shape, &out.strides}, {&x.shape, &x.strides}});
+  visit_floating(out.dtype, [&]<class T>() {
+    in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
+      Operand<T> in = operand<T>(x);
+      if (in.data) in.data += offset[1];
+      TANDEM_LAUNCH((bounded<T>), blocks_for(piece.numel()), threads_per_block, 0, stream_of(op),
+                    data<T>(out) + offset[0], in, low, high, Layout<2>(piece), note);
+    });
+  });
+}
+
 }  // namespace
 }  // namespace gpu
 
@@ -154,6 +187,7 @@ void add_cuda_random(Kernels kernels) {
   kernels["random_uniform"] = gpu::draw_kernel<gpu::Uniform>;
   kernels["random_normal"] = gpu::draw_kernel<gpu::Normal>;
   kernels["random_int"] = gpu::draw_integers_kernel;
+  kernels["bounded"] = gpu::bounded_kernel;
   kernels["dropout"] = gpu::dropout_kernel;
 }
 

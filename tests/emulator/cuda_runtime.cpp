@@ -274,6 +274,10 @@ cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
   return *pointer != nullptr || bytes == 0 ? cudaSuccess : failed(cudaErrorMemoryAllocation);
 }
 cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) { return cudaMallocHost(pointer, bytes); }
+cudaError_t cudaHostGetDevicePointer(void** there, void* here, unsigned) {
+  *there = here;
+  return cudaSuccess;
+}
 cudaError_t cudaFreeHost(void* pointer) {
   std::free(pointer);
   return cudaSuccess;

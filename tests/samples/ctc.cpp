@@ -1,4 +1,4 @@
-// Samples of ctc_loss and its gradient, against all paths through time, one by one.
+// Samples of ctc_loss, its gradient and that one's, against all paths through time, one by one.
 #include "samples/samples.h"
 
 namespace tandem::samples {
@@ -61,12 +61,12 @@ void add(Samples& samples, const Shape& shape, const Shape& targets, std::vector
                       return NumberLists{out};
                     },
                 .ulps = 8,
-                .gradients = Gradients::first};
+                .gradients = Gradients::second};
   samples.push_back(sample);
   sample.op = "ctc_loss_grad";
   sample.operands.insert(sample.operands.begin(), g);
   sample.call = call_op("ctc_loss_grad", attributes);
-  sample.gradients = Gradients::none;
+  sample.gradients = Gradients::first;
   sample.ulps = 64;  // of exponentials, whose errors are as many as the exponent is great
   sample.reference = [=](const NumberLists& in) {
     Numbers out(shape, in[0].dtype);
@@ -83,6 +83,43 @@ void add(Samples& samples, const Shape& shape, const Shape& targets, std::vector
       });
     }
     return NumberLists{out};
+  };
+  samples.push_back(sample);
+
+  // With S_p = sum over the path of the direction u, and the mean over paths by their probability: of log-probability tk
+  // -g mean((S_p - mean(S)) [p passes tk]), and of g -mean(S).
+  sample.op = "ctc_loss_second";
+  sample.operands.push_back({shape, spread(-1, 2)});
+  sample.call = call_op("ctc_loss_second", attributes);
+  sample.gradients = Gradients::none;
+  sample.reference = [=](const NumberLists& in) {
+    Numbers dx(shape, in[0].dtype), dg({batch}, in[0].dtype);
+    dx.make_scale();
+    dg.make_scale();
+    for (int64_t n = 0; n < batch; ++n) {
+      const double loss = loss_of(in[1], in[2], in[3], in[4], n);
+      const auto place = [&](const std::vector<int64_t>& path, size_t t) {
+        return (static_cast<int64_t>(t) * batch + n) * shape[2] + path[t];
+      };
+      const auto along = [&](const std::vector<int64_t>& path) {
+        double total = 0;
+        for (size_t t = 0; t < path.size(); ++t) total += in[5][place(path, t)];
+        return total;
+      };
+      double mean = 0;
+      each_path(in[1], in[2], in[3], in[4], n, blank,
+                [&](const std::vector<int64_t>& path, double log_p) { mean += std::exp(log_p + loss) * along(path); });
+      dg[n] = -mean;
+      dg.scale[static_cast<size_t>(n)] = 4 + std::fabs(mean);
+      each_path(in[1], in[2], in[3], in[4], n, blank, [&](const std::vector<int64_t>& path, double log_p) {
+        for (size_t t = 0; t < path.size(); ++t) {
+          const double term = in[0][n] * std::exp(log_p + loss);
+          dx[place(path, t)] -= term * (along(path) - mean);
+          dx.scale[static_cast<size_t>(place(path, t))] += term * 8;
+        }
+      });
+    }
+    return NumberLists{dx, dg};
   };
   samples.push_back(sample);
 }
