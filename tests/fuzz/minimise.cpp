@@ -1,6 +1,7 @@
 // Shrinking a program that fails: whatever can go while it still fails goes.
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "fuzz/program.h"
 
@@ -198,14 +199,36 @@ class Minimiser {
         candidate.inputs[i] = plainer;
         return accept(candidate);
       };
-      if (input.dtype != float32) changed = attempt({input.role, float32, input.shape, input.values}) || changed;
+      const auto with = [](Input plainer, auto&& change) {
+        change(plainer);
+        return plainer;
+      };
+      if (input.dtype != float32) changed = attempt(with(input, [](Input& x) { x.dtype = float32; })) || changed;
       const Input now = program_.inputs[i];
       if (now.role != Input::Role::argument)
-        changed = attempt({Input::Role::argument, now.dtype, now.shape, now.values}) || changed;
+        changed = attempt(with(now, [](Input& x) { x.role = Input::Role::argument; })) || changed;
       const Input last = program_.inputs[i];
       if (last.values != std::vector<double>{1})
-        changed = attempt({last.role, last.dtype, last.shape, {1}}) ||
-                  (last.values.size() > 1 && attempt({last.role, last.dtype, last.shape})) || changed;
+        changed = attempt(with(last, [](Input& x) { x.values = {1}; })) ||
+                  (last.values.size() > 1 && attempt(with(last, [](Input& x) { x.values.clear(); }))) || changed;
+    }
+    const auto accept_without = [&](auto&& flag_of) {
+      Program candidate = program_;
+      if (!std::exchange(flag_of(candidate), false)) return;
+      changed = accept(candidate) || changed;
+    };
+    accept_without([](Program& program) -> bool& { return program.twice; });
+    accept_without([](Program& program) -> bool& { return program.casts; });
+    for (size_t i = 0; i < program_.inputs.size(); ++i)
+      accept_without([i](Program& program) -> bool& { return program.inputs[i].trained; });
+    for (size_t i = 0; i < program_.body.size(); ++i) {
+      const Statement& statement = program_.body[i];
+      if (statement.action == Action::op || statement.action == Action::draw || statement.action == Action::constant ||
+          statement.name.empty())
+        continue;
+      Program candidate = program_;
+      candidate.body[i].name.clear();
+      changed = accept(candidate) || changed;
     }
     if (!program_.optimiser.empty()) {
       Program candidate = program_;

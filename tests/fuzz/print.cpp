@@ -1,4 +1,5 @@
 // Programs as C++.
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -52,6 +53,10 @@ std::string line(const Program& program, const Statement& statement) {
     return i < statement.results.size() ? name(statement.results[i]) : str("unused", i);
   };
   const std::string make = "td::Tensor " + result(0) + " = ";
+  const auto within = [&](const std::string& expression) {
+    if (statement.name.empty()) return expression;
+    return "td::find_op(\"" + statement.name + "\")(td::Tensors{" + expression + "}, {})[0]";
+  };
   const std::string weighted = x.empty() ? "" : "td::sum(" + x[0] + ".to(" + wide + ") * 0.5)";
   switch (statement.action) {
     case Action::op: {
@@ -74,6 +79,12 @@ std::string line(const Program& program, const Statement& statement) {
       if (statement.name == "randint") return make + "td::randint(-2, 3, " + x[0] + ".shape());";
       if (statement.name == "bernoulli") return make + "td::bernoulli(0.5, " + x[0] + ".shape());";
       return make + "td::" + statement.name + "(" + x[0] + ".shape()).to(" + wide + ");";
+    case Action::constant: {
+      const std::string value = literal(constant_of(statement));
+      return make + "td::find_op(\"" + statement.name + "\")(" +
+             (statement.choice % 2 ? value + ", " + x[0] : x[0] + ", " + value) + ");";
+    }
+    case Action::number: return make + x[0] + " * number + number;";
     case Action::detach: return make + x[0] + ".detach();";
     case Action::assign: return "{ td::NoGrad no_grad; " + x[0] + ".assign(" + x[1] + "); }";
     case Action::add: return "{ td::NoGrad no_grad; " + x[0] + " += " + x[1] + "; }";
@@ -96,21 +107,22 @@ std::string line(const Program& program, const Statement& statement) {
              "leaf.grad().defined(); if (any) optimizer.step(); }";
     case Action::branch:
       return make + "td::cond(td::sum(" + x[0] + ".to(" + wide + ")).detach() > 0, [&] { " +
-             (x.size() > 3 ? "td::NoGrad no_grad; " + x[3] + ".assign(" + x[3] + " * 0.5); " : "") + "return " + x[1] +
-             " * " + x[2] + " + 1; }, [&] { return sin(" + x[1] + ") - " + x[2] + "; });";
+             (x.size() > 3 ? "{ td::NoGrad no_grad; " + x[3] + ".assign(" + x[3] + " * 0.5); } " : "") + "return " +
+             within(x[1] + " * " + x[2] + " + 1") + "; }, [&] { return " + within("sin(" + x[1] + ") - " + x[2]) +
+             "; });";
     case Action::loop:
       return "td::Tensor at" + result(0) + " = " + x[0] + ".detach(), most" + result(0) + " = abs(td::sum(" + x[1] +
              ".detach().to(" + wide + "))) % 4; auto [" + result(1) + ", copy" + result(0) +
              "] = td::while_loop([&](const td::Tensor& turn, const td::Tensor&) { return turn < most" + result(0) +
-             "; }, [&](const td::Tensor& turn, const td::Tensor& now) { return std::tuple{turn + 1, now * 0.5 + at" +
-             result(0) + "}; }, td::zeros({}), at" + result(0) + "); td::Tensor " + result(0) + " = copy" + result(0) +
-             ".clone();";
+             "; }, [&](const td::Tensor& turn, const td::Tensor& now) { return std::tuple{turn + 1, " +
+             within("now * 0.5 + at" + result(0)) + "}; }, td::zeros({}), at" + result(0) + "); td::Tensor " +
+             result(0) + " = copy" + result(0) + ".clone();";
     case Action::scan:
       return "auto [" + result(0) + ", " + result(1) +
-             "] = td::scan([&](const td::Tensor& h, const td::Tensor& each) { td::Tensor next = tanh(h * 0.5 + each "
-             "+ " +
-             (x.size() > 1 ? x[1] : "each") + "); return std::pair{next, next * each}; }, td::zeros_like(" + x[0] +
-             ".select(0, 0)), " + x[0] + ", {.reverse = " + (statement.choice % 2 ? "true" : "false") +
+             "] = td::scan([&](const td::Tensor& h, const td::Tensor& each) { td::Tensor next = " +
+             within("tanh(h * 0.5 + each + " + (x.size() > 1 ? x[1] : "each") + ")") +
+             "; return std::pair{next, next * each}; }, td::zeros_like(" + x[0] + ".select(0, 0)), " + x[0] +
+             ", {.reverse = " + (statement.choice % 2 ? "true" : "false") +
              ", .checkpoint = " + std::to_string(statement.choice / 2) + "});";
   }
   return {};
@@ -154,8 +166,12 @@ std::string printed(const Program& program, const Setting& setting, const std::s
     add("td::nn::optim::" + program.optimiser + " optimizer(td::Tensors{" + leaves + "}, {.lr = 0.1" +
         (program.optimiser == "Sgd" ? ", .momentum = 0.9" : "") + "});");
   }
+  const bool has_number = std::any_of(program.body.begin(), program.body.end(),
+                                      [](const Statement& each) { return each.action == Action::number; });
+  if (has_number) add("double number = 0.5;");
   add("auto function = td::compile([&](const td::Tensors& arguments) {");
   int argument = 0;
+  if (program.casts) add("  const td::Autocast casts(td::bfloat16);");
   if (!arguments) add("  (void)arguments;");
   for (size_t i = 0; i < program.inputs.size(); ++i)
     if (program.inputs[i].role == Input::Role::argument)
@@ -173,9 +189,17 @@ std::string printed(const Program& program, const Setting& setting, const std::s
       if (program.inputs[i].role == Input::Role::argument)
         given += (given.empty() ? "" : ", ") + tensor(program, i, call + 1);
     add("{");
-    add("  const td::Tensors arguments{" + given + "};");
+    add("  td::Tensors arguments{" + given + "};");
+    int at = 0;
+    for (const Input& input : program.inputs) {
+      if (input.role != Input::Role::argument) continue;
+      if (input.trained) add(str("  arguments[", at, "].requires_grad(true);"));
+      ++at;
+    }
+    if (program.twice && arguments > 1) add("  arguments[1] = arguments[0];");
+    if (has_number) add(str("  number = ", literal(0.5 + call), ";"));
     add("  for (const td::Tensor& result : function(arguments)) keep(result);");
-    add("  for (const td::Tensor& argument : arguments) keep(argument);");
+    add("  for (const td::Tensor& argument : arguments) keep(argument), keep(argument.grad());");
     add("  for (const td::Tensor& outside : td::Tensors{" + kept + "}) keep(outside), keep(outside.grad());");
     add("}");
   }

@@ -21,12 +21,15 @@ struct Input {
   Role role = Role::argument;
   DType dtype = float32;
   Shape shape;
+  bool trained = false;             ///< an argument that requires a gradient
   std::vector<double> values = {};  ///< in turn, over and over; none: random ones, which every dtype holds exactly
 };
 
 enum class Action : uint8_t {
-  op,    ///< any op of the table, by name and attributes
-  draw,  ///< random numbers, by the public function of that name
+  op,        ///< any op of the table, by name and attributes
+  draw,      ///< random numbers, by the public function of that name
+  number,    ///< times, and plus, a C++ number that the function captures, another at each call
+  constant,  ///< an op of two operands, one of them the C++ number that `choice` names; on the left if it is odd
   detach,
   assign,          ///< the second operand to the first
   add,             ///< the same with +=
@@ -45,7 +48,7 @@ enum class Action : uint8_t {
 /// One line of a program. A tensor is named by a number: inputs come first.
 struct Statement {
   Action action = Action::op;
-  std::string name = {};  ///< of op, or function
+  std::string name = {};  ///< of op, or function; of a branch or loop: an op of one operand in it, if any
   std::vector<int> operands = {};
   Attributes attributes = {};
   std::vector<int> results = {};
@@ -59,6 +62,8 @@ struct Program {
   std::vector<Statement> body = {};
   std::vector<int> results = {};
   std::string optimiser = {};  ///< over the leaves: "Sgd", "AdamW", …; none
+  bool twice = false;          ///< the second argument is the first
+  bool casts = false;          ///< below an Autocast
   DType wide = float32;        ///< what draws, weights of sums and the like are
   int calls = 3;
 };
@@ -112,8 +117,9 @@ class Machine {
  public:
   Machine(const Program& program, Tensors inputs, nn::optim::Optimizer* optimizer);
   void step(const Statement& statement);
-  const Tensor& operator[](int number) const { return values_[static_cast<size_t>(number)]; }
-  void set(int number, const Tensor& value);
+  double number = 0.5;  ///< that the function captures
+  const Tensor& operator[](int tensor) const { return values_[static_cast<size_t>(tensor)]; }
+  void set(int tensor, const Tensor& value);
 
  private:
   Tensors results_of(const Statement& statement);
@@ -130,6 +136,8 @@ struct World {
 };
 Tensors arguments_of(const Program& program, int call);
 std::vector<double> values_of(const Program& program, size_t input, int call);
+/// The number that a constant's choice names.
+double constant_of(const Statement& statement);
 /// Numbers of tensors in use: all are below.
 int count_of(const Program& program);
 

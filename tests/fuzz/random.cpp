@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 
 #include "fuzz/program.h"
 #include "samples/samples.h"
@@ -76,11 +77,12 @@ const std::map<OpKind, std::vector<Known>>& ops_by_kind() {
   static const std::map<OpKind, std::vector<Known>> all = [] {
     const std::vector<samples::Sample> samples = samples::all_samples();
     std::map<OpKind, std::vector<Known>> ops;
-    for (const Op* op : op_table().all())
-      if (!op->user && op->kind != OpKind::control && kernel_for(*op, cpu()))
+    for (const Op* op : op_table().all()) {
+      const bool runs = kernel_for(*op, cpu()) || op->kind == OpKind::view;
+      // What checks a range does so in generated kernels alone: decompositions write it where the eager kernel checks.
+      if (!op->user && runs && !op->checks_range && op->kind != OpKind::control)
         ops[op->kind].push_back({op, make_recipes(*op, samples)});
-    for (const Op* op : op_table().all())
-      if (!op->user && op->kind == OpKind::view) ops[op->kind].push_back({op, make_recipes(*op, samples)});
+    }
     return ops;
   }();
   return all;
@@ -101,12 +103,13 @@ bool expands_to(const Shape& a, const Shape& b) {
   return true;
 }
 bool floats(const Tensor& x) { return is_floating(x.dtype()); }
+bool taped(const Tensor& x) { return x.requires_grad() && floats(x); }
 bool writable(const Tensor& x) { return !x.requires_grad() && !may_overlap(x.shape(), x.strides()); }
 
 /// Writes a program by running it eagerly, line by line.
 class Author {
  public:
-  explicit Author(uint64_t seed) : draw_(seed) {
+  Author(uint64_t seed, uint64_t attempt) : draw_(seed + (attempt << 48)) {
     program_.seed = seed;
     add_inputs();
   }
@@ -127,6 +130,10 @@ class Author {
       if (program_.inputs.size() > 24) break;
       if (!propose() && failed_ && below(150) == 0) break;  // with the line that raises an error
       if (failed_) discard();
+    }
+    if (!failed_ && below(2)) {
+      if (add({.action = Action::backward, .operands = {find(taped)}}) && below(2)) add({.action = Action::optimise});
+      discard();
     }
     for (int i = 0; i < 4; ++i) program_.results.push_back(any());
     if (below(4) == 0)
@@ -156,6 +163,9 @@ class Author {
     const std::vector<Shape> shapes = {{m, n}, {n}, {n, k}, {k, m, n}, {n, n}, {m, 1}, {}, {k, m}};
     const auto add = [&](Role role, DType dtype) { program_.inputs.push_back({role, dtype, one_of(shapes)}); };
     program_.inputs.push_back({Role::argument, float32, {m, n}});
+    program_.inputs[0].trained = below(3) == 0;
+    program_.twice = below(12) == 0;
+    program_.casts = below(12) == 0;
     add(Role::argument, any_float()), add(Role::argument, any_dtype());
     program_.inputs.push_back({Role::state, float32, {m, n}});
     add(Role::state, float32), add(Role::state, any_dtype()), add(Role::state, any_float());
@@ -185,19 +195,20 @@ class Author {
     }
   }
 
-  const Tensor& at(int number) const { return (*machine_)[number]; }
-  /// One of the last made in half of all cases.
+  const Tensor& tensor(int number) const { return (*machine_)[number]; }
+  /// One of the last made in most cases, the very last in some: chains are what is fused, and whose memory is used again.
   int any() {
+    if (below(4) == 0) return pool_.back();
     const size_t recent = std::min<size_t>(pool_.size(), 8);
     return below(2) ? one_of(pool_) : pool_[pool_.size() - 1 - below(recent)];
   }
   /// The first from a random one on of which this is true; -1 if there is none.
   template <class Is> int find(Is&& is) {
     const int chosen = any();
-    if (is(at(chosen))) return chosen;
+    if (is(tensor(chosen))) return chosen;
     const size_t begin = below(pool_.size());
     for (size_t i = 0; i < pool_.size(); ++i)
-      if (const int number = pool_[(begin + i) % pool_.size()]; is(at(number))) return number;
+      if (const int number = pool_[(begin + i) % pool_.size()]; is(tensor(number))) return number;
     return -1;
   }
   int leaf() {
@@ -215,6 +226,8 @@ class Author {
       }
       case Action::draw:
       case Action::detach:
+      case Action::constant:
+      case Action::number:
       case Action::gradient:
       case Action::read_gradient:
       case Action::branch: return 1;
@@ -238,8 +251,8 @@ class Author {
     std::vector<int> kept;
     bool fine = true;
     for (const int number : statement.results) {
-      if (!at(number).defined()) continue;
-      const Tensor& made = at(number);
+      if (!tensor(number).defined()) continue;
+      const Tensor& made = tensor(number);
       kept.push_back(number);
       fine = fine && made.numel() <= 1024 && made.rank() <= 5;
       if (!fine || !floats(made) || below(8) == 0) continue;
@@ -248,15 +261,19 @@ class Author {
     if (!fine) return false;
     statement.results = kept;
     next_ = first + 4;
-    for (const int number : kept) pool_.push_back(number);
+    for (const int number : kept) {
+      pool_.push_back(number);
+      if (statement.action == Action::branch || statement.action == Action::loop || statement.action == Action::scan)
+        of_regions_.insert(tensor(number).impl());
+    }
     program_.body.push_back(std::move(statement));
     return true;
   }
   void discard() { failed_.reset(); }
 
   bool propose() {
-    static constexpr int kWeights[] = {60, 4, 3, 10, 4, 4, 3, 2, 3, 3, 3, 3};
-    uint64_t chosen = below(102);
+    static constexpr int kWeights[] = {60, 4, 3, 10, 4, 4, 3, 2, 3, 3, 3, 2, 3};
+    uint64_t chosen = below(104);
     int which = 0;
     while (chosen >= static_cast<uint64_t>(kWeights[which])) chosen -= static_cast<uint64_t>(kWeights[which++]);
     switch (which) {
@@ -271,20 +288,27 @@ class Author {
       case 3: {
         const int target = find(writable);
         if (target < 0) return false;
-        const int value = find([&](const Tensor& x) { return expands_to(x.shape(), at(target).shape()); });
+        const int value = find([&](const Tensor& x) { return expands_to(x.shape(), tensor(target).shape()); });
+        if (below(4) == 0) {  // a tensor is what an op makes of it: its kernel may write where it reads
+          const Known& known = one_of(ops_by_kind().at(below(2) ? OpKind::pointwise : OpKind::opaque));
+          if (known.op->inputs != 1 || known.recipes.empty()) return false;
+          const Attributes attributes = drawn(*known.op, one_of(known.recipes).attributes, tensor(target).rank());
+          return add({.name = known.op->name, .operands = {target}, .attributes = attributes}) &&
+                 expands_to(tensor(pool_.back()).shape(), tensor(target).shape()) &&
+                 add({.action = Action::assign, .operands = {target, pool_.back()}});
+        }
         switch (below(3)) {
           case 0: return add({.action = Action::assign, .operands = {target, value}});
           case 1: return add({.action = Action::add, .operands = {target, value}});
           default: return add({.action = Action::scale, .operands = {target}});
         }
       }
-      case 4:
-        return add({.action = Action::backward,
-                    .operands = {find([](const Tensor& x) { return x.requires_grad() && floats(x); })}});
+      case 4: return add({.action = Action::backward, .operands = {find(taped)}});
       case 5: {
-        const auto taped = [](const Tensor& x) { return x.requires_grad() && floats(x); };
+        // Eagerly the results of a scan are computed from one another; in a graph they are those of one node.
+        const int by = find([&](const Tensor& x) { return taped(x) && !x.is_leaf() && !of_regions_.count(x.impl()); });
         return add({.action = Action::gradient,
-                    .operands = {find(taped), below(2) ? leaf() : find(taped)},
+                    .operands = {find(taped), below(2) ? leaf() : by},
                     .choice = static_cast<int64_t>(below(2))});
       }
       case 6:
@@ -295,30 +319,40 @@ class Author {
       case 7: return add({.action = Action::optimise});
       case 8: {
         const int x = find(floats);
-        const int y = find([&](const Tensor& t) { return t.dtype() == at(x).dtype() && t.shape() == at(x).shape(); });
-        Statement branch{.action = Action::branch, .operands = {any(), x, y}};
+        const int y =
+            find([&](const Tensor& t) { return t.dtype() == tensor(x).dtype() && t.shape() == tensor(x).shape(); });
+        Statement branch{.action = Action::branch, .name = op_within(), .operands = {any(), x, y}};
         const int target = find([](const Tensor& t) { return floats(t) && writable(t); });
         if (below(3) == 0 && target >= 0) branch.operands.push_back(target);
         return add(branch);
       }
-      case 9: return add({.action = Action::loop, .operands = {find(floats), any()}});
+      case 9: return add({.action = Action::loop, .name = op_within(), .operands = {find(floats), any()}});
       case 10: {
         const int xs =
             find([](const Tensor& t) { return floats(t) && t.rank() > 0 && t.numel() > 0 && t.size(0) <= 8; });
         if (xs < 0) return false;
-        const Shape first = at(xs).shape();
+        const Shape first = tensor(xs).shape();
         const int y = find([&](const Tensor& t) {
           Shape one = first;
           one.erase(0);
-          return t.dtype() == at(xs).dtype() && expands_to(t.shape(), one);
+          return t.dtype() == tensor(xs).dtype() && expands_to(t.shape(), one);
         });
-        Statement scan{.action = Action::scan, .operands = {xs}, .choice = static_cast<int64_t>(below(6))};
+        Statement scan{
+            .action = Action::scan, .name = op_within(), .operands = {xs}, .choice = static_cast<int64_t>(below(6))};
         if (y >= 0 && below(3)) scan.operands.push_back(y);
         return add(scan);
       }
+      case 11: return add({.action = Action::number, .operands = {find(floats)}});
       default:
         return add({.action = Action::op, .name = "cast", .operands = {any()}, .attributes = {{"dtype", any_dtype()}}});
     }
+  }
+
+  /// Of one operand, for a branch or a body.
+  std::string op_within() {
+    if (program_.casts) return {};  // which may widen it: of a loop without a turn nobody finds out eagerly
+    const Op& op = *one_of(ops_by_kind().at(OpKind::pointwise)).op;
+    return op.inputs == 1 && op.attributes.empty() && op.grad ? op.name : "";
   }
 
   bool op() {
@@ -338,15 +372,19 @@ class Author {
   }
 
   bool pointwise(const Op& op, const Known& known) {
+    if (op.inputs == 2 && op.attributes.empty() && below(6) == 0)
+      return add({.action = Action::constant,
+                  .name = op.name,
+                  .operands = {any()},
+                  .choice = static_cast<int64_t>(below(12))});
     Statement call{.name = op.name};
     for (int i = 0; i < op.inputs; ++i) {
       const int operand = find([&](const Tensor& x) {
         if (op.pointwise.selects && i == 0 && x.dtype() != bool_) return false;
         return std::all_of(call.operands.begin(), call.operands.end(),
-                           [&](int other) { return broadcasts(at(other).shape(), x.shape()); });
+                           [&](int other) { return broadcasts(tensor(other).shape(), x.shape()); });
       });
       if (operand < 0) return false;
-      call.operands.push_back(operand);
     }
     if (!known.recipes.empty()) call.attributes = drawn(op, one_of(known.recipes).attributes, 1);
     return add(call);
@@ -385,7 +423,7 @@ class Author {
     for (int tries = 0; tries < 4; ++tries) {
       const int x = any();
       const Attributes given = known.recipes.empty() ? Attributes() : one_of(known.recipes).attributes;
-      if (add({.name = op.name, .operands = {x}, .attributes = drawn(op, given, at(x).rank())})) return true;
+      if (add({.name = op.name, .operands = {x}, .attributes = drawn(op, given, tensor(x).rank())})) return true;
     }
     return false;
   }
@@ -405,22 +443,23 @@ class Author {
     if (!is_floating(wanted.dtype) || below(3) == 0) return new_input(wanted);
     const int same = find([&](const Tensor& x) { return x.dtype() == wanted.dtype && x.shape() == wanted.shape; });
     if (same >= 0 && below(4)) return same;
-    // The first elements of a larger one.
+    // The elements of another, over and over.
     const int64_t count = wanted.shape.numel();
-    const int larger =
-        find([&](const Tensor& x) { return x.dtype() == wanted.dtype && x.numel() >= count && x.rank() > 0; });
-    if (larger < 0 || !count) return new_input(wanted);
-    if (!add({.name = "reshape", .operands = {larger}, .attributes = {{"shape", Shape{at(larger).numel()}}}}))
-      return new_input(wanted);
-    const int flat = program_.body.back().results[0];
-    if (!add({.name = "slice",
-              .operands = {flat},
-              .attributes = {{"dim", 0}, {"begin", 0}, {"end", count}, {"step", 1}}}))
-      return new_input(wanted);
-    const int some = program_.body.back().results[0];
-    if (!add({.name = "reshape", .operands = {some}, .attributes = {{"shape", wanted.shape}}}))
-      return new_input(wanted);
-    return program_.body.back().results[0];
+    int at = find([&](const Tensor& x) { return floats(x) && x.numel() > 0; });
+    const auto then = [&](const char* name, Attributes attributes, std::vector<int> operands) {
+      if (at >= 0)
+        at = add({.name = name, .operands = std::move(operands), .attributes = std::move(attributes)})
+                 ? program_.body.back().results[0]
+                 : -1;
+    };
+    if (at >= 0 && tensor(at).dtype() != wanted.dtype) then("cast", {{"dtype", wanted.dtype}}, {at});
+    then("contiguous", {}, {at});
+    if (at >= 0) then("reshape", {{"shape", Shape{tensor(at).numel()}}}, {at});
+    if (at >= 0 && tensor(at).numel() < count)
+      then("concat", {{"dim", 0}}, std::vector<int>(static_cast<size_t>((count - 1) / tensor(at).numel() + 1), at));
+    then("slice", {{"dim", 0}, {"begin", 0}, {"end", count}, {"step", 1}}, {at});
+    then("reshape", {{"shape", wanted.shape}}, {at});
+    return at >= 0 ? at : new_input(wanted);
   }
   /// One more tensor of the world. It is numbered from the other end, until all are known.
   int new_input(const Input& wanted) {
@@ -461,12 +500,20 @@ class Author {
   World* world_ = nullptr;
   std::optional<Machine> machine_;
   std::vector<int> pool_, late_;
+  std::set<const TensorImpl*> of_regions_;
   int next_ = 0;
   std::optional<Statement> failed_;
 };
 
 }  // namespace
 
-Program random_program(uint64_t seed) { return Author(seed).write(); }
+Program random_program(uint64_t seed) {
+  // Errors that come with the values of a later call end a program early: few of those are enough.
+  for (uint64_t attempt = 0;; ++attempt) {
+    Program program = Author(seed, attempt).write();
+    if (attempt == 3 || seed % 16 == 0 || run(program, {.options = {.mode = Mode::eager}}).error.empty())
+      return program;
+  }
+}
 
 }  // namespace tandem::fuzz

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -72,8 +73,17 @@ World::World(const Program& program) {
 Tensors arguments_of(const Program& program, int call) {
   Tensors arguments;
   for (size_t i = 0; i < program.inputs.size(); ++i)
-    if (program.inputs[i].role == Input::Role::argument) arguments.push_back(make(program, i, call + 1));
+    if (program.inputs[i].role == Input::Role::argument) {
+      arguments.push_back(make(program, i, call + 1));
+      if (program.inputs[i].trained) arguments.back().requires_grad(true);
+    }
+  if (program.twice && arguments.size() > 1) arguments[1] = arguments[0];
   return arguments;
+}
+
+double constant_of(const Statement& statement) {
+  constexpr double kNumbers[] = {0, -0.0, 1, -1, 0.5, 2};
+  return kNumbers[static_cast<size_t>(statement.choice / 2) % std::size(kNumbers)];
 }
 
 int count_of(const Program& program) {
@@ -98,7 +108,8 @@ bool has_one_order(const Program& program) {
              op.kind == OpKind::random;
     }
     return statement.action == Action::draw || statement.action == Action::detach ||
-           statement.action == Action::assign || statement.action == Action::add || statement.action == Action::scale;
+           statement.action == Action::assign || statement.action == Action::add || statement.action == Action::scale ||
+           statement.action == Action::number || statement.action == Action::constant;
   });
 }
 
@@ -124,13 +135,15 @@ Machine::Machine(const Program& program, Tensors inputs, nn::optim::Optimizer* o
 }
 
 void Machine::step(const Statement& statement) {
+  std::optional<Autocast> casts;
+  if (program_.casts) casts.emplace(bfloat16);
   const Tensors results = results_of(statement);
   for (size_t i = 0; i < statement.results.size(); ++i)
     set(statement.results[i], i < results.size() ? results[i] : Tensor());
 }
-void Machine::set(int number, const Tensor& value) {
-  if (static_cast<size_t>(number) >= values_.size()) values_.resize(static_cast<size_t>(number) + 1);
-  values_[static_cast<size_t>(number)] = value;
+void Machine::set(int tensor, const Tensor& value) {
+  if (static_cast<size_t>(tensor) >= values_.size()) values_.resize(static_cast<size_t>(tensor) + 1);
+  values_[static_cast<size_t>(tensor)] = value;
 }
 
 // The same as printed() writes.
@@ -138,10 +151,19 @@ Tensors Machine::results_of(const Statement& statement) {
   Tensors x;
   for (const int operand : statement.operands) x.push_back((*this)[operand]);
   const DType wide = program_.wide;
+  const auto within = [&](const Tensor& t) {
+    return statement.name.empty() ? t : find_op(statement.name)(Tensors{t}, {})[0];
+  };
   switch (statement.action) {
     case Action::op: return find_op(statement.name)(x, statement.attributes);
     case Action::draw: return {drawn(statement.name, x[0], wide)};
     case Action::detach: return {x[0].detach()};
+    case Action::constant: {
+      const Op& op = find_op(statement.name);
+      const double value = constant_of(statement);
+      return {statement.choice % 2 ? op(value, x[0]) : op(x[0], value)};
+    }
+    case Action::number: return {x[0] * number + number};
     case Action::assign:
     case Action::add:
     case Action::scale: {
@@ -181,15 +203,15 @@ Tensors Machine::results_of(const Statement& statement) {
               const NoGrad no_grad;
               x[3].assign(x[3] * 0.5);
             }
-            return x[1] * x[2] + 1;
+            return within(x[1] * x[2] + 1);
           },
-          [&] { return sin(x[1]) - x[2]; })};  // of both, so that both branches require gradients or none does
+          [&] { return within(sin(x[1]) - x[2]); })};  // of both, so that both branches require gradients or none does
     }
     case Action::loop: {
       const Tensor at = x[0].detach(), most = abs(sum(x[1].detach().to(wide))) % 4;
       const auto [n, last] = while_loop([&](const Tensor& turn, const Tensor&) { return turn < most; },
                                         [&](const Tensor& turn, const Tensor& now) {
-                                          return std::tuple{turn + 1, now * 0.5 + at};
+                                          return std::tuple{turn + 1, within(now * 0.5 + at)};
                                         },
                                         zeros({}), at);
       return {last.clone(), n};  // without a turn it is `at` itself, or a copy in a graph
@@ -197,7 +219,7 @@ Tensors Machine::results_of(const Statement& statement) {
     case Action::scan: {
       const auto [last, all] = scan(
           [&](const Tensor& h, const Tensor& each) {
-            const Tensor next = tanh(h * 0.5 + each + (x.size() > 1 ? x[1] : each));
+            const Tensor next = within(tanh(h * 0.5 + each + (x.size() > 1 ? x[1] : each)));
             return std::pair{next, next * each};
           },
           zeros_like(x[0].select(0, 0)), x[0],
@@ -215,6 +237,7 @@ struct Running {
   explicit Running(const Program& program) : program(program), world(program) {}
   const Program& program;
   World world;
+  double number = 0.5;
 
   Tensors call(std::span<const Tensor> arguments) {
     Tensors inputs = world.inputs;
@@ -222,6 +245,7 @@ struct Running {
     for (size_t i = 0; i < program.inputs.size(); ++i)
       if (program.inputs[i].role == Input::Role::argument) inputs[i] = arguments[next++];
     Machine machine(program, std::move(inputs), world.optimizer.get());
+    machine.number = number;
     for (const Statement& statement : program.body) machine.step(statement);
     Tensors results;
     for (const int number : program.results) results.push_back(machine[number]);
@@ -233,6 +257,7 @@ struct Running {
   }
   /// What somebody else changes outside, before some calls.
   void change(int call) {
+    number = 0.5 + call;
     Tensors leaves;
     for (size_t i = 0; i < program.inputs.size(); ++i)
       if (program.inputs[i].role == Input::Role::leaf) leaves.push_back(world.inputs[i]);
@@ -282,7 +307,13 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 Outcome run(std::span<const Program> programs, const Setting& setting) {
   Outcome outcome;
   std::vector<std::unique_ptr<Running>> all;
-  for (const Program& program : programs) all.push_back(std::make_unique<Running>(program));
+  try {  // views outside that a smaller program no longer allows
+    for (const Program& program : programs) all.push_back(std::make_unique<Running>(program));
+  } catch (const Error& error) {
+    outcome.error_class = error.code();
+    outcome.error = error.what();
+    return outcome;
+  }
   auto function = compile(
       [&](const Tensors& arguments) {
         std::vector<Tensors> results;
@@ -320,7 +351,11 @@ Outcome run(std::span<const Program> programs, const Setting& setting) {
           outcome.values.push_back(result.detach().clone());
           if (setting.options.mode != Mode::eager) held.push_back(result), expected.push_back(outcome.values.back());
         }
-        for (size_t k = 0; k < all[i]->arguments(); ++k) outcome.values.push_back(arguments[next++].clone());
+        for (size_t k = 0; k < all[i]->arguments(); ++k) {
+          const Tensor& argument = arguments[next++];
+          outcome.values.push_back(argument.detach().clone());
+          outcome.values.push_back(argument.grad().defined() ? argument.grad().detach().clone() : Tensor());
+        }
         all[i]->keep(outcome.values);
         outcome.owners.resize(outcome.values.size(), i);
       }
@@ -351,7 +386,8 @@ std::string difference(const Tensor& a, const Tensor& b, bool bits) {
     return str("is ", a.dtype(), a.shape(), " eagerly, else ", b.dtype(), b.shape());
   const std::vector<double> x = a.to_vector<double>(), y = b.to_vector<double>();
   for (size_t k = 0; k < x.size(); ++k) {
-    const bool same = x[k] == y[k] || (std::isnan(x[k]) && std::isnan(y[k]));
+    const bool same =
+        x[k] == y[k] ? !bits || std::signbit(x[k]) == std::signbit(y[k]) : std::isnan(x[k]) && std::isnan(y[k]);
     const bool near = !bits && is_floating(a.dtype()) && std::abs(x[k] - y[k]) <= 1e-5 * std::max(1.0, std::abs(x[k]));
     if (!same && !near) return str(a.dtype(), a.shape(), ", element ", k, ": ", x[k], " eagerly, else ", y[k]);
   }
@@ -397,6 +433,9 @@ Program with_all_results(Program program) {
 }  // namespace
 
 std::string difference(const Program& program, const Setting& setting) {
+  const bool has_numbers = std::any_of(program.body.begin(), program.body.end(),
+                                       [](const Statement& statement) { return statement.action == Action::number; });
+  if (has_numbers && setting.options.verify == Verify::never) return {};  // then they are frozen, as the docs say
   const Setting eagerly{.options = {.mode = Mode::eager}, .threads = setting.threads};
   const bool bits = bits_promised(program, setting);
   const Outcome eager = run(program, eagerly), graph = run(program, setting);
