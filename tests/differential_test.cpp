@@ -187,3 +187,21 @@ TEST_CASE("found: eagerly the results of a scan are computed from one another, i
   auto graph = compile(f);
   CHECK(graph(xs).item<float>() == 0);
 }
+
+TEST_CASE("found: a branch that writes to state and reads it through a view made in the function gave the old value") {
+  Tensor state = ones({2});
+  const auto f = [&](const Tensor& x) {
+    const Tensor view = state.slice(0, 0, 1);
+    return cond(
+        sum(x) > 0,
+        [&] {
+          state.assign(state * 0.5);
+          return x * view;
+        },
+        [&] { return x - view; });
+  };
+  CHECK(f(ones({1})).item<float>() == 0.5);
+  auto graph = compile(f);
+  CHECK_THROWS_WITH_AS(graph(ones({1})), doctest::Contains("read there through another view of its memory"),
+                       TraceError);
+}

@@ -366,6 +366,8 @@ class Author {
     const auto found = ops_by_kind().find(kKinds[which].first);
     if (found == ops_by_kind().end()) return false;
     const Known& known = one_of(found->second);
+    // Results of regions are rows in a graph, and have any layout eagerly: who looks at memory sees that.
+    if (std::string_view(known.op->name).starts_with("as_strided") && has_regions(program_)) return false;
     if (known.op->is_pointwise() && known.op->pointwise.expression && below(10)) return pointwise(*known.op, known);
     if (known.op->inputs == 1 && below(3) && by_schema(*known.op, known)) return true;
     return !known.recipes.empty() && by_recipe(*known.op, one_of(known.recipes));
