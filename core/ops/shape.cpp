@@ -41,7 +41,8 @@ void infer_reshape(Infer& op) {
   const Shape& shape = op.attributes.integers("shape");
   op.check<ShapeError>(shape.numel() == x.numel(), x.shape(), " has ", x.numel(), " elements, ", shape, " doesn't");
   const std::optional<Shape> strides = reshape_strides(x.shape(), x.strides(), shape);
-  TANDEM_ASSERT(strides, "reshape of a layout that needs a copy");
+  op.check<ShapeError>(strides.has_value(), x.shape(), " with strides ", x.strides(), " can't be seen as ", shape,
+                       " without a copy; td::reshape() makes one");
   op.view(shape, *strides);
 }
 

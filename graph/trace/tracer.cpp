@@ -433,12 +433,20 @@ class Tracer final : public Interceptor {
     if (fresh) known->second = region_argument(tensor, static_cast<int>(operands_ + place));
     return known->second;
   }
-  /// Equal for tensors that lie in the same memory.
+  /// Equal for tensors that lie in the same memory, whichever trace they belong to: of a capture it is that outside, and
+  /// views made in a trace have that of the tensor outside.
   std::pair<uint64_t, const void*> memory_key(const Tensor& tensor) const {
     const TensorImpl& impl = *tensor.impl();
-    if (impl.trace == id_)
-      return {id_, reinterpret_cast<const void*>(static_cast<intptr_t>(at(windows_, impl.value).memory))};
-    if (outer_ && impl.trace) return outer_->memory_key(tensor);
+    int memory = -1;
+    if (impl.trace == id_) memory = at(windows_, impl.value).memory;
+    else if (const auto known = outside_memory_.find(impl.storage); !impl.trace && known != outside_memory_.end())
+      memory = known->second;
+    if (memory >= 0) {
+      const int capture = at(memories_, memory).argument - static_cast<int>(operands_);
+      if (outer_ && capture >= 0) return outer_->memory_key(captures_->tensors[static_cast<size_t>(capture)]);
+      return {id_, reinterpret_cast<const void*>(static_cast<intptr_t>(memory))};
+    }
+    if (outer_) return outer_->memory_key(tensor);
     return {0, impl.storage};
   }
 
