@@ -334,7 +334,7 @@ std::string Plan::to_string() const {
     out << "arena " << a << " on " << arenas[a].device << ": " << arenas[a].bytes << " bytes, lower bound "
         << arenas[a].lower_bound << "\n";
   for (const GeneratedCode& each : code)
-    out << "source for " << each.device << ": " << each.source.size() << " bytes, SHA-256 " << each.hash << "\n";
+    out << "source for " << each.device << ": " << each.source->size() << " bytes, SHA-256 " << each.hash << "\n";
   out << "places:\n";
   for (size_t p = 0; p < places.size(); ++p)
     out << "  p" << p << " " << spell(*this, places[p]) << ": " << type(places[p].value) << ", "

@@ -5,6 +5,7 @@
 // arena. Views are offsets into a place.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -62,7 +63,8 @@ struct HostNumber {
 /// The source that was generated for one device.
 struct GeneratedCode {
   Device device;
-  std::string tier, source = {}, hash = {};  ///< Runtime::tier(); SHA-256 of the source
+  std::string tier, hash = {};                     ///< Runtime::tier(); SHA-256 of the source
+  std::shared_ptr<const std::string> source = {};  ///< plans for other sizes have the same one
 };
 
 struct Arena {

@@ -95,8 +95,8 @@ bool Program::build_code(Where where, std::string* reason) {
     step.kernel = code_[step.code]->add(*node.fused);
   }
   for (size_t i = 0; i < code_.size(); ++i) {
-    plan_.code[i].source = code_[i]->source();
-    plan_.code[i].hash = hex(sha256(plan_.code[i].source));
+    plan_.code[i].source = std::make_shared<const std::string>(code_[i]->source());
+    plan_.code[i].hash = hex(sha256(*plan_.code[i].source));
   }
   cost_.emit_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   cost_.compiler_cached = !code_.empty();
@@ -229,7 +229,7 @@ Tensors Program::run(const Tensors& arguments) {
 
 std::string Program::source() const {
   std::string all;
-  for (const GeneratedCode& code : plan_.code) all += code.source;
+  for (const GeneratedCode& code : plan_.code) all += *code.source;
   return all;
 }
 

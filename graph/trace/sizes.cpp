@@ -259,14 +259,15 @@ void Sizes::fit() {
     return found->second;
   };
   const auto real_rule_of = [&](const Samples& bits) {
-    const auto [found, fresh] = known_reals.try_emplace(bits, -1);
-    if (!fresh) return found->second;
+    if (const auto found = known_reals.find(bits); found != known_reals.end()) return found->second;
+    int& place = known_reals[bits];
+    place = -1;
     std::vector<double> numbers;
     for (const int64_t each : bits) numbers.push_back(std::bit_cast<double>(each));
     const auto accept = [&](const RealRule& rule) {
-      found->second = static_cast<int>(fit.real_rules.size());
+      place = static_cast<int>(fit.real_rules.size());
       fit.real_rules.push_back(rule);
-      return found->second;
+      return place;
     };
     const auto gives = [&](auto&& of, DType type) {  // all the numbers
       for (size_t s = 0; s < numbers.size(); ++s)

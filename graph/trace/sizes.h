@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "graph/ir/graph.h"
-#include "graph/run/program.h"
+#include "../ir/graph.h"
+#include "../run/program.h"
 
 namespace tandem::graph {
 
