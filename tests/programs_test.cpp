@@ -88,9 +88,9 @@ TEST_CASE("programs: beam search") {
       return std::pair{std::tuple{best.values, word, longer}, best.values.max()};
     };
     const Tensor start = where(arange(beams) == 0, 0.0, -1e9).to(float32);
-    const auto found = scan(
-        turn, std::tuple{start, first.expand({beams}).contiguous(), zeros({beams, steps}, {.dtype = int64})},
-        arange(steps));
+    const auto found =
+        scan(turn, std::tuple{start, first.expand({beams}).contiguous(), zeros({beams, steps}, {.dtype = int64})},
+             arange(steps));
     return Tensors{std::get<0>(found.first), std::get<2>(found.first), found.second};
   };
   agree(search, tensor<int64_t>(0), {});
@@ -121,9 +121,9 @@ TEST_CASE("programs: an ODE solver with adaptive steps, and its gradient over a 
   const auto solve = [&](const Tensor& y) {
     const auto [y0, t0, h0] = begin(y);
     const NoGrad no_grad;
-    return Tensors{std::get<0>(while_loop(
-        [](const Tensor&, const Tensor& t, const Tensor&) { return t < 2.0; },
-        [&](const Tensor& y, const Tensor& t, const Tensor& h) { return step_of(y, t, h); }, y0, t0, h0))};
+    return Tensors{std::get<0>(
+        while_loop([](const Tensor&, const Tensor& t, const Tensor&) { return t < 2.0; },
+                   [&](const Tensor& y, const Tensor& t, const Tensor& h) { return step_of(y, t, h); }, y0, t0, h0))};
   };
   const auto bounded = [&](const Tensor& y) {
     const auto turn = [&](const std::tuple<Tensor, Tensor, Tensor>& state, const Tensor& number) {
@@ -153,19 +153,19 @@ TEST_CASE("programs: a mixture of experts with capacity") {
   const auto mixture = [&](const Tensor& x) {
     const Tensor chances = softmax(matmul(x, router), -1);
     const auto best = max_with_index(chances, -1);
-    const Tensor chosen = one_hot(best.indices, experts);                           // [tokens, experts]
-    const Tensor place = (cumsum(chosen, 0) * chosen).sum(1) - 1;                   // within its expert's queue
-    const Tensor served = place < capacity, slot = minimum(place, capacity - 1);    // the others are passed by
+    const Tensor chosen = one_hot(best.indices, experts);                         // [tokens, experts]
+    const Tensor place = (cumsum(chosen, 0) * chosen).sum(1) - 1;                 // within its expert's queue
+    const Tensor served = place < capacity, slot = minimum(place, capacity - 1);  // the others are passed by
     const Tensor position = best.indices * capacity + slot;
     const Tensor sent = where(served.unsqueeze(1), x, 0.0);
-    const Tensor queues = scatter_add(zeros({experts * capacity, width}), 0,
-                                      position.unsqueeze(1).expand({tokens, width}), sent)
-                              .reshape({experts, capacity, width});
+    const Tensor queues =
+        scatter_add(zeros({experts * capacity, width}), 0, position.unsqueeze(1).expand({tokens, width}), sent)
+            .reshape({experts, capacity, width});
     struct Expert {
       Tensor weight, queue;
     };
-    const Tensor done = map([](const Expert& each) { return relu(matmul(each.queue, each.weight)); },
-                            Expert{weights, queues});
+    const Tensor done =
+        map([](const Expert& each) { return relu(matmul(each.queue, each.weight)); }, Expert{weights, queues});
     const Tensor back = index_select(done.reshape({experts * capacity, width}), 0, position);
     return Tensors{where(served.unsqueeze(1), back * best.values.unsqueeze(1), x), served};
   };

@@ -26,8 +26,8 @@ class Mover {
       : rewriter_(rewriter), loop_(loop), first_(operands.first), region_(region), outside_(region.values.size(), -1),
         invariant_(region.values.size()), moved_(region.nodes.size()) {
     for (const Leaf& leaf : region.leaves)
-      at(invariant_, leaf.value) = leaf.kind == LeafKind::argument ? leaf.argument >= operands.carried + operands.sequences
-                                                                   : !leaf.run_time;
+      at(invariant_, leaf.value) =
+          leaf.kind == LeafKind::argument ? leaf.argument >= operands.carried + operands.sequences : !leaf.run_time;
     for (size_t n = 0; n < region.nodes.size(); ++n) {
       const Node& node = region.nodes[n];
       const bool same = std::all_of(node.inputs.begin(), node.inputs.end(), [&](int i) { return at(invariant_, i); });
@@ -154,7 +154,8 @@ Node pruned(const Node& node, const std::vector<bool>& read) {
   const RegionOperands shape = region_operands(node);
   const std::vector<const char*> names = regions_of(node);
   const int arguments = count(node.inputs) - shape.first, carried = shape.carried;
-  const Graph& last = region_of(node.attributes, names.back()).graph();  // whose results are the node's: body, or a branch
+  const Graph& last =
+      region_of(node.attributes, names.back()).graph();  // whose results are the node's: body, or a branch
   const int own = count(last.outputs), kept = count(node.outputs) - own;
   std::vector<bool> live(static_cast<size_t>(own));
   bool keeps = false;
@@ -200,8 +201,9 @@ Node pruned(const Node& node, const std::vector<bool>& read) {
   }
   if (shape.sequences > 0) {
     made.attributes.set({"carried", static_cast<int64_t>(std::count(live.begin(), live.begin() + carried, true))});
-    made.attributes.set({"sequences", static_cast<int64_t>(std::count(
-                                          needed.begin() + carried, needed.begin() + carried + shape.sequences, true))});
+    made.attributes.set(
+        {"sequences",
+         static_cast<int64_t>(std::count(needed.begin() + carried, needed.begin() + carried + shape.sequences, true))});
     made.attributes.set({"keeps", keeps});
   }
   return made;
