@@ -156,7 +156,7 @@ TEST_CASE("pointwise_op: gradients, and the same numbers in three modes, fused")
     if (mode == td::Mode::compiled && compiled.stats().fused_kernels) CHECK(compiled.stats().kernels == 1);
   }
   auto whole = td::compile(f);
-  CHECK(td::allclose(whole(x), f(x)));
+  CHECK(td::allclose(whole(y), f(y)));
   if (whole.stats().fused_kernels) CHECK(whole.stats().kernels == 1);
 }
 

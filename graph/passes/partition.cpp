@@ -1,3 +1,4 @@
+// The cut: what is kept for backward, as a minimum cut of the function's values.
 #include "graph/passes/partition.h"
 
 #include <algorithm>

@@ -12,6 +12,7 @@
 #include "core/autocast.h"
 #include "core/dispatch.h"
 #include "core/warning.h"
+#include "graph/passes/partition.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
 #include "graph/trace/call_lock.h"

@@ -1,3 +1,4 @@
+// Tracing a function and its gradient in one, and the node of the tape that runs the second half.
 #include "graph/trace/joint.h"
 
 #include <algorithm>
@@ -6,6 +7,8 @@
 #include "autograd/walk.h"
 #include "core/dispatch.h"
 #include "graph/ir/at.h"
+#include "graph/passes/partition.h"
+#include "graph/run/program.h"
 
 namespace tandem::graph {
 

@@ -8,11 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "graph/passes/partition.h"
-#include "graph/run/program.h"
-#include "graph/trace/tracer.h"
+#include "../ir/joint_graph.h"
+#include "tracer.h"
 
 namespace tandem::graph {
+
+class Program;
 
 /// What stands on the tape behind a result.
 enum class ResultTape : uint8_t {
