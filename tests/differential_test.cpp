@@ -60,6 +60,8 @@ TEST_CASE("random programs give in every mode what they give eagerly") {
                                            {.options = {.without = {"emit", passes[seed % passes.size()]}}},
                                            {.options = {.without = {"emit", "memory_plan"}, .verify = Verify::never}}};
     if (seed % 4 == 0) settings.push_back({.options = {.without = {"emit"}}, .threads = 2});
+    settings.push_back(
+        {.options = {.mode = seed % 2 ? Mode::replay : Mode::compiled, .without = {"emit"}}, .backward_outside = true});
     if (show) std::cout << fuzz::printed(program, settings[0]) << std::endl;
     bool fine = true;
     for (const fuzz::Setting& each : settings) {

@@ -127,6 +127,20 @@ TEST_CASE("joint: results whose gradient ends inside") {
       {x});
 }
 
+TEST_CASE("joint: a parameter that is returned and not read") {
+  const Tensor w = tensor({1.f, 2.f}).requires_grad(true);
+  agree(
+      [&] {
+        return std::pair{w, w.detach() * 2};
+      },
+      [](auto& f) {
+        const auto [same, other] = f();
+        (same * other).sum().backward();
+        return Tensors{same};
+      },
+      {w});
+}
+
 TEST_CASE("joint: hooks see the whole gradient, once") {
   manual_seed(3);
   const Tensor w = randn({3}).requires_grad(true), x = randn({3}).requires_grad(true);

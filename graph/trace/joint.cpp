@@ -17,16 +17,22 @@ using detail::str;
 namespace {
 
 /// What the results may have been computed from, as the trace has it.
-Tensors find_operands(const Tensors& arguments, std::vector<TapeOperand>& operands) {
+Tensors find_operands(const Tensors& arguments, const Tensors& results, std::vector<TapeOperand>& operands) {
   Tensors tensors;
+  const auto known = [&](const Tensor& tensor) {
+    return std::any_of(tensors.begin(), tensors.end(),
+                       [&](const Tensor& each) { return each.impl() == tensor.impl(); });
+  };
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const bool again = std::any_of(tensors.begin(), tensors.end(),
-                                   [&](const Tensor& known) { return known.impl() == arguments[i].impl(); });
-    if (!arguments[i].requires_grad() || again) continue;
+    if (!arguments[i].requires_grad() || known(arguments[i])) continue;
     tensors.push_back(arguments[i]);
     operands.push_back({.argument = static_cast<int>(i)});
   }
-  for (const Tensor& tensor : outside_on_tape()) {
+  Tensors outside = outside_on_tape();
+  for (const Tensor& result : results)  // no op has read it
+    if (!result.is_symbolic() && result.requires_grad()) outside.push_back(result);
+  for (const Tensor& tensor : outside) {
+    if (known(tensor)) continue;
     tensors.push_back(tensor);
     operands.push_back({.outside = tensor});
   }
@@ -42,7 +48,7 @@ Tensors trace_gradient(JointTrace& joint, const Tensors& arguments, const Tensor
     cotangents.push_back(argument_in_trace(type_of(results[i]), count(arguments) + count(cotangents)));
   }
   std::vector<TapeOperand> candidates;
-  const Tensors wanted = find_operands(arguments, candidates);
+  const Tensors wanted = find_operands(arguments, results, candidates);
   Tensors gradients;
   const Tensors found = direct_gradients(outputs, wanted, cotangents, false, where);
   for (size_t i = 0; i < found.size(); ++i) {
@@ -139,7 +145,7 @@ JointTrace trace_jointly(const Tensors& arguments, const std::function<Tensors(c
     joint.parts = {count(results), progress.nodes, count(arguments), progress.draws};
     joint.operands.clear();
     if (!joint.traced_gradient()) {
-      if (!joint.refused.empty()) find_operands(in, joint.operands);
+      if (!joint.refused.empty()) find_operands(in, results, joint.operands);
       return results;
     }
     try {

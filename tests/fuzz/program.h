@@ -79,6 +79,8 @@ bool has_regions(const Program& program);
 /// How programs are run.
 struct Setting {
   CompileOptions options = {};
+  bool backward_outside =
+      false;  ///< after each call, of the sum of its results; not if the function has gradients inside
   int threads =
       1;  ///< more: calls with one call's arguments by that many threads, as many each as the program has calls
 };
