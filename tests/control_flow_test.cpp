@@ -373,7 +373,7 @@ TEST_CASE("control flow: detach and NoGrad inside cut gradients as eagerly, of a
   agree(
       [&](const Tensor& x, const Tensor& b) {
         const Tensor shared = x.sum(0) * b;
-        const auto [last, all] = scan(
+        const std::pair<Tensor, Tensor> scanned = scan(
             [&](const Tensor& h, const Tensor& e) {
               const Tensor next = tanh(h * w.detach() + e * w + h.detach() * b + shared * shared.detach());
               Tensor scale;
@@ -384,6 +384,7 @@ TEST_CASE("control flow: detach and NoGrad inside cut gradients as eagerly, of a
               return std::pair{next, next * scale};
             },
             zeros({3}), x);
+        const Tensor last = scanned.first, all = scanned.second;
         return all + cond(
                          b.sum() > -100, [&] { return last * last.detach() + w; }, [&] { return last; });
       },

@@ -217,12 +217,13 @@ TEST_CASE("joint: random draws, normalisation, branches, loops, checkpoints, cas
       },
       use, {w, x});
   const auto looped = [&](const Tensor& in) {
-    const auto [last, all] = scan(
+    const std::pair<Tensor, Tensor> scanned = scan(
         [&](const Tensor& h, const Tensor& e) {
           const Tensor next = tanh(matmul(h, w) + e);
           return std::pair{next, next * e};
         },
         zeros({4}), in);
+    const Tensor last = scanned.first, all = scanned.second;
     return cond(
         last.sum() > 0, [&] { return all * w.sum(); }, [&] { return all - 1; });
   };

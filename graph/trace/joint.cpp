@@ -2,6 +2,7 @@
 #include "graph/trace/joint.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "autograd/tape.h"
 #include "autograd/walk.h"
@@ -19,12 +20,9 @@ namespace {
 /// What the results may have been computed from, as the trace has it.
 Tensors find_operands(const Tensors& arguments, const Tensors& results, std::vector<TapeOperand>& operands) {
   Tensors tensors;
-  const auto known = [&](const Tensor& tensor) {
-    return std::any_of(tensors.begin(), tensors.end(),
-                       [&](const Tensor& each) { return each.impl() == tensor.impl(); });
-  };
+  std::unordered_set<const TensorImpl*> known;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    if (!arguments[i].requires_grad() || known(arguments[i])) continue;
+    if (!arguments[i].requires_grad() || !known.insert(arguments[i].impl()).second) continue;
     tensors.push_back(arguments[i]);
     operands.push_back({.argument = static_cast<int>(i)});
   }
@@ -32,7 +30,7 @@ Tensors find_operands(const Tensors& arguments, const Tensors& results, std::vec
   for (const Tensor& result : results)  // no op has read it
     if (!result.is_symbolic() && result.requires_grad()) outside.push_back(result);
   for (const Tensor& tensor : outside) {
-    if (known(tensor)) continue;
+    if (!known.insert(tensor.impl()).second) continue;
     tensors.push_back(tensor);
     operands.push_back({.outside = tensor});
   }

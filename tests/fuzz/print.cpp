@@ -198,7 +198,14 @@ std::string printed(const Program& program, const Setting& setting, const std::s
     }
     if (program.twice && arguments > 1) add("  arguments[1] = arguments[0];");
     if (has_number) add(str("  number = ", literal(0.5 + call), ";"));
-    add("  for (const td::Tensor& result : function(arguments)) keep(result);");
+    add("  const td::Tensors results = function(arguments);");
+    if (setting.backward_outside) {
+      add("  td::Tensor total;");
+      add("  for (const td::Tensor& result : results) if (result.requires_grad()) { const td::Tensor sum = "
+          "(result.to(td::float64) * 0.5).sum(); total = total.defined() ? total + sum : sum; }");
+      add("  if (total.defined()) total.backward();");
+    }
+    add("  for (const td::Tensor& result : results) keep(result);");
     add("  for (const td::Tensor& argument : arguments) keep(argument), keep(argument.grad());");
     add("  for (const td::Tensor& outside : td::Tensors{" + kept + "}) keep(outside), keep(outside.grad());");
     add("}");
