@@ -11,6 +11,7 @@
 
 #include "graph/ir/loop.h"
 #include "graph/ir/numbers.h"
+#include "graph/run/program.h"
 #include "graph/run/runtime.h"
 
 namespace tandem::graph {

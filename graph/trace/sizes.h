@@ -10,9 +10,10 @@
 #include <vector>
 
 #include "../ir/graph.h"
-#include "../run/program.h"
 
 namespace tandem::graph {
+
+class Program;
 
 class Sizes {
  public:
