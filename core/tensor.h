@@ -285,7 +285,7 @@ struct TensorImpl {
   bool requires_grad = false;  ///< a leaf that gradients are wanted for, or computed from one
   bool is_scalar = false;      ///< a C++ number that became an operand: never widens, any device
   bool contiguous = true;
-  bool from_graph = false;  ///< the result of a compiled function that was computed from one that requires a gradient
+  bool from_graph = false;  ///< the result of a compiled function that has called backward() over it
   Shape shape;
   Shape strides;               ///< in elements
   int64_t offset = 0;          ///< in elements, from the start of the storage
