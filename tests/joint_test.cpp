@@ -339,6 +339,14 @@ TEST_CASE("joint: what can't be done says so") {
       const NoGrad no_grad;
       CHECK(!f(x).requires_grad());
     }
+    auto many = compile([&](const Tensor& in) { return in * w.sum(); }, {.mode = mode, .max_specialisations = 3});
+    CHECK(contains(thrown<RetraceError>([&] {
+                     for (int64_t size = 2; size < 9; ++size) many(ones({size}));
+                   }),
+                   "call it under NoGrad"));
+    auto few = compile([&](const Tensor& in) { return in * w.sum(); }, {.mode = mode, .max_specialisations = 3});
+    const NoGrad no_grad;
+    for (int64_t size = 2; size < 9; ++size) CHECK(few(ones({size})).shape() == Shape{size});
   }
 }
 

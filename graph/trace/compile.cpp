@@ -282,7 +282,10 @@ struct CompiledFunction::State {
           detail::str("compiled function: this call needs specialisation ", kinds() + 1, ", the limit is ",
                       options.max_specialisations, ". The newest differs in ", difference,
                       ". Pad or bucket that argument, raise max_specialisations, or set on_limit to OnLimit::evict "
-                      "or OnLimit::eager"),
+                      "or OnLimit::eager",
+                      newest && newest.load()->backward()
+                          ? "; or call it under NoGrad if no gradient is wanted, where one trace serves many sizes"
+                          : ""),
           where);
     while (kinds() >= options.max_specialisations) give_up(oldest(nullptr));
     return true;
