@@ -41,14 +41,7 @@ template <class F, class Use> void agree(F&& f, Use&& use, const Tensors& leaves
   for (const Mode mode : kGraphModes) {
     CAPTURE(name_of(mode));
     const Tensors got = after(mode, f, use, leaves);
-    REQUIRE(got.size() == expected.size());
-    for (size_t i = 0; i < got.size(); ++i) {
-      CAPTURE(i);
-      REQUIRE(got[i].defined() == expected[i].defined());
-      if (!got[i].defined()) continue;
-      if (mode == Mode::replay || tolerance == 0) CHECK(same(got[i], expected[i]));
-      else CHECK(allclose(got[i], expected[i], {.rtol = tolerance, .atol = tolerance}));
-    }
+    check_alike(got, expected, mode == Mode::replay ? 0 : tolerance);
   }
 }
 
