@@ -9,7 +9,6 @@
 #include "core/random.h"
 #include "graph/ir/region.h"
 #include "graph/passes/pipeline.h"
-#include "graph/run/program.h"
 #include "tests/support.h"
 
 using namespace tandem;
