@@ -27,7 +27,7 @@ struct Quiet {
 };
 
 struct Tally {
-  uint64_t errors = 0, compared = 0, refused = 0, failures = 0;
+  uint64_t errors = 0, compared = 0, refused = 0, no_way_back = 0, failures = 0;
   std::map<std::string, uint64_t> ops;
 };
 
@@ -77,6 +77,7 @@ TEST_CASE("random programs give in every mode what they give eagerly") {
     const fuzz::Outcome graph = fuzz::run(program, settings[0]);
     tally.errors += !graph.error.empty();
     tally.refused += graph.error_class == "E020";
+    tally.no_way_back += graph.error.empty() && fuzz::run(program, settings.back()).error_class == "E010";
     if (!fine || !graph.error.empty() || seed % every) continue;
     together.push_back(program);
     together.back().calls = 2;
@@ -98,10 +99,12 @@ TEST_CASE("random programs give in every mode what they give eagerly") {
     together.clear();
   }
   MESSAGE(count << " programs of " << tally.ops.size() << " ops; " << tally.compared << " comparisons, " << tally.errors
-                << " with an error, " << tally.refused << " of them refusals; of the compiled ones " << ill_conditioned
+                << " with an error, " << tally.refused << " of them refusals; " << tally.no_way_back
+                << " gradients refused outside; of the compiled ones " << ill_conditioned
                 << " beyond bounds, as float64 is");
   CHECK(tally.failures == 0);
-  CHECK(tally.refused * 5 < count);
+  CHECK(tally.refused * 5 < count);  // what is refused is not compared
+  CHECK(tally.no_way_back * 20 < count);
 }
 
 TEST_CASE("a wrong pass is found, its program is shrunk to a line, and printed") {
