@@ -177,6 +177,11 @@ using KernelFn = void (*)(KernelContext&);
 /// tensors at all: this call is better left whole.
 using DecomposeFn = Tensors (*)(std::span<const Tensor> inputs, const Attributes& attributes);
 
+/// Which operands (as in(0) | in(1)) lead with the rows that the results lead with: a block of rows of the results needs the same
+/// rows of these, and all of the other operands; an attribute "shape" leads with them too. Rows are what the leading dim
+/// counts: images of a batch, positions. 0: they depend on one another.
+using RowsFn = uint32_t (*)(std::span<const Tensor> inputs, const Attributes&);
+
 /// Which operands the gradient rule of an op reads: `in(0) | out(0)`.
 constexpr uint32_t in(int i) { return 1u << i; }
 constexpr uint32_t out(int i) { return 1u << (16 + i); }
@@ -273,6 +278,7 @@ struct Op {
   bool keeps_values = false;              ///< the result is operand 0 to the bit, if it has its type
   bool fills = false;                     ///< all elements are attribute "value"
   bool transfers = false;                 ///< moves operand 0 to another device
+  RowsFn rows = nullptr;  ///< null: none, but for pointwise ops, folds and views of a kind, where it is known
   std::array<KernelFn, kDeviceKinds> kernels = {};  ///< by kind of device (kernel_for), filled by kernels/
   int id = -1;
   const UserOp* user = nullptr;  ///< of an op that pointwise_op or custom_op made (core/custom_op.h)

@@ -313,6 +313,14 @@ void group_heads(Tensors& x, Tensor& mask, Where where) {
   if (mask.defined() && mask.rank() >= 3) mask = split(mask);
 }
 
+/// Sequences of a batch, without a mask or draws, which are of all of them.
+uint32_t rows_of_batch(std::span<const Tensor> inputs, const Attributes& attributes) {
+  if (attributes.flag("masked") || attributes.number("p") > 0 || inputs[0].rank() < 3) return 0;
+  uint32_t all = 0;
+  for (int i = 0; i < static_cast<int>(inputs.size()); ++i) all |= in(i);
+  return all;
+}
+
 }  // namespace
 
 void define_attention(OpTable& table) {
@@ -329,7 +337,8 @@ void define_attention(OpTable& table) {
              .attributes = attributes,
              .infer = infer_attention,
              .grad = [](const OpContext& op) { return first_grad(op, "attention_grad", 3); },
-             .saved = in(0) | in(1) | in(2) | in(3) | in(4) | out(0) | out(1)});
+             .saved = in(0) | in(1) | in(2) | in(3) | in(4) | out(0) | out(1),
+             .rows = rows_of_batch});
   table.add({.name = "attention_grad",
              .kind = OpKind::contract,
              .inputs = kVariadic,
@@ -337,7 +346,8 @@ void define_attention(OpTable& table) {
              .attributes = attributes,
              .infer = [](Infer& op) { infer_like(op, 1, 3); },
              .grad = attention_second_grad,
-             .saved = in(0) | in(1) | in(2) | in(3) | in(6) | in(7)});
+             .saved = in(0) | in(1) | in(2) | in(3) | in(6) | in(7),
+             .rows = rows_of_batch});
   table.add({.name = "attention_qkv",
              .kind = OpKind::contract,
              .inputs = kVariadic,

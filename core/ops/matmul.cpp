@@ -94,6 +94,17 @@ Tensors decompose_linear(std::span<const Tensor> inputs, const Attributes&) {
   return {inputs.size() > 2 ? y + inputs[2] : y};
 }
 
+/// Rows of the left operand, or products of a batch.
+uint32_t rows_of_matmul(std::span<const Tensor> inputs, const Attributes&) {
+  const int rank = std::max(inputs[0].rank(), inputs[1].rank());
+  if (rank == 2) return in(0);
+  uint32_t batched = 0;
+  for (int i = 0; i < 2; ++i)
+    if (const Tensor& each = inputs[static_cast<size_t>(i)]; each.rank() == rank && each.size(0) > 1) batched |= in(i);
+  return batched;
+}
+uint32_t rows_of_linear(std::span<const Tensor> inputs, const Attributes&) { return inputs[0].rank() > 1 ? in(0) : 0; }
+
 }  // namespace
 
 void define_matmul(OpTable& table) {
@@ -103,7 +114,8 @@ void define_matmul(OpTable& table) {
              .infer = infer_matmul,
              .grad = matmul_grad,
              .saved = in(0) | in(1),
-             .onnx = "MatMul"});
+             .onnx = "MatMul",
+             .rows = rows_of_matmul});
   table.add({.name = "linear",
              .kind = OpKind::contract,
              .inputs = kVariadic,
@@ -111,7 +123,8 @@ void define_matmul(OpTable& table) {
              .grad = linear_grad,
              .saved = in(0) | in(1),
              .decompose = decompose_linear,
-             .onnx = "Gemm"});
+             .onnx = "Gemm",
+             .rows = rows_of_linear});
   for (const char* name : {"matmul", "linear"}) table.at(name).autocast = AutocastRule::lower;
 }
 

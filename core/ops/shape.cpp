@@ -293,7 +293,10 @@ void define_shape(OpTable& table) {
                    return Tensors{slice_grad(op.grad_output(), dim, op.integer("begin"), op.integer("step"),
                                              op.input_shape(0)[static_cast<int>(dim)])};
                  },
-             .onnx = "Slice"});
+             .onnx = "Slice",
+             .rows = [](std::span<const Tensor>, const Attributes& attributes) -> uint32_t {
+               return attributes.integer("dim") > 0 ? in(0) : 0;
+             }});
   table.add({.name = "expand",
              .kind = OpKind::view,
              .attributes = {{"shape", ints}},

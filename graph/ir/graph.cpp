@@ -50,6 +50,7 @@ RegionOperands region_operands(const Node& node) {
   const Attributes& attributes = node.attributes;
   if (attributes.find("then")) return {.first = 1, .loops = false};
   if (attributes.find("condition")) return {.carried = count(node.outputs)};
+  if (runs_blocks(node)) return {.sequences = static_cast<int>(attributes.integer("by_row")), .loops = false};
   return {.carried = static_cast<int>(attributes.integer("carried")),
           .sequences = static_cast<int>(attributes.integer("sequences"))};
 }

@@ -56,6 +56,9 @@ struct RegionOperands {
 };
 RegionOperands region_operands(const Node& node);
 
+/// Whether its region is called for each block of rows (the pass row_pipelines).
+inline bool runs_blocks(const Node& node) { return node.attributes.find("blocks") && node.op->kind == OpKind::control; }
+
 /// Whether the node does something beside giving results, itself or in its regions: it is never removed or joined with another.
 bool has_effect(const Node& node);
 bool has_effect(const Graph& graph);

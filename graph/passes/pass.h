@@ -87,6 +87,9 @@ struct FusionReport {
   int64_t looked_at = 0;  ///< Groups::looked_at
 };
 
+/// Chains of nodes that go along the rows of a batch, as nodes that run over blocks of rows.
+Graph row_pipelines(const Graph& graph, FusionReport& report);
+
 class Groups;
 Groups fuse(const Graph& graph, FusionReport& report);
 void join_state_kernels(Groups& groups);

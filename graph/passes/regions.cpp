@@ -30,11 +30,14 @@ RegionPtr optimised(const Region& region, std::vector<std::string> without, Wher
 }  // namespace
 
 Graph optimise_regions(const Graph& graph, const std::vector<std::string>& without) {
+  std::vector<std::string> within = without;  // a block isn't cut again
+  within.emplace_back("row_pipelines");
   Graph result = graph;
   for (Node& node : result.nodes)
     for (const AttributeSpec& spec : node.fused ? AttributeSchema() : node.op->attributes)
       if (spec.type == AttributeType::region)
-        node.attributes.set({spec.name, optimised(*node.attributes.region(spec.name), without, node.where)});
+        node.attributes.set({spec.name, optimised(*node.attributes.region(spec.name),
+                                                  runs_blocks(node) ? within : without, node.where)});
   return result;
 }
 

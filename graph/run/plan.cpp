@@ -28,6 +28,7 @@ class Planner {
     separate_results();
     follow_views();
     place_values();
+    find_shared();
     find_device();
     plan_memory();
     return std::move(plan_);
@@ -155,6 +156,7 @@ class Planner {
     if (!node.fused) {
       for (int input : node.inputs)
         if (references_[input].base == state && input != state) return false;
+      if (runs_blocks(node)) return blocks_read_before_writing(node, state, value);
       return node.op->in_place || (node.op->updates_operand && node.inputs[0] == state &&
                                    std::count(node.inputs.begin(), node.inputs.end(), state) == 1);
     }
@@ -171,6 +173,36 @@ class Planner {
           statement->position.strides != store->position.strides)
         return false;
     return true;
+  }
+
+  /// The same of a block of rows within the node's region.
+  bool blocks_read_before_writing(const Node& node, int state, int value) const {
+    const auto operand = std::find(node.inputs.begin(), node.inputs.end(), state);
+    if (operand == node.inputs.end()) return true;
+    const auto argument = operand - node.inputs.begin();
+    const auto result = std::find(node.outputs.begin(), node.outputs.end(), value) - node.outputs.begin();
+    if (std::count(node.inputs.begin(), node.inputs.end(), state) > 1 || argument >= node.attributes.integer("by_row"))
+      return false;
+    const auto& may_share = region_of(node.attributes, "body").program().plan().may_share;
+    return std::find(may_share.begin(), may_share.end(), std::pair<int, int>(argument, result)) != may_share.end();
+  }
+
+  /// Which results may lie where an argument does, as nothing reads of that what the result has replaced.
+  void find_shared() {
+    constexpr size_t kMostPairs = 1 << 20;
+    if (graph_.leaves.size() * graph_.outputs.size() > kMostPairs) return;
+    for (const Leaf& leaf : graph_.leaves) {
+      if (leaf.kind != LeafKind::argument) continue;
+      const std::vector<int>& read_by = readers_[leaf.value];
+      for (int i = 0; i < std::ssize(graph_.outputs); ++i) {
+        const int value = graph_.outputs[i], made = made_at_[value];
+        if (made < 0 || !(plan_.type(value) == plan_.type(leaf.value))) continue;
+        const bool read_later = std::any_of(read_by.begin(), read_by.end(), [&](int reader) { return reader > made; });
+        const bool read_there = std::find(read_by.begin(), read_by.end(), made) != read_by.end();
+        if (!read_later && (!read_there || reads_before_writing(node_of(made), leaf.value, value)))
+          plan_.may_share.emplace_back(leaf.argument, i);
+      }
+    }
   }
 
   /// Who reads what in a fused kernel, and who stores: the finish where there is no segment.

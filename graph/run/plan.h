@@ -80,8 +80,9 @@ struct Plan {
   std::vector<Location> locations;  ///< of each value
   std::vector<PlanStep> steps;
   std::vector<LateWrite> late_writes;
-  std::vector<int> release_last;       ///< places that late writes read
-  std::vector<NewGradient> gradients;  ///< of each of graph.gradients
+  std::vector<int> release_last;               ///< places that late writes read
+  std::vector<std::pair<int, int>> may_share;  ///< arguments and results of which each may be given the same memory
+  std::vector<NewGradient> gradients;          ///< of each of graph.gradients
   std::vector<HostNumber> numbers;
   std::vector<Arena> arenas;  ///< one for each device with intermediate values
   std::vector<GeneratedCode> code;

@@ -6,6 +6,7 @@
 #include "graph/ir/region.h"
 #include "graph/run/program.h"
 #include "graph/run/regions.h"
+#include "kernels/cpu/support/parallel.h"
 
 namespace tandem::graph {
 
@@ -169,6 +170,27 @@ class Element {
   Tensor element_;
 };
 
+/// A block of rows of a tensor that has so many of them.
+class Block {
+ public:
+  Block(const Tensor& all, int64_t blocks)
+      : first_(static_cast<char*>(all.impl()->data)),
+        step_(all.shape()[0] / blocks * all.strides()[0] * size_of(all.dtype())), type_(type_of(all)) {
+    type_.shape[0] /= blocks;
+  }
+  void* at(int64_t block) const { return first_ + block * step_; }
+  Tensor header() const {
+    Tensor header = header_of(type_);
+    header.impl()->data = first_;
+    return header;
+  }
+
+ private:
+  char* first_;
+  int64_t step_;
+  ValueType type_;
+};
+
 void scan_kernel(KernelContext& c) {
   const auto carried = static_cast<size_t>(c.attributes.integer("carried"));
   const auto sequences = static_cast<size_t>(c.attributes.integer("sequences"));
@@ -209,7 +231,66 @@ void scan_kernel(KernelContext& c) {
   }
 }
 
+/// Blocks of rows side by side: each thread has a call of its own.
+void over_rows_kernel(KernelContext& c) {
+  const int64_t blocks = c.attributes.integer("blocks");
+  const auto by_row = static_cast<size_t>(c.attributes.integer("by_row"));
+  const GraphRegion& body = region_of(c.attributes, "body");
+  std::vector<Block> from, to;
+  for (size_t i = 0; i < by_row; ++i) from.emplace_back(c.inputs[i], blocks);
+  for (const Tensor& output : c.outputs) to.emplace_back(output, blocks);
+  body.program();
+  parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
+    Tensors arguments(c.inputs.begin(), c.inputs.end()), results;
+    for (size_t i = 0; i < by_row; ++i) arguments[i] = from[i].header();
+    for (const Block& block : to) results.push_back(block.header());
+    RegionCall call(body, arguments, results, c.where);
+    for (int64_t block = begin; block < end; ++block) {
+      for (size_t i = 0; i < by_row; ++i) call.argument(i, from[i].at(block));
+      for (size_t i = 0; i < to.size(); ++i) call.result(i, to[i].at(block));
+      call();
+    }
+  });
+}
+
+/// The operands that are read by row come first. Results lead with the rows of all blocks.
+void infer_over_rows(Infer& op) {
+  const int64_t blocks = op.integer("blocks", 1), by_row = op.integer("by_row", 1, std::ssize(op.inputs));
+  const Graph& graph = region_of(op.attributes, "body").graph();
+  op.check<GraphError>(graph.writes.empty() && graph.gradients.empty() && graph.draws == 0 && !has_effect(graph),
+                       "its region changes what is outside");
+  for (const Leaf& leaf : graph.leaves) {
+    op.check<GraphError>(leaf.kind == LeafKind::argument || leaf.kind == LeafKind::scalar, "its region reads a ",
+                         name_of(leaf.kind));
+    if (leaf.kind != LeafKind::argument) continue;
+    op.check<GraphError>(leaf.argument < std::ssize(op.inputs), "its region reads operand ", leaf.argument, " of ",
+                         op.inputs.size());
+    Shape given = op.input(leaf.argument).shape();
+    if (leaf.argument < by_row && !given.empty() && given[0] % blocks == 0) given[0] /= blocks;
+    const ValueType& type = graph.type(leaf.value);
+    op.check<GraphError>(given == type.shape && op.input(leaf.argument).dtype() == type.dtype, "its region takes ",
+                         type, " as operand ", leaf.argument, ", and gets ", type_of(op.input(leaf.argument)));
+  }
+  for (const int output : graph.outputs) {
+    const ValueType& type = graph.type(output);
+    op.check<GraphError>(!type.shape.empty(), "its region returns a number");
+    Shape shape = type.shape;
+    shape[0] = checked_mul(shape[0], blocks);
+    op.output(shape, type.dtype);
+  }
+}
+
 }  // namespace
+
+void define_over_rows(OpTable& table) {
+  using enum AttributeType;
+  table.add({.name = "over_rows",
+             .kind = OpKind::control,
+             .inputs = kVariadic,
+             .outputs = kVariadic,
+             .attributes = {{"body", region}, {"blocks", integer}, {"by_row", integer}},
+             .infer = infer_over_rows});
+}
 
 void add_region_kernels(OpTable& table) {
   for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {  // the loops are the host's
@@ -217,6 +298,7 @@ void add_region_kernels(OpTable& table) {
     kernels["cond"] = cond_kernel;
     kernels["while_loop"] = while_kernel;
     kernels["scan"] = scan_kernel;
+    kernels["over_rows"] = over_rows_kernel;
   }
 }
 

@@ -161,8 +161,10 @@ struct CompiledFunction::State {
       serve_sizes(graph, [](const Graph& other) { return other; });
       program = Program::build(std::move(graph), {.memory_plan = false}, where, nullptr);
     } else {
-      optimised = optimise(traced, options.without, where);
-      serve_sizes(optimised.graph, [&](const Graph& other) { return optimise(other, options.without, where).graph; });
+      std::vector<std::string> left_out = options.without;
+      if (whose && whose->sizes && whose->sizes->several()) left_out.emplace_back("row_pipelines");
+      optimised = optimise(traced, left_out, where);
+      serve_sizes(optimised.graph, [&](const Graph& other) { return optimise(other, left_out, where).graph; });
       const PlanOptions switches = plan_options(options.without, where);
       std::string reason;
       try {

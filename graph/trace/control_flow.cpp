@@ -779,6 +779,7 @@ void define_control_flow(OpTable& table) {
              .grad = graph::scan_grad,
              .saved = kSaveInputs | kSaveOutputs,
              .onnx = "Scan"});
+  graph::define_over_rows(table);
   graph::add_region_kernels(table);
 }
 

@@ -28,6 +28,8 @@ class Sizes {
   /// What the passes made of the trace added last: its kernels will read at run time what depends on sizes. Traces before it
   /// go through the passes again if they have to.
   std::string lower(Graph& optimised, const Optimise& optimise);
+  /// Whether the next program is to serve more than one size. Regions are programs for one (pass row_pipelines).
+  bool several() const { return samples_.size() > 1; }
   /// The program of that graph, whose code serves all sizes.
   void built(std::shared_ptr<const Program> program) { program_ = std::move(program); }
 
