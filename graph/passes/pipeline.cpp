@@ -19,6 +19,7 @@ struct Work {
   std::optional<Groups> groups;  ///< of the graph's nodes, between fusion and lower
   FusionReport report;
   const std::vector<std::string>& without;
+  Compile regions;
 };
 
 struct Pass {
@@ -47,7 +48,7 @@ constexpr Pass kPasses[] = {
     {"common_subexpressions", rewrite<common_subexpressions>, "gradient rules compute much of the forward pass again"},
     {"dead_code", rewrite<dead_code>, "traces hold gradients nobody reads, and what other passes left behind"},
     {"prune", rewrite<prune_regions>, "loops carry and keep what only a gradient that nobody asked for would read"},
-    {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without); },
+    {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without, work.regions); },
      "branches and bodies of loops are programs, compiled as the rest is"},
     {"fusion",
      [](Work& work) {
@@ -91,9 +92,9 @@ PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
   return {.memory_plan = !contains(without, "memory_plan"), .emit = !contains(without, "emit")};
 }
 
-Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where) {
+Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Compile regions) {
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{.graph = traced, .groups = {}, .report = {}, .without = without};
+  Work work{.graph = traced, .groups = {}, .report = {}, .without = without, .regions = regions};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

@@ -11,7 +11,7 @@ namespace tandem::graph {
 
 Program& GraphRegion::program() const {
   std::call_once(once_, [&] {
-    if (!program_) program_ = Program::build(graph_, {}, Where(), nullptr);
+    if (!program_) program_ = make_ ? make_() : Program::build(graph_, {}, Where(), nullptr);
   });
   return *program_;
 }

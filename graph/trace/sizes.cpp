@@ -121,6 +121,7 @@ std::string Sizes::difference_in_samples() const {
 }
 
 std::string Sizes::lower(Graph& optimised, const Optimise& optimise) {
+  ++lowered_;
   samples_.back().optimised = optimised;
   for (Sample& sample : samples_)
     if (!sample.optimised) sample.optimised = optimise(sample.traced);

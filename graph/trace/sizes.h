@@ -28,8 +28,12 @@ class Sizes {
   /// What the passes made of the trace added last: its kernels will read at run time what depends on sizes. Traces before it
   /// go through the passes again if they have to.
   std::string lower(Graph& optimised, const Optimise& optimise);
+  /// How often that was done: a program serves only the graph that was lowered last.
+  int64_t lowered() const { return lowered_; }
   /// The program of that graph, whose code serves all sizes.
   void built(std::shared_ptr<const Program> program) { program_ = std::move(program); }
+  /// It is yet to be compiled.
+  void not_built() { program_ = nullptr; }
 
   /// The numbers that the graphs of these arguments have.
   struct Foreseen {
@@ -114,6 +118,7 @@ class Sizes {
   Fit fit_;
   bool reads_numbers_ = false, results_vary_ = false;
   std::shared_ptr<const Program> program_;
+  int64_t lowered_ = 0;
   std::set<std::vector<int64_t>> confirmed_;
 };
 
