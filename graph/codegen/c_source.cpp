@@ -18,7 +18,8 @@ constexpr Dialect c = {.helper = "TD_FN",
                        .stride_suffix = "L",
                        .extent_suffix = "L",
                        .nan = "__builtin_nan(\"\")",
-                       .infinity = "__builtin_inf()"};
+                       .infinity = "__builtin_inf()",
+                       .reads_sites = true};
 
 /// The type that a fold runs in. Sums of integers wrap, as unsigned ones do.
 const char* fold_type(const Statement& s) {
@@ -74,13 +75,13 @@ class CSegment final : public SegmentEmitter {
     flat();
     return function(
         "(char* const* p, char* const* parts, const long* chunks) {\n  const long begin = 0, end = 1; char* part = 0;\n"
-        "  (void)parts; (void)chunks;\n" +
+        "  (void)parts; (void)chunks;\n",
         combine.str());
   }
 
  private:
-  /// The function that begins so, with the buffers that its loops turned out to use.
-  std::string function(std::string text) {
+  /// The function that begins so, with the buffers and numbers that it turned out to use; `first` stands before its loops.
+  std::string function(std::string text, const std::string& first = "") {
     for (size_t i = 0; i < buffers().size(); ++i) {
       const char* const memory = memory_type(buffer_type(buffers()[i]));
       text += str("  ", memory, "* const b", i, " = (", memory, "*)p[", i, "];\n");
@@ -95,7 +96,7 @@ class CSegment final : public SegmentEmitter {
       after += str("  if (bad", i, ") __atomic_store_n((td_i64*)p[", buffers().size(), "] + ", at(i).check,
                    ", 1, __ATOMIC_RELAXED);\n");
     }
-    return text + "  (void)p; (void)part;\n" + out_.str() + after + "}\n";
+    return text + "  (void)p; (void)part;\n" + first + out_.str() + after + "}\n";
   }
 
   void check(int i, std::string_view indent) override {
@@ -323,6 +324,7 @@ bool KernelCall::resize(const LoopKernel& kernel) {
   each_number(kernel, [&](const auto& each) {
     if (!kernel.at_run_time.empty() && kernel.at_run_time[number++]) numbers.push_back(bits_of(each));
   });
+  each_site(kernel, [&](int64_t site) { numbers.push_back(site); });
   for (size_t i = 0; i < checks.size(); ++i) checks[i].check = kernel.checks[i];
   for (size_t i = 0; i < segments.size(); ++i) {
     const Segment& segment = kernel.segments[i];
@@ -366,10 +368,14 @@ KernelCall CSource::add(const LoopKernel& kernel) {
   return result;
 }
 
-std::string CSource::text() const {
+std::string CSource::text(std::vector<size_t>* cuts) const {
   if (empty()) return {};
-  return prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h", "core/scalar/philox.h"}) +
-         functions("void ");
+  const std::string head =
+      prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h", "core/scalar/philox.h"});
+  const std::string all = head + functions("void ", cuts);
+  if (cuts)
+    for (size_t& cut : *cuts) cut += head.size();
+  return all;
 }
 
 }  // namespace tandem::graph

@@ -36,7 +36,7 @@ struct KernelCall {
   /// void name(char* const* buffers, char* const* partials, const long* chunks); empty without a finish.
   std::string finish;
   std::vector<int> finish_buffers;
-  std::vector<int64_t> numbers;  ///< LoopKernel::at_run_time
+  std::vector<int64_t> numbers;  ///< LoopKernel::at_run_time, then the sites of draws
 
   /// For the same kernel in other sizes. False if the code doesn't serve them.
   bool resize(const LoopKernel& kernel);
@@ -47,8 +47,9 @@ class CSource : public GeneratedSource {
  public:
   static constexpr const char* tier = "generated C";  ///< what Stats::tier calls it
   KernelCall add(const LoopKernel& kernel);
-  /// The whole file; empty if no kernel was added.
-  std::string text() const;
+  /// The whole file; empty if no kernel was added. `cuts` gets where each function begins: what stands before the first of
+  /// them and any of the functions are a file as well.
+  std::string text(std::vector<size_t>* cuts = nullptr) const;
 };
 
 }  // namespace tandem::graph

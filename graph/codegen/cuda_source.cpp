@@ -27,7 +27,8 @@ constexpr Dialect cuda_cpp = {.helper = "TD_DEVICE",
                               .stride_suffix = "LL",
                               .extent_suffix = "u",
                               .nan = "(TD_INF - TD_INF)",
-                              .infinity = "TD_INF"};
+                              .infinity = "TD_INF",
+                              .reads_sites = false};
 
 const char* fold_name(Fold fold) {
   switch (fold) {
@@ -271,7 +272,6 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
   std::vector<CudaKernelCall> calls;
   for (size_t first = 0; first < parts.size() || (calls.empty() && has_finish);) {
     CudaKernelCall call;
-    call.name = "kernel" + std::to_string(kernel_names_.size());
     const auto position = [&](int buffer) {
       const auto found = std::find(call.buffers.begin(), call.buffers.end(), buffer);
       const auto index = found - call.buffers.begin();
@@ -319,7 +319,7 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
       call.partial_bytes += 8;
     }
     tandem::detail::TextStream text;
-    text << "\nextern \"C\" __global__ void __launch_bounds__(256) " << call.name << "(";
+    text << "(";
     std::string parameters;  // each after a comma
     for (size_t i = 0; i < call.buffers.size(); ++i)
       parameters += str(", ", memory_type(kernel.buffers[static_cast<size_t>(call.buffers[i])]), "* p", i);
@@ -327,8 +327,12 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
     parameters += note_parameter(kernel);
     text << parameters.substr(std::min<size_t>(2, parameters.size())) << ") {\n  TANDEM_SHARED(double, scratch, [8]);\n"
          << body.str() << "}\n";
-    kernels_.push_back(text.str());
-    kernel_names_.push_back(call.name);
+    const auto [known, fresh] = names_of_kernels_.try_emplace(text.str(), str("kernel", kernel_names_.size()));
+    if (fresh) {
+      kernels_.push_back("\nextern \"C\" __global__ void __launch_bounds__(256) " + known->second + known->first);
+      kernel_names_.push_back(known->second);
+    }
+    call.name = known->second;
     calls.push_back(std::move(call));
   }
   return calls;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "graph/codegen/emitter.h"
@@ -20,7 +21,7 @@ struct CudaKernelCall {
   size_t partial_bytes = 0;
 };
 
-/// Collects kernels in one translation unit.
+/// Collects kernels in one translation unit. Those that read the same are one.
 class CudaSource : public GeneratedSource {
  public:
   static constexpr const char* tier = "generated CUDA";  ///< what Stats::tier calls it
@@ -32,6 +33,8 @@ class CudaSource : public GeneratedSource {
 
  private:
   std::vector<std::string> kernels_, kernel_names_;
+  std::unordered_map<std::string, std::string>
+      names_of_kernels_;  ///< by their text: launches that read the same are one
 };
 
 }  // namespace tandem::graph

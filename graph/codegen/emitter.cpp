@@ -94,11 +94,16 @@ SegmentEmitter::SegmentEmitter(const Dialect& dialect, const LoopKernel& kernel,
                                std::set<std::string>& helpers)
     : kernel_(kernel), segment_(segment), dialect_(dialect), helpers_(helpers) {
   for (const Store& store : segment.stores) buffer(store.buffer);
-  if (kernel.at_run_time.empty()) return;
-  size_t number = 0;
-  each_number(kernel, [&](const auto& each) {
-    if (kernel.at_run_time[number++]) number_index_.emplace(&each, static_cast<int>(number_index_.size()));
-  });
+  int index = 0;
+  if (!kernel.at_run_time.empty()) {
+    size_t number = 0;
+    each_number(kernel, [&](const auto& each) {
+      if (kernel.at_run_time[number++]) number_index_.emplace(&each, index++);
+    });
+  }
+  const auto draws = [](const Statement& s) { return s.kind == LoopOp::uniform; };
+  if (dialect.reads_sites && std::any_of(segment.statements.begin(), segment.statements.end(), draws))
+    each_site(kernel, [&](const int64_t& site) { number_index_.emplace(&site, index++); });
 }
 
 std::string SegmentEmitter::spelled(const int64_t& number, const char* suffix) {
@@ -207,8 +212,8 @@ std::string SegmentEmitter::expression(int i) {
                            place(s.position), "))"));
     case LoopOp::uniform: {
       const int key = buffer(s.buffer);
-      return str("td_uniform_f32((td_u64)b", key, "[0], (td_u64)(b", key, "[1] + ", s.integer, "), (td_u64)(",
-                 place(s.position), "))");
+      return str("td_uniform_f32((td_u64)b", key, "[0], (td_u64)(b", key, "[1] + ", spelled(s.integer, ""),
+                 "), (td_u64)(", place(s.position), "))");
     }
     case LoopOp::cast: return converted(at(s.operands[0]).dtype, s.dtype, name(s.operands[0]));
     case LoopOp::check: return name(s.operands[0]);
@@ -336,10 +341,13 @@ std::string GeneratedSource::function(const std::string& text, const std::string
   return known->second;
 }
 
-std::string GeneratedSource::functions(const std::string& before) const {
+std::string GeneratedSource::functions(const std::string& before, std::vector<size_t>* starts) const {
   std::string all;
   for (const std::string& helper : helpers_) all += helper;
-  for (const auto& [text, name] : functions_) all += "\n" + before + name + text;
+  for (const auto& [text, name] : functions_) {
+    if (starts) starts->push_back(all.size());
+    all += "\n" + before + name + text;
+  }
   return all;
 }
 

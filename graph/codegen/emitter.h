@@ -23,6 +23,7 @@ struct Dialect {
   const char* extent_suffix;  ///< of constants that linear indices are taken apart with
   const char* nan;
   const char* infinity;
+  bool reads_sites;  ///< code reads the sites of draws at each call, so that kernels that differ in them alone are one
 };
 
 // Floats of 16 bits lie in memory as td_u16 and are computed with as float.
@@ -130,7 +131,7 @@ class SegmentEmitter {
   std::set<std::string>& helpers_;
   std::vector<int> buffers_;
   std::set<int> held_, written_rows_;
-  std::unordered_map<const void*, int> number_index_;  ///< of the kernel's own, where they lie
+  std::unordered_map<const void*, int> number_index_;  ///< of what the code reads at each call, where it lies
   std::set<int> numbers_read_;
 };
 
@@ -139,8 +140,8 @@ class GeneratedSource {
  protected:
   /// The name of the function of this text, which begins with its parameters: a new one, or that of its twin.
   std::string function(const std::string& text, const std::string& prefix);
-  /// All helpers and functions; `before` stands before the names of these.
-  std::string functions(const std::string& before) const;
+  /// All helpers and functions; `before` stands before the names of these. `starts` gets where each function begins.
+  std::string functions(const std::string& before, std::vector<size_t>* starts = nullptr) const;
   bool empty() const { return functions_.empty(); }
 
   std::set<std::string> helpers_;

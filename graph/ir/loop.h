@@ -124,4 +124,14 @@ template <class Kernel, class F> void each_number(Kernel& kernel, F&& f) {
   }
 }
 
+/// Calls f with the site of every draw, always in the same order.
+template <class F> void each_site(const LoopKernel& kernel, F&& f) {
+  const auto segment = [&](const Segment& of) {
+    for (const Statement& statement : of.statements)
+      if (statement.kind == LoopOp::uniform) f(statement.integer);
+  };
+  for (const Segment& each : kernel.segments) segment(each);
+  segment(kernel.finish);
+}
+
 }  // namespace tandem

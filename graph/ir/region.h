@@ -1,6 +1,7 @@
 // A region: a graph that is an attribute of a node. The branches of cond, the bodies of loops.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -25,8 +26,12 @@ struct RegionTape {
 /// regions is a function of its operands.
 class GraphRegion final : public Region {
  public:
+  using MakeProgram = std::function<std::shared_ptr<Program>()>;
+
   explicit GraphRegion(Graph graph, RegionTape tape = {}, std::shared_ptr<Program> program = nullptr)
       : graph_(std::move(graph)), tape_(std::move(tape)), program_(std::move(program)) {}
+  /// One whose program is made later, with that of the graph around it.
+  GraphRegion(Graph graph, MakeProgram make) : graph_(std::move(graph)), make_(std::move(make)) {}
 
   const Graph& graph() const { return graph_; }
   const RegionTape& tape() const { return tape_; }
@@ -34,10 +39,12 @@ class GraphRegion final : public Region {
   bool equals(const Region& other) const override { return this == &other || to_string() == other.to_string(); }
   /// What runs it: from the pass "regions", or made at the first run (graph/run/regions.cpp).
   Program& program() const;
+  bool is_made_later() const { return make_ != nullptr; }
 
  private:
   Graph graph_;
   RegionTape tape_;
+  MakeProgram make_;
   mutable std::once_flag once_;
   mutable std::shared_ptr<Program> program_;
 };
@@ -45,6 +52,13 @@ class GraphRegion final : public Region {
 /// The region that an attribute holds.
 inline const GraphRegion& region_of(const Attributes& attributes, std::string_view name) {
   return static_cast<const GraphRegion&>(*attributes.region(name));
+}
+
+/// Calls f with each region of a node.
+template <class F> void for_each_region(const Node& node, F&& f) {
+  if (node.fused) return;
+  for (const AttributeSpec& spec : node.op->attributes)
+    if (spec.type == AttributeType::region) f(region_of(node.attributes, spec.name));
 }
 
 /// How operands go through a node with regions.

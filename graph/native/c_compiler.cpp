@@ -1,6 +1,7 @@
 // Finds the system compiler, and knows its flags.
 #include "graph/native/c_compiler.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,7 +25,7 @@ std::vector<std::string> flags_for(Isa isa) {
   const auto add = [&](std::initializer_list<const char*> more) {
     flags.insert(flags.end(), more.begin(), more.end());
   };
-  add({"-O3", "-std=gnu11", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"});
+  add({"-O3", "-std=gnu11", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"});
   add({"-fopenmp-simd", "-w", "-pipe"});
 #ifdef __x86_64__
   // g++ 12 spills to MMX registers, and leaves none of them to the x87 code of the caller: long doubles become NaN.
@@ -100,6 +101,10 @@ FoundCompiler look_for_compiler(const std::string& cc, const std::string& path_v
 std::mutex compiler_mutex;
 std::optional<FoundCompiler> known_compiler;
 
+// A child of fork finds it free, whatever other threads were at.
+[[maybe_unused]] const int registered =
+    pthread_atfork([] { compiler_mutex.lock(); }, [] { compiler_mutex.unlock(); }, [] { compiler_mutex.unlock(); });
+
 }  // namespace
 
 FoundCompiler current_compiler() {
@@ -118,23 +123,46 @@ void condemn(const FoundCompiler& compiler, const std::string& problem) {
     known_compiler->status.problem = problem;
 }
 
-std::vector<std::string> command_for(const SystemCompilerStatus& compiler, Isa isa, const std::string& source,
-                                     const std::string& output) {
+namespace {
+std::vector<std::string> command_of(const SystemCompilerStatus& compiler, Isa isa,
+                                    std::initializer_list<std::vector<std::string>> more) {
   std::vector<std::string> command = {compiler.compiler};
-  const auto add = [&](const std::vector<std::string>& more) {
-    command.insert(command.end(), more.begin(), more.end());
+  const auto add = [&](const std::vector<std::string>& words) {
+    command.insert(command.end(), words.begin(), words.end());
   };
   add(compiler.arguments);
   add(flags_for(isa));
-  add({"-o", output, source});
-  // libm only if something in the source needs it; a function that nobody defines is said at once.
-  add({"-Wl,-z,defs", "-Wl,--as-needed", "-lm"});
+  for (const std::vector<std::string>& words : more) add(words);
   return command;
 }
 
+// libm only if something in the source needs it; a function that nobody defines is said at once.
+const std::vector<std::string> kLibraries = {"-Wl,-z,defs", "-Wl,--as-needed", "-lm"};
+}  // namespace
+
+std::vector<std::string> command_for(const SystemCompilerStatus& compiler, Isa isa, const std::string& source,
+                                     const std::string& output) {
+  return command_of(compiler, isa, {{"-shared", "-o", output, source}, kLibraries});
+}
+
+std::vector<std::string> command_for_part(const SystemCompilerStatus& compiler, Isa isa, const std::string& source,
+                                          const std::string& object) {
+  return command_of(compiler, isa, {{"-c", "-o", object, source}});
+}
+
+std::vector<std::string> command_to_link(const SystemCompilerStatus& compiler, Isa isa,
+                                         const std::vector<std::string>& objects, const std::string& output) {
+  return command_of(compiler, isa, {{"-shared", "-o", output}, objects, kLibraries});
+}
+
 ProcessResult run_compiler(const std::vector<std::string>& command, const std::string& directory) {
-  // Its own temporary files go where its result goes: /tmp may be full or not writable. Messages in English.
-  return run_process(command, {{"LC_ALL", "C"}, {"TMPDIR", directory}}, compile_time_limit());
+  return std::move(run_compilers({command}, directory)[0]);
+}
+
+std::vector<ProcessResult> run_compilers(const std::vector<std::vector<std::string>>& commands,
+                                         const std::string& directory) {
+  // Their own temporary files go where the result goes: /tmp may be full or not writable. Messages in English.
+  return run_processes(commands, {{"LC_ALL", "C"}, {"TMPDIR", directory}}, compile_time_limit());
 }
 
 bool can_build_anything(const SystemCompilerStatus& compiler, Isa isa, const std::string& directory) {

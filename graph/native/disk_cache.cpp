@@ -279,6 +279,8 @@ CacheDirectory cache_directory() {
   return {path, refusal(path)};
 }
 
+void prepare_private_directories() { private_directories(); }
+
 CacheDirectory private_directory(size_t index) {
   std::vector<std::string> bases = {"/tmp", "/var/tmp", "/dev/shm"};
   if (const std::string chosen = environment("TMPDIR"); chosen.starts_with('/') && chosen != "/tmp")

@@ -31,6 +31,8 @@ CacheDirectory cache_directory();
 /// A directory of this process alone below the `index`-th of $TMPDIR, /tmp, /var/tmp, /dev/shm; removed at
 /// exit. Beyond the last: both texts are empty.
 CacheDirectory private_directory(size_t index);
+/// What private_directory() makes is removed later at exit than what is destroyed that was made after this call.
+void prepare_private_directories();
 /// Moves a file out of its private directory, so that it can still be read after exit. Where it is then.
 std::string keep_private_file(const std::string& path);
 

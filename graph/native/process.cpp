@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <deque>
 
 #include "core/descriptor.h"
 
@@ -96,79 +97,120 @@ Waited look(pid_t child, int& status) {
   return got == child ? Waited::ended : Waited::unknown;
 }
 
-}  // namespace
-
-ProcessResult run_process(const std::vector<std::string>& arguments,
-                          const std::vector<std::pair<std::string, std::string>>& environment, double seconds_limit) {
-  ProcessResult result;
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) {
-    result.problem = std::string("pipe: ") + std::strerror(errno);
-    return result;
-  }
-  const Descriptor output(ends[0]);
-  Descriptor written(ends[1]);
-  fcntl(output.get(), F_SETFL, O_NONBLOCK);
-  const std::vector<std::string> variables = merged_environment(environment);
-  struct Child {  // stopped, and waited for, on every way out
-    pid_t id = 0;
-    bool is_gone = true;
-    void stop(int& status) {
-      kill(-id, SIGKILL);
-      while (waitpid(id, &status, 0) < 0 && errno == EINTR) {}
-      is_gone = true;
+/// A program that runs: stopped, and waited for, on every way out.
+class Running {
+ public:
+  Running(const std::vector<std::string>& arguments, const std::vector<std::string>& variables) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+      result.problem = std::string("pipe: ") + std::strerror(errno);
+      return;
     }
-    ~Child() {
-      int status = 0;
-      if (!is_gone) stop(status);
-    }
-  } child;
-  {
+    output_ = Descriptor(ends[0]);
+    Descriptor written(ends[1]);
+    fcntl(output_.get(), F_SETFL, O_NONBLOCK);
     SpawnSettings settings(written.get());
-    const int failure = posix_spawn(&child.id, arguments[0].c_str(), &settings.files, &settings.attributes,
+    const int failure = posix_spawn(&id_, arguments[0].c_str(), &settings.files, &settings.attributes,
                                     pointers_to(arguments).data(), pointers_to(variables).data());
     written.close();
-    if (failure) {
-      result.problem = arguments[0] + ": " + std::strerror(failure);
-      return result;
-    }
-    child.is_gone = false;
+    if (failure) result.problem = arguments[0] + ": " + std::strerror(failure);
+    is_over_ = failure != 0;
+    is_open_ = !failure;
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running() {
+    if (!is_over_) kill_and_wait();
   }
 
-  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds_limit);
-  int status = 0;
-  bool open = true;
-  Waited state = Waited::running;
-  while (state == Waited::running && Clock::now() < deadline) {
-    if (open) {
-      // Not until the end of the pipe alone: a server left behind by the compiler may hold it open for ever.
-      pollfd event{output.get(), POLLIN, 0};
-      poll(&event, 1, 20);
-      open = drain(output.get(), result.output);
+  ProcessResult result;
+
+  bool is_over() const { return is_over_; }
+  /// Where it writes to; -1 once nobody can any more.
+  int output() const { return is_open_ ? output_.get() : -1; }
+
+  /// Takes what it has written, and its status if it has ended.
+  void look() {
+    if (is_open_) is_open_ = drain(output_.get(), result.output);
+    int status = 0;
+    const Waited state = graph::look(id_, status);
+    if (state == Waited::running) return;
+    is_over_ = true;
+    if (is_open_) drain(output_.get(), result.output);
+    if (state == Waited::unknown) {
+      result.succeeded = true;  // as far as anybody can tell; the caller looks for what it was to make
+      result.outcome = "exit status unknown";
+    } else if (WIFEXITED(status)) {
+      result.succeeded = WEXITSTATUS(status) == 0;
+      result.outcome = "exit status " + std::to_string(WEXITSTATUS(status));
     } else {
-      usleep(100);
+      const int signal = WTERMSIG(status);
+      result.outcome = "killed by signal " + std::to_string(signal) + " (" + strsignal(signal) + ")";
     }
-    state = look(child.id, status);
-    child.is_gone = state != Waited::running;
   }
-  if (open) drain(output.get(), result.output);
-
-  if (state == Waited::running) {
-    child.stop(status);
+  void stop_late(double seconds_limit) {
+    if (is_open_) drain(output_.get(), result.output);
+    kill_and_wait();
     char text[64];
     std::snprintf(text, sizeof text, "stopped after %g s", seconds_limit);
     result.outcome = text;
-  } else if (state == Waited::unknown) {
-    result.succeeded = true;  // as far as anybody can tell; the caller looks for what it was to make
-    result.outcome = "exit status unknown";
-  } else if (WIFEXITED(status)) {
-    result.succeeded = WEXITSTATUS(status) == 0;
-    result.outcome = "exit status " + std::to_string(WEXITSTATUS(status));
-  } else {
-    const int signal = WTERMSIG(status);
-    result.outcome = "killed by signal " + std::to_string(signal) + " (" + strsignal(signal) + ")";
   }
-  return result;
+
+ private:
+  void kill_and_wait() {
+    int status = 0;
+    kill(-id_, SIGKILL);
+    while (waitpid(id_, &status, 0) < 0 && errno == EINTR) {}
+    is_over_ = true;
+  }
+
+  pid_t id_ = 0;
+  Descriptor output_;
+  bool is_over_ = true, is_open_ = false;
+};
+
+thread_local const std::atomic<bool>* asked_to_stop = nullptr;
+
+}  // namespace
+
+StopScope::StopScope(const std::atomic<bool>& stop) { asked_to_stop = &stop; }
+StopScope::~StopScope() { asked_to_stop = nullptr; }
+
+std::vector<ProcessResult> run_processes(const std::vector<std::vector<std::string>>& commands,
+                                         const std::vector<std::pair<std::string, std::string>>& environment,
+                                         double seconds_limit) {
+  const std::vector<std::string> variables = merged_environment(environment);
+  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds_limit);
+  std::deque<Running> all;
+  for (const std::vector<std::string>& command : commands) all.emplace_back(command, variables);
+  std::vector<pollfd> events;
+  for (;;) {
+    if (asked_to_stop && asked_to_stop->load(std::memory_order_relaxed)) throw Stopped();
+    events.clear();
+    bool runs = false;
+    for (const Running& each : all) {
+      if (each.is_over()) continue;
+      runs = true;
+      if (each.output() >= 0) events.push_back({each.output(), POLLIN, 0});
+    }
+    if (!runs || Clock::now() >= deadline) break;
+    // Not until the end of the pipes alone: a server left behind by the compiler may hold one open for ever.
+    if (events.empty()) usleep(100);
+    else poll(events.data(), events.size(), 20);
+    for (Running& each : all)
+      if (!each.is_over()) each.look();
+  }
+  std::vector<ProcessResult> results;
+  for (Running& each : all) {
+    if (!each.is_over()) each.stop_late(seconds_limit);
+    results.push_back(std::move(each.result));
+  }
+  return results;
+}
+
+ProcessResult run_process(const std::vector<std::string>& arguments,
+                          const std::vector<std::pair<std::string, std::string>>& environment, double seconds_limit) {
+  return std::move(run_processes({arguments}, environment, seconds_limit)[0]);
 }
 
 std::string command_line(const std::vector<std::string>& arguments) {

@@ -1,6 +1,7 @@
-// Runs another program to its end: no shell, no terminal, its words captured, a limit on its time.
+// Runs other programs to their end: no shell, no terminal, their words captured, a limit on their time.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,22 @@ struct ProcessResult {
 /// own.
 ProcessResult run_process(const std::vector<std::string>& arguments,
                           const std::vector<std::pair<std::string, std::string>>& environment, double seconds_limit);
+
+/// Several side by side, each with that limit; results in the order of the commands.
+std::vector<ProcessResult> run_processes(const std::vector<std::vector<std::string>>& commands,
+                                         const std::vector<std::pair<std::string, std::string>>& environment,
+                                         double seconds_limit);
+
+/// Thrown where a thread is asked to stop while it waits for a program, which is killed.
+struct Stopped {};
+/// While this lives, the calling thread waits for programs only until `stop` is set, and throws Stopped then.
+class StopScope {
+ public:
+  explicit StopScope(const std::atomic<bool>& stop);
+  ~StopScope();
+  StopScope(const StopScope&) = delete;
+  StopScope& operator=(const StopScope&) = delete;
+};
 
 /// Arguments as one would type them into a shell.
 std::string command_line(const std::vector<std::string>& arguments);

@@ -2,6 +2,8 @@
 #include "graph/native/system_compiler.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <system_error>
 #include <thread>
 
@@ -30,6 +33,10 @@ namespace {
 using detail::str;
 
 constexpr size_t kLibrariesHeld = 16;
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
 
 // The first lines of a compiler's message, indented.
 std::string quoted(const std::string& message) {
@@ -73,6 +80,44 @@ void hold(const std::shared_ptr<KernelLibrary>& library) {
   held.pop_front();
 }
 
+// What other threads were building is begun anew in a child of fork: nobody goes on with it there.
+[[maybe_unused]] const int registered = pthread_atfork([] { table_mutex.lock(); }, [] { table_mutex.unlock(); },
+                                                       [] {
+                                                         for (auto& [key, slot] : table) {
+                                                           if (slot->building.try_lock()) slot->building.unlock();
+                                                           else slot = std::make_shared<Slot>();
+                                                         }
+                                                         table_mutex.unlock();
+                                                       });
+
+// Parts of a source -----------------------------------------------------------------------------------
+
+// A compiler takes some 10 ms for each KB of loops, and 30 ms to begin, to read what each part begins with and to link.
+std::atomic<size_t> part_bytes = 8 * 1024;
+std::atomic<size_t> most_parts = 0;  // 0: as many as there are processors, up to 8
+
+size_t processors() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? static_cast<size_t>(CPU_COUNT(&set)) : 1;
+}
+
+// The source, or parts of about the same size.
+std::vector<std::string> parts_of(const std::string& source, const std::vector<size_t>& cuts) {
+  const size_t most = most_parts ? most_parts.load() : std::clamp<size_t>(processors(), 1, 8);
+  const size_t head = cuts.empty() ? source.size() : cuts.front(), all = source.size() - head;
+  const size_t wanted = std::min({most, all / part_bytes, cuts.size()});
+  if (wanted < 2) return {source};
+  std::vector<std::string> parts;
+  size_t begin = head;
+  for (size_t i = 1; i <= wanted; ++i) {
+    const auto next = std::lower_bound(cuts.begin(), cuts.end(), head + all * i / wanted);
+    const size_t end = i == wanted || next == cuts.end() ? source.size() : *next;
+    if (end > begin) parts.push_back(source.substr(0, head) + source.substr(begin, end - begin));
+    begin = end;
+  }
+  return parts;
+}
+
 void join(std::string& notes, const std::string& note) {
   if (note.empty()) return;
   if (!notes.empty()) notes += "; ";
@@ -90,6 +135,7 @@ struct LibraryLoader {
   Digest key;
   Where where;
   const std::vector<std::string>& symbols;
+  std::vector<size_t> cuts;
   std::string name = hex(key);
   std::string notes = {};
   std::string problem = {};  // why nothing could be built anywhere
@@ -163,6 +209,36 @@ struct LibraryLoader {
     return nullptr;
   }
 
+  // Builds a large source in parts. Nothing if it isn't, or doesn't build so: then all of it at once says what is wrong, and
+  // in which line. `command` becomes that of a part that took too long.
+  std::optional<ProcessResult> build_in_parts(const Workplace& work, const std::string& output,
+                                              std::vector<std::string>& command) const {
+    const std::vector<std::string> parts = parts_of(source, cuts);
+    if (parts.size() < 2) return {};
+    std::vector<std::vector<std::string>> commands;
+    std::vector<std::string> objects;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const std::string path = str(work.path(), "/part", i);
+      if (!write_file(path + ".c", parts[i]).empty()) return {};
+      objects.push_back(path + ".o");
+      commands.push_back(command_for_part(compiler.status, isa, path + ".c", path + ".o"));
+    }
+    const auto begin = std::chrono::steady_clock::now();
+    std::vector<ProcessResult> results = run_compilers(commands, work.path());
+    const bool late = seconds_since(begin) >= compile_time_limit();
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (results[i].succeeded) continue;
+      if (!late) return {};
+      command = commands[i];
+      return std::move(results[i]);
+    }
+    ProcessResult linked = run_compiler(command_to_link(compiler.status, isa, objects, output), work.path());
+    std::string bytes;
+    if (linked.succeeded && read_own_file(output, bytes).empty() && library_damage(bytes).empty()) return linked;
+    unlink(output.c_str());
+    return {};
+  }
+
   // Null: not in this directory, for the reason `wrong`; `problem` is set as well where the compiler is no use.
   std::shared_ptr<KernelLibrary> build(const std::string& directory, bool is_private, std::string& wrong) {
     const std::string path = directory + "/" + name + ".so", source_path = directory + "/" + name + ".c";
@@ -173,10 +249,11 @@ struct LibraryLoader {
     if (!wrong.empty()) return nullptr;
 
     const std::string output = work.path() + "/built.so";
-    const std::vector<std::string> command = command_for(compiler.status, isa, source_path, output);
+    std::vector<std::string> command = command_for(compiler.status, isa, source_path, output);
     const auto begin = std::chrono::steady_clock::now();
-    const ProcessResult result = run_compiler(command, work.path());
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const std::optional<ProcessResult> in_parts = build_in_parts(work, output, command);
+    const ProcessResult result = in_parts ? *in_parts : run_compiler(command, work.path());
+    const double seconds = seconds_since(begin);
     std::string bytes, unread;
     if (result.succeeded) unread = read_own_file(output, bytes);
     const bool wrote = result.succeeded && unread.empty();
@@ -281,7 +358,7 @@ void* KernelLibrary::symbol(const char* name) const {
 }
 
 std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason,
-                                             const std::vector<std::string>& symbols) {
+                                             const std::vector<std::string>& symbols, const std::vector<size_t>& cuts) {
   if (reason) reason->clear();
   const FoundCompiler compiler = current_compiler();
   if (!compiler.status.problem.empty()) {
@@ -294,13 +371,33 @@ std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where wh
   const std::lock_guard lock(slot->building);
   if (auto library = slot->library.lock()) return library;
   LibraryLoader loader{
-      .source = source, .compiler = compiler, .isa = isa, .key = key, .where = where, .symbols = symbols};
+      .source = source, .compiler = compiler, .isa = isa, .key = key, .where = where, .symbols = symbols, .cuts = cuts};
   auto library = loader.find_or_build();
   if (!library) {
     if (reason) *reason = loader.problem;
     return nullptr;
   }
   library->note = loader.notes;
+  slot->library = library;
+  hold(library);
+  return library;
+}
+
+std::shared_ptr<KernelLibrary> find_c_source(const std::string& source, const std::vector<std::string>& symbols) {
+  const FoundCompiler compiler = current_compiler();
+  if (!compiler.status.problem.empty()) return nullptr;
+  const Isa isa = current_isa();
+  const Digest key = LibraryLoader::key_for(source, compiler, isa);
+  const std::shared_ptr<Slot> slot = slot_of(key);
+  const std::unique_lock lock(slot->building, std::try_to_lock);
+  if (!lock) return nullptr;
+  if (auto library = slot->library.lock()) return library;
+  const CacheDirectory cache = cache_directory();
+  if (!cache.problem.empty()) return nullptr;
+  LibraryLoader loader{
+      .source = source, .compiler = compiler, .isa = isa, .key = key, .where = {}, .symbols = symbols, .cuts = {}};
+  auto library = loader.find(cache.path);
+  if (!library) return nullptr;
   slot->library = library;
   hold(library);
   return library;
@@ -337,8 +434,7 @@ std::shared_ptr<KernelLibrary> load_c_sources(const std::vector<std::string>& so
     }
   if (parts.size() == 1) return parts[0];
   auto all = LibraryLoader::join_parts(std::move(parts));
-  if (!all->from_cache)
-    all->compile_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (!all->from_cache) all->compile_seconds = seconds_since(begin);
   return all;
 }
 
@@ -349,6 +445,11 @@ void forget_loaded_libraries() {
   const std::lock_guard lock(table_mutex);
   dropped.swap(held);
   table.clear();
+}
+
+void set_compiler_parts(size_t bytes, size_t most) {
+  part_bytes = bytes;
+  most_parts = most;
 }
 
 void set_compile_time_limit(double seconds) { compile_time_limit() = seconds; }

@@ -48,8 +48,14 @@ SystemCompilerStatus system_compiler();
 /// can be used, or no place to build: then `reason`, if given, says why, and the caller runs on eager
 /// kernels. So too where what the compiler built is no whole library, or lacks one of `symbols`. Throws CompileError if
 /// the compiler refuses the source or takes longer than a minute. Safe from several threads.
+///
+/// A large source is built in parts by several compilers at once, if `cuts` says where it may be cut: what stands before the
+/// first of these offsets begins each part, and what stands between two may be compiled apart from the rest.
 std::shared_ptr<KernelLibrary> load_c_source(const std::string& source, Where where, std::string* reason = nullptr,
-                                             const std::vector<std::string>& symbols = {});
+                                             const std::vector<std::string>& symbols = {},
+                                             const std::vector<size_t>& cuts = {});
+/// The same where it is found in memory or on disk; null where it has to be built, or is being built.
+std::shared_ptr<KernelLibrary> find_c_source(const std::string& source, const std::vector<std::string>& symbols = {});
 
 /// The same for sources that don't use one another, two compilers at a time. symbol() looks in each in turn;
 /// compile_seconds is the wall time, from_cache whether none had to be built.
@@ -60,6 +66,8 @@ namespace testing {
 /// The next load looks on disk, as that of a new process would. Libraries in use stay.
 void forget_loaded_libraries();
 void set_compile_time_limit(double seconds);
+/// How large a part is worth a compiler of its own, and how many there may be.
+void set_compiler_parts(size_t bytes, size_t most);
 }  // namespace testing
 
 }  // namespace tandem::graph

@@ -77,8 +77,9 @@ Graph dead_code(const Graph& graph);
 Graph move_invariants(const Graph& graph);
 /// Drops what is dead when that is done.
 Graph prune_regions(const Graph& graph);
-/// Leaves the same passes out of what regions hold. Programs are built.
-Graph optimise_regions(const Graph& graph, const std::vector<std::string>& without);
+enum class Compile : uint8_t { now, later };
+/// Leaves the same passes out of what regions hold. Programs are built, now or by Program::compile.
+Graph optimise_regions(const Graph& graph, const std::vector<std::string>& without, Compile when);
 
 /// What was joined, and which producer-consumer pairs were not, with the reason.
 struct FusionReport {

@@ -19,6 +19,7 @@ struct Work {
   std::optional<Groups> groups;  ///< of the graph's nodes, between fusion and lower
   FusionReport report;
   const std::vector<std::string>& without;
+  Compile regions;
 };
 
 struct Pass {
@@ -50,7 +51,7 @@ constexpr Pass kPasses[] = {
     {"row_pipelines", [](Work& work) { work.graph = row_pipelines(work.graph, work.report); },
      "caches are fast: a block of rows goes through many ops before the next", true},
     {"dead_code", rewrite<dead_code>, "views that chains hold are read outside no more"},
-    {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without); },
+    {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without, work.regions); },
      "branches and bodies of loops are programs, compiled as the rest is"},
     {"fusion",
      [](Work& work) {
@@ -94,9 +95,9 @@ PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
   return {.memory_plan = !contains(without, "memory_plan"), .emit = !contains(without, "emit")};
 }
 
-Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where) {
+Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Compile regions) {
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{.graph = traced, .groups = {}, .report = {}, .without = without};
+  Work work{.graph = traced, .groups = {}, .report = {}, .without = without, .regions = regions};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

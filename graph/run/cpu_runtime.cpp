@@ -159,11 +159,19 @@ class CpuKernels final : public Kernels {
   std::string source() const override { return source_.text(); }
   bool compile(Device, Where where, std::string* reason, CompileCost& cost) override {
     const auto begin = std::chrono::steady_clock::now();
-    library_ = load_c_source(source(), where, reason, functions());
+    std::vector<size_t> cuts;
+    const std::string source = source_.text(&cuts);
+    library_ = load_c_source(source, where, reason, functions(), cuts);
     if (!library_) return false;
     cost = {std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), library_->from_cache,
             library_->note};
     return true;
+  }
+  bool find(Device, CompileCost& cost) override {
+    const auto begin = std::chrono::steady_clock::now();
+    library_ = find_c_source(source(), functions());
+    if (library_) cost.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return library_ != nullptr;
   }
   std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const override {
     return std::make_unique<CpuLaunch>(calls_[kernel], *library_, point_to);

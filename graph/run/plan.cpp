@@ -183,7 +183,7 @@ class Planner {
     const auto result = std::find(node.outputs.begin(), node.outputs.end(), value) - node.outputs.begin();
     if (std::count(node.inputs.begin(), node.inputs.end(), state) > 1 || argument >= node.attributes.integer("by_row"))
       return false;
-    const auto& may_share = region_of(node.attributes, "body").program().plan().may_share;
+    const auto may_share = make_plan(region_of(node.attributes, "body").graph(), {}).may_share;
     return std::find(may_share.begin(), may_share.end(), std::pair<int, int>(argument, result)) != may_share.end();
   }
 

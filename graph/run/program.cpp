@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "graph/ir/region.h"
 #include "graph/native/sha256.h"
 
 namespace tandem::graph {
@@ -38,13 +39,18 @@ Program::Program(Graph graph, PlanOptions options, Where where)
 }
 
 std::unique_ptr<Program> Program::build(Graph graph, PlanOptions options, Where where, std::string* reason) {
+  std::unique_ptr<Program> program = prepare(std::move(graph), options, where, reason);
+  if (!program || !program->compile(reason)) return nullptr;
+  program->make_ready();
+  return program;
+}
+
+std::unique_ptr<Program> Program::prepare(Graph graph, PlanOptions options, Where where, std::string* reason) {
   for (const Value& value : graph.values)
     if (value.type.device.index >= backend(value.type.device.kind).device_count())
       throw GraphError(detail::str("run: the graph has a value on ", value.type.device, ", which is not here"), where);
   std::unique_ptr<Program> program(new Program(std::move(graph), options, where));
-  if (!program->build_code(where, reason)) return nullptr;
-  program->make_ready();
-  return program;
+  return program->emit(reason) ? std::move(program) : nullptr;
 }
 
 void Program::make_ready() {
@@ -76,7 +82,7 @@ std::unique_ptr<Program> Program::resized(Graph graph) const {
   return program;
 }
 
-bool Program::build_code(Where where, std::string* reason) {
+bool Program::emit(std::string* reason) {
   const auto begin = std::chrono::steady_clock::now();
   for (PlanStep& step : plan_.steps) {
     const Node& node = plan_.graph.node(step.node);
@@ -100,14 +106,50 @@ bool Program::build_code(Where where, std::string* reason) {
   }
   cost_.emit_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   cost_.compiler_cached = !code_.empty();
+  return true;
+}
+
+void Program::add_cost(const CompileCost& cost) {
+  cost_.compiler_seconds += cost.seconds;
+  cost_.compiler_cached = cost_.compiler_cached && cost.cached;
+  if (!cost.note.empty()) cost_.note = cost.note;
+}
+
+bool Program::compile(std::string* reason) {
   for (size_t i = 0; i < code_.size(); ++i) {
     CompileCost cost;
-    if (!code_[i]->compile(plan_.code[i].device, where, reason, cost)) return false;
-    cost_.compiler_seconds += cost.seconds;
-    cost_.compiler_cached = cost_.compiler_cached && cost.cached;
-    if (!cost.note.empty()) cost_.note = cost.note;
+    if (!code_[i]->compile(plan_.code[i].device, where_, reason, cost)) return false;
+    add_cost(cost);
   }
+  for (const Node& node : plan_.graph.nodes)
+    for_each_region(node, [](const GraphRegion& region) {
+      if (region.is_made_later()) region.program();
+    });
   return true;
+}
+
+bool Program::find() {
+  bool whole = true;
+  for (const Node& node : plan_.graph.nodes)
+    for_each_region(node, [&](const GraphRegion& region) { whole = whole && !region.is_made_later(); });
+  for (size_t i = 0; whole && i < code_.size(); ++i) {
+    CompileCost cost;
+    whole = code_[i]->find(plan_.code[i].device, cost);
+    if (whole) add_cost(cost);
+  }
+  return whole;
+}
+
+void Program::bind_as(const Program& other, size_t leaves) {
+  TANDEM_ASSERT(leaves <= std::min(bindings_.tensors.size(), other.bindings_.tensors.size()), "another trace");
+  for (size_t i = 0; i < leaves; ++i)
+    if (plan_.graph.leaves[i].kind == LeafKind::scalar) {
+      const Tensor &to = bindings_.numbers[i], &from = other.bindings_.numbers[i];
+      std::memcpy(to.impl()->data, from.impl()->data, static_cast<size_t>(size_of(to.dtype())));
+    } else {
+      bindings_.tensors[i] = other.bindings_.tensors[i];
+    }
+  look_for_unbound();
 }
 
 void Program::bind(int leaf, const Tensor& tensor) {

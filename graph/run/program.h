@@ -23,6 +23,18 @@ class Program {
   /// Throws CompileError if generated source doesn't build. Fused nodes need a compiler: where there is none, nullptr
   /// and a reason.
   static std::unique_ptr<Program> build(Graph graph, PlanOptions options, Where where, std::string* reason);
+  // The same in steps, the second of which may be another thread's.
+  /// Plan and sources. Nullptr and a reason where fused nodes are not to be emitted.
+  static std::unique_ptr<Program> prepare(Graph graph, PlanOptions options, Where where, std::string* reason);
+  /// Makes the code; false and a reason, or CompileError, as build(). So for all regions of the graph.
+  bool compile(std::string* reason);
+  /// Whether all code was found, without the compiler: then it has it, as after compile().
+  bool find();
+  /// Once it has its code: now it may run.
+  void make_ready();
+
+  /// Reads what `other` reads, a program of the same trace, whose leaves are the first of both.
+  void bind_as(const Program& other, size_t leaves);
   /// The program of the same graph in other sizes, with a plan of its own and this one's code. Null if that doesn't serve
   /// them.
   std::unique_ptr<Program> resized(Graph graph) const;
@@ -64,9 +76,8 @@ class Program {
 
  private:
   Program(Graph graph, PlanOptions options, Where where);
-  bool build_code(Where where, std::string* reason);
-  /// Once it has its code.
-  void make_ready();
+  bool emit(std::string* reason);
+  void add_cost(const CompileCost& cost);
   void look_for_unbound();
   /// Memory that a run changes is known to the graph under one name: an argument that lies there as well would be
   /// read before or after the change as the schedule has it, and its gradient would be lost.

@@ -12,7 +12,7 @@ namespace tandem::graph {
 
 Program& GraphRegion::program() const {
   std::call_once(once_, [&] {
-    if (!program_) program_ = Program::build(graph_, {}, Where(), nullptr);
+    if (!program_) program_ = make_ ? make_() : Program::build(graph_, {}, Where(), nullptr);
   });
   return *program_;
 }
@@ -64,8 +64,8 @@ Tensor header_like(const Tensor& tensor) {
 class RegionCall {
  public:
   RegionCall(const GraphRegion& region, std::span<const Tensor> arguments, std::span<const Tensor> results, Where where)
-      : run_(region.program()), where_(where) {
-    const Plan& plan = region.program().plan();
+      : run_(region.program()), plan_(region.program().plan()), where_(where) {
+    const Plan& plan = plan_;
     for (const Tensor& each : arguments) given_.push_back(header_like(each));
     arguments_ = given_;
     for (const Leaf& leaf : plan.graph.leaves) {
@@ -91,6 +91,14 @@ class RegionCall {
     moved_[i] = true;
   }
   void result(size_t i, void* data) { wanted_[i].impl()->data = data; }
+  /// The result lies where the argument does: it goes there last, unless the plan allows for it.
+  void shared(size_t argument, size_t result) {
+    const std::vector<std::pair<int, int>>& may_share = plan_.may_share;
+    const std::pair<int, int> pair(static_cast<int>(argument), static_cast<int>(result));
+    if (results_[result].impl() == wanted_[result].impl() &&
+        std::find(may_share.begin(), may_share.end(), pair) == may_share.end())
+      results_[result] = with_room(type_of(wanted_[result]));
+  }
   const Tensor& result(size_t i) const { return wanted_[i]; }
 
   void operator()() {
@@ -103,6 +111,7 @@ class RegionCall {
 
  private:
   const Program::Taken run_;
+  const Plan& plan_;
   Where where_;
   Tensors given_, arguments_, wanted_, results_;
   std::vector<int> moves_in_;
@@ -245,6 +254,9 @@ void over_rows_kernel(KernelContext& c) {
     for (size_t i = 0; i < by_row; ++i) arguments[i] = from[i].header();
     for (const Block& block : to) results.push_back(block.header());
     RegionCall call(body, arguments, results, c.where);
+    for (size_t i = 0; i < by_row; ++i)
+      for (size_t k = 0; k < to.size(); ++k)
+        if (from[i].at(0) == to[k].at(0)) call.shared(i, k);
     for (int64_t block = begin; block < end; ++block) {
       for (size_t i = 0; i < by_row; ++i) call.argument(i, from[i].at(block));
       for (size_t i = 0; i < to.size(); ++i) call.result(i, to[i].at(block));

@@ -28,7 +28,7 @@ struct CompileCost {
   std::string note = {};  ///< why the cache on disk wasn't used
 };
 
-/// The fused kernels of one plan on one device: first a source; code, once compiled. Then all Runs share it.
+/// The fused kernels of one plan on one device: first a source; code, once compiled, by whichever thread. Then all Runs share it.
 class Kernels {
  public:
   virtual ~Kernels() = default;
@@ -38,6 +38,8 @@ class Kernels {
   /// False and a reason where nothing can compile it here; CompileError where the compiler refuses it. `where` is the
   /// user's line.
   virtual bool compile(Device device, Where where, std::string* reason, CompileCost& cost) = 0;
+  /// Whether its code is at hand, in memory or on disk: then it has it, as after compile().
+  virtual bool find(Device, CompileCost&) { return false; }
   /// A kernel with tables of its own. Valid as long as the Kernels.
   virtual std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const = 0;
   /// The compiled code for the same kernels in other sizes: they differ in numbers that it reads at run time

@@ -6,19 +6,15 @@
 #include <cstdio>
 #include <cstring>
 #include <set>
-#include <unordered_map>
 
 #include "autograd/anomaly.h"
 #include "core/autocast.h"
 #include "core/dispatch.h"
 #include "core/warning.h"
-#include "graph/passes/partition.h"
 #include "graph/passes/pipeline.h"
 #include "graph/run/program.h"
-#include "graph/trace/call_lock.h"
-#include "graph/trace/joint.h"
-#include "graph/trace/signature.h"
-#include "graph/trace/sizes.h"
+#include "graph/trace/difference.h"
+#include "graph/trace/programs.h"
 #include "graph/trace/tracer.h"
 
 namespace tandem {
@@ -48,188 +44,14 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-struct Specialisation {
-  explicit Specialisation(Signature signature) : signature(std::move(signature)) {}
-
-  Signature signature;
-  Graph traced;  ///< and behind it the gradient of the results, if `gradient` has a program
-  JointParts parts;
-  std::shared_ptr<Program> program;
-  std::shared_ptr<JointGradient> gradient;  ///< null: no result requires one. Not changed once it has served a call
-  std::shared_ptr<Sizes> sizes;             ///< shared by those that differ in sizes alone; they count as one
-  std::shared_ptr<const Kept> kept;         ///< of what the function returns, all but the tensors
-  std::atomic<int64_t> calls = 0;
-  std::atomic<uint64_t> last_used = 0;  ///< when another took its place as the newest
-  bool reads_numbers = false;           ///< some constant has changed between traces: trace at each call
-  int64_t traced_at = 1;                ///< the call that traced last
-
-  Tensors run(const Tensors& given) const {
-    Tensors results = program->run(given);
-    if (gradient) attach(gradient, traced.leaves, given, results);
-    return results;
-  }
-  /// That of backward() of its results, if there is one.
-  const Program* backward() const { return gradient ? gradient->program.get() : nullptr; }
-  std::string plan() const {
-    return program->plan().to_string() + (backward() ? "backward:\n" + backward()->plan().to_string() : std::string());
-  }
-};
-
-std::string describe_node(const Graph& graph, size_t n) {
-  if (n >= graph.nodes.size()) return "the end of the function";
-  return detail::str(graph.nodes[n].op->name, " at ", to_string(graph.nodes[n].where));
-}
-
-/// The first place where two traces differ in more than numbers and in which tensors they read; empty if none.
-std::string structural_difference(const Graph& a, const Graph& b) {
-  for (size_t n = 0; n < std::max(a.nodes.size(), b.nodes.size()); ++n) {
-    const bool same = n < a.nodes.size() && n < b.nodes.size() && a.nodes[n].op == b.nodes[n].op &&
-                      a.nodes[n].inputs == b.nodes[n].inputs && a.nodes[n].outputs == b.nodes[n].outputs &&
-                      a.nodes[n].attributes == b.nodes[n].attributes;
-    if (!same) return detail::str("then: ", describe_node(a, n), "; now: ", describe_node(b, n));
-  }
-  if (a.leaves.size() != b.leaves.size())
-    return detail::str("it read ", a.leaves.size(), " tensors and numbers from outside, now ", b.leaves.size());
-  for (size_t i = 0; i < a.leaves.size(); ++i) {
-    const Leaf &x = a.leaves[i], &y = b.leaves[i];
-    const ValueType &tx = a.type(x.value), &ty = b.type(y.value);
-    if (x.kind != y.kind || !(tx == ty))
-      return detail::str("then: ", name_of(x.kind), " ", tx, " read at ", to_string(x.where),
-                         "; now: ", name_of(y.kind), " ", ty, " read at ", to_string(y.where));
-  }
-  if (a.outputs != b.outputs || a.draws != b.draws || a.writes.size() != b.writes.size() ||
-      a.gradients.size() != b.gradients.size())
-    return "its results, assigns or gradients are others";
-  for (size_t i = 0; i < a.writes.size(); ++i)
-    if (a.writes[i].leaf != b.writes[i].leaf || a.writes[i].value != b.writes[i].value)
-      return detail::str("another assign at ", to_string(b.writes[i].where));
-  for (size_t i = 0; i < a.gradients.size(); ++i)
-    if (a.gradients[i].value != b.gradients[i].value || a.gradients[i].argument != b.gradients[i].argument)
-      return "a gradient is another value";
-  return {};
-}
-
-/// For each leaf of state: the first one that lies in the same storage.
-std::vector<size_t> aliases(const Graph& graph) {
-  std::unordered_map<const Storage*, size_t> first;
-  std::vector<size_t> result;
-  for (size_t i = 0; i < graph.leaves.size(); ++i)
-    if (const Leaf& leaf = graph.leaves[i]; leaf.kind == LeafKind::state)
-      result.push_back(first.try_emplace(leaf.tensor.impl()->storage, i).first->second);
-  return result;
-}
-
-bool same_operands(const std::vector<TapeOperand>& a, const std::vector<TapeOperand>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const TapeOperand& x, const TapeOperand& y) {
-    return x.argument == y.argument && x.outside.impl() == y.outside.impl();
-  });
-}
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  return std::memcmp(a.impl()->data, b.impl()->data, static_cast<size_t>(a.numel() * size_of(a.dtype()))) == 0;
-}
-
 }  // namespace
 
-struct CompiledFunction::State {
-  CompileOptions options;
-  Where where;
-  CallLock lock;  ///< what follows is changed by who is alone, but for what is atomic
-  Stats stats;    ///< calls: those that no specialisation counts
-  std::vector<Stage> stages;
-  FusionReport fusion;
+struct CompiledFunction::State : Programs {
   std::vector<std::unique_ptr<Specialisation>> specialisations;
   std::atomic<Specialisation*> newest = nullptr;  ///< the one that served last
   std::atomic<uint64_t> clock = 0;
-  std::set<std::string> sources;  ///< hashes of the generated ones
 
   static constexpr std::ptrdiff_t kMostOfOneKind = 8;  ///< programs for sizes of one specialisation
-
-  /// The program of a graph: optimised, planned and emitted as far as the mode and the machine allow. Its code serves the
-  /// other sizes of `whose`, if that is given, or it has these no more.
-  std::unique_ptr<Program> build(const Graph& traced, Specialisation* whose, Optimised& optimised, std::string& note) {
-    const auto begin = std::chrono::steady_clock::now();
-    std::unique_ptr<Program> program;
-    const auto serve_sizes = [&](Graph& graph, const Sizes::Optimise& optimise) {
-      if (!whose || !whose->sizes) return;
-      if (const std::string difference = whose->sizes->lower(graph, optimise); !difference.empty())
-        one_per_size(*whose, difference);
-    };
-    if (options.mode == Mode::replay) {
-      optimised.stages = {{"traced", traced}};
-      Graph graph = traced;
-      serve_sizes(graph, [](const Graph& other) { return other; });
-      program = Program::build(std::move(graph), {.memory_plan = false}, where, nullptr);
-    } else {
-      std::vector<std::string> left_out = options.without;
-      if (whose && whose->sizes && whose->sizes->several()) left_out.emplace_back("row_pipelines");
-      optimised = optimise(traced, left_out, where);
-      serve_sizes(optimised.graph, [&](const Graph& other) { return optimise(other, left_out, where).graph; });
-      const PlanOptions switches = plan_options(options.without, where);
-      std::string reason;
-      try {
-        program = Program::build(optimised.graph, switches, where, &reason);
-      } catch (const CompileError& error) { reason = error.message(); }
-      if (!program) {  // the tier below: the planned graph on eager kernels
-        std::vector<std::string> without = options.without;
-        without.push_back("emit");
-        optimised = optimise(traced, without, where);
-        program = Program::build(optimised.graph, switches, where, nullptr);
-        note = reason;
-        if (whose && whose->sizes) one_per_size(*whose, reason);
-      } else {
-        note = program->cost().note;
-      }
-    }
-    const BuildCost& cost = program->cost();
-    stats.emit_seconds += cost.emit_seconds;
-    stats.compiler_seconds += cost.compiler_seconds;
-    stats.pass_seconds += seconds_since(begin) - cost.emit_seconds - cost.compiler_seconds;
-    for (const GeneratedCode& code : program->plan().code) sources.insert(code.hash);
-    return program;
-  }
-
-  /// The programs of a specialisation: of the function, and of its results' gradient.
-  void make_programs(Specialisation& made) {
-    Optimised optimised;
-    std::shared_ptr<Program> program;
-    stats.note.clear();
-    stats.saved_bytes = stats.backward_kernels = 0;
-    if (made.gradient && made.gradient->traced_gradient()) {
-      Partition parts = partition(made.traced, made.parts, recompute(), where);
-      auto gradient = std::make_shared<JointGradient>(*made.gradient);
-      gradient->program = build(parts.backward, nullptr, optimised, stats.note);
-      gradient->saved = std::move(parts.saved);
-      stats.saved_bytes = parts.saved_bytes;
-      stats.backward_kernels = gradient->program->plan().kernels();
-      made.gradient = std::move(gradient);
-      program = build(parts.forward, nullptr, optimised, stats.note);
-    } else {
-      program = build(made.traced, &made, optimised, stats.note);
-    }
-    stages = std::move(optimised.stages);
-    stats.passes = std::move(optimised.times);
-    fusion = std::move(optimised.fusion);
-    const Plan& plan = program->plan();
-    stats.tier = plan.tier();
-    stats.kernels = plan.kernels();
-    stats.fused_kernels = plan.fused_kernels();
-    stats.peak_bytes = plan.arena_bytes();
-    stats.lower_bound_bytes = plan.lower_bound_bytes();
-    stats.compiler_cached = program->cost().compiler_cached;
-    stats.sources = std::ssize(sources);
-    if (plan.alone()) lock.stay_alone();
-    if (made.sizes) made.sizes->built(program);
-    made.program = std::move(program);
-  }
-
-  void note_sizes(const std::string& text) {
-    if (std::find(stats.sizes.begin(), stats.sizes.end(), text) == stats.sizes.end()) stats.sizes.push_back(text);
-  }
-  void one_per_size(Specialisation& made, const std::string& reason) {
-    made.sizes = nullptr;
-    note_sizes("one specialisation per size: " + reason);
-  }
 
   Specialisation* find(const Call& call) {
     Specialisation* const last = newest.load(std::memory_order_relaxed);
@@ -244,7 +66,9 @@ struct CompiledFunction::State {
     return &next;
   }
 
-  void give_up(const Specialisation* specialisation) {
+  void give_up(Specialisation* specialisation) {
+    count_calls(*specialisation);
+    forget(*specialisation);
     stats.calls += specialisation->calls;
     if (newest == specialisation) newest = nullptr;
     std::erase_if(specialisations, [&](const auto& each) { return each.get() == specialisation; });
@@ -266,9 +90,9 @@ struct CompiledFunction::State {
   }
 
   /// The one that was used least lately, of these sizes if any are given.
-  const Specialisation* oldest(const Sizes* sizes) {
+  Specialisation* oldest(const Sizes* sizes) {
     if (Specialisation* const last = newest) last->last_used = ++clock;
-    const Specialisation* result = nullptr;
+    Specialisation* result = nullptr;
     for (const auto& each : specialisations)
       if ((!sizes || each->sizes.get() == sizes) && (!result || each->last_used < result->last_used))
         result = each.get();
@@ -305,8 +129,6 @@ struct CompiledFunction::State {
     made.signature.reads(std::move(joint.traced.guards));
     made.reads_numbers = joint.traced.reads_values && options.verify != Verify::never;
   }
-  /// Where ops run one by one, each that is computed again is a kernel more.
-  bool recompute() const { return options.mode == Mode::compiled; }
 
   /// A specialisation that differs from a call in sizes alone.
   struct Kin {
@@ -431,6 +253,7 @@ struct CompiledFunction::State {
               made->reads_numbers || (made->sizes->reads_numbers() && options.verify != Verify::never);
           for (const std::string& dim : made->sizes->dims()) note_sizes("many in one specialisation: " + dim);
         } else if (!all.empty() && !make_room(retrace.reason)) {
+          forget(*made);
           return nullptr;
         }
         if (last) {
@@ -585,8 +408,25 @@ const std::vector<Stage>& CompiledFunction::stages() const { return state_->stag
 Stats CompiledFunction::stats() const {
   const auto hold = state_->lock.hold();
   Stats stats = state_->stats;
-  for (const auto& each : state_->specialisations) stats.calls += each->calls;
+  for (const auto& each : state_->specialisations) {
+    const int64_t calls = each->calls;
+    stats.calls += calls;
+    State::count_calls(stats, each->program->plan().tier(), calls - each->calls_before);
+    stats.compiling += each->upgrade && !each->upgrade->settled();
+  }
   return stats;
+}
+
+bool CompiledFunction::ready() const { return stats().compiling == 0; }
+
+void CompiledFunction::wait() const {
+  std::vector<std::shared_ptr<const Upgrade>> upgrades;
+  {
+    const auto hold = state_->lock.hold();
+    for (const auto& each : state_->specialisations)
+      if (each->upgrade) upgrades.push_back(each->upgrade);
+  }
+  for (const auto& each : upgrades) each->wait();
 }
 
 Tensors CompiledFunction::call(const Tensors& arguments, const std::string& static_key, const Function& function,
@@ -608,7 +448,7 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
       CallLock& lock;
       ~Inside() { lock.leave(); }
     } const inside{state.lock};
-    if (Specialisation* found = state.find(call)) {
+    if (Specialisation* found = state.find(call); found && !found->upgrade_settled()) {
       counted = ++found->calls;
       if (!found->reads_numbers && !state.due(counted)) return run(*found);
     }
@@ -619,6 +459,7 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
     specialisation = state.specialise(call, function, kept);
     if (!specialisation) {  // over the limit, and eager was chosen
       if (!counted) ++state.stats.calls;
+      State::count_calls(state.stats, "eager", 1);
       alone.unlock();
       return function(arguments);
     }
@@ -629,9 +470,11 @@ Tensors CompiledFunction::call(const Tensors& arguments, const std::string& stat
     counted = specialisation->calls.load(std::memory_order_relaxed) + 1;
     specialisation->calls.store(counted, std::memory_order_relaxed);
   }
+  if (specialisation->upgrade_settled()) state.take_upgrade(*specialisation);
   const bool due = state.due(counted);
   if (due) ++state.stats.verifications;
   if (due || specialisation->reads_numbers) state.check(*specialisation, arguments, function, kept, counted);
+  state.count_again(*specialisation, counted);
   return run(*specialisation);
 }
 
@@ -644,8 +487,7 @@ std::string CompiledFunction::plan() const {
 std::string CompiledFunction::source() const {
   const auto hold = state_->lock.hold();
   const Specialisation* const newest = state_->newest;
-  if (!newest) return {};
-  return newest->program->source() + (newest->backward() ? newest->backward()->source() : std::string());
+  return newest ? newest->source() : std::string();
 }
 
 std::string CompiledFunction::explain() const {
@@ -660,6 +502,8 @@ std::string CompiledFunction::explain() const {
   const Specialisation* const newest = state.newest;
   if (!newest) return out.str() + "not called yet\n";
   out << "runs as " << s.tier << ": " << s.kernels << " kernels, " << s.fused_kernels << " of them generated\n";
+  if (s.tiers.size() > 1)
+    for (const TierCalls& each : s.tiers) out << each.calls << " calls ran as " << each.tier << "\n";
   if (!s.note.empty()) out << "note: " << s.note << "\n";
   out << "seconds: trace " << s.trace_seconds << ", passes " << s.pass_seconds << ", emit " << s.emit_seconds
       << ", compiler " << s.compiler_seconds << (s.compiler_cached ? " (found in the cache)" : "") << "\n";
@@ -677,9 +521,9 @@ std::string CompiledFunction::explain() const {
     out << "backward() of its results: refused, " << newest->gradient->refused << "\n";
   out << newest->plan();
   out << "fused:\n";
-  for (const std::string& line : state.fusion.kernels) out << "  " << line << "\n";
+  for (const std::string& line : state.fused) out << "  " << line << "\n";
   out << "refused:\n";
-  for (const std::string& line : state.fusion.refused) out << "  " << line << "\n";
+  for (const std::string& line : state.refused) out << "  " << line << "\n";
   for (const std::string& line : s.stale) out << "stale: " << line << "\n";
   out << "retraces:\n";
   for (const Retrace& retrace : s.retraces) out << "  " << retrace.reason << " (" << retrace.seconds * 1e3 << " ms)\n";

@@ -57,11 +57,20 @@ struct CompileOptions {
   int max_specialisations = 8;
   OnLimit on_limit = OnLimit::error;
   DynamicSizes dynamic = {};  ///< {{argument, dim}, …}, or DynamicSizes::never
+  /// A call that needs code waits for the compiler. False: it runs the tier below, the planned graph on eager kernels, and so
+  /// do those after it, until a thread beside them has the code; then it takes over. If the compiler fails, a warning says
+  /// so, and the tier below stays.
+  bool wait = true;
 };
 
 struct Retrace {
   std::string reason;  ///< "argument 0: shape [8, 64] -> [16, 64]"
   double seconds = 0;  ///< what it cost
+};
+/// How many calls ran as what.
+struct TierCalls {
+  std::string tier;  ///< as Stats::tier; "eager": those over the limit of specialisations
+  int64_t calls = 0;
 };
 /// What graph mode did. Bytes and kernels are of the newest specialisation.
 struct Stats {
@@ -81,6 +90,8 @@ struct Stats {
   bool compiler_cached = false;  ///< the generated kernels were found on disk
   std::string tier;              ///< "eager kernels", "generated C", "generated CUDA"
   std::string note;              ///< why the tier is lower than asked for, if it is
+  std::vector<TierCalls> tiers;  ///< of all specialisations
+  int64_t compiling = 0;         ///< specialisations whose code is being compiled beside the calls
   std::vector<PassTime> passes;
   std::vector<Retrace> retraces;
   std::vector<std::string>
@@ -133,6 +144,8 @@ class CompiledFunction {
                std::shared_ptr<const Kept>* kept = nullptr);
   const CompileOptions& options() const;
   Stats stats() const;
+  bool ready() const;
+  void wait() const;
   const std::vector<Stage>& stages() const;
   std::string explain() const;
   std::string plan() const;
@@ -175,6 +188,10 @@ template <class F> class Compiled {
   }
 
   Stats stats() const { return body_->core.stats(); }
+  /// Whether nothing is being compiled beside the calls (CompileOptions::wait): the next ones run what there is.
+  bool ready() const { return body_->core.ready(); }
+  /// Waits until nothing is being compiled beside the calls.
+  void wait() const { body_->core.wait(); }
   /// The graph as traced and after each pass, of the newest specialisation. Not to be read while another thread calls.
   const std::vector<Stage>& stages() const { return body_->core.stages(); }
   /// Fusions made and refused, the plan, retraces and their reasons.

@@ -121,6 +121,7 @@ std::string Sizes::difference_in_samples() const {
 }
 
 std::string Sizes::lower(Graph& optimised, const Optimise& optimise) {
+  ++lowered_;
   if (!several()) return {};
   samples_.back().optimised = optimised;
   for (Sample& sample : samples_)

@@ -30,8 +30,12 @@ class Sizes {
   std::string lower(Graph& optimised, const Optimise& optimise);
   /// Whether the next program is to serve more than one size. Regions are programs for one (pass row_pipelines).
   bool several() const { return samples_.size() > 1; }
+  /// How often that was done: a program serves only the graph that was lowered last.
+  int64_t lowered() const { return lowered_; }
   /// The program of that graph, whose code serves all sizes.
   void built(std::shared_ptr<const Program> program) { program_ = std::move(program); }
+  /// It is yet to be compiled.
+  void not_built() { program_ = nullptr; }
 
   /// The numbers that the graphs of these arguments have.
   struct Foreseen {
@@ -116,6 +120,7 @@ class Sizes {
   Fit fit_;
   bool reads_numbers_ = false, results_vary_ = false;
   std::shared_ptr<const Program> program_;
+  int64_t lowered_ = 0;
   std::set<std::vector<int64_t>> confirmed_;
 };
 
