@@ -80,6 +80,8 @@ Graph prune_regions(const Graph& graph);
 /// Leaves the same passes out of what regions hold. Programs are built.
 Graph optimise_regions(const Graph& graph, const std::vector<std::string>& without);
 
+constexpr size_t kMostRefused = 200;  ///< lines of a report
+
 /// What was joined, and which producer-consumer pairs were not, with the reason.
 struct FusionReport {
   std::vector<std::string> kernels;
@@ -87,9 +89,13 @@ struct FusionReport {
   int64_t looked_at = 0;  ///< Groups::looked_at
 };
 
+class Choices;
+/// Orders the nodes. With `choices`, as it was chosen there, or to be repeated.
+Graph schedule(const Graph& graph, Choices* choices = nullptr);
+
 class Groups;
-Groups fuse(const Graph& graph, FusionReport& report);
-void join_state_kernels(Groups& groups);
+Groups fuse(const Graph& graph, FusionReport& report, Choices* choices = nullptr);
+void join_state_kernels(Groups& groups, FusionReport& report, Choices* choices = nullptr);
 Graph lower(const Groups& groups, FusionReport& report);
 
 }  // namespace tandem::graph

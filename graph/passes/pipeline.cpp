@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 
+#include "graph/passes/choices.h"
 #include "graph/passes/groups.h"
 
 namespace tandem {
@@ -19,6 +20,7 @@ struct Work {
   std::optional<Groups> groups;  ///< of the graph's nodes, between fusion and lower
   FusionReport report;
   const std::vector<std::string>& without;
+  Choices* choices;  ///< null: made anew, and not kept
 };
 
 struct Pass {
@@ -51,13 +53,13 @@ constexpr Pass kPasses[] = {
      "branches and bodies of loops are programs, compiled as the rest is"},
     {"fusion",
      [](Work& work) {
-       work.groups.emplace(fuse(work.graph, work.report));
+       work.groups.emplace(fuse(work.graph, work.report, work.choices));
        number_kernels(work);
      },
      "memory is slow: what one op has just made, the next reads from a register", true},
     {"horizontal",
      [](Work& work) {
-       join_state_kernels(*work.groups);
+       join_state_kernels(*work.groups, work.report, work.choices);
        number_kernels(work);
      },
      "an optimiser has many small kernels, each with the cost of a launch", true},
@@ -69,6 +71,8 @@ constexpr Pass kPasses[] = {
      },
      "kernels are emitted from loops, not from ops", true},
     {"dead_code", rewrite<dead_code>, "views that kernels look through are read no more", true},
+    {"schedule", [](Work& work) { work.graph = schedule(work.graph, work.choices); },
+     "in the order of the text, values wait longer than they have to, each in memory of its own"},
 };
 
 constexpr const char* kSwitches[] = {"memory_plan", "emit"};  // of PlanOptions
@@ -91,9 +95,10 @@ PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
   return {.memory_plan = !contains(without, "memory_plan"), .emit = !contains(without, "emit")};
 }
 
-Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where) {
+Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Choices* choices) {
+  if (choices) choices->repeat();
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{.graph = traced, .groups = {}, .report = {}, .without = without};
+  Work work{.graph = traced, .groups = {}, .report = {}, .without = without, .choices = choices};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

@@ -161,8 +161,10 @@ struct CompiledFunction::State {
       serve_sizes(graph, [](const Graph& other) { return other; });
       program = Program::build(std::move(graph), {.memory_plan = false}, where, nullptr);
     } else {
-      optimised = optimise(traced, options.without, where);
-      serve_sizes(optimised.graph, [&](const Graph& other) { return optimise(other, options.without, where).graph; });
+      Choices* const choices = whose && whose->sizes ? &whose->sizes->choices() : nullptr;
+      optimised = optimise(traced, options.without, where, choices);
+      serve_sizes(optimised.graph,
+                  [&](const Graph& other) { return optimise(other, options.without, where, choices).graph; });
       const PlanOptions switches = plan_options(options.without, where);
       std::string reason;
       try {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../ir/graph.h"
+#include "../passes/choices.h"
 
 namespace tandem::graph {
 
@@ -30,6 +31,9 @@ class Sizes {
   std::string lower(Graph& optimised, const Optimise& optimise);
   /// The program of that graph, whose code serves all sizes.
   void built(std::shared_ptr<const Program> program) { program_ = std::move(program); }
+
+  /// What passes chose by bytes for one of the sizes, and choose for all.
+  Choices& choices() { return choices_; }
 
   /// The numbers that the graphs of these arguments have.
   struct Foreseen {
@@ -109,6 +113,7 @@ class Sizes {
   static std::optional<Rule> rule_for(const Samples& samples, const Fit& fit, size_t bases);
   static std::optional<int64_t> value_of(const Rule& rule, const std::vector<int64_t>& quantities);
 
+  Choices choices_;
   std::vector<Sample> samples_;
   std::vector<bool> scalar_varies_;  ///< of each leaf
   Fit fit_;
