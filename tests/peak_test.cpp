@@ -45,6 +45,60 @@ Tensors states(int count, const Shape& shape, bool requires_grad = false) {
   return all;
 }
 
+/// A program of one function on a model and its inputs.
+template <class Model, class F> Program of(F function) {
+  return [=](CompileOptions options) -> Step {
+    auto model = std::make_shared<Model>();
+    auto step = compile([=](const Tensor& x, const Tensor& y) { return function(*model, x, y); }, options);
+    return [=] {
+      Tensors values{step(model->x, model->y)};
+      for (const Tensor& parameter : nn::parameters(model->net)) values.push_back(parameter);
+      return values;
+    };
+  };
+}
+
+/// One step of training, whose gradients stay where grad() finds them.
+const auto train = [](auto& model, const Tensor& x, const Tensor& y) {
+  model.optimizer.zero_grad();
+  Tensor loss = cross_entropy(model.net(x), y);
+  loss.backward();
+  model.optimizer.step();
+  return loss.detach();
+};
+/// One that leaves no gradient.
+const auto train_and_forget = [](auto& model, const Tensor& x, const Tensor& y) {
+  Tensor loss = cross_entropy(model.net(x), y);
+  loss.backward();
+  model.optimizer.step();
+  model.optimizer.zero_grad();
+  return loss.detach();
+};
+
+template <class Net> struct Training {
+  Net net;
+  nn::optim::AdamW optimizer{nn::parameters(net), {.lr = 1e-3}};
+  Tensor x = Net::input(), y = randint(0, 10, {Net::rows});
+};
+
+struct ConvNet {
+  static constexpr int64_t rows = 16;
+  static Tensor input() { return randn({rows, 3, 24, 24}); }
+  nn::Conv2d first{3, 8, 3, {.padding = 1}}, second{8, 16, 3, {.padding = 1}};
+  nn::Linear output{16 * 6 * 6, 10};
+  Tensor operator()(const Tensor& x) const {
+    return output(max_pool2d(relu(second(max_pool2d(relu(first(x)), 2))), 2).flatten(1));
+  }
+};
+
+struct Recurrent {
+  static constexpr int64_t rows = 16 * 8;
+  static Tensor input() { return randn({16, 8, 32}); }
+  nn::Lstm lstm{32, 48, {.layers = 2}};
+  nn::Linear output{48, 10};
+  Tensor operator()(const Tensor& x) const { return output(lstm(x).output.flatten(0, 1)); }
+};
+
 }  // namespace
 
 TEST_CASE("peak: a recurrent net unrolled over 64 steps") {
@@ -139,5 +193,16 @@ TEST_CASE("peak: 32 states assigned") {
       Tensor(all.back()).assign(x);
       return x.mean();
     }));
+  }
+}
+
+TEST_CASE("peak: training steps") {
+  SUBCASE("a convolutional net") {
+    check(of<Training<ConvNet>>(train), 1e-3);
+    check(of<Training<ConvNet>>(train_and_forget), 1e-3);
+  }
+  SUBCASE("an LSTM") {
+    check(of<Training<Recurrent>>(train), 1e-3);
+    check(of<Training<Recurrent>>(train_and_forget), 1e-3);
   }
 }

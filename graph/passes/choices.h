@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -17,7 +18,8 @@ class Choices {
     repeats_ = repeats_ || !answers_.empty() || order_;
     next_ = 0;
   }
-  bool choose(bool now) {
+  bool choose(bool now) { return number(now) != 0; }
+  int64_t number(int64_t now) {
     if (repeats_ && next_ < answers_.size()) return answers_[next_++];
     if (!repeats_) answers_.push_back(now);
     return now;
@@ -29,7 +31,7 @@ class Choices {
   }
 
  private:
-  std::vector<bool> answers_;
+  std::vector<int64_t> answers_;
   std::optional<std::vector<int>> order_;
   size_t next_ = 0;
   bool repeats_ = false;

@@ -8,19 +8,19 @@
 
 namespace tandem::graph {
 
+namespace {
+constexpr int64_t kLeastPeak = 1 << 20;  ///< bytes, below which memory is no matter
+constexpr double kHigh = 0.75;           ///< times the peak
+}  // namespace
+
 KeptAlive::KeptAlive(const Groups& groups, Choices* choices)
-    : groups_(groups), choices_(choices), last_reader_(groups.graph.values.size(), -1),
-      stays_(groups.graph.values.size()) {
-  const Graph& graph = groups.graph;
-  for (int n = 0; n < count(graph.nodes); ++n)
-    if (!groups.is_view(n))
-      for (const int input : graph.node(n).inputs) at(last_reader_, groups.reference(input).base) = n;
-  const auto keep = [&](int value) {
-    if (value >= 0) at(stays_, groups.reference(value).base) = true;
-  };
-  for (const int output : graph.outputs) keep(output);
-  for (const StateWrite& write : graph.writes) keep(write.value);
-  for (const GradientWrite& write : graph.gradients) keep(write.value);
+    : groups_(groups), choices_(choices), profile_(groups.graph, groups.references()) {
+  int high = 0;
+  for (const int64_t bytes : profile_.alive) {
+    high += profile_.peak_bytes >= kLeastPeak &&
+            static_cast<double>(bytes) >= kHigh * static_cast<double>(profile_.peak_bytes);
+    high_.push_back(high);
+  }
 }
 
 void KeptAlive::grow(int group) {
@@ -34,14 +34,41 @@ int KeptAlive::made_at(int maker) const {
   return group < 0 || group >= count(last_member_) ? maker : std::max(maker, at(last_member_, group));
 }
 
+int64_t KeptAlive::kept_early(int n, int group) const {
+  const int early = at(last_member_, group);
+  if (early < 0 || early >= n || !crosses_peak(early, n)) return 0;
+  bool needed_early = false;
+  groups_.each_member(at(groups_.all, group), [&](int member) {
+    for (const int output : groups_.node(member).outputs)
+      for (const int reader : at(profile_.readers, output))
+        if (at(groups_.group_of, reader) != group && reader < n && crosses_peak(reader, n)) needed_early = true;
+  });
+  if (!needed_early) return 0;
+  int64_t bytes = 0;
+  for (const int output : groups_.node(n).outputs) bytes += bytes_of(groups_.type(output));
+  std::vector<int> known;
+  for (const int input : groups_.node(n).inputs) {
+    const int base = groups_.reference(input).base;
+    if (groups_.maker(base) < 0 || at(profile_.stays, base) || profile_.last_reader(base) != n) continue;
+    if (std::find(known.begin(), known.end(), base) != known.end()) continue;
+    known.push_back(base);
+    bytes -= bytes_of(groups_.type(base));
+  }
+  return bytes;
+}
+
 std::string KeptAlive::refusal(int n, int group) {
   grow(group);
+  const int64_t early = kept_early(n, group);
+  if (choose(early > kMayKeep))
+    return detail::str("its result of ", early, " bytes would be kept while the most memory is in use");
   int latest = -1;
   int64_t not_stored = 0;
   std::vector<int> known;
   for (const int input : groups_.node(n).inputs) {
     const int base = groups_.reference(input).base, maker = groups_.maker(base);
-    if (maker < 0 || groups_.computed_again(maker) || std::find(known.begin(), known.end(), base) != known.end()) continue;
+    if (maker < 0 || groups_.computed_again(maker) || std::find(known.begin(), known.end(), base) != known.end())
+      continue;
     known.push_back(base);
     if (at(groups_.group_of, maker) == group) not_stored += bytes_of(groups_.type(base));
     else latest = std::max(latest, made_at(maker));
@@ -58,8 +85,8 @@ int64_t KeptAlive::last_reads(const std::vector<int>& nodes) const {
   for (const int n : nodes)
     for (const int input : groups_.node(n).inputs) {
       const int base = groups_.reference(input).base, maker = groups_.maker(base);
-      if (maker < 0 || at(stays_, base) || groups_.computed_again(maker)) continue;
-      if (members.count(at(last_reader_, base)) && !members.count(maker)) values.push_back(base);
+      if (maker < 0 || at(profile_.stays, base) || groups_.computed_again(maker)) continue;
+      if (members.count(profile_.last_reader(base)) && !members.count(maker)) values.push_back(base);
     }
   std::sort(values.begin(), values.end());
   values.erase(std::unique(values.begin(), values.end()), values.end());
@@ -74,7 +101,8 @@ void KeptAlive::joined(int n, int group) {
   std::vector<int> known;
   for (const int input : groups_.node(n).inputs) {
     const int base = groups_.reference(input).base, maker = groups_.maker(base);
-    if (maker < 0 || at(stays_, base) || at(last_reader_, base) != n || groups_.computed_again(maker)) continue;
+    if (maker < 0 || at(profile_.stays, base) || profile_.last_reader(base) != n || groups_.computed_again(maker))
+      continue;
     if (at(groups_.group_of, maker) == group || std::find(known.begin(), known.end(), base) != known.end()) continue;
     known.push_back(base);
     at(keeps_, group) += bytes_of(groups_.type(base));

@@ -7,6 +7,7 @@
 
 #include "graph/passes/choices.h"
 #include "graph/passes/groups.h"
+#include "graph/passes/profile.h"
 
 namespace tandem::graph {
 
@@ -15,8 +16,9 @@ class KeptAlive {
   /// `choices` may be null. All must outlive it.
   KeptAlive(const Groups& groups, Choices* choices);
 
-  /// Why the node had better not be in one kernel with what the group computes: another operand is made later, and more bytes wait
-  /// for it than needn't be stored. Empty if it may be.
+  /// Why the node had better not be in one kernel with what the group computes. Another operand is made later, and more bytes wait
+  /// for it than needn't be stored; or the group runs early, and the node's result would be kept while the most memory is in use,
+  /// where its operands are kept anyway. Empty if it may be.
   std::string refusal(int n, int group);
   /// The node has just become a member of the group.
   void joined(int n, int group);
@@ -35,11 +37,14 @@ class KeptAlive {
   /// When the value is there: the last node of the kernel that makes it.
   int made_at(int maker) const;
   void grow(int group);
+  /// Bytes that the node's result would take from the group's time to its own, if the most memory is in use between them.
+  int64_t kept_early(int n, int group) const;
+  bool crosses_peak(int from, int to) const { return at(high_, to) > at(high_, from); }
 
   const Groups& groups_;
   Choices* choices_;
-  std::vector<int> last_reader_;  ///< of each value that is no view; -1: none
-  std::vector<bool> stays_;       ///< results, gradients and state: no reader frees them
+  const Profile profile_;
+  std::vector<int> high_;         ///< of each node: how many up to it see about the most memory in use
   std::vector<int> last_member_;  ///< of each group
   std::vector<int64_t> keeps_;    ///< of each group: bytes of values that it is the last to read
 };

@@ -90,6 +90,8 @@ struct FusionReport {
 };
 
 class Choices;
+/// With `choices`, as it was chosen there, or to be repeated.
+Graph recompute(const Graph& graph, Choices* choices = nullptr);
 /// Orders the nodes. With `choices`, as it was chosen there, or to be repeated.
 Graph schedule(const Graph& graph, Choices* choices = nullptr);
 

@@ -51,6 +51,8 @@ constexpr Pass kPasses[] = {
     {"prune", rewrite<prune_regions>, "loops carry and keep what only a gradient that nobody asked for would read"},
     {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without); },
      "branches and bodies of loops are programs, compiled as the rest is"},
+    {"recompute", [](Work& work) { work.graph = recompute(work.graph, work.choices); },
+     "what backward reads of the forward pass is cheaper to compute again than to keep", true},
     {"fusion",
      [](Work& work) {
        work.groups.emplace(fuse(work.graph, work.report, work.choices));

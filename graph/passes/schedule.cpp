@@ -37,7 +37,8 @@ struct Steps {
     int over = -1;                  ///< the leaf whose memory it is written to, and the other way round
   };
 
-  explicit Steps(const Graph& graph) : graph(graph), references(tandem::graph::references(graph)), over(graph, references) {
+  explicit Steps(const Graph& graph)
+      : graph(graph), references(tandem::graph::references(graph)), over(graph, references) {
     find_steps();
     find_lives();
   }
@@ -93,8 +94,8 @@ struct Steps {
     for (const StateWrite& write : graph.writes) {
       const int leaf = graph.leaf(write.leaf).value;
       Life& life = at(lives, write.value);
-      if (at(references, write.value).base != write.value || graph.value(write.value).node < 0 || life.stays || life.over >= 0 ||
-          !(graph.type(write.value) == graph.type(leaf))) {
+      if (at(references, write.value).base != write.value || graph.value(write.value).node < 0 || life.stays ||
+          life.over >= 0 || !(graph.type(write.value) == graph.type(leaf))) {
         keep(write.value);
       } else {
         life.over = leaf;
@@ -107,7 +108,8 @@ struct Steps {
 /// How much is alive, step by step.
 class Alive {
  public:
-  explicit Alive(const Steps& steps) : steps_(steps), left_(steps.lives.size()), last_(steps.lives.size()), held_(steps.lives.size()) {
+  explicit Alive(const Steps& steps)
+      : steps_(steps), left_(steps.lives.size()), last_(steps.lives.size()), held_(steps.lives.size()) {
     for (size_t v = 0; v < left_.size(); ++v) {
       left_[v] = count(steps.lives[v].readers);
       for (const int s : steps.lives[v].readers) last_[v] += s;
@@ -139,7 +141,8 @@ class Alive {
       if (at(left_, value) > 0 || !freed) bytes_ += bytes;
       if (bytes == 0) continue;
       const auto under = std::find_if(ends.begin(), ends.end(), [&](int end) {
-        return steps_.life(end).bytes == steps_.life(value).bytes && steps_.over.may_take_over(steps_.step(s).node, end, value);
+        return steps_.life(end).bytes == steps_.life(value).bytes &&
+               steps_.over.may_take_over(steps_.step(s).node, end, value);
       });
       if (under == ends.end()) continue;
       taken_over += bytes;
@@ -214,7 +217,8 @@ class Scheduler {
     Rewriter rewriter(graph);
     const auto copy_views = [&](int value) {
       std::vector<int> views;
-      for (; rewriter.mapped(value) < 0; value = graph.node(views.back()).inputs[0]) views.push_back(graph.value(value).node);
+      for (; rewriter.mapped(value) < 0; value = graph.node(views.back()).inputs[0])
+        views.push_back(graph.value(value).node);
       for (; !views.empty(); views.pop_back()) rewriter.copy(graph.node(views.back()));
     };
     for (const int s : order) {

@@ -14,10 +14,10 @@ namespace tandem::graph {
 
 namespace {
 
-constexpr double kSlotsMayCost = 1.25;  ///< times the tight packing
+constexpr double kSlotsMayCost = 1.02;  ///< times the tight packing
 /// Times the tight packing, where all of it fits the caches: there a piece of memory that changes its meaning moves
-/// from one core's cache to another's. LeNet's step takes 2.0 ms in slots and 2.9 ms packed, in 1.5 times the bytes.
-constexpr double kSlotsMayCostInCache = 2;
+/// from one core's cache to another's.
+constexpr double kSlotsMayCostInCache = 1.05;
 constexpr int64_t kCache = 32 << 20;
 constexpr int64_t kLeastRoom = 4096;  ///< bytes: smaller ones aren't worth a search
 constexpr size_t kMostRooms = 256;

@@ -29,7 +29,7 @@ struct MemoryPlan {
 /// Offsets are multiples of 64. Values follow one another in slots of about their size, as long as that
 /// costs little over the tightest packing: a slot's cache lines then stay with the core that also works
 /// on that part of the next value, where a region shared by values of different sizes is torn between
-/// cores (LeNet's step took 1.5 times as long). What fits into rooms lies there, the largest first.
+/// cores. What fits into rooms lies there, the largest first.
 MemoryPlan plan_memory(std::vector<Lifetime>& values, const std::vector<Room>& rooms = {});
 
 }  // namespace tandem::graph
