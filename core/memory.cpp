@@ -4,9 +4,11 @@
 #include "core/memory.h"
 
 #include <bit>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "core/held_memory.h"
 #include "core/pool.h"
 
 namespace tandem {
@@ -78,6 +80,22 @@ class CachingAllocator {
     free_[size_class].push_back(data);
   }
 
+  /// Of no class.
+  void* allocate_held(size_t bytes) {
+    if (bytes > kLargest) out_of_memory(bytes);
+    void* const data = from_device(bytes);
+    Hold hold(lock_);
+    ++stats_.allocations;
+    taken(bytes);
+    return data;
+  }
+  void release_held(void* data, size_t bytes) {
+    backend(device_.kind).release(device_, data, bytes);
+    Hold hold(lock_);
+    stats_.in_use -= static_cast<int64_t>(bytes);
+    stats_.reserved -= static_cast<int64_t>(bytes);
+  }
+
   void trim() {
     Hold hold(lock_);
     for (int c = 0; c < kClasses; ++c) {
@@ -113,8 +131,7 @@ class CachingAllocator {
 
   [[gnu::noinline]] void* allocate_from_device(size_t rounded, int size_class) {
     if (rounded == 0 || rounded > kLargest) out_of_memory(rounded);
-    if (!device_.is_cpu()) cuda(device_.index);  // throws where there is no such device
-    struct Room {                                // in the list, for one block more
+    struct Room {  // in the list, for one block more
       CachingAllocator& all;
       int c;
       bool taken = false;
@@ -130,21 +147,28 @@ class CachingAllocator {
         --all.blocks_[c];
       }
     } room(*this, size_class);
+    void* const data = from_device(rounded);
+    Hold hold(lock_);
+    taken(rounded);
+    room.taken = true;
+    return data;
+  }
+
+  /// Trims where there is no room otherwise.
+  void* from_device(size_t bytes) {
+    if (!device_.is_cpu()) cuda(device_.index);  // throws where there is no such device
     for (const bool trimmed : {false, true}) {
-      void* data = nullptr;
-      if (const int64_t limit = limit_; limit == 0 || stats().reserved + static_cast<int64_t>(rounded) <= limit)
-        data = backend(device_.kind).allocate(device_, rounded);
-      if (data) {
-        Hold hold(lock_);
-        stats_.reserved += static_cast<int64_t>(rounded);
-        ++stats_.device_allocations;
-        use(rounded);
-        room.taken = true;
-        return data;
-      }
+      const int64_t limit = limit_;
+      if (limit == 0 || stats().reserved + static_cast<int64_t>(bytes) <= limit)
+        if (void* const data = backend(device_.kind).allocate(device_, bytes)) return data;
       if (!trimmed) trim();
     }
-    out_of_memory(rounded);
+    out_of_memory(bytes);
+  }
+  void taken(size_t bytes) {
+    stats_.reserved += static_cast<int64_t>(bytes);
+    ++stats_.device_allocations;
+    use(bytes);
   }
 
   [[noreturn]] void out_of_memory(size_t bytes) {  // 0: 2^64 of them
@@ -194,6 +218,30 @@ Storage* Storage::allocate(size_t bytes, Device device) {
   }
   storage->bytes = bytes;
   storage->device = device;
+  return storage;
+}
+
+Storage* allocate_held(size_t bytes, Device device) {
+  struct Held {
+    void* data;
+    size_t bytes;
+    Device device;
+  };
+  auto held = std::make_unique<Held>(Held{nullptr, bytes, device});
+  Storage* const storage = Storage::wrap(
+      nullptr, bytes, device,
+      [](void* context) {
+        const std::unique_ptr<Held> ends(static_cast<Held*>(context));
+        if (ends->data) allocator(ends->device).release_held(ends->data, ends->bytes);
+      },
+      held.get());
+  Held& kept = *held.release();
+  try {
+    kept.data = storage->data = allocator(device).allocate_held(bytes);
+  } catch (...) {
+    storage->release();
+    throw;
+  }
   return storage;
 }
 

@@ -6,11 +6,13 @@
 //   and scalar nodes after them (the finish).
 //
 // A join is refused where it would make a cycle with nodes outside, where an operand is looked at
-// through a slice or reshape that the loop can't follow, and above the caps below.
+// through a slice or reshape that the loop can't follow, where what the kernel reads would wait in memory for what is made
+// much later (kept_alive.h), and above the caps below.
 #include <algorithm>
 
 #include "graph/ir/at.h"
 #include "graph/passes/groups.h"
+#include "graph/passes/kept_alive.h"
 #include "graph/passes/pass.h"
 
 namespace tandem::graph {
@@ -22,7 +24,8 @@ constexpr int64_t kLongestOnlyRow = 4096;  ///< a fold of everything up to here 
 
 class Fuser {
  public:
-  Fuser(const Graph& graph, FusionReport& report) : graph_(graph), report_(report), groups_(graph) {}
+  Fuser(const Graph& graph, FusionReport& report, Choices* choices)
+      : graph_(graph), report_(report), groups_(graph), kept_alive_(groups_, choices) {}
 
   Groups run() {
     for (int n = 0; n < count(graph_.nodes); ++n) visit(n);
@@ -60,9 +63,11 @@ class Fuser {
             std::find(candidates.begin(), candidates.end(), kernel) == candidates.end())
           candidates.push_back(kernel);
       }
+      std::erase_if(candidates, [&](int kernel) { return keeps_too_much(n, kernel); });
       for (int kernel : candidates)
         if (join(n, kernel)) {
           for (int other : candidates) merge_into(other, kernel, n);
+          kept_alive_.joined(n, kernel);
           return;
         }
       if (open(n)) return;
@@ -73,7 +78,13 @@ class Fuser {
 
   void refuse(int n, const std::string& why) {
     const std::string line = detail::str(node(n).op->name, " at ", to_string(node(n).where), ": ", why);
-    if (report_.refused.size() < 200) report_.refused.push_back(line);
+    if (report_.refused.size() < kMostRefused) report_.refused.push_back(line);
+  }
+
+  bool keeps_too_much(int n, int kernel) {
+    const std::string why = kept_alive_.refusal(n, kernel);
+    if (!why.empty()) refuse(n, why);
+    return !why.empty();
   }
 
   /// The finish of the kernel that makes its operands, or, made of leaves alone, no kernel: it is computed
@@ -92,11 +103,14 @@ class Fuser {
       }
     }
     if (free) return groups_.leave_out(n);
+    std::erase_if(finishing, [&](int kernel) { return keeps_too_much(n, kernel); });
     for (size_t i = 1; i < finishing.size(); ++i)
       if (count(at(groups_.all, finishing[0]).kernel.segments) + count(at(groups_.all, finishing[i]).kernel.segments) <=
               kMostSegments &&
-          groups_.independent(finishing[0], finishing[i]))
+          groups_.independent(finishing[0], finishing[i])) {
         groups_.absorb(finishing[i], finishing[0]);
+        kept_alive_.absorbed(finishing[i], finishing[0]);
+      }
     int kernel = -1;  // the kernel that waits for the others, if one does
     for (int candidate : finishing)
       if (at(groups_.all, candidate).alive && !groups_.makes_cycle(n, candidate) && !reads_unfinished(n, candidate))
@@ -106,6 +120,7 @@ class Fuser {
     at(groups_.place_of, n) = {-1, -1};
     groups_.in_memory.insert(n);
     groups_.enter(n, kernel);
+    kept_alive_.joined(n, kernel);
   }
 
   /// Reads an element of the kernel that only its loop knows.
@@ -287,6 +302,7 @@ class Fuser {
     group.members.push_back(member);
     at(groups_.place_of, n) = {0, 0};
     groups_.add(n, {.fused = true, .kernel = {.segments = {std::move(group)}, .finish = {}}});
+    kept_alive_.joined(n, at(groups_.group_of, n));
     return true;
   }
 
@@ -306,6 +322,7 @@ class Fuser {
     // Row members of one need the other's reduced dims to be theirs.
     if (!to.has_rows()) to.reduced = from.reduced;
     groups_.merge_segments(other, into);
+    kept_alive_.absorbed(other, into);
   }
 
   /// Whether everything that `user` reads of `source` is there when the same element or row is computed.
@@ -347,10 +364,11 @@ class Fuser {
   const Graph& graph_;
   FusionReport& report_;
   Groups groups_;
+  KeptAlive kept_alive_;
 };
 
 }  // namespace
 
-Groups fuse(const Graph& graph, FusionReport& report) { return Fuser(graph, report).run(); }
+Groups fuse(const Graph& graph, FusionReport& report, Choices* choices) { return Fuser(graph, report, choices).run(); }
 
 }  // namespace tandem::graph

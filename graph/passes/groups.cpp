@@ -9,8 +9,8 @@
 namespace tandem::graph {
 
 Groups::Groups(const Graph& graph)
-    : graph(graph), group_of(graph.nodes.size(), -1), place_of(graph.nodes.size()), references_(references(graph)),
-      seen_through_(graph.nodes.size()) {}
+    : graph(graph), group_of(graph.nodes.size(), -1), place_of(graph.nodes.size()),
+      references_(tandem::graph::references(graph)), seen_through_(graph.nodes.size()) {}
 
 bool Groups::is_generator(int n) const {
   const std::optional<Sequence>& sequence = node(n).op->sequence;

@@ -73,6 +73,7 @@ class Groups {
   const ValueType& type(int value) const { return graph.type(value); }
   int maker(int value) const { return graph.value(value).node; }
   const Reference& reference(int value) const { return references_[static_cast<size_t>(value)]; }
+  const std::vector<Reference>& references() const { return references_; }
   /// The node that makes what the value shows through its views; -1: none.
   int source(int value) const { return maker(reference(value).base); }
   bool is_view(int n) const { return node(n).op->kind == OpKind::view; }

@@ -81,6 +81,8 @@ enum class Compile : uint8_t { now, later };
 /// Leaves the same passes out of what regions hold. Programs are built, now or by Program::compile.
 Graph optimise_regions(const Graph& graph, const std::vector<std::string>& without, Compile when);
 
+constexpr size_t kMostRefused = 200;  ///< lines of a report
+
 /// What was joined, and which producer-consumer pairs were not, with the reason.
 struct FusionReport {
   std::vector<std::string> kernels;
@@ -90,10 +92,15 @@ struct FusionReport {
 
 /// Chains of nodes that go along the rows of a batch, as nodes that run over blocks of rows.
 Graph row_pipelines(const Graph& graph, FusionReport& report);
+class Choices;
+/// With `choices`, as it was chosen there, or to be repeated.
+Graph recompute(const Graph& graph, Choices* choices = nullptr);
+/// Orders the nodes. With `choices`, as it was chosen there, or to be repeated.
+Graph schedule(const Graph& graph, Choices* choices = nullptr);
 
 class Groups;
-Groups fuse(const Graph& graph, FusionReport& report);
-void join_state_kernels(Groups& groups);
+Groups fuse(const Graph& graph, FusionReport& report, Choices* choices = nullptr);
+void join_state_kernels(Groups& groups, FusionReport& report, Choices* choices = nullptr);
 Graph lower(const Groups& groups, FusionReport& report);
 
 }  // namespace tandem::graph

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 
+#include "graph/passes/choices.h"
 #include "graph/passes/groups.h"
 
 namespace tandem {
@@ -20,6 +21,7 @@ struct Work {
   FusionReport report;
   const std::vector<std::string>& without;
   Compile regions;
+  Choices* choices;  ///< null: made anew, and not kept
 };
 
 struct Pass {
@@ -48,6 +50,8 @@ constexpr Pass kPasses[] = {
     {"common_subexpressions", rewrite<common_subexpressions>, "gradient rules compute much of the forward pass again"},
     {"dead_code", rewrite<dead_code>, "traces hold gradients nobody reads, and what other passes left behind"},
     {"prune", rewrite<prune_regions>, "loops carry and keep what only a gradient that nobody asked for would read"},
+    {"recompute", [](Work& work) { work.graph = recompute(work.graph, work.choices); },
+     "what backward reads of the forward pass is cheaper to compute again than to keep", true},
     {"row_pipelines", [](Work& work) { work.graph = row_pipelines(work.graph, work.report); },
      "caches are fast: a block of rows goes through many ops before the next", true},
     {"dead_code", rewrite<dead_code>, "views that chains hold are read outside no more"},
@@ -55,13 +59,13 @@ constexpr Pass kPasses[] = {
      "branches and bodies of loops are programs, compiled as the rest is"},
     {"fusion",
      [](Work& work) {
-       work.groups.emplace(fuse(work.graph, work.report));
+       work.groups.emplace(fuse(work.graph, work.report, work.choices));
        number_kernels(work);
      },
      "memory is slow: what one op has just made, the next reads from a register", true},
     {"horizontal",
      [](Work& work) {
-       join_state_kernels(*work.groups);
+       join_state_kernels(*work.groups, work.report, work.choices);
        number_kernels(work);
      },
      "an optimiser has many small kernels, each with the cost of a launch", true},
@@ -73,6 +77,8 @@ constexpr Pass kPasses[] = {
      },
      "kernels are emitted from loops, not from ops", true},
     {"dead_code", rewrite<dead_code>, "views that kernels look through are read no more", true},
+    {"schedule", [](Work& work) { work.graph = schedule(work.graph, work.choices); },
+     "in the order of the text, values wait longer than they have to, each in memory of its own"},
 };
 
 constexpr const char* kSwitches[] = {"memory_plan", "emit"};  // of PlanOptions
@@ -95,9 +101,12 @@ PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
   return {.memory_plan = !contains(without, "memory_plan"), .emit = !contains(without, "emit")};
 }
 
-Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Compile regions) {
+Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Compile regions,
+                   Choices* choices) {
+  if (choices) choices->repeat();
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{.graph = traced, .groups = {}, .report = {}, .without = without, .regions = regions};
+  Work work{
+      .graph = traced, .groups = {}, .report = {}, .without = without, .regions = regions, .choices = choices};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

@@ -18,9 +18,10 @@ struct Optimised {
 };
 
 /// Runs all passes but those in `without` (names as in pass_names()). Where no kernels are generated (without "fusion",
-/// "lower" or "emit"), passes that only serve them are left out too. Regions are compiled now, or with the graph (Program).
+/// "lower" or "emit"), passes that only serve them are left out too. Regions are compiled now, or with the graph (Program). What
+/// depends on bytes is chosen as in `choices` before, or noted there.
 Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where,
-                   Compile regions = Compile::now);
+                   Compile regions = Compile::now, Choices* choices = nullptr);
 
 /// The switches among the names of CompileOptions::without. ValueError if one is neither a switch nor a pass.
 PlanOptions plan_options(const std::vector<std::string>& without, Where where);

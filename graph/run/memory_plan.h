@@ -10,19 +10,26 @@ namespace tandem::graph {
 struct Lifetime {
   int64_t bytes = 0;
   int first = 0, last = 0;
-  int64_t offset = 0;  ///< given by plan_memory
+  int64_t offset = 0;  ///< given by plan_memory: in the arena, or in the room
+  int room = -1;       ///< given by plan_memory: which; -1: the arena
+};
+
+/// Memory beside the arena that is free before a step: a result's, or a gradient's, until it is made.
+struct Room {
+  int64_t bytes = 0;
+  int until = 0;
 };
 
 struct MemoryPlan {
   int64_t bytes = 0;        ///< size of the arena
-  int64_t lower_bound = 0;  ///< most bytes alive at one step: no plan is smaller
+  int64_t lower_bound = 0;  ///< most bytes alive at one step that are in no room: no arena for them is smaller
   int64_t looked_at = 0;    ///< what tight packing has compared with, or moved: at most so much for each value
 };
 
 /// Offsets are multiples of 64. Values follow one another in slots of about their size, as long as that
 /// costs little over the tightest packing: a slot's cache lines then stay with the core that also works
 /// on that part of the next value, where a region shared by values of different sizes is torn between
-/// cores (LeNet's step took 1.5 times as long).
-MemoryPlan plan_memory(std::vector<Lifetime>& values);
+/// cores. What fits into rooms lies there, the largest first.
+MemoryPlan plan_memory(std::vector<Lifetime>& values, const std::vector<Room>& rooms = {});
 
 }  // namespace tandem::graph

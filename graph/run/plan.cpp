@@ -2,13 +2,16 @@
 #include "graph/run/plan.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "graph/ir/region.h"
 #include "graph/ir/views.h"
+#include "graph/run/in_place.h"
 #include "graph/run/memory_plan.h"
 #include "graph/run/program.h"
 #include "graph/run/runtime.h"
@@ -40,7 +43,7 @@ class Planner {
   std::vector<Reference> references_;                               ///< of each value
   std::vector<std::vector<int>> readers_;                           ///< steps that read each value that is no view
   std::vector<int> made_at_;                                        ///< step that makes it; -1: none
-  std::vector<int> intermediate_;                                   ///< values that only steps read
+  std::optional<InPlace> over_;                                     ///< of the graph as it is once results are apart
   std::unordered_map<const Storage*, std::vector<int>> leaves_on_;  ///< those of state, by where they lie
 
   /// Results that are also something else get a copy of their own.
@@ -62,6 +65,7 @@ class Planner {
 
   void follow_views() {
     references_ = references(graph_);
+    over_.emplace(graph_, references_);
     for (int n = 0; n < std::ssize(graph_.nodes); ++n)
       if (graph_.node(n).op->kind != OpKind::view)
         plan_.steps.push_back({.node = n, .device = plan_.type(graph_.node(n).outputs[0]).device});
@@ -106,17 +110,39 @@ class Planner {
       for (int value = write.value; value >= 0; value = updated_by(value, write.leaf))
         plan_.locations[value].place = place;
     }
-    for (int s = 0; s < std::ssize(plan_.steps); ++s)
-      for (int output : node_of(s).outputs)
-        if (!placed(output)) {
-          add_place(PlaceKind::allocated, output, -1);
-          intermediate_.push_back(output);
-        }
+    for (const LateWrite& write : plan_.late_writes)  // such a value lives until the end
+      readers_[references_[write.value].base].push_back(static_cast<int>(plan_.steps.size()));
+    place_intermediates();
     for (int v = 0; v < std::ssize(graph_.values); ++v)
       plan_.locations[v] = {.place = plan_.location(references_[v].base).place,
                             .offset = references_[v].offset * size_of(plan_.type(v).dtype)};
-    for (const LateWrite& write : plan_.late_writes)  // such a value lives until the end
-      readers_[references_[write.value].base].push_back(static_cast<int>(plan_.steps.size()));
+  }
+
+  /// Values that only steps read. One that is read for the last time where a value is made that may be written over it lies in
+  /// the same place.
+  void place_intermediates() {
+    std::vector<int> followed_by(graph_.values.size(), -1);
+    for (int s = 0; s < std::ssize(plan_.steps); ++s)
+      for (int output : node_of(s).outputs) {
+        if (placed(output) && plan_.places[plan_.location(output).place].kind == PlaceKind::leaf) continue;
+        for (int input : node_of(s).inputs) {
+          const int before = references_[input].base;
+          if (made_at_[before] < 0 || placed(before) || followed_by[before] >= 0 || readers_[before].back() != s)
+            continue;
+          if (!over_->may_take_over(plan_.steps[s].node, before, output)) continue;
+          followed_by[before] = output;
+          break;
+        }
+      }
+    for (int s = 0; s < std::ssize(plan_.steps); ++s)
+      for (int output : node_of(s).outputs) {
+        if (placed(output)) continue;
+        int last = output;
+        while (followed_by[last] >= 0) last = followed_by[last];
+        if (!placed(last)) add_place(PlaceKind::allocated, last, -1);
+        for (int value = output; value != last; value = followed_by[value])
+          plan_.locations[value].place = plan_.location(last).place;
+      }
   }
 
   /// Whether the step that makes the value may write it straight to the memory of the leaf: nothing that lies there is read
@@ -136,7 +162,7 @@ class Planner {
     for (int reader : read_by)
       if (reader > made) return false;
     return std::find(read_by.begin(), read_by.end(), made) == read_by.end() ||
-           reads_before_writing(node_of(made), leaf.value, value);
+           over_->reads_before_writing(plan_.steps[made].node, leaf.value, value);
   }
 
   /// The value whose elements the one that lies in the leaf's memory replaces, if it may lie there as well; -1: none.
@@ -151,83 +177,32 @@ class Planner {
                : -1;
   }
 
-  /// Whether the node may write `value` over `state`, which it reads.
-  bool reads_before_writing(const Node& node, int state, int value) const {
-    if (!node.fused) {
-      for (int input : node.inputs)
-        if (references_[input].base == state && input != state) return false;
-      if (runs_blocks(node)) return blocks_read_before_writing(node, state, value);
-      return node.op->in_place || (node.op->updates_operand && node.inputs[0] == state &&
-                                   std::count(node.inputs.begin(), node.inputs.end(), state) == 1);
-    }
-    const KernelUses& uses = uses_of(node);
-    const auto stored = uses.stores.find(value);
-    TANDEM_ASSERT(stored != uses.stores.end(), "a kernel doesn't store what it makes");
-    const auto [mine, store] = stored->second;
-    if (!mine) return true;  // the finish runs after everything
-    const auto reads = uses.reads.find(state);
-    if (reads == uses.reads.end()) return true;
-    for (const auto& [segment, statement] : reads->second)
-      if (segment != mine || segment->by_row || statement->kind != LoopOp::load ||
-          statement->position.offset != store->position.offset ||
-          statement->position.strides != store->position.strides)
-        return false;
-    return true;
-  }
-
-  /// The same of a block of rows within the node's region.
-  bool blocks_read_before_writing(const Node& node, int state, int value) const {
-    const auto operand = std::find(node.inputs.begin(), node.inputs.end(), state);
-    if (operand == node.inputs.end()) return true;
-    const auto argument = operand - node.inputs.begin();
-    const auto result = std::find(node.outputs.begin(), node.outputs.end(), value) - node.outputs.begin();
-    if (std::count(node.inputs.begin(), node.inputs.end(), state) > 1 || argument >= node.attributes.integer("by_row"))
-      return false;
-    const auto may_share = make_plan(region_of(node.attributes, "body").graph(), {}).may_share;
-    return std::find(may_share.begin(), may_share.end(), std::pair<int, int>(argument, result)) != may_share.end();
-  }
-
-  /// Which results may lie where an argument does, as nothing reads of that what the result has replaced.
+  /// Which results may lie where an argument does: nothing reads of that what the result, or what lies in its place before it, has
+  /// replaced.
   void find_shared() {
     constexpr size_t kMostPairs = 1 << 20;
     if (graph_.leaves.size() * graph_.outputs.size() > kMostPairs) return;
+    std::unordered_map<int, int> first;  // of each place, the value that is written there first
+    for (int v = 0; v < std::ssize(graph_.values); ++v) {
+      if (made_at_[v] < 0) continue;
+      const auto [known, fresh] = first.try_emplace(plan_.location(v).place, v);
+      if (!fresh && made_at_[v] < made_at_[known->second]) known->second = v;
+    }
     for (const Leaf& leaf : graph_.leaves) {
       if (leaf.kind != LeafKind::argument) continue;
       const std::vector<int>& read_by = readers_[leaf.value];
       for (int i = 0; i < std::ssize(graph_.outputs); ++i) {
-        const int value = graph_.outputs[i], made = made_at_[value];
-        if (made < 0 || !(plan_.type(value) == plan_.type(leaf.value))) continue;
+        const int result = graph_.outputs[i];
+        if (made_at_[result] < 0 || !(plan_.type(result) == plan_.type(leaf.value))) continue;
+        const int value = first.at(plan_.location(result).place), made = made_at_[value];
         const bool read_later = std::any_of(read_by.begin(), read_by.end(), [&](int reader) { return reader > made; });
         const bool read_there = std::find(read_by.begin(), read_by.end(), made) != read_by.end();
-        if (!read_later && (!read_there || reads_before_writing(node_of(made), leaf.value, value)))
+        if (!read_later && (!read_there || (plan_.type(value) == plan_.type(leaf.value) &&
+                                            over_->reads_before_writing(plan_.steps[made].node, leaf.value, value))))
           plan_.may_share.emplace_back(leaf.argument, i);
       }
     }
   }
-
-  /// Who reads what in a fused kernel, and who stores: the finish where there is no segment.
-  struct KernelUses {
-    std::unordered_map<int, std::vector<std::pair<const Segment*, const Statement*>>>
-        reads;                                                                ///< by the value read, no view
-    std::unordered_map<int, std::pair<const Segment*, const Store*>> stores;  ///< by the value
-  };
-  const KernelUses& uses_of(const Node& node) const {
-    const auto [known, fresh] = uses_.try_emplace(&node);
-    KernelUses& uses = known->second;
-    if (!fresh) return uses;
-    const LoopKernel& kernel = *node.fused;
-    const int inputs = static_cast<int>(node.inputs.size());
-    const auto add = [&](const Segment& all, const Segment* segment) {
-      for (const Statement& statement : all.statements)
-        if ((statement.kind == LoopOp::load || statement.kind == LoopOp::uniform) && statement.buffer < inputs)
-          uses.reads[references_[node.inputs[statement.buffer]].base].emplace_back(segment, &statement);
-      for (const Store& store : all.stores) uses.stores[node.outputs[store.buffer - inputs]] = {segment, &store};
-    };
-    for (const Segment& segment : kernel.segments) add(segment, &segment);
-    add(kernel.finish, nullptr);
-    return uses;
-  }
-  mutable std::unordered_map<const Node*, KernelUses> uses_;
 
   /// The device of the steps, the numbers that kernels there read, and whether it may record them.
   void find_device() {
@@ -260,44 +235,68 @@ class Planner {
   }
 
   void plan_memory() {
-    std::vector<Lifetime> lifetimes;  // of each intermediate value
-    for (int value : intermediate_) {
-      const int first = made_at_[value];
-      lifetimes.push_back({.bytes = bytes_of(plan_.type(value)),
-                           .first = first,
-                           .last = std::accumulate(readers_[value].begin(), readers_[value].end(), first,
-                                                   [](int a, int b) { return std::max(a, b); })});
+    std::vector<Lifetime> lives;  // of each place
+    for (const PlanPlace& place : plan_.places)
+      lives.push_back(
+          {.bytes = bytes_of(plan_.type(place.value)), .first = std::numeric_limits<int>::max(), .last = -1});
+    for (int s = 0; s < std::ssize(plan_.steps); ++s)
+      for (int output : node_of(s).outputs) {
+        Lifetime& life = lives[plan_.location(output).place];
+        life.first = std::min(life.first, s);
+        life.last = std::max({life.last, s, readers_[output].empty() ? s : readers_[output].back()});
+      }
+    std::vector<int> own;  // places that nothing outside is
+    for (int p = 0; p < std::ssize(plan_.places); ++p)
+      if (plan_.places[p].kind == PlaceKind::allocated) own.push_back(p);
+    if (plan_.options.memory_plan) return pack(own, lives);
+    for (const int place : own) {
+      const Lifetime& life = lives[place];
+      plan_.steps[life.first].allocate.push_back(place);
+      (life.last < std::ssize(plan_.steps) ? plan_.steps[life.last].release : plan_.release_last).push_back(place);
     }
+  }
+
+  /// Into an arena for each device, and into results and gradients as long as these are not made: their memory is there all
+  /// the time.
+  void pack(const std::vector<int>& places, const std::vector<Lifetime>& lives) {
+    const auto device_of = [&](int place) { return plan_.type(plan_.places[place].value).device; };
     std::vector<Device> devices;
-    for (int value : intermediate_)
-      if (const Device at = plan_.type(value).device; std::find(devices.begin(), devices.end(), at) == devices.end())
-        devices.push_back(at);
+    for (const int place : places)
+      if (std::find(devices.begin(), devices.end(), device_of(place)) == devices.end())
+        devices.push_back(device_of(place));
     for (const Device& device : devices) {
       std::vector<Lifetime> here;
-      std::vector<int> values;
-      for (size_t i = 0; i < lifetimes.size(); ++i)
-        if (plan_.type(intermediate_[i]).device == device) {
-          here.push_back(lifetimes[i]);
-          values.push_back(intermediate_[i]);
-        }
-      const MemoryPlan memory = graph::plan_memory(here);
+      std::vector<int> which, hosts;
+      std::vector<Room> rooms;
+      for (const int place : places)
+        if (device_of(place) == device) here.push_back(lives[place]), which.push_back(place);
+      for (int p = 0; p < std::ssize(plan_.places); ++p) {
+        const PlaceKind kind = plan_.places[p].kind;
+        if ((kind != PlaceKind::result && kind != PlaceKind::gradient) || device_of(p) != device) continue;
+        rooms.push_back({.bytes = lives[p].bytes, .until = lives[p].first});
+        hosts.push_back(p);
+      }
+      const MemoryPlan memory = graph::plan_memory(here, rooms);
       const int arena = static_cast<int>(plan_.arenas.size());
-      plan_.arenas.push_back(
-          {.device = device, .bytes = plan_.options.memory_plan ? memory.bytes : 0, .lower_bound = memory.lower_bound});
-      if (plan_.options.memory_plan)
-        for (size_t i = 0; i < values.size(); ++i) {
-          PlanPlace& place = plan_.places[plan_.location(values[i]).place];
-          place.kind = PlaceKind::arena;
-          place.index = arena;
-          place.offset = here[i].offset;
+      plan_.arenas.push_back({.device = device, .bytes = memory.bytes, .lower_bound = memory.lower_bound});
+      std::vector<int> moved_to(plan_.places.size(), -1);
+      std::vector<int64_t> moved_by(plan_.places.size());
+      for (size_t i = 0; i < here.size(); ++i) {
+        PlanPlace& place = plan_.places[which[i]];
+        place.kind = PlaceKind::arena;
+        place.index = arena;
+        place.offset = here[i].offset;
+        if (here[i].room < 0) continue;
+        place.kind = PlaceKind::guest;
+        place.index = hosts[here[i].room];
+        moved_to[which[i]] = place.index;
+        moved_by[which[i]] = here[i].offset;
+      }
+      for (Location& location : plan_.locations)
+        if (location.place >= 0 && moved_to[location.place] >= 0) {
+          location.offset += moved_by[location.place];
+          location.place = moved_to[location.place];
         }
-    }
-    if (plan_.options.memory_plan) return;
-    for (size_t i = 0; i < intermediate_.size(); ++i) {
-      const int place = plan_.location(intermediate_[i]).place;
-      plan_.steps[lifetimes[i].first].allocate.push_back(place);
-      (lifetimes[i].last < std::ssize(plan_.steps) ? plan_.steps[lifetimes[i].last].release : plan_.release_last)
-          .push_back(place);
     }
   }
 };
@@ -313,6 +312,7 @@ std::string spell(const Plan& plan, const PlanPlace& place) {
     case PlaceKind::result: return detail::str("result ", place.index);
     case PlaceKind::gradient: return detail::str("new gradient ", place.index);
     case PlaceKind::arena: return detail::str("arena ", place.index, " at ", place.offset);
+    case PlaceKind::guest: return detail::str("in p", place.index, " at ", place.offset);
     case PlaceKind::allocated: break;
   }
   return "allocated";

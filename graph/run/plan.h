@@ -19,13 +19,14 @@ enum class PlaceKind : uint8_t {
   result,     ///< a new tensor at each call
   gradient,   ///< grad() after the call: a new tensor, or the last call's written over
   arena,      ///< a piece of the arena
+  guest,      ///< a piece of a result or gradient, until that is made: its values' locations are in that place
   allocated,  ///< from the allocator, while it is alive
 };
 struct PlanPlace {
   PlaceKind kind = PlaceKind::allocated;
   int value = -1;      ///< the value that it was made for
-  int index = -1;      ///< which leaf, result, gradient or arena
-  int64_t offset = 0;  ///< bytes into the arena
+  int index = -1;      ///< which leaf, result, gradient or arena; the place that a guest lies in
+  int64_t offset = 0;  ///< bytes into the arena, or into the other place
 };
 
 /// Where a value lies.
@@ -70,7 +71,7 @@ struct GeneratedCode {
 struct Arena {
   Device device;
   int64_t bytes = 0;
-  int64_t lower_bound = 0;  ///< most bytes alive at one step: no plan is smaller
+  int64_t lower_bound = 0;  ///< most of its bytes alive at one step: no plan of them is smaller
 };
 
 struct Plan {

@@ -3,11 +3,14 @@
 
 #include <cstring>
 
+#include "core/held_memory.h"
 #include "core/random.h"
 
 namespace tandem::graph {
 
 namespace {
+constexpr size_t kHeld = 64 << 10;  ///< bytes of an arena that isn't rounded up to what the allocator caches
+
 /// Nobody else holds it, and it is laid out as the type says.
 bool may_write_over(const TensorImpl& old, const ValueType& type) {
   return old.references.load() == 1 && old.storage && old.storage->references() == 1 && !old.requires_grad &&
@@ -18,7 +21,11 @@ bool may_write_over(const TensorImpl& old, const ValueType& type) {
 
 Run::Run(const Plan& plan, const Bindings& bindings, std::span<const std::unique_ptr<Kernels>> code)
     : plan_(plan), bindings_(bindings), spots_(plan.places.size()), headers_(plan.graph.values.size()) {
-  for (const Arena& arena : plan.arenas) arenas_.emplace_back(std::max<int64_t>(arena.bytes, 1), arena.device);
+  for (const Arena& arena : plan.arenas) {
+    const size_t bytes = std::max<int64_t>(arena.bytes, 1);
+    if (bytes < kHeld) arenas_.emplace_back(bytes, arena.device);
+    else arenas_.emplace_back(allocate_held(bytes, arena.device));
+  }
   if (!plan.numbers.empty()) {
     numbers_.resize(plan.number_bytes(), 0);
     numbers_changed_ = true;

@@ -33,6 +33,7 @@ class Memory {
  public:
   Memory() = default;
   Memory(size_t bytes, Device device) : storage_(Storage::allocate(bytes, device)) {}
+  explicit Memory(Storage* storage) : storage_(storage) {}  ///< takes it over
   Memory(Memory&& other) noexcept : storage_(std::exchange(other.storage_, nullptr)) {}
   Memory& operator=(Memory&& other) noexcept {
     std::swap(storage_, other.storage_);

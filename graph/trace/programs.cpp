@@ -78,9 +78,14 @@ Programs::Built Programs::build(const Graph& traced, Specialisation* whose) {
   } else {
     const Compile when = options.wait ? Compile::now : Compile::later;
     std::vector<std::string> without = options.without;
-    if (whose && whose->sizes && whose->sizes->several()) without.emplace_back("row_pipelines");
-    built.optimised = optimise(traced, without, where, when);
-    serve_sizes(built.optimised.graph, [&](const Graph& other) { return optimise(other, without, where, when).graph; });
+    Choices* choices = nullptr;
+    if (whose && whose->sizes && whose->sizes->several()) {
+      choices = &whose->sizes->choices();
+      without.emplace_back("row_pipelines");
+    }
+    built.optimised = optimise(traced, without, where, when, choices);
+    serve_sizes(built.optimised.graph,
+                [&](const Graph& other) { return optimise(other, without, where, when, choices).graph; });
     std::string reason;
     try {
       std::shared_ptr<Program> whole =

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../ir/graph.h"
+#include "../passes/choices.h"
 
 namespace tandem::graph {
 
@@ -36,6 +37,9 @@ class Sizes {
   void built(std::shared_ptr<const Program> program) { program_ = std::move(program); }
   /// It is yet to be compiled.
   void not_built() { program_ = nullptr; }
+
+  /// What passes chose by bytes for one of the sizes, and choose for all.
+  Choices& choices() { return choices_; }
 
   /// The numbers that the graphs of these arguments have.
   struct Foreseen {
@@ -115,6 +119,7 @@ class Sizes {
   static std::optional<Rule> rule_for(const Samples& samples, const Fit& fit, size_t bases);
   static std::optional<int64_t> value_of(const Rule& rule, const std::vector<int64_t>& quantities);
 
+  Choices choices_;
   std::vector<Sample> samples_;
   std::vector<bool> scalar_varies_;  ///< of each leaf
   Fit fit_;

@@ -1,0 +1,52 @@
+// What a join costs in memory: a kernel runs when the last of its operands is there, and keeps the others alive until then.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "graph/passes/choices.h"
+#include "graph/passes/groups.h"
+#include "graph/passes/profile.h"
+
+namespace tandem::graph {
+
+class KeptAlive {
+ public:
+  /// `choices` may be null. All must outlive it.
+  KeptAlive(const Groups& groups, Choices* choices);
+
+  /// Why the node had better not be in one kernel with what the group computes. Another operand is made later, and more bytes wait
+  /// for it than needn't be stored; or the group runs early, and the node's result would be kept while the most memory is in use,
+  /// where its operands are kept anyway. Empty if it may be.
+  std::string refusal(int n, int group);
+  /// The node has just become a member of the group.
+  void joined(int n, int group);
+  /// The group has taken over the other one.
+  void absorbed(int other, int group);
+
+  /// Bytes of values that these nodes, a kernel's, read from elsewhere, and nothing else later.
+  int64_t last_reads(const std::vector<int>& nodes) const;
+  /// Asks `choices`.
+  bool choose(bool now) const { return choices_ ? choices_->choose(now) : now; }
+
+  /// What a kernel may keep alive for the sake of a launch less.
+  static constexpr int64_t kMayKeep = 64 << 10;
+
+ private:
+  /// When the value is there: the last node of the kernel that makes it.
+  int made_at(int maker) const;
+  void grow(int group);
+  /// Bytes that the node's result would take from the group's time to its own, if the most memory is in use between them.
+  int64_t kept_early(int n, int group) const;
+  bool crosses_peak(int from, int to) const { return at(high_, to) > at(high_, from); }
+
+  const Groups& groups_;
+  Choices* choices_;
+  const Profile profile_;
+  std::vector<int> high_;         ///< of each node: how many up to it see about the most memory in use
+  std::vector<int> last_member_;  ///< of each group
+  std::vector<int64_t> keeps_;    ///< of each group: bytes of values that it is the last to read
+};
+
+}  // namespace tandem::graph

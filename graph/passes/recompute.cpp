@@ -1,0 +1,163 @@
+// recompute: what is cheap to compute from values that are there anyway isn't kept while the most memory is in use. The nodes are
+// cut in two where that is: of what the second part reads of the first, the fewest bytes are kept from which the rest follows by
+// pointwise ops (a minimum cut, as in partition.h), and these run again right before they are read. Folds and what fusion doesn't
+// join are never done twice, so the time is that of a few loops over memory.
+#include <algorithm>
+#include <optional>
+
+#include "graph/ir/views.h"
+#include "graph/passes/choices.h"
+#include "graph/passes/flow.h"
+#include "graph/passes/pass.h"
+#include "graph/passes/profile.h"
+#include "graph/run/plan.h"
+
+namespace tandem::graph {
+
+namespace {
+
+constexpr int64_t kLeastPeak = 1 << 20;  ///< bytes, below which memory is no matter
+constexpr int kDeepest = 24;             ///< ops of a chain that runs again
+constexpr int kNear = 12;                ///< nodes between readers that share what ran again
+constexpr int kMostCuts = 3;
+constexpr double kGain = 0.97;  ///< times the peak before, at most
+
+class Recompute {
+ public:
+  Recompute(const Graph& graph, Choices* choices)
+      : graph_(graph), choices_(choices), references_(references(graph)), profile_(graph, references_),
+        peak_(static_cast<int>(number(profile_.peak))) {}
+
+  int64_t peak_bytes() const { return profile_.peak_bytes; }
+
+  /// The graph in which the first part's cheap values are computed again; nothing if all of them are kept.
+  std::optional<Graph> cut() {
+    find_chains();
+    choose();
+    bool any = false;
+    for (const int v : crossing_) any = any || !at(kept_, v);
+    if (!any) return std::nullopt;
+    return dead_code(build());
+  }
+
+ private:
+  const Node& node(int n) const { return graph_.node(n); }
+  int maker(int value) const { return graph_.value(value).node; }
+  int base(int value) const { return at(references_, value).base; }
+  int64_t number(int64_t now) const { return choices_ ? choices_->number(now) : now; }
+  bool is_view(int n) const { return node(n).op->kind == OpKind::view; }
+  bool again(int n) const {
+    const Op& op = *node(n).op;
+    if (op.kind == OpKind::view || op.fills || op.sequence) return true;
+    return op.is_pointwise() && !op.user && at(depth_, n) <= kDeepest;
+  }
+
+  void find_chains() {
+    depth_.resize(graph_.nodes.size());
+    for (int n = 0; n <= peak_; ++n) {
+      int deepest = 0;
+      for (const int input : node(n).inputs)
+        if (maker(input) >= 0 && again(maker(input))) deepest = std::max(deepest, at(depth_, maker(input)));
+      at(depth_, n) = deepest + (is_view(n) ? 0 : 1);
+    }
+  }
+
+  /// Each value is two vertices, with its bytes as the capacity between them. The flow runs from the readers, so that of cuts with
+  /// as many bytes the last is found.
+  void choose() {
+    const int values = count(graph_.values), source = 2 * values, sink = source + 1;
+    Flow flow(sink + 1);
+    std::vector<bool> known(graph_.values.size());
+    std::vector<int> open;
+    const auto visit = [&](int value) {
+      if (at(known, value)) return;
+      at(known, value) = true;
+      open.push_back(value);
+    };
+    for (int n = peak_ + 1; n < count(graph_.nodes); ++n)
+      if (!is_view(n))
+        for (const int input : node(n).inputs)
+          if (const int value = base(input); maker(value) >= 0 && maker(value) <= peak_ && !at(known, value)) {
+            visit(value);
+            crossing_.push_back(value);
+            flow.connect(sink, 2 * value + 1, Flow::kUnbounded);
+          }
+    while (!open.empty()) {
+      const int v = open.back(), made_by = maker(v);
+      open.pop_back();
+      const bool repeats = made_by >= 0 && again(made_by);
+      int64_t bytes = made_by < 0 || at(profile_.stays, v) ? 0 : std::max<int64_t>(bytes_of(graph_.type(v)), 1);
+      flow.connect(2 * v + 1, 2 * v, bytes);
+      if (!repeats || bytes == 0) flow.connect(2 * v, source, Flow::kUnbounded);
+      if (!repeats || bytes == 0) continue;
+      for (const int input : node(made_by).inputs) {
+        visit(base(input));
+        flow.connect(2 * v, 2 * base(input) + 1, Flow::kUnbounded);
+      }
+    }
+    const std::vector<bool> reached = flow.source_side(sink, source);
+    kept_.assign(graph_.values.size(), true);
+    for (int v = 0; v < values; ++v)
+      if (at(known, v)) at(kept_, v) = number(!at(reached, 2 * v)) != 0;
+  }
+
+  Graph build() {
+    Rewriter rewriter(graph_);
+    copy_.assign(graph_.values.size(), -1);
+    copied_at_.assign(graph_.values.size(), -1);
+    for (int n = 0; n < count(graph_.nodes); ++n) {
+      if (n <= peak_ || is_view(n)) {
+        rewriter.copy(node(n));
+        continue;
+      }
+      std::vector<int> inputs;
+      for (const int input : node(n).inputs) inputs.push_back(at_reader(rewriter, input, n));
+      rewriter.copy(node(n), std::move(inputs));
+    }
+    return rewriter.finish();
+  }
+
+  /// The value, or what stands for it where the node of the second part reads it.
+  int at_reader(Rewriter& rewriter, int value, int reader) {
+    const int made_by = maker(value);
+    if (made_by < 0 || at(kept_, base(value)) || maker(base(value)) > peak_) return rewriter.mapped(value);
+    int& copy = at(copy_, value);
+    if (copy >= 0 && reader - at(copied_at_, value) <= kNear) return copy;
+    std::vector<int> inputs;
+    for (const int input : node(made_by).inputs) inputs.push_back(at_reader(rewriter, input, reader));
+    Node made = node(made_by);
+    made.inputs = std::move(inputs);
+    const int index = rewriter.to().append(std::move(made), {graph_.type(value)});
+    at(copied_at_, value) = reader;
+    return copy = rewriter.to().node(index).outputs[0];
+  }
+
+  const Graph& graph_;
+  Choices* choices_;
+  const std::vector<Reference> references_;
+  const Profile profile_;
+  const int peak_;             ///< the last node of the first part
+  std::vector<int> depth_;     ///< of each node of the first part: of the chain that would run again
+  std::vector<int> crossing_;  ///< values of the first part that the second reads
+  std::vector<bool> kept_;     ///< of each value
+  std::vector<int> copy_, copied_at_;
+};
+
+}  // namespace
+
+Graph recompute(const Graph& graph, Choices* choices) {
+  Graph best = graph;
+  for (int i = 0; i < kMostCuts; ++i) {
+    Recompute now(best, choices);
+    const auto go_on = [&](bool chosen) { return choices ? choices->choose(chosen) : chosen; };
+    if (!go_on(now.peak_bytes() >= kLeastPeak)) break;
+    std::optional<Graph> made = now.cut();
+    if (!made) break;
+    const double peak = static_cast<double>(Recompute(*made, nullptr).peak_bytes());
+    if (!go_on(peak <= kGain * static_cast<double>(now.peak_bytes()))) break;
+    best = std::move(*made);
+  }
+  return best;
+}
+
+}  // namespace tandem::graph
