@@ -518,7 +518,7 @@ TEST_CASE("load_c_source: a large source is built in parts, and the same is foun
   if (!system_compiler().problem.empty()) return;
   struct Parts {
     Parts(size_t bytes, size_t most) { testing::set_compiler_parts(bytes, most); }
-    ~Parts() { testing::set_compiler_parts(8 * 1024, 0); }
+    ~Parts() { testing::set_compiler_parts(0, 0); }
   };
   const auto source_of = [](const std::vector<std::string>& functions, std::vector<size_t>& cuts) {
     std::string source = "static inline float twice(float x) { return x + x; }\n";
@@ -587,7 +587,7 @@ TEST_CASE("load_c_source: an error in a part is that of the whole source, in its
     try {
       load_c_source(source, Where::current(), nullptr, {}, cuts);
     } catch (const CompileError& error) { messages.push_back(error.message()); }
-    testing::set_compiler_parts(8 * 1024, 0);
+    testing::set_compiler_parts(0, 0);
   }
   REQUIRE(messages.size() == 2);
   for (const std::string& message : messages) {

@@ -92,8 +92,9 @@ void hold(const std::shared_ptr<KernelLibrary>& library) {
 
 // Parts of a source -----------------------------------------------------------------------------------
 
-// A compiler takes some 10 ms for each KB of loops, and 30 ms to begin, to read what each part begins with and to link.
-std::atomic<size_t> part_bytes = 8 * 1024;
+// A compiler takes some 10 ms for each KB of loops, and 30 ms to begin and to read what each part begins with.
+constexpr size_t kPartBytes = 16 * 1024;
+std::atomic<size_t> part_bytes = kPartBytes;
 std::atomic<size_t> most_parts = 0;  // 0: as many as there are processors, up to 8
 
 size_t processors() {
@@ -448,7 +449,7 @@ void forget_loaded_libraries() {
 }
 
 void set_compiler_parts(size_t bytes, size_t most) {
-  part_bytes = bytes;
+  part_bytes = bytes ? bytes : kPartBytes;
   most_parts = most;
 }
 

@@ -66,7 +66,7 @@ namespace testing {
 /// The next load looks on disk, as that of a new process would. Libraries in use stay.
 void forget_loaded_libraries();
 void set_compile_time_limit(double seconds);
-/// How large a part is worth a compiler of its own, and how many there may be.
+/// How large a part is worth a compiler of its own, and how many there may be; 0: as at first.
 void set_compiler_parts(size_t bytes, size_t most);
 }  // namespace testing
 
