@@ -13,14 +13,13 @@ TD_FN float td_f16_rounded(float x) {
   return td_f16_to_f32(td_f32_to_f16(x));
 #else
   td_u32 bits = td_bits(x), magnitude = bits & 0x7fffffffu;
-  // 2^13 (1 + 1/2) times the power of two below: beside it, ten bits of the significand are left. Exponents below
-  // -14 are denormal, those above 15 too large whatever they are rounded to.
+  // 2^13 (1 + 1/2) times the power of two below: beside it, ten bits of the significand are left, or fewer where the
+  // result is denormal. What is too large for float16 may become anything here.
   td_u32 exponent = magnitude & 0x7f800000u;
   exponent = exponent < 113u << 23 ? 113u << 23 : exponent;
-  exponent = exponent > 142u << 23 ? 142u << 23 : exponent;
-  float beside = td_from_bits((exponent + (13u << 23)) | 0x00400000u);
-  float rounded = (td_from_bits(magnitude) + beside) - beside;
-  rounded = rounded > 65504.0f ? TD_INF : rounded;
+  float size = td_from_bits(magnitude), beside = td_from_bits(exponent + ((13u << 23) | 0x00400000u));
+  float rounded = (size + beside) - beside;
+  rounded = size >= 65520.0f ? TD_INF : rounded;
   return td_from_bits((td_bits(rounded) & 0xffffe000u) | (bits & 0x80000000u));  // the mask is for NaN
 #endif
 }

@@ -1,5 +1,6 @@
 // What generated C does with strips of memory rather than element by element, since compilers make no such vectors of
-// plain loops: float16 to float and back, random numbers, transposes. The same bits as by element
+// plain loops: float16 to float and back, random numbers, sums in double,
+// transposes. The same bits as by element
 // (half.h, philox.h), for every number. Needs math.h, half.h and philox.h before it, includes nothing. C only.
 //
 // Inline assembly in place of intrinsics: their header would take the compiler longer than most kernels, and
@@ -17,8 +18,10 @@
 
 // ---- float16 -----------------------------------------------------------------------------------------------
 
-#if defined(__F16C__)
+#if defined(__AVX__)
 typedef float td_floats8 __attribute__((vector_size(32)));
+#endif
+#if defined(__F16C__)
 typedef td_u16 td_halves8 __attribute__((vector_size(16)));
 #endif
 
@@ -130,6 +133,85 @@ TD_STRIP_FN void td_uniforms(long n, td_u64 seed, td_u64 draw, td_u64 index, flo
       td_philox_blocks(seed, draw, (index + (td_u64)(i + at)) >> 2, words + at);
     for (long k = 0; k < count; ++k) out[i + k] = td_uniform_from_word(words[k + before]);
   }
+}
+
+// ---- Sums --------------------------------------------------------------------------------------------------
+
+// 32 running sums in double, in registers while a strip is added.
+#if defined(__AVX512F__)
+typedef double td_doubles8 __attribute__((vector_size(64)));
+typedef struct td_eight {
+  td_doubles8 all;
+} td_eight;
+TD_STRIP_INLINE void td_add_eight(td_eight* to, const float* x) {
+  td_floats8 narrow;
+  td_doubles8 wide;
+  __builtin_memcpy(&narrow, x, sizeof narrow);
+  __asm__("vcvtps2pd %1, %0" : "=v"(wide) : "v"(narrow));  // gcc 12 makes two halves of the plain conversion
+  to->all += wide;
+}
+#elif defined(__AVX2__)
+typedef double td_doubles4 __attribute__((vector_size(32)));
+typedef float td_floats4 __attribute__((vector_size(16)));
+typedef struct td_eight {
+  td_doubles4 low, high;
+} td_eight;
+TD_STRIP_INLINE void td_add_eight(td_eight* to, const float* x) {
+  td_floats4 low, high;
+  __builtin_memcpy(&low, x, sizeof low);
+  __builtin_memcpy(&high, x + 4, sizeof high);
+  to->low += __builtin_convertvector(low, td_doubles4);
+  to->high += __builtin_convertvector(high, td_doubles4);
+}
+#else
+typedef struct td_eight {
+  double all[8];
+} td_eight;
+TD_STRIP_INLINE void td_add_eight(td_eight* to, const float* x) {
+  for (int i = 0; i < 8; ++i) to->all[i] += (double)x[i];
+}
+#endif
+typedef struct td_sums {
+  td_eight a, b, c, d;
+  double rest;
+} td_sums;
+
+TD_STRIP_INLINE void td_sums_plus(td_sums* sums, long n, const float* x) {
+  td_eight a = sums->a, b = sums->b, c = sums->c, d = sums->d;
+  double rest = sums->rest;
+  long i = 0;
+  for (; i + 32 <= n; i += 32) {
+    td_add_eight(&a, x + i);
+    td_add_eight(&b, x + i + 8);
+    td_add_eight(&c, x + i + 16);
+    td_add_eight(&d, x + i + 24);
+  }
+  for (; i + 8 <= n; i += 8) td_add_eight(&a, x + i);
+  for (; i < n; ++i) rest += (double)x[i];
+  sums->a = a, sums->b = b, sums->c = c, sums->d = d;
+  sums->rest = rest;
+}
+TD_STRIP_INLINE double td_sums_of(const td_sums* sums) {
+#if defined(__AVX512F__)
+  const td_doubles8 all = (sums->a.all + sums->b.all) + (sums->c.all + sums->d.all);
+  return ((all[0] + all[4]) + (all[2] + all[6])) + ((all[1] + all[5]) + (all[3] + all[7])) + sums->rest;
+#elif defined(__AVX2__)
+  const td_doubles4 all = ((sums->a.low + sums->b.low) + (sums->c.low + sums->d.low)) +
+                          ((sums->a.high + sums->b.high) + (sums->c.high + sums->d.high));
+  return ((all[0] + all[2]) + (all[1] + all[3])) + sums->rest;
+#else
+  double total = sums->rest;
+  for (int i = 0; i < 8; ++i) total += (sums->a.all[i] + sums->b.all[i]) + (sums->c.all[i] + sums->d.all[i]);
+  return total;
+#endif
+}
+TD_STRIP_FN void td_sums_add(td_sums* sums, long n, const float* x) { td_sums_plus(sums, n, x); }
+TD_STRIP_FN double td_sums_total(const td_sums* sums) { return td_sums_of(sums); }
+TD_STRIP_FN double td_sum(long n, const float* x) {
+  td_sums sums;
+  __builtin_memset(&sums, 0, sizeof sums);
+  td_sums_plus(&sums, n, x);
+  return td_sums_of(&sums);
 }
 
 // ---- Transposes --------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 namespace tandem::graph {
 
@@ -20,8 +21,10 @@ constexpr Dialect c = {.helper = "TD_FN",
                        .infinity = "__builtin_inf()"};
 
 constexpr int kStrip = 128;                 ///< elements: strips stay in the first cache
+constexpr int kLongStrip = 256;             ///< of random numbers, which are many blocks at a time
 constexpr int kTileStrip = 64;              ///< of those that are walked for each row of a tile
 constexpr int64_t kShort = 16;              ///< a dim of fewer elements is no strip
+constexpr int64_t kMostLanes = 64;          ///< elements of an innermost dim that folds keep apart
 constexpr int64_t kLine = 64;               ///< bytes of a dim that a tile holds: a cache line
 constexpr int64_t kOnStack = 4096;          ///< columns whose held elements lie on the stack
 constexpr int64_t kWidestHeld = 1 << 20;    ///< columns: beyond, elements are computed again
@@ -128,6 +131,8 @@ void CSegment::declare_fold(int i, std::string_view indent) {
   const Statement& s = at(i);
   out_ << indent << fold_type(s) << " a" << i << " = " << identity(s.fold, s.dtype) << ";\n";
   if (tracks_nan(s)) out_ << indent << "int n" << i << " = 0;\n";
+  if (summed_.count(i) && !in_one_go(i))
+    out_ << indent << "td_sums s" << i << "; __builtin_memset(&s" << i << ", 0, sizeof s" << i << ");\n";
 }
 
 void CSegment::accumulate(int i, std::string_view indent) {
@@ -143,6 +148,47 @@ void CSegment::accumulate(int i, std::string_view indent) {
   }
   out_ << ";\n";
   if (tracks_nan(s)) out_ << indent << "n" << i << " |= " << value << " != " << value << ";\n";
+}
+
+/// Sums of what is read from memory as it is, or costs so much that a walk of its own over a strip doesn't count: compilers
+/// make less of a sum in double within another loop.
+void CSegment::choose_summed() {
+  for (int p = 0; p < (segment_.by_row ? phase_count() : 1); ++p) {
+    const Phase now = phase(segment_.by_row ? p : kEverything);
+    const bool costly = std::any_of(now.needed.begin(), now.needed.end(), [&](int i) { return is_costly(at(i)); });
+    for (int i : now.folds) {
+      const Statement &s = at(i), &operand = at(s.operands[0]);
+      if (s.fold != Fold::sum || std::string_view(type(i)) != "float" || is_short(inner_)) continue;
+      if (operand.level != Level::element || std::string_view(compute_type(operand.dtype)) != "float") continue;
+      const bool read = operand.kind == LoopOp::load && buffer_type(operand.buffer) == DType::float32 &&
+                        lies_along(operand.position, inner_);
+      if (read || costly) summed_.insert(i);
+    }
+  }
+}
+
+/// A row of one strip is summed by one call.
+bool CSegment::in_one_go(int fold) const {
+  return segment_.by_row && segment_.columns.size() == 1 && at(fold).partial < 0 && !at_run_time(extent(inner_)) &&
+         extent(inner_) <= kStrip;
+}
+
+void CSegment::add_strip(int fold, const std::string& count, const std::string& values, const std::string& indent) {
+  out_ << indent;
+  if (in_one_go(fold)) out_ << "a" << fold << " = td_sum(" << count << ", " << values << ");\n";
+  else out_ << "td_sums_add(&s" << fold << ", " << count << ", " << values << ");\n";
+}
+
+void CSegment::end_sums(const std::vector<int>& folds, const std::string& indent) {
+  for (int i : folds)
+    if (summed_.count(i) && !in_one_go(i)) out_ << indent << "a" << i << " = td_sums_total(&s" << i << ");\n";
+}
+
+std::vector<int> CSegment::not_summed(const std::vector<int>& folds) const {
+  std::vector<int> others;
+  for (int i : folds)
+    if (!summed_.count(i)) others.push_back(i);
+  return others;
 }
 
 std::string CSegment::folded(int i) {
@@ -162,11 +208,12 @@ std::string CSegment::pragma(const std::vector<int>& folds) const {
     if (tracks_nan(at(i))) text += str(" reduction(|:n", i, ")");
   }
   for (int i = 0; i < count(); ++i)
-    if (at(i).kind == LoopOp::check) text += str(" reduction(|:bad", i, ")");
+    if (at(i).kind == LoopOp::check && at(i).level == Level::element) text += str(" reduction(|:bad", i, ")");
   return text + "\n";
 }
 
 void CSegment::write_partials() {
+  end_sums(chunk_folds(), "  ");
   for (int i : chunk_folds())
     out_ << "  *(" << fold_type(at(i)) << "*)(part + " << at(i).partial * 8
          << ") = " << (tracks_nan(at(i)) ? folded(i) : str("a", i)) << ";\n";
@@ -177,18 +224,23 @@ void CSegment::write_partials() {
 void CSegment::flat() {
   scalars();
   const Phase all = phase(kEverything);
-  for (int i : all.folds) declare_fold(i, "  ");
   inner_ = std::max(rank() - 1, 0);
+  if (rank() > 1) choose_tile(inner_);
+  choose_summed();
+  for (int i : all.folds) declare_fold(i, "  ");
   if (rank() <= 1) {
     walk(all, {inner_, "begin", "end"}, "  ");
     return write_partials();
   }
-  choose_tile(inner_);
   const std::string width = spelled(extent(inner_), "L");
   if (tiles_.empty()) {
+    const bool by_lane = !all.folds.empty() && summed_.empty() && !at_run_time(extent(inner_)) &&
+                         extent(inner_) <= kMostLanes && !needs_strips(all);
+    if (by_lane) begin_lanes(all.folds);
     outer_loop(inner_);
-    walk(all, {inner_, "0", width}, "    ");
+    by_lane ? walk_lanes(all) : walk(all, {inner_, "0", width}, "    ");
     out_ << "  }\n";
+    if (by_lane) end_lanes(all.folds);
     return write_partials();
   }
   for (const auto& [position, name] : tiles_)
@@ -206,6 +258,44 @@ void CSegment::flat() {
   transpose(false, "w", "n", "      ");
   out_ << "    }\n  }\n";
   write_partials();
+}
+
+// Folds over a short innermost dim go on through the outer loop in a lane for each of its elements: a vector folded into one
+// number at every turn would take longer than the elements themselves.
+
+void CSegment::begin_lanes(const std::vector<int>& folds) {
+  for (int i : folds) {
+    const std::string all = str("for (long k = 0; k < ", extent(inner_), "; ++k) ");
+    out_ << "  " << fold_type(at(i)) << " l" << i << "[" << extent(inner_) << "];\n  " << all << "l" << i
+         << "[k] = " << identity(at(i).fold, at(i).dtype) << ";\n";
+    if (tracks_nan(at(i))) out_ << "  int f" << i << "[" << extent(inner_) << "] = {0};\n";
+  }
+}
+
+void CSegment::walk_lanes(const Phase& all) {
+  const std::string index = index_name(inner_);
+  out_ << pragma({}) << "    for (long " << index << " = 0; " << index << " < " << extent(inner_) << "L; ++" << index
+       << ") {\n";
+  for (int i : all.folds) {
+    out_ << "      " << fold_type(at(i)) << " a" << i << " = l" << i << "[" << index << "];\n";
+    if (tracks_nan(at(i))) out_ << "      int n" << i << " = f" << i << "[" << index << "];\n";
+  }
+  elements(all, "      ");
+  for (int i : all.folds) {
+    out_ << "      l" << i << "[" << index << "] = a" << i << ";\n";
+    if (tracks_nan(at(i))) out_ << "      f" << i << "[" << index << "] = n" << i << ";\n";
+  }
+  out_ << "    }\n";
+}
+
+void CSegment::end_lanes(const std::vector<int>& folds) {
+  for (int i : folds) {
+    out_ << "  for (long k = 0; k < " << extent(inner_) << "; ++k) {\n    const " << fold_type(at(i)) << " "
+         << name(at(i).operands[0]) << " = l" << i << "[k];\n";
+    accumulate(i, "    ");
+    if (tracks_nan(at(i))) out_ << "    n" << i << " |= f" << i << "[k];\n";
+    out_ << "  }\n";
+  }
 }
 
 /// for (u = begin …) with i0 … of so many dims.
@@ -237,10 +327,11 @@ void CSegment::rows() {
   const int row_rank = segment_.rows.size();
   const int64_t& width = columns.begin()[0];
   inner_ = rank() - 1;
+  if (columns.size() == 1) choose_tile(inner_);
+  choose_summed();
   // Folds of everything go on through the rows.
   for (int i : chunk_folds()) declare_fold(i, "  ");
   if (columns.size() == 1) {
-    choose_tile(inner_);
     // Costly elements needed in a later phase are kept for the row.
     const std::vector<int> uses = phase_uses();
     if (at_run_time(width) || width <= kWidestHeld)
@@ -248,7 +339,9 @@ void CSegment::rows() {
         if (uses[static_cast<size_t>(i)] > 1 && is_costly(at(i))) hold_.insert(i);
   }
   const bool on_stack = !at_run_time(width) && width <= kOnStack;
-  if (!tiles_.empty() || (!hold_.empty() && !on_stack)) {
+  if (!on_stack) hold_in_results();
+  const bool holds_apart = !on_stack && held_in_.size() < hold_.size();
+  if (!tiles_.empty() || holds_apart) {
     if (at_run_time(width)) {
       call.widest = tiles_.empty() ? kWidestHeld : kWidestTile;
       out_ << "  const long wide = (" << spelled(width, "L") << " + 15) / 16 * 16;\n";
@@ -262,6 +355,7 @@ void CSegment::rows() {
          << scratch(size_of(memory) * call.tile) << ";\n";
   }
   for (int i : hold_) {
+    if (held_in_.count(i)) continue;
     if (on_stack) out_ << "  " << type(i) << " c" << i << "[" << width << "] __attribute__((aligned(64)));\n";
     else out_ << "  " << type(i) << "* const c" << i << " = (" << type(i) << "*)" << scratch(8) << ";\n";
   }
@@ -285,6 +379,9 @@ void CSegment::rows() {
 
 void CSegment::row(const std::string& indent) {
   const int phases = phase_count();
+  if (!held_in_.empty()) out_ << indent << "const long " << index_name(inner_) << " = 0;\n";
+  for (const auto& [i, store] : held_in_)
+    out_ << indent << type(i) << "* const c" << i << " = &" << element(store->buffer, store->position) << ";\n";
   for (int p = 0; p < phases; ++p) {
     row_statements(p, indent);
     const Phase now = phase(p);
@@ -297,6 +394,10 @@ void CSegment::row(const std::string& indent) {
            << ") {\n";
     walk(now, {inner_, "0", spelled(extent(inner_), "L")}, indent);
     for (int d = row_rank; d < inner_; ++d) out_ << indent << "}\n";
+    std::vector<int> of_rows;
+    for (int i : now.folds)
+      if (at(i).partial < 0) of_rows.push_back(i);
+    end_sums(of_rows, indent);
     for (int i : now.folds)
       if (at(i).partial < 0) define(i, folded(i), indent);
   }
@@ -305,6 +406,31 @@ void CSegment::row(const std::string& indent) {
     if (at(i).level == Level::row) accumulate(i, indent);
   for (const Store& st : segment_.stores)
     if (at(st.statement).level == Level::row) store(st, indent);
+}
+
+/// Long rows hold a statement where a result of the row is stored at the end, if that is the same type and nothing is read from
+/// memory after the statement is: the result may lie where an operand does.
+void CSegment::hold_in_results() {
+  const int last = phase_count() - 1;
+  std::set<const Store*> taken;
+  for (int i : hold_) {
+    int first = 0;
+    while (!phase(first).needed.count(i)) ++first;
+    bool reads = false;
+    for (const auto& [s, stage] : stages(phase(first))) reads = reads || stage > 1;
+    held_ = hold_;
+    for (int p = first + 1; p <= last; ++p)
+      for (int s : phase(p).needed) reads = reads || (at(s).kind == LoopOp::load && !held_.count(s));
+    held_.clear();
+    for (const Store& store : segment_.stores) {
+      if (reads || held_in_.count(i)) break;
+      const Statement& stored = at(store.statement);
+      if (stored.level == Level::element && stored.phase == last && first < last && !tiles_.count(&store.position) &&
+          lies_along(store.position, inner_) && buffer_type(store.buffer) == at(i).dtype &&
+          std::string_view(memory_type(at(i).dtype)) == type(i) && taken.insert(&store).second)
+        held_in_[i] = &store;
+    }
+  }
 }
 
 std::string CSegment::scratch(int64_t bytes_per_column) {
@@ -352,22 +478,43 @@ std::map<int, int> CSegment::stages(const Phase& now) const {
   return depth;
 }
 
+bool CSegment::needs_strips(const Phase& now) const {
+  const std::map<int, int> stage = stages(now);
+  return std::any_of(stage.begin(), stage.end(), [](const auto& each) { return each.second > 1; }) ||
+         std::any_of(now.needed.begin(), now.needed.end(), [&](int i) { return is_filled(i); }) ||
+         std::any_of(now.stores.begin(), now.stores.end(), [&](const Store* each) { return is_drained(*each); });
+}
+
 void CSegment::walk(const Phase& now, const Inner& inner, const std::string& indent) {
   const std::map<int, int> stage = stages(now);
-  const bool strips =
-      std::any_of(stage.begin(), stage.end(), [](const auto& each) { return each.second > 1; }) ||
-      std::any_of(now.needed.begin(), now.needed.end(), [&](int i) { return is_filled(i); }) ||
-      std::any_of(now.stores.begin(), now.stores.end(), [&](const Store* each) { return is_drained(*each); });
+  const bool strips = needs_strips(now);
   const std::string index = index_name(inner.dim);
-  if (!strips) {
+  const std::vector<int> others = not_summed(now.folds);
+  const bool only_read = stage.empty() && now.stores.empty() && others.empty() &&
+                         std::all_of(now.folds.begin(), now.folds.end(), [&](int i) {
+                           return at(at(i).operands[0]).kind == LoopOp::load && !is_filled(at(i).operands[0]);
+                         });
+  if (only_read && !now.folds.empty()) {
+    out_ << indent << "{\n" << indent << "  const long " << index << " = " << inner.from << ";\n";
+    for (int i : now.folds) {
+      const Statement& read = at(at(i).operands[0]);
+      add_strip(i, inner.to + " - " + inner.from, "&" + element(read.buffer, read.position), indent + "  ");
+    }
+    out_ << indent << "}\n";
+    return;
+  }
+  if (!strips && others.size() == now.folds.size()) {
     out_ << pragma(now.folds) << indent << "for (long " << index << " = " << inner.from << "; " << index << " < "
          << inner.to << "; ++" << index << ") {\n";
     elements(now, indent + "  ", index);
     out_ << indent << "}\n";
     return;
   }
-  out_ << indent << "for (long w = " << inner.from << "; w < " << inner.to << "; w += " << kStrip << ") {\n"
-       << indent << "  const long n = " << inner.to << " - w < " << kStrip << " ? " << inner.to << " - w : " << kStrip
+  const bool draws = std::any_of(now.needed.begin(), now.needed.end(),
+                                 [&](int i) { return at(i).kind == LoopOp::uniform && is_filled(i); });
+  const int length = draws ? kLongStrip : kStrip;
+  out_ << indent << "for (long w = " << inner.from << "; w < " << inner.to << "; w += " << length << ") {\n"
+       << indent << "  const long n = " << inner.to << " - w < " << length << " ? " << inner.to << " - w : " << length
        << ";\n";
   strip(now, inner.dim, indent + "  ");
   out_ << indent << "}\n";
@@ -394,20 +541,25 @@ void CSegment::strip(const Phase& now, int dim, const std::string& indent) {
     results.insert(each->statement);
     if (is_drained(*each)) drained.push_back(each);
   }
-  for (int i : now.folds) results.insert(at(i).operands[0]);
+  const std::vector<int> others = not_summed(now.folds);
+  std::vector<int> summed;
+  std::set_difference(now.folds.begin(), now.folds.end(), others.begin(), others.end(), std::back_inserter(summed));
+  for (int i : others) results.insert(at(i).operands[0]);
   for (const auto& [i, s] : stage)
     for (int o : at(i).operands)
       if (stage.count(o) && stage.at(o) < s) kept.insert(o);
   for (int i : results)
     if (stage.count(i) && stage.at(i) < last) kept.insert(i);
+  for (int i : summed)
+    if (stage.count(at(i).operands[0])) kept.insert(at(i).operands[0]);
   for (int i : hold_) kept.erase(i);
 
   const auto drain = [&](size_t j) { return str("d", j); };
   const auto strip_of = [&](int i) { return kept.count(i) || (filled.count(i) && !hold_.count(i)); };
   for (int i : now.needed)
-    if (strip_of(i)) out_ << indent << type(i) << " k" << i << "[" << kStrip << "] __attribute__((aligned(64)));\n";
+    if (strip_of(i)) out_ << indent << type(i) << " k" << i << "[" << kLongStrip << "] __attribute__((aligned(64)));\n";
   for (size_t j = 0; j < drained.size(); ++j)
-    out_ << indent << "float " << drain(j) << "[" << kStrip << "] __attribute__((aligned(64)));\n";
+    out_ << indent << "float " << drain(j) << "[" << kLongStrip << "] __attribute__((aligned(64)));\n";
   const auto at_begin = [&] {
     out_ << indent << "{\n" << inner << "const long " << index << " = w, k = 0; (void)k;\n";
   };
@@ -426,7 +578,7 @@ void CSegment::strip(const Phase& now, int dim, const std::string& indent) {
         for (int o : at(i).operands) reads(o);
     if (walked == last)
       for (int i : results) reads(i);
-    out_ << pragma(walked == last ? now.folds : std::vector<int>()) << indent << "for (long k = 0; k < n; ++k) {\n"
+    out_ << pragma(walked == last ? others : std::vector<int>()) << indent << "for (long k = 0; k < n; ++k) {\n"
          << inner << "const long " << index << " = w + k; (void)" << index << ";\n";
     for (int i : read) {
       if (strip_of(i)) define(i, str("k", i, "[k]"), inner);
@@ -440,7 +592,7 @@ void CSegment::strip(const Phase& now, int dim, const std::string& indent) {
       if (hold_.count(i)) out_ << inner << "c" << i << "[" << index << "] = " << name(i) << ";\n";
     }
     if (walked == last) {
-      for (int i : now.folds) accumulate(i, inner);
+      for (int i : others) accumulate(i, inner);
       for (const Store* each : now.stores) {
         const auto place = std::find(drained.begin(), drained.end(), each) - drained.begin();
         if (static_cast<size_t>(place) == drained.size()) store(*each, inner);
@@ -449,8 +601,15 @@ void CSegment::strip(const Phase& now, int dim, const std::string& indent) {
     }
     out_ << indent << "}\n";
   }
-  if (!drained.empty()) {
+  if (!drained.empty() || !summed.empty()) {
     at_begin();
+    for (int i : summed) {
+      const int o = at(i).operands[0];
+      const std::string values = strip_of(o)                        ? str("k", o)
+                                 : hold_.count(o) || held_.count(o) ? str("c", o, " + w")
+                                                                    : "&" + element(at(o).buffer, at(o).position);
+      add_strip(i, "n", values, inner);
+    }
     for (size_t j = 0; j < drained.size(); ++j)
       out_ << inner << "td_narrow_f16(n, " << drain(j) << ", &" << element(drained[j]->buffer, drained[j]->position)
            << ");\n";

@@ -37,6 +37,11 @@ class CSegment final : public SegmentEmitter {
   std::string folded(int i);
   std::string pragma(const std::vector<int>& folds) const;
   void write_partials();
+  void choose_summed();
+  bool in_one_go(int fold) const;
+  void add_strip(int fold, const std::string& count, const std::string& values, const std::string& indent);
+  void end_sums(const std::vector<int>& folds, const std::string& indent);
+  std::vector<int> not_summed(const std::vector<int>& folds) const;
 
   // Walks over the domain.
   void flat();
@@ -44,6 +49,7 @@ class CSegment final : public SegmentEmitter {
   void row(const std::string& indent);
   void outer_loop(int dims);
   void tiled_loop();
+  void hold_in_results();
   /// Memory of so many bytes for each column of a row, of the thread's own.
   std::string scratch(int64_t bytes_per_column);
 
@@ -53,6 +59,10 @@ class CSegment final : public SegmentEmitter {
     int dim;
     std::string from, to;
   };
+  void begin_lanes(const std::vector<int>& folds);
+  void walk_lanes(const Phase& all);
+  void end_lanes(const std::vector<int>& folds);
+  bool needs_strips(const Phase& now) const;
   void walk(const Phase& now, const Inner& inner, const std::string& indent);
   void strip(const Phase& now, int dim, const std::string& indent);
   void fill(int i, const std::string& indent);
@@ -69,8 +79,10 @@ class CSegment final : public SegmentEmitter {
   std::string element(int index, const Position& position) override;
   void transpose(bool in, const std::string& begin, const std::string& count, const std::string& indent);
 
-  int inner_ = 0;                                                                ///< the innermost dim
-  std::map<const Position*, std::string> tiles_;                                 ///< of what is transposed, their names
+  std::set<int> summed_;                          ///< folds of float32 that functions of strips.h add up
+  std::map<int, const Store*> held_in_;           ///< of hold_, what is held where that is stored at last
+  int inner_ = 0;                                 ///< the innermost dim
+  std::map<const Position*, std::string> tiles_;  ///< of what is transposed, their names
   std::vector<std::pair<const Position*, int>> crossed_loads_, crossed_stores_;  ///< with their buffers
   std::string tile_step_, tile_at_;  ///< elements between a tile's rows; the element within a row
 };

@@ -67,7 +67,7 @@ std::string CSource::text() const {
   const std::string all = functions("void ");
   std::string text = prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h",
                               "core/scalar/rounded.h", "core/scalar/philox.h"});
-  for (const char* name : {"td_widen_f16(", "td_narrow_f16(", "td_uniforms(", "td_transpose"})
+  for (const char* name : {"td_widen_f16(", "td_narrow_f16(", "td_uniforms(", "td_sum", "td_transpose"})
     if (all.find(name) != std::string::npos) {
       text += prelude({"core/scalar/strips.h"});
       break;

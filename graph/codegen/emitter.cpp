@@ -96,7 +96,13 @@ std::string prelude(std::initializer_list<const char*> headers, const char* firs
 SegmentEmitter::SegmentEmitter(const Dialect& dialect, const LoopKernel& kernel, const Segment& segment,
                                std::set<std::string>& helpers)
     : kernel_(kernel), segment_(segment), dialect_(dialect), helpers_(helpers) {
-  for (const Store& store : segment.stores) buffer(store.buffer);
+  for (const Store& store : segment.stores) {
+    buffer(store.buffer);
+    if (half_name(at(store.statement).dtype) && buffer_type(store.buffer) == at(store.statement).dtype)
+      only_stored_.insert(store.statement);
+  }
+  for (const Statement& s : segment.statements)
+    for (int o : s.operands) only_stored_.erase(o);
   if (kernel.at_run_time.empty()) return;
   size_t number = 0;
   each_number(kernel, [&](const auto& each) {
@@ -199,7 +205,8 @@ std::string SegmentEmitter::call(const Statement& s) {
   if (computed == DType::bool_ && !pointwise.returns_bool) value = "(" + value + ") != 0";
   helpers_.insert(str(dialect_.helper, " ", pointwise.returns_bool ? "td_u8" : type, " ", helper, "(", parameters,
                       ") { typedef ", type, " T; (void)(T)0; return ", value, "; }\n"));
-  return rounded(s.dtype, helper + "(" + operands + ")");
+  const std::string result = helper + "(" + operands + ")";
+  return only_stored_.count(static_cast<int>(&s - segment_.statements.data())) ? result : rounded(s.dtype, result);
 }
 
 std::string SegmentEmitter::expression(int i) {

@@ -136,6 +136,7 @@ class SegmentEmitter {
   std::set<std::string>& helpers_;
   std::vector<int> buffers_;
   std::set<int> written_rows_;
+  std::set<int> only_stored_;  ///< floats of 16 bits that nobody reads: they are rounded as they are stored
   std::unordered_map<const void*, int> number_index_;  ///< of the kernel's own, where they lie
   std::set<int> numbers_read_;
 };
