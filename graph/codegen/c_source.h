@@ -9,17 +9,21 @@
 namespace tandem::graph {
 
 /// How to call a generated segment:
-///   void name(char* const* buffers, char* partials, long begin, long end)
-/// runs units [begin, end) of the segment and leaves the chunk's partial results at 8 bytes each.
+///   void name(char* const* buffers, char* partials, char* scratch, long begin, long end)
+/// runs units [begin, end) of the segment and leaves the chunk's partial results at 8 bytes each. Scratch is memory of the
+/// thread's own.
 /// The first argument points at the buffers, in the order of SegmentCall::buffers.
 struct SegmentCall {
   std::string name;
   std::vector<int> buffers;  ///< indices in LoopKernel::buffers
-  int64_t units = 1;         ///< rows, outer indices or elements
+  int64_t units = 1;         ///< rows, outer indices or elements; or tiles of them
   int64_t elements_per_unit = 1;
   double cost = 1;  ///< rough work of an element, in simple operations
   int partials = 0;
   int64_t widest = INT64_MAX;  ///< the most columns that the code has room for
+  int tile_dim = -1;           ///< of the domain: a unit holds `tile` of its indices; -1: one of each dim
+  int64_t tile = 1;
+  int64_t scratch_per_column = 0, scratch = 0;  ///< bytes, of each column (their number rounded up to 16) and in all
 };
 /// A check, and where the values lie that it checks, if they are read from memory: for who looks for the first bad one.
 struct CheckedLoad {

@@ -340,8 +340,8 @@ std::vector<CudaKernelCall> CudaSource::add(const LoopKernel& kernel) {
 
 std::string CudaSource::text() const {
   if (kernels_.empty()) return {};
-  std::string text = prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h", "core/scalar/philox.h",
-                              "kernels/cuda/range_note.cuh"},
+  std::string text = prelude({"core/scalar/math.h", "core/scalar/gamma.h", "core/scalar/half.h",
+                              "core/scalar/rounded.h", "core/scalar/philox.h", "kernels/cuda/range_note.cuh"},
                              gpu::source_prelude);
   text += fold_helpers + functions("TD_DEVICE void ");
   for (const std::string& kernel : kernels_) text += kernel;

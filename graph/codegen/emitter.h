@@ -87,9 +87,14 @@ class SegmentEmitter {
   /// Those that stand before all loops.
   void scalars();
   /// Those of rows that the folds of phases before this one make possible.
-  void row_statements(int phase);
+  void row_statements(int phase, std::string_view indent = "    ");
   /// i<first> … of the dims of the domain up to `end`, from a linear index over all of them.
   void indices(int first, int end, std::string_view linear, std::string_view indent);
+
+  /// Where that element of a buffer lies, over the index variables.
+  virtual std::string element(int buffer, const Position& position);
+  /// Key, draw and element of a random number: what td_uniform_f32 takes.
+  std::string uniform_arguments(const Statement& statement);
 
   /// Notes whether the value of a `check` statement, just defined, is out of its range.
   virtual void check(int i, std::string_view indent) = 0;
@@ -119,6 +124,7 @@ class SegmentEmitter {
   const Segment& segment_;
   tandem::detail::TextStream out_;
   std::set<int> hold_;  ///< element statements to be held for later phases
+  std::set<int> held_;  ///< of these, what is there by now
 
  private:
   int buffer(int index);
@@ -130,7 +136,8 @@ class SegmentEmitter {
   const Dialect& dialect_;
   std::set<std::string>& helpers_;
   std::vector<int> buffers_;
-  std::set<int> held_, written_rows_;
+  std::set<int> written_rows_;
+  std::set<int> only_stored_;  ///< floats of 16 bits that nobody reads: they are rounded as they are stored
   std::unordered_map<const void*, int> number_index_;  ///< of what the code reads at each call, where it lies
   std::set<int> numbers_read_;
 };

@@ -29,6 +29,7 @@ class Fuser {
 
   Groups run() {
     for (int n = 0; n < count(graph_.nodes); ++n) visit(n);
+    leave_alone();
     materialise_scalars();
     report_.looked_at = groups_.looked_at();
     return std::move(groups_);
@@ -347,6 +348,40 @@ class Fuser {
           if (d >= 0 && d != at(member.dims, i + shift)) return false;
         }
       }
+    return true;
+  }
+
+  /// A kernel of one op stays that op, where its eager kernel is as fast: folds, and copies and pointwise ops whose operands
+  /// lie as their result does. What is assigned to state is kept for horizontal fusion.
+  void leave_alone() {
+    std::vector<bool> state(graph_.values.size(), false);
+    for (const StateWrite& write : graph_.writes) at(state, groups_.reference(write.value).base) = true;
+    for (Group& group : groups_.all) {
+      if (!group.alive || !group.fused || group.kernel.segments.size() != 1 || !group.kernel.finish.empty()) continue;
+      const std::vector<Member>& members = group.kernel.segments[0].members;
+      if (members.size() != 1 || at(state, node(members[0].node).outputs[0]) || !runs_alone(node(members[0].node)))
+        continue;
+      const int n = members[0].node;
+      refuse(n, "nothing to join it with: the eager kernel runs");
+      group = {.node = n, .kernel = {}};
+      at(groups_.place_of, n) = {};
+    }
+  }
+
+  bool runs_alone(const Node& now) const {
+    const ValueType& type = groups_.type(now.outputs[0]);
+    if (!type.device.is_cpu() || !kernel_for(*now.op, type.device)) return false;
+    for (int input : now.inputs) {
+      const Reference& r = groups_.reference(input);
+      const int maker = groups_.maker(r.base);
+      // What is computed where it is read would have to be put in memory.
+      if (r.checked_by >= 0 || (maker >= 0 && groups_.computed_again(maker))) return false;
+      const ValueType& operand = groups_.type(input);
+      const bool number = operand.shape.numel() == 1;
+      if (now.op->is_pointwise() && now.op->pointwise.expression && !number &&
+          (operand.shape != type.shape || operand.strides != type.strides || operand.dtype != type.dtype))
+        return false;
+    }
     return true;
   }
 

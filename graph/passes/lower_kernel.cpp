@@ -260,13 +260,18 @@ class KernelLowerer {
       if (s.kind == LoopOp::load || s.kind == LoopOp::index || s.kind == LoopOp::uniform)
         positions.push_back(&s.position);
     for (Store& s : segment.stores) positions.push_back(&s.position);
-    // The position that walks the most dims, stores before loads, leads.
+    // The position that walks the most dims, stores before loads, leads; of those that walk as many, but different ones, the
+    // shortest, so that what it doesn't walk, which comes to lie innermost, is long.
     const Position* leader = nullptr;
     int most = -1;
+    int64_t fewest = 0;
     for (size_t p = positions.size(); p-- > 0;) {
       int walked = 0;
-      for (int64_t stride : positions[p]->strides) walked += stride != 0;
-      if (walked > most) most = walked, leader = positions[p];
+      int64_t elements = 1;
+      for (size_t d = 0; d < group.domain.size(); ++d)
+        if (positions[p]->strides[static_cast<int>(d)] != 0) ++walked, elements *= group.domain[d];
+      if (walked > most || (walked == most && elements < fewest))
+        most = walked, fewest = elements, leader = positions[p];
     }
     std::vector<int> order(group.domain.size());
     std::iota(order.begin(), order.end(), 0);

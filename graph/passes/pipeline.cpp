@@ -105,8 +105,7 @@ Optimised optimise(const Graph& traced, const std::vector<std::string>& without,
                    Choices* choices) {
   if (choices) choices->repeat();
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{
-      .graph = traced, .groups = {}, .report = {}, .without = without, .regions = regions, .choices = choices};
+  Work work{.graph = traced, .groups = {}, .report = {}, .without = without, .regions = regions, .choices = choices};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

@@ -18,14 +18,16 @@ Profile::Profile(const Graph& graph, const std::vector<Reference>& references)
   for (int n = 0; n < count(graph.nodes); ++n)
     if (!is_view(n))
       for (const int input : graph.node(n).inputs)
-        if (std::vector<int>& all = at(readers, at(references, input).base); all.empty() || all.back() != n) all.push_back(n);
+        if (std::vector<int>& all = at(readers, at(references, input).base); all.empty() || all.back() != n)
+          all.push_back(n);
   const auto keep = [&](int value) {
     if (value >= 0) at(stays, at(references, value).base) = true;
   };
   for (const int output : graph.outputs) keep(output);
   for (const GradientWrite& write : graph.gradients) keep(write.value);
   for (const StateWrite& write : graph.writes) keep(write.value);
-  std::vector<int> next_apart(graph.nodes.size() + 1, count(graph.nodes));  // the first from each on that joins no kernel
+  std::vector<int> next_apart(graph.nodes.size() + 1,
+                              count(graph.nodes));  // the first from each on that joins no kernel
   for (int n = count(graph.nodes); n-- > 0;)
     at(next_apart, n) = is_view(n) || may_join_kernel(graph.node(n)) ? at(next_apart, n + 1) : n;
   std::vector<int64_t> change(graph.nodes.size() + 1);

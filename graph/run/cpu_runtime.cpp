@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 
 #include "graph/codegen/c_source.h"
 #include "graph/native/system_compiler.h"
 #include "graph/run/runtime.h"
+#include "kernels/cpu/support/copy.h"
 #include "kernels/cpu/support/parallel.h"
 
 namespace tandem::graph {
@@ -15,7 +17,7 @@ namespace {
 constexpr double kChunkCost = 48 * 1024;  ///< simple operations that are worth a chunk of their own
 constexpr int64_t kMostChunks = 64;
 
-using SegmentFn = void (*)(char* const* buffers, char* partials, long begin, long end);
+using SegmentFn = void (*)(char* const* buffers, char* partials, char* scratch, long begin, long end);
 using FinishFn = void (*)(char* const* buffers, char* const* partials, const long* chunks);
 
 double cost_of(const SegmentCall& segment) {
@@ -39,6 +41,7 @@ class CpuLaunch final : public Launch {
     for (size_t s = 0; s < call.segments.size(); ++s) {
       add_chunks(call, s, library, point_to);
       total += cost_of(call.segments[s]);
+      scratch_ = std::max(scratch_, call.segments[s].scratch);
     }
     for (std::vector<char>& partials : partials_) partial_pointers_.push_back(partials.data());
     parallel_ = chunks_.size() > 1 && total > 2 * kChunkCost;
@@ -50,8 +53,11 @@ class CpuLaunch final : public Launch {
   void run() override {
     const auto count = static_cast<int64_t>(chunks_.size());
     const auto run_chunks = [&](int64_t begin, int64_t end) {
+      std::optional<Scratch> scratch;
+      if (scratch_ > 0) scratch.emplace(scratch_);
+      char* const own = scratch ? scratch->as<char>() : nullptr;
       for (const Chunk* c = chunks_.data() + begin; c != chunks_.data() + end; ++c)
-        c->function(c->buffers, c->partials, c->begin, c->end);
+        c->function(c->buffers, c->partials, own, c->begin, c->end);
     };
     if (parallel_) {
       const int64_t threads = std::min<int64_t>(count, num_threads());
@@ -147,6 +153,7 @@ class CpuLaunch final : public Launch {
   std::vector<int64_t> flags_;  ///< of each check
   std::vector<void*> checked_;  ///< where the values of each lie
   FinishFn finish_ = nullptr;
+  int64_t scratch_ = 0;  ///< bytes that a thread needs
   bool parallel_ = false;
 };
 
