@@ -157,6 +157,8 @@ Tensors rms_norm_second_grad(const OpContext& op) {
   return {r * pu * w + hw * n, r * project(grad_n) - grad_r * square(r) * n / width, sum_rows(r * pu * g), Tensor()};
 }
 
+uint32_t rows_of_input(std::span<const Tensor> inputs, const Attributes&) { return inputs[0].rank() > 1 ? in(0) : 0; }
+
 }  // namespace
 
 void define_batch_norm(OpTable& table);
@@ -182,7 +184,8 @@ void define_norm(OpTable& table) {
              .saved = in(0) | in(1) | out(1) | out(2),
              .contiguous_inputs = true,
              .decompose = decompose_layer_norm,
-             .onnx = "LayerNormalization"});
+             .onnx = "LayerNormalization",
+             .rows = rows_of_input});
   table.add({.name = "layer_norm_grad",
              .kind = OpKind::reduce,
              .inputs = 5,
@@ -204,7 +207,8 @@ void define_norm(OpTable& table) {
              .saved = in(0) | in(1) | out(1),
              .contiguous_inputs = true,
              .decompose = decompose_rms_norm,
-             .onnx = "RMSNormalization"});
+             .onnx = "RMSNormalization",
+             .rows = rows_of_input});
   table.add({.name = "rms_norm_grad",
              .kind = OpKind::reduce,
              .inputs = 4,

@@ -36,6 +36,11 @@ Tensor by_rows(const char* name, const Arg& x, int64_t dim) {
   return transpose({dispatch(op, {rows}, {}, x.where()), x.where()}, dim, -1);
 }
 
+uint32_t rows_of_matrix(std::span<const Tensor> inputs, const Attributes&) {
+  if (inputs[0].rank() < 2) return 0;
+  return inputs.size() > 1 ? in(0) | in(1) : in(0);
+}
+
 }  // namespace
 
 void define_softmax(OpTable& table) {
@@ -51,7 +56,8 @@ void define_softmax(OpTable& table) {
                    const Tensor e = exp(x - max(x, -1, {.keepdim = true}));
                    return Tensors{to(e / row_sum(e), inputs[0].dtype())};
                  },
-             .onnx = "Softmax"});
+             .onnx = "Softmax",
+             .rows = rows_of_matrix});
   // dx = y (g - sum(g y)); its own gradients: d/dg = y (h - sum(h y)), d/dy = h (g - sum(g y)) - g sum(h y).
   table.add({.name = "softmax_grad",
              .kind = OpKind::reduce,
@@ -68,7 +74,8 @@ void define_softmax(OpTable& table) {
                  [](std::span<const Tensor> inputs, const Attributes&) {
                    const Tensor g = widen(inputs[0]), y = widen(inputs[1]);
                    return Tensors{to(y * (g - row_sum(g * y)), inputs[0].dtype())};
-                 }});
+                 },
+             .rows = rows_of_matrix});
   table.add(
       {.name = "log_softmax",
        .kind = OpKind::reduce,
@@ -82,7 +89,8 @@ void define_softmax(OpTable& table) {
              const Tensor shifted = x - max(x, -1, {.keepdim = true});
              return Tensors{to(shifted - log(row_sum(exp(shifted))), inputs[0].dtype())};
            },
-       .onnx = "LogSoftmax"});
+       .onnx = "LogSoftmax",
+       .rows = rows_of_matrix});
   // dx = g - exp(y) sum(g); d/dg = h - sum(h exp(y)), d/dy = -h exp(y) sum(g).
   table.add({.name = "log_softmax_grad",
              .kind = OpKind::reduce,
@@ -99,7 +107,8 @@ void define_softmax(OpTable& table) {
                  [](std::span<const Tensor> inputs, const Attributes&) {
                    const Tensor g = widen(inputs[0]);
                    return Tensors{to(g - exp(widen(inputs[1])) * row_sum(g), inputs[0].dtype())};
-                 }});
+                 },
+             .rows = rows_of_matrix});
   for (const char* name : {"softmax", "log_softmax"}) table.at(name).autocast = AutocastRule::widen;
 }
 

@@ -138,7 +138,8 @@ class Chains {
 
   int64_t common_rows(int n) const {
     const Node& node = graph_.node(n);
-    int64_t common = rows_of(graph_.type(node.outputs[0]));
+    int64_t common = 0;
+    for (const int output : node.outputs) common = std::gcd(common, rows_of(graph_.type(output)));
     for (int i = 0; i < count(node.inputs); ++i)
       if (by_row(n, i)) common = std::gcd(common, rows_of(graph_.type(at(node.inputs, i))));
     return common;

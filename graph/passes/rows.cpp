@@ -74,10 +74,9 @@ std::optional<std::vector<bool>> operands_by_row(const Graph& graph, const Node&
   if (node.inputs.empty() || node.outputs.empty() || node.fused || has_effect(node) ||
       node.op->kind == OpKind::control || node.op->kind == OpKind::state)
     return std::nullopt;
-  const int64_t rows = rows_of(graph.type(node.outputs[0]));
   for (const int output : node.outputs) {
     const ValueType& type = graph.type(output);
-    if (rows < 2 || rows_of(type) != rows || type.shape.numel() == 0 || !type.device.is_cpu()) return std::nullopt;
+    if (rows_of(type) < 2 || type.shape.numel() == 0 || !type.device.is_cpu()) return std::nullopt;
     if (node.op->kind != OpKind::view && !leads_in_memory(type)) return std::nullopt;
   }
   for (const int input : node.inputs) {
