@@ -24,9 +24,7 @@ namespace td = tandem;
 namespace nn = tandem::nn;
 using networks::Gpt, networks::LeNet, networks::Mlp, networks::ResNet8, networks::TextModel;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct Costs {
   double first = 0, trace = 0, passes = 0, emission = 0, compiler = 0, later = 0, taken_over = 0;
@@ -117,8 +115,7 @@ void measure(const char* name, Model& model, Optimizer&& optimizer, const td::Te
 
 template <class Model> void images(const char* name) {
   Model model;
-  measure(name, model,
-          nn::optim::Sgd(nn::parameters(model), {.lr = peers::learning_rate, .momentum = Model::momentum}),
+  measure(name, model, nn::optim::Sgd(nn::parameters(model), {.lr = peers::learning_rate, .momentum = Model::momentum}),
           td::randn(Model::input()), td::randint(0, 10, {peers::batch}));
 }
 
@@ -150,9 +147,11 @@ int main(int count, char** arguments) {
       {"gpt12", [](const char* name) { gpt(name, 12, 1); }},
       {"gpt48", [](const char* name) { gpt(name, 48, 1); }},
   };
-  std::printf("| network | cold first step, s | trace | passes and plan | emission | compiler | warm first step, s | its compiler | "
-              "beside: first step, s | until the code took over | a later step, s | functions | C, KB |\n"
-              "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+  std::printf(
+      "| network | cold first step, s | trace | passes and plan | emission | compiler | warm first step, s | its "
+      "compiler | "
+      "beside: first step, s | until the code took over | a later step, s | functions | C, KB |\n"
+      "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const auto& [name, run] : networks)
     if (count < 2 || std::find(arguments + 1, arguments + count, name) != arguments + count) run(name.c_str());
 }
