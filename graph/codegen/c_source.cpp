@@ -74,13 +74,13 @@ class CSegment final : public SegmentEmitter {
     flat();
     return function(
         "(char* const* p, char* const* parts, const long* chunks) {\n  const long begin = 0, end = 1; char* part = 0;\n"
-        "  (void)parts; (void)chunks;\n" +
+        "  (void)parts; (void)chunks;\n",
         combine.str());
   }
 
  private:
-  /// The function that begins so, with the buffers that its loops turned out to use.
-  std::string function(std::string text) {
+  /// The function that begins so, with the buffers and numbers that it turned out to use, then `first`, then what was emitted.
+  std::string function(std::string text, const std::string& first = {}) {
     for (size_t i = 0; i < buffers().size(); ++i) {
       const char* const memory = memory_type(buffer_type(buffers()[i]));
       text += str("  ", memory, "* const b", i, " = (", memory, "*)p[", i, "];\n");
@@ -95,7 +95,7 @@ class CSegment final : public SegmentEmitter {
       after += str("  if (bad", i, ") __atomic_store_n((td_i64*)p[", buffers().size(), "] + ", at(i).check,
                    ", 1, __ATOMIC_RELAXED);\n");
     }
-    return text + "  (void)p; (void)part;\n" + out_.str() + after + "}\n";
+    return text + "  (void)p; (void)part;\n" + first + out_.str() + after + "}\n";
   }
 
   void check(int i, std::string_view indent) override {

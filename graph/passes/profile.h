@@ -15,8 +15,8 @@ struct Profile {
 
   std::vector<std::vector<int>> readers;  ///< nodes, of each value that is no view
   std::vector<bool> stays;                ///< of each value: a result, a gradient or state, which no reader frees
-  std::vector<int64_t> alive;             ///< bytes at each node. What only neighbours in a kernel would read is none of them
-  int peak = 0;                           ///< the first node with the most
+  std::vector<int64_t> alive;  ///< bytes at each node. What only neighbours in a kernel would read is none of them
+  int peak = 0;                ///< the first node with the most
   int64_t peak_bytes = 0;
 
   /// The last node that reads the value; -1: none.
