@@ -10,8 +10,11 @@
 
 #include "core/held_memory.h"
 #include "core/pool.h"
+#include "core/spare_memory.h"
 
 namespace tandem {
+
+constinit thread_local SpareMemory spare_memory;
 
 namespace {
 

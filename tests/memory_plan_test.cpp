@@ -120,6 +120,39 @@ TEST_CASE("memory plan: values alive at the same time lie apart, and no looser t
     }
 }
 
+TEST_CASE("memory plan: gaps and rooms are memory that nothing else lies in") {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    CAPTURE(seed);
+    std::vector<Lifetime> values = uneven(120, seed);
+    int steps = 0;
+    for (const Lifetime& value : values) steps = std::max(steps, value.last + 1);
+    std::vector<Room> rooms;
+    for (int i = 1; i < 6; ++i) rooms.push_back({.bytes = i * 100000, .until = steps * i / 6});
+    const MemoryPlan plan = plan_memory(values, rooms);
+    const std::vector<Gap> all = gaps(values, plan.bytes, steps);
+    REQUIRE(all.size() == static_cast<size_t>(steps));
+    int64_t wrong = 0, guests = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const Lifetime& value = values[i];
+      guests += value.room >= 0;
+      if (value.room >= 0) {
+        const Room& room = rooms[static_cast<size_t>(value.room)];
+        wrong += value.last >= room.until || value.offset < 0 || value.offset + value.bytes > room.bytes;
+      } else {
+        for (int step = value.first; step <= value.last; ++step) {
+          const Gap& gap = all[static_cast<size_t>(step)];
+          wrong += gap.offset < value.offset + value.bytes && value.offset < gap.offset + gap.bytes;
+        }
+      }
+      for (size_t j = 0; j < i; ++j)
+        wrong += values[j].room == value.room && values[j].first <= value.last && value.first <= values[j].last &&
+                 values[j].offset < value.offset + value.bytes && value.offset < values[j].offset + values[j].bytes;
+    }
+    CHECK(wrong == 0);
+    CHECK(guests > 0);
+  }
+}
+
 TEST_CASE("memory plan: many values") {
   for (const auto kind : {training, uneven, anything}) {
     std::vector<Lifetime> values = kind(kind == training ? 12500 : 5000, 1);

@@ -9,12 +9,15 @@
 namespace tandem::graph {
 
 namespace {
-constexpr int64_t kLeastPeak = 1 << 20;  ///< bytes, below which memory is no matter
-constexpr double kHigh = 0.75;           ///< times the peak
+constexpr int64_t kLeastPeak = 256 << 10;  ///< bytes, below which memory is no matter
+constexpr int64_t kOfPeak = 64;
+constexpr double kHigh = 0.75;  ///< times the peak
 }  // namespace
 
 KeptAlive::KeptAlive(const Groups& groups, Choices* choices)
-    : groups_(groups), choices_(choices), profile_(groups.graph, groups.references()) {
+    : groups_(groups), choices_(choices), profile_(groups.graph, groups.references()),
+      counted_in_(groups.graph.values.size(), -1),
+      may_keep_(std::clamp(profile_.peak_bytes / kOfPeak, kMayKeep / 16, kMayKeep)) {
   int high = 0;
   for (const int64_t bytes : profile_.alive) {
     high += profile_.peak_bytes >= kLeastPeak &&
@@ -26,7 +29,14 @@ KeptAlive::KeptAlive(const Groups& groups, Choices* choices)
 void KeptAlive::grow(int group) {
   if (group < count(last_member_)) return;
   last_member_.resize(static_cast<size_t>(group) + 1, -1);
-  keeps_.resize(static_cast<size_t>(group) + 1);
+  reads_.resize(static_cast<size_t>(group) + 1);
+}
+
+int64_t KeptAlive::waiting(int group, int n) {
+  Reads& reads = at(reads_, group);
+  for (; !reads.later.empty() && reads.later.top().first < n; reads.later.pop())
+    reads.ended += reads.later.top().second;
+  return reads.ended;
 }
 
 int KeptAlive::made_at(int maker) const {
@@ -60,7 +70,7 @@ int64_t KeptAlive::kept_early(int n, int group) const {
 std::string KeptAlive::refusal(int n, int group) {
   grow(group);
   const int64_t early = kept_early(n, group);
-  if (choose(early > kMayKeep))
+  if (choose(early > may_keep_))
     return detail::str("its result of ", early, " bytes would be kept while the most memory is in use");
   int latest = -1;
   int64_t not_stored = 0;
@@ -74,8 +84,8 @@ std::string KeptAlive::refusal(int n, int group) {
     else latest = std::max(latest, made_at(maker));
   }
   if (latest <= at(last_member_, group)) return {};
-  const int64_t waits = at(keeps_, group) - not_stored;
-  if (!choose(waits > kMayKeep)) return {};
+  const int64_t waits = waiting(group, n) - not_stored;
+  if (!choose(waits > may_keep_)) return {};
   return detail::str("would keep ", waits, " bytes alive until its other operand is there");
 }
 
@@ -98,21 +108,21 @@ int64_t KeptAlive::last_reads(const std::vector<int>& nodes) const {
 void KeptAlive::joined(int n, int group) {
   grow(group);
   at(last_member_, group) = std::max(at(last_member_, group), n);
-  std::vector<int> known;
   for (const int input : groups_.node(n).inputs) {
     const int base = groups_.reference(input).base, maker = groups_.maker(base);
-    if (maker < 0 || at(profile_.stays, base) || profile_.last_reader(base) != n || groups_.computed_again(maker))
-      continue;
-    if (at(groups_.group_of, maker) == group || std::find(known.begin(), known.end(), base) != known.end()) continue;
-    known.push_back(base);
-    at(keeps_, group) += bytes_of(groups_.type(base));
+    if (maker < 0 || at(profile_.stays, base) || groups_.computed_again(maker)) continue;
+    if (at(groups_.group_of, maker) == group || std::exchange(at(counted_in_, base), group) == group) continue;
+    at(reads_, group).later.emplace(profile_.last_reader(base), bytes_of(groups_.type(base)));
   }
 }
 
 void KeptAlive::absorbed(int other, int group) {
   grow(std::max(other, group));
   at(last_member_, group) = std::max(at(last_member_, group), at(last_member_, other));
-  at(keeps_, group) += at(keeps_, other);
+  Reads &to = at(reads_, group), &from = at(reads_, other);
+  if (to.later.size() < from.later.size()) std::swap(to.later, from.later);
+  for (; !from.later.empty(); from.later.pop()) to.later.push(from.later.top());
+  to.ended += std::exchange(from.ended, 0);
 }
 
 }  // namespace tandem::graph

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <queue>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "graph/passes/choices.h"
@@ -30,13 +33,15 @@ class KeptAlive {
   /// Asks `choices`.
   bool choose(bool now) const { return choices_ ? choices_->choose(now) : now; }
 
-  /// What a kernel may keep alive for the sake of a launch less.
+  /// What a kernel may keep alive for the sake of a launch less: at most, and a small part of what is in use anyway.
   static constexpr int64_t kMayKeep = 64 << 10;
 
  private:
   /// When the value is there: the last node of the kernel that makes it.
   int made_at(int maker) const;
   void grow(int group);
+  /// Bytes that wait if the group waits for node `n`.
+  int64_t waiting(int group, int n);
   /// Bytes that the node's result would take from the group's time to its own, if the most memory is in use between them.
   int64_t kept_early(int n, int group) const;
   bool crosses_peak(int from, int to) const { return at(high_, to) > at(high_, from); }
@@ -46,7 +51,15 @@ class KeptAlive {
   const Profile profile_;
   std::vector<int> high_;         ///< of each node: how many up to it see about the most memory in use
   std::vector<int> last_member_;  ///< of each group
-  std::vector<int64_t> keeps_;    ///< of each group: bytes of values that it is the last to read
+  /// Of each group: values from elsewhere that it reads, by the node that reads them last, and the bytes of those that nothing
+  /// reads any more but the group.
+  struct Reads {
+    std::priority_queue<std::pair<int, int64_t>, std::vector<std::pair<int, int64_t>>, std::greater<>> later;
+    int64_t ended = 0;
+  };
+  std::vector<Reads> reads_;
+  std::vector<int> counted_in_;  ///< of each value: the group that reads it
+  int64_t may_keep_;
 };
 
 }  // namespace tandem::graph

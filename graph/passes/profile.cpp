@@ -25,7 +25,11 @@ Profile::Profile(const Graph& graph, const std::vector<Reference>& references)
   };
   for (const int output : graph.outputs) keep(output);
   for (const GradientWrite& write : graph.gradients) keep(write.value);
-  for (const StateWrite& write : graph.writes) keep(write.value);
+  std::vector<bool> in_place(graph.values.size());  // as a rule: it lies in the memory of the state
+  for (const StateWrite& write : graph.writes) {
+    keep(write.value);
+    at(in_place, at(references, write.value).base) = true;
+  }
   std::vector<int> next_apart(graph.nodes.size() + 1,
                               count(graph.nodes));  // the first from each on that joins no kernel
   for (int n = count(graph.nodes); n-- > 0;)
@@ -35,7 +39,7 @@ Profile::Profile(const Graph& graph, const std::vector<Reference>& references)
     for (const int output : graph.node(n).outputs) {
       const int last = last_reader(output);
       if (is_view(n) || (may_join_kernel(graph.node(n)) && !at(stays, output) && last < at(next_apart, n))) continue;
-      const int64_t bytes = bytes_of(graph.type(output));
+      const int64_t bytes = at(in_place, output) ? 0 : bytes_of(graph.type(output));
       at(change, n) += bytes;
       if (!at(stays, output)) at(change, std::max(last, n) + 1) -= bytes;
     }

@@ -4,6 +4,7 @@
 // join are never done twice, so the time is that of a few loops over memory.
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "graph/ir/views.h"
 #include "graph/passes/choices.h"
@@ -16,17 +17,18 @@ namespace tandem::graph {
 
 namespace {
 
-constexpr int64_t kLeastPeak = 1 << 20;  ///< bytes, below which memory is no matter
-constexpr int kDeepest = 24;             ///< ops of a chain that runs again
-constexpr int kNear = 12;                ///< nodes between readers that share what ran again
-constexpr int kMostCuts = 3;
+constexpr int64_t kLeastPeak = 256 << 10;  ///< bytes, below which memory is no matter
+constexpr int kDeepest = 24;               ///< ops of a chain that runs again
+constexpr int kNear = 12;                  ///< nodes between readers that share what ran again
+constexpr int kMostCuts = 5;
 constexpr double kGain = 0.97;  ///< times the peak before, at most
 
 class Recompute {
  public:
-  Recompute(const Graph& graph, Choices* choices)
+  /// Cut where about the most memory is in use for the first time, or where the most is.
+  Recompute(const Graph& graph, Choices* choices, bool first)
       : graph_(graph), choices_(choices), references_(references(graph)), profile_(graph, references_),
-        peak_(static_cast<int>(number(profile_.peak))) {}
+        peak_(static_cast<int>(number(first ? first_high() : profile_.peak))) {}
 
   int64_t peak_bytes() const { return profile_.peak_bytes; }
 
@@ -46,6 +48,13 @@ class Recompute {
   int base(int value) const { return at(references_, value).base; }
   int64_t number(int64_t now) const { return choices_ ? choices_->number(now) : now; }
   bool is_view(int n) const { return node(n).op->kind == OpKind::view; }
+  int first_high() const {
+    const double high = kGain * static_cast<double>(profile_.peak_bytes);
+    const auto found = std::find_if(profile_.alive.begin(), profile_.alive.end(),
+                                    [&](int64_t bytes) { return static_cast<double>(bytes) > high; });
+    return std::min(static_cast<int>(found - profile_.alive.begin()), profile_.peak);
+  }
+
   bool again(int n) const {
     const Op& op = *node(n).op;
     if (op.kind == OpKind::view || op.fills || op.sequence) return true;
@@ -147,15 +156,16 @@ class Recompute {
 
 Graph recompute(const Graph& graph, Choices* choices) {
   Graph best = graph;
+  const auto agreed = [&](bool now) { return choices ? choices->choose(now) : now; };
+  bool first = true;
   for (int i = 0; i < kMostCuts; ++i) {
-    Recompute now(best, choices);
-    const auto go_on = [&](bool chosen) { return choices ? choices->choose(chosen) : chosen; };
-    if (!go_on(now.peak_bytes() >= kLeastPeak)) break;
+    Recompute now(best, choices, first);
+    if (!agreed(now.peak_bytes() >= kLeastPeak)) break;
     std::optional<Graph> made = now.cut();
-    if (!made) break;
-    const double peak = static_cast<double>(Recompute(*made, nullptr).peak_bytes());
-    if (!go_on(peak <= kGain * static_cast<double>(now.peak_bytes()))) break;
-    best = std::move(*made);
+    const bool less = made && agreed(static_cast<double>(Recompute(*made, nullptr, true).peak_bytes()) <=
+                                     kGain * static_cast<double>(now.peak_bytes()));
+    if (less) best = std::move(*made);
+    else if (!std::exchange(first, false)) break;
   }
   return best;
 }

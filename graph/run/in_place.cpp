@@ -82,7 +82,8 @@ bool InPlace::may_take_over(int n, int read, int made) const {
   const ValueType &from = graph_.type(read), &to = graph_.type(made);
   if (from.dtype != to.dtype || from.device != to.device || bytes_of(from) != bytes_of(to)) return false;
   const Node& node = graph_.node(n);
-  if (!node.fused && !(from == to)) return false;
+  if (!node.fused && (node.outputs.size() != 1 || !(from == to)))
+    return false;  // of several, each goes over one operand alone
   if (std::none_of(node.inputs.begin(), node.inputs.end(), [&](int i) { return references_[i].base == read; }))
     return false;
   return reads_before_writing(n, read, made);

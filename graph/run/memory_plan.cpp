@@ -241,4 +241,37 @@ MemoryPlan plan_memory(std::vector<Lifetime>& values, const std::vector<Room>& r
   return plan;
 }
 
+std::vector<Gap> gaps(const std::vector<Lifetime>& values, int64_t arena_bytes, int steps) {
+  std::vector<std::vector<size_t>> begin(static_cast<size_t>(steps) + 1), end(static_cast<size_t>(steps) + 1);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i].room >= 0 || values[i].bytes == 0 || values[i].first >= steps) continue;
+    begin[static_cast<size_t>(values[i].first)].push_back(i);
+    end[static_cast<size_t>(std::min(values[i].last + 1, steps))].push_back(i);
+  }
+  std::map<int64_t, int64_t> taken{{-1, 0}, {arena_bytes, arena_bytes}};  // begins, and their ends; walls at both ends
+  std::set<std::pair<int64_t, int64_t>> free{{arena_bytes, 0}};           // bytes, offset
+  std::vector<Gap> result;
+  for (size_t step = 0; step < static_cast<size_t>(steps); ++step) {
+    for (const size_t i : end[step]) {
+      const auto mine = taken.find(values[i].offset);
+      const int64_t before = std::prev(mine)->second, after = std::next(mine)->first;
+      free.erase({mine->first - before, before});
+      free.erase({after - mine->second, mine->second});
+      free.emplace(after - before, before);
+      taken.erase(mine);
+    }
+    for (const size_t i : begin[step]) {
+      const int64_t from = values[i].offset, to = from + values[i].bytes;
+      const auto next = taken.upper_bound(from);
+      const int64_t before = std::prev(next)->second, after = next->first;
+      free.erase({after - before, before});
+      free.emplace(from - before, before);
+      free.emplace(after - to, to);
+      taken.emplace(from, to);
+    }
+    result.push_back({free.rbegin()->second, free.rbegin()->first});
+  }
+  return result;
+}
+
 }  // namespace tandem::graph

@@ -32,4 +32,10 @@ struct MemoryPlan {
 /// cores. What fits into rooms lies there, the largest first.
 MemoryPlan plan_memory(std::vector<Lifetime>& values, const std::vector<Room>& rooms = {});
 
+/// The largest part of the arena that nothing lies in, for each of `steps` steps.
+struct Gap {
+  int64_t offset = 0, bytes = 0;
+};
+std::vector<Gap> gaps(const std::vector<Lifetime>& values, int64_t arena_bytes, int steps);
+
 }  // namespace tandem::graph

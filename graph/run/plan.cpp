@@ -20,6 +20,8 @@ namespace tandem::graph {
 
 namespace {
 
+constexpr int64_t kLeastSpare = 4096;  ///< bytes
+
 class Planner {
  public:
   Planner(Graph graph, PlanOptions options) {
@@ -256,6 +258,18 @@ class Planner {
     }
   }
 
+  /// What kernels may use as scratch memory.
+  void leave_spare(int arena, const std::vector<Lifetime>& lives, int64_t bytes) {
+    const std::vector<Gap> all = gaps(lives, bytes, static_cast<int>(plan_.steps.size()));
+    for (size_t s = 0; s < all.size(); ++s) {
+      PlanStep& step = plan_.steps[s];
+      if (all[s].bytes < kLeastSpare || graph_.node(step.node).fused || step.device != cpu()) continue;
+      step.spare_arena = arena;
+      step.spare_offset = all[s].offset;
+      step.spare_bytes = all[s].bytes;
+    }
+  }
+
   /// Into an arena for each device, and into results and gradients as long as these are not made: their memory is there all
   /// the time.
   void pack(const std::vector<int>& places, const std::vector<Lifetime>& lives) {
@@ -279,6 +293,7 @@ class Planner {
       const MemoryPlan memory = graph::plan_memory(here, rooms);
       const int arena = static_cast<int>(plan_.arenas.size());
       plan_.arenas.push_back({.device = device, .bytes = memory.bytes, .lower_bound = memory.lower_bound});
+      if (device == cpu()) leave_spare(arena, here, memory.bytes);
       std::vector<int> moved_to(plan_.places.size(), -1);
       std::vector<int64_t> moved_by(plan_.places.size());
       for (size_t i = 0; i < here.size(); ++i) {

@@ -42,6 +42,8 @@ struct PlanStep {
   int code = -1;                                 ///< of a fused kernel: in Plan::code,
   int kernel = -1;                               ///< and its number there
   std::vector<int> allocate = {}, release = {};  ///< places that live from, or until, this step
+  int spare_arena = -1;                          ///< where it leaves a gap that kernels may use
+  int64_t spare_offset = 0, spare_bytes = 0;
 };
 
 /// A value that is copied to a state tensor after all steps.

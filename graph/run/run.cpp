@@ -5,11 +5,28 @@
 
 #include "core/held_memory.h"
 #include "core/random.h"
+#include "core/spare_memory.h"
 
 namespace tandem::graph {
 
 namespace {
 constexpr size_t kHeld = 64 << 10;  ///< bytes of an arena that isn't rounded up to what the allocator caches
+
+/// For the length of a scope, the gap that the step leaves is what kernels may use.
+class Spare {
+ public:
+  Spare(const PlanStep* step, const std::vector<Memory>& arenas) : before_(spare_memory) {
+    spare_memory = {};
+    if (step && step->spare_arena >= 0)
+      spare_memory = {arenas[step->spare_arena].data() + step->spare_offset, static_cast<size_t>(step->spare_bytes)};
+  }
+  ~Spare() { spare_memory = before_; }
+  Spare(const Spare&) = delete;
+  Spare& operator=(const Spare&) = delete;
+
+ private:
+  const SpareMemory before_;
+};
 
 /// Nobody else holds it, and it is laid out as the type says.
 bool may_write_over(const TensorImpl& old, const ValueType& type) {
@@ -259,6 +276,7 @@ void Run::run_step(Step& step) {
       throw KernelError(detail::str(step.op->name, ": no kernel for this device yet; move the operands to another"),
                         step.where);
     KernelContext context(*step.op, step.inputs, *step.attributes, step.outputs, step.where);
+    const Spare spare(step.plan, arenas_);
     step.kernel(context);
   }
   if (step.plan)

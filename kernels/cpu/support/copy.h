@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "core/spare_memory.h"
 #include "core/tensor.h"
 
 namespace tandem {
@@ -13,16 +14,25 @@ void copy_elements(const TensorImpl& from, const TensorImpl& to);
 /// `value` as one element of that type, repeated over `count` elements.
 void fill_elements(void* data, int64_t count, DType type, double value);
 
-/// Memory for the length of a scope, from the caching allocator.
+/// Memory for the length of a scope: spare memory of the plan that runs, or from the caching allocator.
 class Scratch {
  public:
-  explicit Scratch(int64_t bytes) : storage_(Storage::allocate(static_cast<size_t>(bytes > 0 ? bytes : 1), {})) {}
-  ~Scratch() { storage_->release(); }
+  explicit Scratch(int64_t bytes)
+      : bytes_(static_cast<size_t>(bytes > 0 ? bytes : 1)), data_(spare_memory.take(bytes_)),
+        storage_(data_ ? nullptr : Storage::allocate(bytes_, {})) {
+    if (storage_) data_ = storage_->data;
+  }
+  ~Scratch() {
+    if (storage_) storage_->release();
+    else spare_memory.give_back(data_, bytes_);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  template <class T> T* as() const { return static_cast<T*>(storage_->data); }
+  template <class T> T* as() const { return static_cast<T*>(data_); }
 
  private:
+  size_t bytes_;
+  void* data_;
   Storage* storage_;
 };
 
