@@ -1,12 +1,14 @@
 // Generated loops against the eager kernels that they replace: each function run eager and compiled, in slices that take
-// turns, and the ratio compiled ÷ eager of each round. docs/performance.md has a table.
+// turns, and the ratio compiled ÷ eager of each round. docs/performance.md has a table. On one thread the processor's time
+// counts, so that a busy machine shows less.
 //
-//   generated_loops [--rounds N] [--seconds S] [PART]...     rows whose name holds a PART; all unless given
-//   generated_loops --source PART                            what is generated for these rows
+//   generated_loops [--rounds N] [--seconds S] [--threads T] [PART]...   rows whose name holds a PART; all unless given
+//   generated_loops --source PART                                        what is generated for these rows
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <string>
 #include <vector>
@@ -25,7 +27,12 @@ struct Row {
   Function function;
 };
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+bool one_thread = true;
+
+double now() {
+  if (one_thread) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 /// Seconds of one call, of as many as fill the time.
 template <class F> double slice(double seconds, F&& f) {
@@ -76,6 +83,10 @@ std::vector<Row> rows() {
 
   add("sum of an outer product 1024x1024", {f32({1024}), f32({1024})},
       [](const Tensors& t) { return (t[0].unsqueeze(1) * t[1].unsqueeze(0)).sum(); });
+  for (const td::Shape& shape : {td::Shape{65536, 16}, td::Shape{262144, 4}, td::Shape{16, 65536}})
+    add("sum of an outer product " + to_string(shape), {f32({shape[0]}), f32({shape[1]})},
+        [](const Tensors& t) { return (t[0].unsqueeze(1) * t[1].unsqueeze(0)).sum(); });
+  add("sum of x * row 65536x16", {f32({65536, 16}), f32({16})}, [](const Tensors& t) { return (t[0] * t[1]).sum(); });
   add("row sums of an outer product 1024x1024", {f32({1024}), f32({1024})},
       [](const Tensors& t) { return (t[0].unsqueeze(1) * t[1].unsqueeze(0)).sum(1); });
   add("column sums of an outer product 1024x1024", {f32({1024}), f32({1024})},
@@ -87,6 +98,22 @@ std::vector<Row> rows() {
     add("softmax over dim 0 " + to_string(shape), {f32(shape)}, [=](const Tensors& t) { return softmax(x(t), 0); });
   add("softmax over dim 1 of [32, 64, 512]", {f32({32, 64, 512})}, [=](const Tensors& t) { return softmax(x(t), 1); });
   add("log_softmax 1024x1024", {f32({1024, 1024})}, [=](const Tensors& t) { return log_softmax(x(t)); });
+  for (const td::Shape& shape : {td::Shape{1024, 1024}, td::Shape{8192, 64}, td::Shape{16, 65536}})
+    add("softmax of 2 x, rows " + to_string(shape), {f32(shape)}, [=](const Tensors& t) { return softmax(x(t) * 2); });
+  for (const td::Shape& shape : {td::Shape{1024, 1024}, td::Shape{8192, 64}})
+    add("softmax of 2 x over dim 0 " + to_string(shape), {f32(shape)},
+        [=](const Tensors& t) { return softmax(x(t) * 2, 0) * 2; });
+  add("softmax of x + mask 1024x1024", {f32({1024, 1024}), f32({1024})},
+      [](const Tensors& t) { return softmax(t[0] + t[1]); });
+  add("log_softmax of 2 x 1024x1024", {f32({1024, 1024})}, [=](const Tensors& t) { return log_softmax(x(t) * 2); });
+  add("layer_norm of x + y 1024x1024", {f32({1024, 1024}), f32({1024, 1024}), f32({1024}), f32({1024})},
+      [](const Tensors& t) { return layer_norm(t[0] + t[1], t[2], t[3]); });
+  add("layer_norm of x + y 8192x64", {f32({8192, 64}), f32({8192, 64}), f32({64}), f32({64})},
+      [](const Tensors& t) { return layer_norm(t[0] + t[1], t[2], t[3]); });
+  add("rms_norm of x + y 1024x1024", {f32({1024, 1024}), f32({1024, 1024}), f32({1024})},
+      [](const Tensors& t) { return rms_norm(t[0] + t[1], t[2]); });
+  add("gelu of x + row 1024x1024", {f32({1024, 1024}), f32({1024})},
+      [](const Tensors& t) { return gelu(t[0] + t[1]); });
   add("layer_norm 1024x1024", {f32({1024, 1024}), f32({1024}), f32({1024})},
       [](const Tensors& t) { return layer_norm(t[0], t[1], t[2]); });
   add("layer_norm 8192x64", {f32({8192, 64}), f32({64}), f32({64})},
@@ -94,6 +121,29 @@ std::vector<Row> rows() {
   add("rms_norm 1024x1024", {f32({1024, 1024}), f32({1024})}, [](const Tensors& t) { return rms_norm(t[0], t[1]); });
   add("cross_entropy 8192x64", {f32({8192, 64}), td::randint(0, 64, {8192})},
       [](const Tensors& t) { return cross_entropy(t[0], t[1]); });
+  for (const td::Shape& shape : {td::Shape{8192, 64}, td::Shape{256, 32000}, td::Shape{64, 10}, td::Shape{256, 1000}})
+    add("cross_entropy and its gradient " + to_string(shape), {f32(shape), td::randint(0, 10, {shape[0]})},
+        [](const Tensors& t) {
+          const td::EnableGrad on;
+          Tensor logits = t[0].detach();
+          logits.requires_grad(true);
+          return td::grad(cross_entropy(logits, t[1]), {logits})[0];
+        });
+  for (const td::Shape& shape : {td::Shape{8192, 64}, td::Shape{256, 1000}, td::Shape{64, 10}})
+    add("cross_entropy of x + row and its gradient " + to_string(shape),
+        {f32(shape), td::randint(0, 10, {shape[0]}), f32({shape[1]})}, [](const Tensors& t) {
+          const td::EnableGrad on;
+          Tensor logits = t[0].detach();
+          logits.requires_grad(true);
+          return td::grad(cross_entropy(logits + t[2], t[1]), {logits})[0];
+        });
+  add("batch_norm of x in training [64, 32, 16, 16]", {f32({64, 32, 16, 16}), f32({32}), f32({32})},
+      [](const Tensors& t) {
+        const Tensor mean = t[0].mean({0, 2, 3}, {.keepdim = true}), centred = t[0] - mean;
+        return relu(centred * rsqrt(square(centred).mean({0, 2, 3}, {.keepdim = true}) + 1e-5f) *
+                        t[1].reshape({32, 1, 1}) +
+                    t[2].reshape({32, 1, 1}));
+      });
   add("cross_entropy 256x32000", {f32({256, 32000}), td::randint(0, 32000, {256})},
       [](const Tensors& t) { return cross_entropy(t[0], t[1]); });
 
@@ -147,6 +197,18 @@ std::vector<Row> rows() {
   add("NHWC to NCHW, relu [16, 32, 32, 64]", {f32({16, 32, 32, 64})}, [=](const Tensors& t) {
     return relu(x(t).permute({0, 3, 1, 2}).contiguous());
   });
+  add("dims reversed, relu [64, 128, 96]", {f32({64, 128, 96})}, [=](const Tensors& t) {
+    return relu(x(t).permute({2, 1, 0}).contiguous());
+  });
+  add("images of uint8 to NCHW floats [32, 64, 64, 3]", {td::randint(0, 255, {32, 64, 64, 3}).to(td::uint8)},
+      [=](const Tensors& t) {
+        return x(t).permute({0, 3, 1, 2}).to(td::float32) / 255.f;
+      });
+  add("flip * 2 1024x1024", {f32({1024, 1024})}, [=](const Tensors& t) { return x(t).flip({1}) * 2; });
+  add("row sums of 2 x transposed 1024x1024", {f32({1024, 1024})},
+      [=](const Tensors& t) { return (x(t).transpose(0, 1) * 2).sum(1); });
+  add("masked scores, softmax [16, 8, 64, 64]", {f32({16, 8, 64, 64}), f32({64, 64}) > 0.f},
+      [](const Tensors& t) { return softmax(where(t[1], t[0] * 0.125f, -1e9f)); });
   add("heads to the front [8, 128, 8, 64]", {f32({8, 128, 8, 64})}, [=](const Tensors& t) {
     return x(t).permute({0, 2, 1, 3}).contiguous() * 0.125f;
   });
@@ -175,10 +237,10 @@ std::vector<Row> rows() {
 
   add("sum, 1M", {f32({1 << 20})}, [=](const Tensors& t) { return x(t).sum(); });
   add("sum of squares, 1M", {f32({1 << 20})}, [=](const Tensors& t) { return square(x(t)).sum(); });
-  add("mean of |x - y|, 1M", {f32({1 << 20}), f32({1 << 20})},
+  add("mean of abs(x - y), 1M", {f32({1 << 20}), f32({1 << 20})},
       [](const Tensors& t) { return abs(t[0] - t[1]).mean(); });
   add("max, 1M", {f32({1 << 20})}, [=](const Tensors& t) { return x(t).max(); });
-  add("max of |x|, 1M", {f32({1 << 20})}, [=](const Tensors& t) { return abs(x(t)).max(); });
+  add("max of abs(x), 1M", {f32({1 << 20})}, [=](const Tensors& t) { return abs(x(t)).max(); });
   add("sum of int64, 1M", {td::randint(0, 100, {1 << 20})}, [=](const Tensors& t) { return (x(t) * 2).sum(); });
   add("row sums 1024x1024", {f32({1024, 1024})}, [=](const Tensors& t) { return x(t).sum(1); });
   add("row sums of squares 1024x1024", {f32({1024, 1024})}, [=](const Tensors& t) { return square(x(t)).sum(1); });
@@ -189,7 +251,7 @@ std::vector<Row> rows() {
       [](const Tensors& t) { return (t[0] * t[1]).sum(0); });
   add("column sums of x * y 65536x16", {f32({65536, 16}), f32({65536, 16})},
       [](const Tensors& t) { return (t[0] * t[1]).sum(0); });
-  add("column maxima of |x| 1024x1024", {f32({1024, 1024})}, [=](const Tensors& t) { return abs(x(t)).max(0); });
+  add("column maxima of abs(x) 1024x1024", {f32({1024, 1024})}, [=](const Tensors& t) { return abs(x(t)).max(0); });
   add("x less column means 1024x1024", {f32({1024, 1024})},
       [=](const Tensors& t) { return x(t) - x(t).mean(0, {.keepdim = true}); });
   add("mean over {0, 2, 3} [16, 64, 32, 32]", {f32({16, 64, 32, 32})}, [=](const Tensors& t) {
@@ -220,7 +282,7 @@ bool chosen(const std::string& name, const std::vector<std::string>& parts) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int rounds = 7;
+  int rounds = 7, threads = 1;
   double seconds = 0.03;
   bool source = false;
   std::vector<std::string> parts;
@@ -228,10 +290,13 @@ int main(int argc, char** argv) {
     const std::string word = argv[i];
     if (word == "--rounds" && i + 1 < argc) rounds = std::atoi(argv[++i]);
     else if (word == "--seconds" && i + 1 < argc) seconds = std::atof(argv[++i]);
+    else if (word == "--threads" && i + 1 < argc) threads = std::atoi(argv[++i]);
     else if (word == "--source") source = true;
     else parts.push_back(word);
   }
   td::manual_seed(1);
+  td::set_num_threads(threads);
+  one_thread = threads == 1;
   if (!source)
     std::printf(
         "| function | eager, µs | compiled, µs | best ÷ best | median ratio | generated kernels "
