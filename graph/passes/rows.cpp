@@ -81,7 +81,11 @@ std::optional<std::vector<bool>> operands_by_row(const Graph& graph, const Node&
   }
   for (const int input : node.inputs) {
     const Reference& reference = at(references, input);
-    if (reference.checked_by >= 0 || !graph.type(input).device.is_cpu()) return std::nullopt;
+    const int maker = graph.value(reference.base).node;
+    // Numbers that are computed where they are read would have to be put in memory.
+    const bool computed = maker >= 0 && graph.type(input).shape.numel() > 1 &&
+                          (graph.node(maker).op->sequence || graph.node(maker).op->fills);
+    if (computed || reference.checked_by >= 0 || !graph.type(input).device.is_cpu()) return std::nullopt;
   }
   std::optional<std::vector<bool>> result = by_kind(graph, node);
   if (!result || std::find(result->begin(), result->end(), true) == result->end()) return std::nullopt;

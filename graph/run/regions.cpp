@@ -6,6 +6,7 @@
 #include "graph/ir/region.h"
 #include "graph/run/program.h"
 #include "graph/run/regions.h"
+#include "kernels/cpu/support/copy.h"
 #include "kernels/cpu/support/parallel.h"
 
 namespace tandem::graph {
@@ -85,12 +86,23 @@ class RegionCall {
     region.program().check(arguments_);
   }
 
+  ~RegionCall() {
+    if (lent_) (*run_).lend_arena(nullptr);
+  }
+  RegionCall(const RegionCall&) = delete;
+  RegionCall& operator=(const RegionCall&) = delete;
+
   /// Where an argument lies, and where a result goes, from now on.
   void argument(size_t i, void* data) {
     given_[i].impl()->data = data;
     moved_[i] = true;
   }
   void result(size_t i, void* data) { wanted_[i].impl()->data = data; }
+  /// The region's intermediate values lie there as long as this lives.
+  void lend_arena(void* memory) {
+    lent_ = true;
+    (*run_).lend_arena(memory);
+  }
   /// The result lies where the argument does: it goes there last, unless the plan allows for it.
   void shared(size_t argument, size_t result) {
     const std::vector<std::pair<int, int>>& may_share = plan_.may_share;
@@ -116,6 +128,7 @@ class RegionCall {
   Tensors given_, arguments_, wanted_, results_;
   std::vector<int> moves_in_;
   std::vector<bool> moved_;
+  bool lent_ = false;
 };
 
 /// What a loop starts from, laid out as what it carries is.
@@ -248,12 +261,18 @@ void over_rows_kernel(KernelContext& c) {
   std::vector<Block> from, to;
   for (size_t i = 0; i < by_row; ++i) from.emplace_back(c.inputs[i], blocks);
   for (const Tensor& output : c.outputs) to.emplace_back(output, blocks);
-  body.program();
+  // Blocks' intermediate values are forgotten after the call: other chains' lie in the same memory.
+  const Plan& plan = body.program().plan();
+  const bool lends = plan.arenas.size() == 1;
+  const int64_t arena = lends ? (plan.arena_bytes() + 4095) / 4096 * 4096 : 0;
+  const int64_t threads = std::max<int64_t>(1, threads_for(blocks, 1));
+  const Scratch scratch(threads * arena);
   parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
     Tensors arguments(c.inputs.begin(), c.inputs.end()), results;
     for (size_t i = 0; i < by_row; ++i) arguments[i] = from[i].header();
     for (const Block& block : to) results.push_back(block.header());
     RegionCall call(body, arguments, results, c.where);
+    if (lends) call.lend_arena(scratch.as<char>() + (threads > 1 ? omp_get_thread_num() : 0) * arena);
     for (size_t i = 0; i < by_row; ++i)
       for (size_t k = 0; k < to.size(); ++k)
         if (from[i].at(0) == to[k].at(0)) call.shared(i, k);

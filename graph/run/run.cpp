@@ -15,10 +15,10 @@ constexpr size_t kHeld = 64 << 10;  ///< bytes of an arena that isn't rounded up
 /// For the length of a scope, the gap that the step leaves is what kernels may use.
 class Spare {
  public:
-  Spare(const PlanStep* step, const std::vector<Memory>& arenas) : before_(spare_memory) {
+  Spare(const PlanStep* step, const std::vector<char*>& arenas) : before_(spare_memory) {
     spare_memory = {};
     if (step && step->spare_arena >= 0)
-      spare_memory = {arenas[step->spare_arena].data() + step->spare_offset, static_cast<size_t>(step->spare_bytes)};
+      spare_memory = {arenas[step->spare_arena] + step->spare_offset, static_cast<size_t>(step->spare_bytes)};
   }
   ~Spare() { spare_memory = before_; }
   Spare(const Spare&) = delete;
@@ -38,11 +38,6 @@ bool may_write_over(const TensorImpl& old, const ValueType& type) {
 
 Run::Run(const Plan& plan, const Bindings& bindings, std::span<const std::unique_ptr<Kernels>> code)
     : plan_(plan), bindings_(bindings), spots_(plan.places.size()), headers_(plan.graph.values.size()) {
-  for (const Arena& arena : plan.arenas) {
-    const size_t bytes = std::max<int64_t>(arena.bytes, 1);
-    if (bytes < kHeld) arenas_.emplace_back(bytes, arena.device);
-    else arenas_.emplace_back(allocate_held(bytes, arena.device));
-  }
   if (!plan.numbers.empty()) {
     numbers_.resize(plan.number_bytes(), 0);
     numbers_changed_ = true;
@@ -51,10 +46,35 @@ Run::Run(const Plan& plan, const Bindings& bindings, std::span<const std::unique
   make_steps(code);
   for (size_t p = 0; p < spots_.size(); ++p) {
     const PlanPlace& place = plan.places[p];
-    if (place.kind == PlaceKind::arena) spots_[p].bind(arenas_[place.index].data() + place.offset);
     if (place.kind == PlaceKind::leaf && plan.graph.leaf(place.index).kind == LeafKind::scalar)
       spots_[p].bind(bindings.numbers[place.index].impl()->data);
   }
+}
+
+void Run::bind_arenas() {
+  if (lent_) {
+    arena_at_.assign(plan_.arenas.size(), static_cast<char*>(lent_));
+  } else {
+    for (size_t i = arenas_.size(); i < plan_.arenas.size(); ++i) {
+      const Arena& arena = plan_.arenas[i];
+      const size_t bytes = std::max<int64_t>(arena.bytes, 1);
+      if (bytes < kHeld) arenas_.emplace_back(bytes, arena.device);
+      else arenas_.emplace_back(allocate_held(bytes, arena.device));
+    }
+    arena_at_.clear();
+    for (const Memory& arena : arenas_) arena_at_.push_back(arena.data());
+  }
+  for (size_t p = 0; p < spots_.size(); ++p) {
+    const PlanPlace& place = plan_.places[p];
+    if (place.kind == PlaceKind::arena) spots_[p].bind(arena_at_[place.index] + place.offset);
+  }
+  arenas_bound_ = true;
+}
+
+void Run::lend_arena(void* memory) {
+  TANDEM_ASSERT(!memory || plan_.arenas.size() == 1, "memory for ", plan_.arenas.size(), " arenas");
+  if (lent_ != memory) arenas_bound_ = false;
+  lent_ = memory;
 }
 
 void Run::make_steps(std::span<const std::unique_ptr<Kernels>> code) {
@@ -139,6 +159,7 @@ void Run::into(std::span<const Tensor> arguments, std::span<const Tensor> result
 }
 
 void Run::run_bound(std::span<const Tensor> results) {
+  if (!arenas_bound_) bind_arenas();
   const Graph& graph = plan_.graph;
   upload_numbers();
   if (plan_.recorded) {
@@ -276,7 +297,7 @@ void Run::run_step(Step& step) {
       throw KernelError(detail::str(step.op->name, ": no kernel for this device yet; move the operands to another"),
                         step.where);
     KernelContext context(*step.op, step.inputs, *step.attributes, step.outputs, step.where);
-    const Spare spare(step.plan, arenas_);
+    const Spare spare(step.plan, arena_at_);
     step.kernel(context);
   }
   if (step.plan)

@@ -59,6 +59,9 @@ class Run {
   Tensors operator()(const Tensors& arguments);
   /// A region's: the results are written to these, of their types and layouts. Allocates nothing.
   void into(std::span<const Tensor> arguments, std::span<const Tensor> results);
+  /// From now on intermediate values lie there, in Plan::arena_bytes() that the caller keeps; null: in memory of the run's own,
+  /// which it allocates when it first needs it. The plan has one arena.
+  void lend_arena(void* memory);
 
  private:
   struct Use {
@@ -86,6 +89,7 @@ class Run {
     const PlanStep* plan = nullptr;            ///< null for a late write
   };
 
+  void bind_arenas();
   void make_steps(std::span<const std::unique_ptr<Kernels>> code);
   Spot& spot(int value) { return spots_[plan_.location(value).place]; }
   void use(int value, void** pointer);
@@ -114,7 +118,10 @@ class Run {
   const Bindings& bindings_;
   std::vector<Spot> spots_;      ///< of each place
   std::vector<Tensor> headers_;  ///< of each value in use
-  std::vector<Memory> arenas_;
+  std::vector<Memory> arenas_;    ///< the run's own
+  void* lent_ = nullptr;          ///< in their stead
+  std::vector<char*> arena_at_;   ///< where the arenas lie
+  bool arenas_bound_ = false;
   std::vector<Step> steps_;
   // Numbers of the host that kernels on the device read: copied there if one has changed, so that a recording reads
   // those of the call.
