@@ -63,6 +63,12 @@ TD_STRIP_FN void td_narrow_f16(long n, const float* x, td_u16* out) {
 #define TD_LANES 4
 #endif
 
+#ifdef __has_builtin  // gcc has it since 12
+#if __has_builtin(__builtin_shufflevector)
+#define TD_SHUFFLES
+#endif
+#endif
+
 #ifdef TD_LANES
 typedef td_u64 td_lanes __attribute__((vector_size(8 * TD_LANES)));
 
@@ -101,7 +107,7 @@ TD_STRIP_INLINE void td_philox_blocks(td_u64 seed, td_u64 draw, td_u64 block, td
   }
   const td_lanes mask = zero + 0xffffffffu;
   a = (c0 & mask) | (c1 << 32), b = (c2 & mask) | (c3 << 32);  // words 0 and 1 of each block, 2 and 3
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#ifdef TD_SHUFFLES
 #if TD_LANES == 8
   td_lanes lower = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11),
            upper = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);

@@ -9,48 +9,59 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
+#include <unordered_map>
 #include <utility>
 
 #include "core/threads.h"
 #include "graph/ir/region.h"
 #include "graph/passes/pass.h"
+#include "graph/passes/profile.h"
 #include "graph/passes/rows.h"
 
 namespace tandem::graph {
 
 namespace {
 
-constexpr int kMostChains = 2048;       ///< of a graph
-constexpr int kMostLookedAt = 64;       ///< chains that a search for a path visits
-constexpr int kMostMembers = 192;       ///< nodes of a chain
-constexpr int64_t kCache = 512 << 10;   ///< bytes of a block that stay in a core's second-level cache
-constexpr int64_t kLeastRows = 512;     ///< of a product's block: a block's call packs its operands anew
-constexpr int64_t kFewRows = 8;         ///< fewer than these are no block
-constexpr double kLarge = 0.1;          ///< of a chain's multiplications: a product of fewer doesn't decide
-constexpr int64_t kMostHeld = 8 << 20;  ///< bytes that wait for the end of a chain, though they were last read before
+constexpr int kMostChains = 2048;      ///< of a graph
+constexpr int kMostLookedAt = 64;      ///< chains that a search for a path visits
+constexpr int kMostMembers = 192;      ///< nodes of a chain
+constexpr int64_t kCache = 512 << 10;  ///< bytes of a block that stay in a core's second-level cache
+constexpr int64_t kLeastRows = 512;    ///< of a product's block: a block's call packs its operands anew
+constexpr int64_t kFewRows = 8;        ///< fewer than these are no block
+constexpr double kLarge = 0.1;         ///< of a chain's multiplications: a product of fewer doesn't decide
+/// Bytes that may wait for the end of a chain, though they were last read before: the most that doesn't raise the peak.
+constexpr int64_t kMostHeld[] = {8 << 20, 1 << 20, 128 << 10, 0};
 
 /// Bytes that a chain makes: with fewer, waking the threads is most of its time, whatever is done.
 int64_t least_bytes = 256 << 10;
+
+constexpr double kPeak = 1.05;  ///< times the peak before, at most
+constexpr int kNear = 32;       ///< nodes after the first that reads from a chain, up to which others may join it
 
 struct Chain {
   std::vector<int> nodes;
   std::vector<int> sources, through;  ///< chains that it reads from, at once and through other nodes
   int64_t common = 0;                 ///< divisor of all rows
   int64_t held = 0;
-  int joined = -1;  ///< to which chain
+  int first_reader = -1;  ///< the first node elsewhere that reads from it
+  int joined = -1;        ///< to which chain
   bool kept = false;
 };
 
 class Chains {
  public:
-  Chains(const Graph& graph, FusionReport& report)
-      : graph_(graph), report_(report), references_(references(graph)), chain_of_(graph.nodes.size(), -1),
-        last_read_(graph.values.size(), -1), behind_(graph.nodes.size()), by_row_(graph.nodes.size()) {
+  Chains(const Graph& graph, FusionReport& report, int64_t most_held)
+      : graph_(graph), report_(report), most_held_(most_held), references_(references(graph)),
+        chain_of_(graph.nodes.size(), -1), last_read_(graph.values.size(), -1), behind_(graph.nodes.size()),
+        by_row_(graph.nodes.size()) {
     for (int n = 0; n < count(graph.nodes); ++n)
       for (const int input : graph.node(n).inputs) at(last_read_, at(references_, input).base) = n;
   }
 
-  Graph run() {
+  /// Nothing if there is no chain.
+  std::optional<Graph> run() {
+    for (const StateWrite& write : graph_.writes) assigned_[at(references_, write.value).base] = write.leaf;
     for (int n = 0; n < count(graph_.nodes); ++n) visit(n);
     bool any = false;
     for (Chain& chain : chains_) {
@@ -60,8 +71,11 @@ class Chains {
       any = any || chain.kept;
       note(chain, why);
     }
-    return any ? rewritten() : graph_;
+    if (!any) return std::nullopt;
+    return rewritten();
   }
+  /// Bytes of blocks' values in use at one time, about.
+  int64_t scratch_bytes() const { return scratch_; }
 
  private:
   /// What explain() says of a chain that holds a product.
@@ -108,6 +122,7 @@ class Chains {
       if (made_by < 0) continue;
       if (const int chain = chain_of(made_by); chain >= 0) {
         behind.push_back(chain);
+        read_by(chain, n);
         if (const int base = at(references_, input).base; at(last_read_, base) == n && made_in(base, chain))
           at(chains_, chain).held += bytes_of_value(base);
       } else {
@@ -124,6 +139,10 @@ class Chains {
     for (int i = 0; i < count(graph_.node(n).inputs); ++i)
       (by_row(n, i) ? rows : whole) += bytes_of_value(at(graph_.node(n).inputs, i));
     return whole > rows;
+  }
+
+  void read_by(int chain, int n) {
+    if (int& first = at(chains_, chain).first_reader; first < 0) first = n;
   }
 
   bool made_in(int value, int chain) const { return maker(value) >= 0 && chain_of(maker(value)) == chain; }
@@ -197,12 +216,41 @@ class Chains {
 
   bool may_join(int n, int chain, int64_t common) const {
     const Chain& into = at(chains_, chain);
-    if (count(into.nodes) >= kMostMembers || into.held > kMostHeld || std::gcd(into.common, common) < 2) return false;
+    if (count(into.nodes) >= kMostMembers || into.held > most_held_ || std::gcd(into.common, common) < 2) return false;
     std::vector<int> direct, through;
     sources_of(n, direct, through);
     std::erase(direct, chain);
     direct.insert(direct.end(), through.begin(), through.end());
+    // What is computed again for backward stays there, and not where it was computed first.
+    if (into.first_reader >= 0 && n - into.first_reader > kNear) return false;
+    if (overwrites_operand(n, into)) return false;
     return std::none_of(direct.begin(), direct.end(), [&](int source) { return reads_from(source, chain); });
+  }
+
+  /// State that a chain assigns must not be read whole by it: the block that is assigned first would change what others read.
+  bool overwrites_operand(int n, const Chain& chain) const {
+    const auto reads_whole = [&](int node, int leaf) {
+      const std::vector<int>& inputs = graph_.node(node).inputs;
+      for (int i = 0; i < count(inputs); ++i)
+        if (at(references_, at(inputs, i)).base == graph_.leaf(leaf).value &&
+            (!by_row(node, i) || at(inputs, i) != graph_.leaf(leaf).value))
+          return true;
+      return false;
+    };
+    const auto assigned = [&](int node) {
+      std::vector<int> leaves;
+      for (const int output : graph_.node(node).outputs)
+        if (const auto found = assigned_.find(output); found != assigned_.end()) leaves.push_back(found->second);
+      return leaves;
+    };
+    std::vector<int> all = chain.nodes;
+    all.push_back(n);
+    for (const int leaf : assigned(n))
+      if (std::any_of(all.begin(), all.end(), [&](int node) { return reads_whole(node, leaf); })) return true;
+    for (const int node : chain.nodes)
+      for (const int leaf : assigned(node))
+        if (reads_whole(n, leaf)) return true;
+    return false;
   }
 
   void enter(int n, int chain, int64_t common) {
@@ -210,6 +258,8 @@ class Chains {
     into.nodes.push_back(n);
     into.common = into.nodes.size() == 1 ? common : std::gcd(into.common, common);
     sources_of(n, into.sources, into.through);
+    for (const int input : graph_.node(n).inputs)
+      if (const int other = chain_of(maker(input)); other >= 0 && other != chain) read_by(other, n);
     at(chain_of_, n) = chain;
     tidy(chain);
   }
@@ -226,7 +276,7 @@ class Chains {
   bool may_merge(int a, int b) const {
     const Chain &x = at(chains_, a), &y = at(chains_, b);
     if (count(x.nodes) + count(y.nodes) > kMostMembers || std::gcd(x.common, y.common) < 2 ||
-        std::max(x.held, y.held) > kMostHeld)
+        x.held + y.held > most_held_)
       return false;
     const auto leads_back = [&](const Chain& from, int to) {
       return std::any_of(from.through.begin(), from.through.end(),
@@ -242,6 +292,7 @@ class Chains {
     std::sort(x.nodes.begin(), x.nodes.end());
     x.common = std::gcd(x.common, y.common);
     x.held += y.held;
+    if (x.first_reader < 0 || (y.first_reader >= 0 && y.first_reader < x.first_reader)) x.first_reader = y.first_reader;
     x.sources.insert(x.sources.end(), y.sources.begin(), y.sources.end());
     x.through.insert(x.through.end(), y.through.begin(), y.through.end());
     y.joined = into;
@@ -447,6 +498,8 @@ class Chains {
       for (int i = 0; i < count(node.outputs); ++i) {
         const int output = at(node.outputs, i);
         inside[{output, true}] = at(body.node(index).outputs, i);
+        if (!at(outside_, output) && node.op->kind == OpKind::contract)
+          scratch_ = std::max(scratch_, bytes_of_value(output) / blocks * std::min<int64_t>(blocks, num_threads()));
         if (node.op->kind == OpKind::view || !at(outside_, output)) continue;
         results.push_back(output);
         body.outputs.push_back(at(body.node(index).outputs, i));
@@ -465,18 +518,38 @@ class Chains {
 
   const Graph& graph_;
   FusionReport& report_;
+  const int64_t most_held_;
   const std::vector<Reference> references_;
   std::vector<int> chain_of_, last_read_;
   std::vector<std::vector<int>> behind_;  ///< of nodes outside: chains that they read from, at once or through others
   std::vector<std::optional<std::vector<bool>>> by_row_;
   std::vector<Chain> chains_;
   std::vector<bool> outside_;
+  std::unordered_map<int, int> assigned_;  ///< values that state is assigned, and its leaf
+  mutable int64_t scratch_ = 0;
 };
 
 }  // namespace
 
 int64_t set_least_pipeline_bytes(int64_t bytes) { return std::exchange(least_bytes, bytes); }
 
-Graph row_pipelines(const Graph& graph, FusionReport& report) { return Chains(graph, report).run(); }
+Graph row_pipelines(const Graph& graph, FusionReport& report) {
+  const Profile before(graph, references(graph));
+  for (const int64_t most_held : kMostHeld) {
+    FusionReport found = report;
+    Chains chains(graph, found, most_held);
+    std::optional<Graph> made = chains.run();
+    if (!made) {
+      report = std::move(found);
+      return graph;
+    }
+    const Profile after(*made, references(*made));
+    const auto peak = static_cast<double>(after.peak_bytes + chains.scratch_bytes());
+    if (peak > kPeak * static_cast<double>(before.peak_bytes)) continue;
+    report = std::move(found);
+    return *std::move(made);
+  }
+  return graph;
+}
 
 }  // namespace tandem::graph

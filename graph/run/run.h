@@ -118,9 +118,9 @@ class Run {
   const Bindings& bindings_;
   std::vector<Spot> spots_;      ///< of each place
   std::vector<Tensor> headers_;  ///< of each value in use
-  std::vector<Memory> arenas_;    ///< the run's own
-  void* lent_ = nullptr;          ///< in their stead
-  std::vector<char*> arena_at_;   ///< where the arenas lie
+  std::vector<Memory> arenas_;   ///< the run's own
+  void* lent_ = nullptr;         ///< in their stead
+  std::vector<char*> arena_at_;  ///< where the arenas lie
   bool arenas_bound_ = false;
   std::vector<Step> steps_;
   // Numbers of the host that kernels on the device read: copied there if one has changed, so that a recording reads
