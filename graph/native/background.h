@@ -9,8 +9,8 @@ namespace tandem::graph {
 
 class BackgroundJob {
  public:
-  /// Begins. Where no thread can be made, and once the program is about to end, it is done before this returns. `work`
-  /// may throw nothing but Stopped (process.h), as it does where it waits for a program when it is to stop.
+  /// Begins. Where no thread can be made, and once the program is about to end, it is done before this returns. What `work`
+  /// throws ends it; so does Stopped (process.h), where it waits for a program when it is to stop.
   explicit BackgroundJob(std::function<void()> work);
   /// Stops the work, and waits until it has.
   ~BackgroundJob();

@@ -178,7 +178,7 @@ void Programs::take_upgrade(Specialisation& of) {
     return of.program->bind_as(*before, leaves_of(of));
   }
   const Upgrade::Result result = of.upgrade->result();
-  if (!result.failure.empty()) {
+  if (!result.compiled) {
     of.upgrade = nullptr;
     stats.compiler_seconds += result.seconds;
     if (described_ == &of) stats.note = result.failure;

@@ -16,15 +16,14 @@ struct Upgrade::State {
   static void compile(Result& result) {
     const auto begin = std::chrono::steady_clock::now();
     try {
+      result.compiled = true;
       for (Program* each : {result.program.get(), result.gradient.get()})
-        if (each && !each->compile(&result.failure) && result.failure.empty())
-          result.failure = "nothing compiles it here";
-    } catch (const CompileError& error) {
-      result.failure = error.message();
-      result.refused = true;
+        result.compiled = result.compiled && (!each || each->compile(&result.failure));
     } catch (const std::exception& error) {
-      result.failure = error.what();
+      result.compiled = false;
       result.refused = true;
+      const auto* const refusal = dynamic_cast<const CompileError*>(&error);
+      result.failure = refusal ? refusal->message() : error.what();
     }
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }

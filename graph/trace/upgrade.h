@@ -14,9 +14,10 @@ class Upgrade {
   struct Result {
     std::shared_ptr<Program> program;   ///< of the function; null: it has its code already
     std::shared_ptr<Program> gradient;  ///< of its results' gradient, likewise
-    std::string failure = {};           ///< why there is no code
-    bool refused = false;               ///< there was a compiler, and it failed
-    double seconds = 0;                 ///< what it took
+    bool compiled = false;
+    std::string failure = {};  ///< why not
+    bool refused = false;      ///< there was a compiler, and it failed
+    double seconds = 0;        ///< what it took
   };
 
   /// Begins. `lowered` is Sizes::lowered() of the graph that `program` is for.

@@ -372,6 +372,27 @@ TEST_CASE("faults: threads that can't be started") {
             }) > 0);
 }
 
+TEST_CASE("faults: code is compiled at once where no thread can do it beside the calls") {
+  const Tensor x = arange(0, 100) / 100;
+  const auto function = [](const Tensor& a) { return exp(a * -0.5f) + a * 3; };
+  const std::string right = bits_of(function(x));
+  const Variable uncached{"TANDEM_CACHE", "0"};
+  int64_t n = 0;
+  CHECK(for_each_fault(Call::thread, Fault::fails, [&](const Inject& inject) {
+          graph::testing::forget_loaded_libraries();
+          auto f = compile(function, {.wait = false});
+          bool ready = false;
+          CHECK(inject([&] {
+            f(x);
+            ready = f.ready();
+          }));
+          if (n++ == 0) CHECK(ready);
+          f.wait();
+          CHECK(bits_of(f(x)) == right);
+          CHECK(f.stats().compiling == 0);
+        }) > 0);
+}
+
 TEST_CASE("faults: each op, and its gradient, with each of its allocations failing") {
   int64_t faults = 0;
   for (const samples::Sample& sample : samples::all_samples()) {
