@@ -21,6 +21,7 @@ struct Work {
   FusionReport report;
   const std::vector<std::string>& without;
   Choices* choices;  ///< null: made anew, and not kept
+  double budget;
 };
 
 struct Pass {
@@ -51,7 +52,8 @@ constexpr Pass kPasses[] = {
     {"prune", rewrite<prune_regions>, "loops carry and keep what only a gradient that nobody asked for would read"},
     {"regions", [](Work& work) { work.graph = optimise_regions(work.graph, work.without); },
      "branches and bodies of loops are programs, compiled as the rest is"},
-    {"recompute", [](Work& work) { work.graph = recompute(work.graph, work.choices); },
+    {"recompute",
+     [](Work& work) { work.graph = recompute(work.graph, work.choices, work.budget, work.report.recomputed); },
      "what backward reads of the forward pass is cheaper to compute again than to keep", true},
     {"fusion",
      [](Work& work) {
@@ -97,10 +99,12 @@ PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
   return {.memory_plan = !contains(without, "memory_plan"), .emit = !contains(without, "emit")};
 }
 
-Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Choices* choices) {
+Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Choices* choices,
+                   double memory_budget) {
   if (choices) choices->repeat();
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{.graph = traced, .groups = {}, .report = {}, .without = without, .choices = choices};
+  Work work{
+      .graph = traced, .groups = {}, .report = {}, .without = without, .choices = choices, .budget = memory_budget};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

@@ -162,9 +162,10 @@ struct CompiledFunction::State {
       program = Program::build(std::move(graph), {.memory_plan = false}, where, nullptr);
     } else {
       Choices* const choices = whose && whose->sizes ? &whose->sizes->choices() : nullptr;
-      optimised = optimise(traced, options.without, where, choices);
-      serve_sizes(optimised.graph,
-                  [&](const Graph& other) { return optimise(other, options.without, where, choices).graph; });
+      optimised = optimise(traced, options.without, where, choices, options.memory_budget);
+      serve_sizes(optimised.graph, [&](const Graph& other) {
+        return optimise(other, options.without, where, choices, options.memory_budget).graph;
+      });
       const PlanOptions switches = plan_options(options.without, where);
       std::string reason;
       try {
@@ -678,6 +679,8 @@ std::string CompiledFunction::explain() const {
   out << newest->plan();
   out << "fused:\n";
   for (const std::string& line : state.fusion.kernels) out << "  " << line << "\n";
+  if (!state.fusion.recomputed.empty()) out << "computed again:\n";
+  for (const std::string& line : state.fusion.recomputed) out << "  " << line << "\n";
   out << "refused:\n";
   for (const std::string& line : state.fusion.refused) out << "  " << line << "\n";
   for (const std::string& line : s.stale) out << "stale: " << line << "\n";

@@ -57,6 +57,10 @@ struct CompileOptions {
   int max_specialisations = 8;
   OnLimit on_limit = OnLimit::error;
   DynamicSizes dynamic = {};  ///< {{argument, dim}, …}, or DynamicSizes::never
+  /// How much memory intermediate values should take at most: up to 1 a part of what they would take if each was kept until it is
+  /// read for the last time, beyond that bytes. Cheap ones are computed again to get there, as far as that helps; explain() says
+  /// which. 1: none is. Mode::compiled alone.
+  double memory_budget = 0.9;
 };
 
 struct Retrace {
