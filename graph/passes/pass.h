@@ -87,14 +87,16 @@ constexpr size_t kMostRefused = 200;  ///< lines of a report
 struct FusionReport {
   std::vector<std::string> kernels;
   std::vector<std::string> refused;
-  int64_t looked_at = 0;  ///< Groups::looked_at
+  std::vector<std::string> recomputed;  ///< values that are computed again rather than kept
+  int64_t looked_at = 0;                ///< Groups::looked_at
 };
 
 /// Chains of nodes that go along the rows of a batch, as nodes that run over blocks of rows.
 Graph row_pipelines(const Graph& graph, FusionReport& report);
 class Choices;
-/// With `choices`, as it was chosen there, or to be repeated.
-Graph recompute(const Graph& graph, Choices* choices = nullptr);
+/// The budget is CompileOptions::memory_budget. With `choices`, as it was chosen there, or to be repeated. Notes what is computed
+/// again.
+Graph recompute(const Graph& graph, Choices* choices, double budget, std::vector<std::string>& report);
 /// Orders the nodes. With `choices`, as it was chosen there, or to be repeated.
 Graph schedule(const Graph& graph, Choices* choices = nullptr);
 

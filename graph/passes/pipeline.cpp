@@ -22,6 +22,7 @@ struct Work {
   const std::vector<std::string>& without;
   Compile regions;
   Choices* choices;  ///< null: made anew, and not kept
+  double budget;
 };
 
 struct Pass {
@@ -50,7 +51,8 @@ constexpr Pass kPasses[] = {
     {"common_subexpressions", rewrite<common_subexpressions>, "gradient rules compute much of the forward pass again"},
     {"dead_code", rewrite<dead_code>, "traces hold gradients nobody reads, and what other passes left behind"},
     {"prune", rewrite<prune_regions>, "loops carry and keep what only a gradient that nobody asked for would read"},
-    {"recompute", [](Work& work) { work.graph = recompute(work.graph, work.choices); },
+    {"recompute",
+     [](Work& work) { work.graph = recompute(work.graph, work.choices, work.budget, work.report.recomputed); },
      "what backward reads of the forward pass is cheaper to compute again than to keep", true},
     {"row_pipelines", [](Work& work) { work.graph = row_pipelines(work.graph, work.report); },
      "caches are fast: a block of rows goes through many ops before the next", true},
@@ -102,10 +104,16 @@ PlanOptions plan_options(const std::vector<std::string>& without, Where where) {
 }
 
 Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where, Compile regions,
-                   Choices* choices) {
+                   Choices* choices, double memory_budget) {
   if (choices) choices->repeat();
   const bool kernels = plan_options(without, where).emit && !contains(without, "fusion") && !contains(without, "lower");
-  Work work{.graph = traced, .groups = {}, .report = {}, .without = without, .regions = regions, .choices = choices};
+  Work work{.graph = traced,
+            .groups = {},
+            .report = {},
+            .without = without,
+            .regions = regions,
+            .choices = choices,
+            .budget = memory_budget};
   Optimised result{.graph = {}, .stages = {{"traced", traced}}, .times = {}, .fusion = {}};
   for (const Pass& pass : kPasses) {
     if (contains(without, pass.name) || (pass.for_kernels && !kernels)) continue;

@@ -19,9 +19,9 @@ struct Optimised {
 
 /// Runs all passes but those in `without` (names as in pass_names()). Where no kernels are generated (without "fusion",
 /// "lower" or "emit"), passes that only serve them are left out too. Regions are compiled now, or with the graph (Program). What
-/// depends on bytes is chosen as in `choices` before, or noted there.
+/// depends on bytes is chosen as in `choices` before, or noted there. The budget is CompileOptions::memory_budget.
 Optimised optimise(const Graph& traced, const std::vector<std::string>& without, Where where,
-                   Compile regions = Compile::now, Choices* choices = nullptr);
+                   Compile regions = Compile::now, Choices* choices = nullptr, double memory_budget = 1);
 
 /// The switches among the names of CompileOptions::without. ValueError if one is neither a switch nor a pass.
 PlanOptions plan_options(const std::vector<std::string>& without, Where where);

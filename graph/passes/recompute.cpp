@@ -1,9 +1,10 @@
 // recompute: what is cheap to compute from values that are there anyway isn't kept while the most memory is in use. The nodes are
 // cut in two where that is: of what the second part reads of the first, the fewest bytes are kept from which the rest follows by
-// pointwise ops (a minimum cut, as in partition.h), and these run again right before they are read. Folds and what fusion doesn't
-// join are never done twice, so the time is that of a few loops over memory.
+// pointwise ops and look-ups in tables (a minimum cut, as in partition.h), and these run again right before they are read. Folds,
+// products and the like are never done twice, so the time is that of a few loops over memory.
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "graph/ir/views.h"
@@ -32,14 +33,24 @@ class Recompute {
 
   int64_t peak_bytes() const { return profile_.peak_bytes; }
 
-  /// The graph in which the first part's cheap values are computed again; nothing if all of them are kept.
-  std::optional<Graph> cut() {
+  /// The graph in which cheap values of the first part are computed again, so many that about `wanted` bytes fewer are kept, or all;
+  /// nothing if none is cheap.
+  std::optional<Graph> cut(int64_t wanted) {
     find_chains();
     choose();
+    keep_beyond(wanted);
     bool any = false;
     for (const int v : crossing_) any = any || !at(kept_, v);
     if (!any) return std::nullopt;
     return dead_code(build());
+  }
+
+  /// What is computed again.
+  void note(std::vector<std::string>& report) const {
+    for (const int v : crossing_)
+      if (!at(kept_, v))
+        report.push_back(detail::str(node(maker(v)).op->name, " at ", to_string(node(maker(v)).where), ": ",
+                                     bytes_of(graph_.type(v)), " bytes"));
   }
 
  private:
@@ -58,7 +69,12 @@ class Recompute {
   bool again(int n) const {
     const Op& op = *node(n).op;
     if (op.kind == OpKind::view || op.fills || op.sequence) return true;
-    return op.is_pointwise() && !op.user && at(depth_, n) <= kDeepest;
+    return at(depth_, n) <= kDeepest && ((op.is_pointwise() && !op.user) || looks_up(n));
+  }
+  /// Rows of a table from outside at positions from outside: no more than copying them.
+  bool looks_up(int n) const {
+    return node(n).op->kind == OpKind::index && !node(n).op->user && node(n).outputs.size() == 1 &&
+           std::all_of(node(n).inputs.begin(), node(n).inputs.end(), [&](int input) { return maker(base(input)) < 0; });
   }
 
   void find_chains() {
@@ -110,6 +126,33 @@ class Recompute {
       if (at(known, v)) at(kept_, v) = number(!at(reached, 2 * v)) != 0;
   }
 
+  /// Of what would be computed again, the cheapest for its bytes; the rest is kept after all.
+  void keep_beyond(int64_t wanted) {
+    std::vector<std::pair<double, int>> order;  // cost for each byte
+    for (const int v : crossing_)
+      if (!at(kept_, v)) order.emplace_back(cost(maker(v)) / static_cast<double>(size_of(graph_.type(v).dtype)), v);
+    std::stable_sort(order.begin(), order.end());
+    for (const auto& [each, v] : order) {
+      at(kept_, v) = number(wanted <= 0) != 0;
+      if (!at(kept_, v)) wanted -= bytes_of(graph_.type(v));
+    }
+  }
+  /// For each element, of all that runs again.
+  double cost(int n) const {
+    std::vector<int> open{n};
+    std::set<int> known{n};
+    double sum = 0;
+    while (!open.empty()) {
+      const Node& now = node(open.back());
+      sum += is_view(open.back()) ? 0 : now.op->pointwise.cost == Cost::heavy ? 16 : 1;
+      open.pop_back();
+      for (const int input : now.inputs)
+        if (const int made_by = maker(input); made_by >= 0 && !at(kept_, base(input)) && known.insert(made_by).second)
+          open.push_back(made_by);
+    }
+    return sum;
+  }
+
   Graph build() {
     Rewriter rewriter(graph_);
     copy_.assign(graph_.values.size(), -1);
@@ -154,17 +197,21 @@ class Recompute {
 
 }  // namespace
 
-Graph recompute(const Graph& graph, Choices* choices) {
+Graph recompute(const Graph& graph, Choices* choices, double budget, std::vector<std::string>& report) {
   Graph best = graph;
+  if (budget == 1) return best;
+  double target = budget;  // bytes
+
   const auto agreed = [&](bool now) { return choices ? choices->choose(now) : now; };
   bool first = true;
   for (int i = 0; i < kMostCuts; ++i) {
     Recompute now(best, choices, first);
-    if (!agreed(now.peak_bytes() >= kLeastPeak)) break;
-    std::optional<Graph> made = now.cut();
-    const bool less = made && agreed(static_cast<double>(Recompute(*made, nullptr, true).peak_bytes()) <=
-                                     kGain * static_cast<double>(now.peak_bytes()));
-    if (less) best = std::move(*made);
+    const auto peak = static_cast<double>(now.peak_bytes());
+    if (i == 0 && budget < 1) target = budget * peak;
+    if (!agreed(now.peak_bytes() >= kLeastPeak && peak > target)) break;
+    std::optional<Graph> made = now.cut(static_cast<int64_t>(peak - target));
+    const bool less = made && agreed(static_cast<double>(Recompute(*made, nullptr, true).peak_bytes()) <= kGain * peak);
+    if (less) now.note(report), best = std::move(*made);
     else if (!std::exchange(first, false)) break;
   }
   return best;

@@ -522,6 +522,8 @@ std::string CompiledFunction::explain() const {
   out << newest->plan();
   out << "fused:\n";
   for (const std::string& line : state.fused) out << "  " << line << "\n";
+  if (!state.recomputed.empty()) out << "computed again:\n";
+  for (const std::string& line : state.recomputed) out << "  " << line << "\n";
   out << "refused:\n";
   for (const std::string& line : state.refused) out << "  " << line << "\n";
   for (const std::string& line : s.stale) out << "stale: " << line << "\n";

@@ -61,6 +61,10 @@ struct CompileOptions {
   /// do those after it, until a thread beside them has the code; then it takes over. If the compiler fails, a warning says
   /// so, and the tier below stays.
   bool wait = true;
+  /// How much memory intermediate values should take at most: up to 1 a part of what they would take if each was kept until it is
+  /// read for the last time, beyond that bytes. Cheap ones are computed again to get there, as far as that helps; explain() says
+  /// which. 1: none is. Mode::compiled alone.
+  double memory_budget = 0.9;
 };
 
 struct Retrace {

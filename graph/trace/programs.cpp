@@ -83,9 +83,10 @@ Programs::Built Programs::build(const Graph& traced, Specialisation* whose) {
       choices = &whose->sizes->choices();
       without.emplace_back("row_pipelines");
     }
-    built.optimised = optimise(traced, without, where, when, choices);
-    serve_sizes(built.optimised.graph,
-                [&](const Graph& other) { return optimise(other, without, where, when, choices).graph; });
+    built.optimised = optimise(traced, without, where, when, choices, options.memory_budget);
+    serve_sizes(built.optimised.graph, [&](const Graph& other) {
+      return optimise(other, without, where, when, choices, options.memory_budget).graph;
+    });
     std::string reason;
     try {
       std::shared_ptr<Program> whole =
@@ -141,6 +142,7 @@ void Programs::make_programs(Specialisation& made) {
   stats.passes = std::move(forward.optimised.times);
   fused = std::move(forward.optimised.fusion.kernels);
   refused = std::move(forward.optimised.fusion.refused);
+  recomputed = std::move(forward.optimised.fusion.recomputed);
   stats.note = forward.note.empty() ? backward.note : forward.note;
   stats.saved_bytes = saved_bytes;
   stats.sources = std::ssize(sources_);

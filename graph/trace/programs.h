@@ -54,7 +54,7 @@ class Programs {
   CallLock lock;  ///< what follows is changed by who is alone
   Stats stats;    ///< calls: those that no specialisation counts
   std::vector<Stage> stages;
-  std::vector<std::string> fused, refused;  ///< what fusion says
+  std::vector<std::string> fused, refused, recomputed;  ///< what passes say
 
   /// The programs of a specialisation: of the function, and of its results' gradient.
   void make_programs(Specialisation& made);
