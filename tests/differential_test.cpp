@@ -8,6 +8,7 @@
 #include <iostream>
 #include <map>
 
+#include "any_size.h"
 #include "core/warning.h"
 #include "fuzz/program.h"
 
@@ -43,6 +44,7 @@ void complain(Tally& tally, const fuzz::Program& program, const fuzz::Setting& s
 }  // namespace
 
 TEST_CASE("random programs give in every mode what they give eagerly") {
+  const AnySize any_size;
   const uint64_t count = setting("TANDEM_FUZZ_PROGRAMS", 2000), first = setting("TANDEM_FUZZ_SEED", 1);
   constexpr size_t kAtOnce = 20;                              // so many programs are one function, for the compiler
   const uint64_t every = setting("TANDEM_FUZZ_COMPILE", 10);  // one in so many runs as generated C

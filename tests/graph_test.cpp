@@ -363,8 +363,9 @@ TEST_CASE("passes: fusion chooses kernels, which lower makes loops of") {
   std::vector<std::string> names;
   for (const Stage& stage : f.stages()) names.push_back(stage.name);
   CHECK(names == std::vector<std::string>{"traced", "invariants", "decompose", "fold", "simplify",
-                                          "common_subexpressions", "dead_code", "prune", "regions", "recompute",
-                                          "fusion", "horizontal", "lower", "dead_code", "schedule"});
+                                          "common_subexpressions", "dead_code", "prune", "recompute", "row_pipelines",
+                                          "dead_code", "regions", "fusion", "horizontal", "lower", "dead_code",
+                                          "schedule"});
   const auto stage = [&](const char* name) {
     return std::find_if(f.stages().begin(), f.stages().end(), [&](const Stage& s) { return s.name == name; })->graph;
   };

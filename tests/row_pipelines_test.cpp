@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "graph/passes/rows.h"
+#include "any_size.h"
+#include "support.h"
 #include "tandem.h"
-#include "tests/support.h"
 
 using namespace tandem;
 
@@ -24,12 +24,6 @@ std::vector<std::string> pipelines(const std::vector<Stage>& stages) {
     }
   return found;
 }
-
-/// Chains of any size become pipelines.
-struct AnySize {
-  int64_t before = graph::set_least_pipeline_bytes(0);
-  ~AnySize() { graph::set_least_pipeline_bytes(before); }
-};
 
 struct Compared {
   size_t pipelines;
@@ -104,6 +98,7 @@ TEST_CASE("row pipelines: convolutions go image by image") {
 }
 
 TEST_CASE("row pipelines: a training step's gradients, state and losses") {
+  const AnySize any_size;
   manual_seed(3);
   Images net;
   const Tensor images = randn({64, 1, 28, 28}), labels = randint(0, 10, {64});

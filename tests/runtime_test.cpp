@@ -115,17 +115,16 @@ TEST_CASE("plan: made of a graph, it lays intermediate values into one arena, or
   const Graph traced = trace([](const Tensor& x) { return exp(matmul(matmul(x, x), x)); }, ones({16, 16}));
   const graph::Plan planned = graph::make_plan(traced, {}), loose = graph::make_plan(traced, {.memory_plan = false});
   REQUIRE(planned.arenas.size() == 1);
-  CHECK(planned.arena_bytes() == 2 * 16 * 16 * 4);
+  CHECK(planned.arena_bytes() == 16 * 16 * 4);  // the second product lies where the result of exp goes
   CHECK(planned.arena_bytes() == planned.lower_bound_bytes());
   CHECK(loose.arena_bytes() == 0);
-  CHECK(loose.lower_bound_bytes() == planned.lower_bound_bytes());
   int allocated = 0, released = 0;
   for (const graph::PlanStep& step : loose.steps) {
     allocated += static_cast<int>(step.allocate.size());
     released += static_cast<int>(step.release.size());
   }
-  CHECK(allocated == 2);
-  CHECK(released == 2);
+  CHECK(allocated == 1);
+  CHECK(released == 1);
   CHECK(planned.tier() == "eager kernels, planned");
   CHECK(loose.tier() == "eager kernels, one by one");
 }

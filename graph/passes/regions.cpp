@@ -16,22 +16,26 @@ namespace tandem::graph {
 namespace {
 
 /// The program of an optimised region; the tier below where nothing compiles it: `made` is then that graph.
-std::shared_ptr<Program> program_of(Graph& made, const Graph& graph, std::vector<std::string> without, Where where) {
+std::shared_ptr<Program> program_of(Graph& made, const Graph& graph, std::vector<std::string> without, bool blocks,
+                                    Where where) {
+  PlanOptions options = plan_options(without, where);
+  options.results_apart = blocks;
   try {
     std::string reason;
-    if (auto program = Program::build(made, plan_options(without, where), where, &reason)) return program;
+    if (auto program = Program::build(made, options, where, &reason)) return program;
   } catch (const CompileError&) {  // as where there is no compiler
   }
   without.emplace_back("emit");
   made = optimise(graph, without, where).graph;
-  return Program::build(made, plan_options(without, where), where, nullptr);
+  options.emit = false;
+  return Program::build(made, options, where, nullptr);
 }
 
-std::shared_ptr<const GraphRegion> optimised(const Region& region, const std::vector<std::string>& without, Where where,
-                                             Compile when) {
+std::shared_ptr<const GraphRegion> optimised(const Region& region, const std::vector<std::string>& without, bool blocks,
+                                             Where where, Compile when) {
   const Graph& graph = static_cast<const GraphRegion&>(region).graph();
   Graph made = optimise(graph, without, where, when).graph;
-  const auto make = [made, graph, without, where]() mutable { return program_of(made, graph, without, where); };
+  const auto make = [=]() mutable { return program_of(made, graph, without, blocks, where); };
   return std::make_shared<const GraphRegion>(std::move(made), make);
 }
 
@@ -63,7 +67,8 @@ Graph optimise_regions(const Graph& graph, const std::vector<std::string>& witho
       RegionPtr own;
       RegionPtr& known = runs_blocks(node) ? of_blocks[region.to_string()] : own;
       if (!known) {
-        made.push_back(optimised(region, runs_blocks(node) ? within : without, node.where, when));
+        const bool blocks = runs_blocks(node);
+        made.push_back(optimised(region, blocks ? within : without, blocks, node.where, when));
         known = made.back();
       }
       node.attributes.set({spec.name, known});

@@ -138,7 +138,7 @@ class Chains {
     int64_t whole = 0, rows = 0;
     for (int i = 0; i < count(graph_.node(n).inputs); ++i)
       (by_row(n, i) ? rows : whole) += bytes_of_value(at(graph_.node(n).inputs, i));
-    return whole > rows;
+    return least_bytes > 0 && whole > rows;
   }
 
   void read_by(int chain, int n) {
@@ -334,9 +334,9 @@ class Chains {
     int64_t rows = std::numeric_limits<int64_t>::max();
     for (const auto& [work, own_rows] : products)
       if (work >= kLarge * multiplications) rows = std::min(rows, own_rows);
-    const int64_t threads = num_threads();
+    const int64_t threads = num_threads(), few = least_bytes > 0 ? kFewRows : 1;
     int64_t best = 0;
-    for (int64_t blocks = 2; blocks <= chain.common / 2 && rows / blocks >= kFewRows; ++blocks) {
+    for (int64_t blocks = 2; blocks <= chain.common / 2 && rows / blocks >= few; ++blocks) {
       if (chain.common % blocks) continue;
       if (best >= threads && (widest / best <= kCache || rows / blocks < kLeastRows)) break;
       best = blocks;
@@ -545,7 +545,7 @@ Graph row_pipelines(const Graph& graph, FusionReport& report) {
     }
     const Profile after(*made, references(*made));
     const auto peak = static_cast<double>(after.peak_bytes + chains.scratch_bytes());
-    if (peak > kPeak * static_cast<double>(before.peak_bytes)) continue;
+    if (least_bytes > 0 && peak > kPeak * static_cast<double>(before.peak_bytes)) continue;
     report = std::move(found);
     return *std::move(made);
   }

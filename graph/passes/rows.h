@@ -23,7 +23,8 @@ ValueType block_of(ValueType type, int64_t blocks);
 /// The attributes of a node that makes one.
 Attributes attributes_of_block(const Node& node, int64_t rows, int64_t blocks);
 
-/// Chains that make fewer bytes stay as they are. For tests, which have small ones; returns what it was.
+/// Chains that make fewer bytes stay as they are; 0: whatever it costs. For tests, which have small ones. Returns what
+/// it was.
 int64_t set_least_pipeline_bytes(int64_t bytes);
 
 }  // namespace tandem::graph

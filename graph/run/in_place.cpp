@@ -29,7 +29,7 @@ bool blocks_read_before_writing(const Node& node, int read, int made) {
   const auto result = std::find(node.outputs.begin(), node.outputs.end(), made) - node.outputs.begin();
   if (std::count(node.inputs.begin(), node.inputs.end(), read) > 1 || argument >= node.attributes.integer("by_row"))
     return false;
-  const auto may_share = make_plan(region_of(node.attributes, "body").graph(), {}).may_share;
+  const auto may_share = make_plan(region_of(node.attributes, "body").graph(), {.results_apart = true}).may_share;
   return std::find(may_share.begin(), may_share.end(), std::pair<int, int>(argument, result)) != may_share.end();
 }
 

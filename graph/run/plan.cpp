@@ -126,7 +126,9 @@ class Planner {
     std::vector<int> followed_by(graph_.values.size(), -1);
     for (int s = 0; s < std::ssize(plan_.steps); ++s)
       for (int output : node_of(s).outputs) {
-        if (placed(output) && plan_.places[plan_.location(output).place].kind == PlaceKind::leaf) continue;
+        if (placed(output) &&
+            (plan_.options.results_apart || plan_.places[plan_.location(output).place].kind == PlaceKind::leaf))
+          continue;
         for (int input : node_of(s).inputs) {
           const int before = references_[input].base;
           if (made_at_[before] < 0 || placed(before) || followed_by[before] >= 0 || readers_[before].back() != s)
