@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "graph/passes/choices.h"
+#include "graph/ir/choices.h"
 #include "graph/passes/groups.h"
 #include "graph/passes/profile.h"
 

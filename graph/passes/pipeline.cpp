@@ -5,7 +5,7 @@
 #include <chrono>
 #include <optional>
 
-#include "graph/passes/choices.h"
+#include "graph/ir/choices.h"
 #include "graph/passes/groups.h"
 
 namespace tandem {

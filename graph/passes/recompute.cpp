@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "graph/ir/views.h"
-#include "graph/passes/choices.h"
+#include "graph/ir/choices.h"
 #include "graph/passes/flow.h"
 #include "graph/passes/pass.h"
 #include "graph/passes/profile.h"

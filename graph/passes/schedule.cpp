@@ -14,7 +14,7 @@
 
 #include "graph/ir/region.h"
 #include "graph/ir/views.h"
-#include "graph/passes/choices.h"
+#include "graph/ir/choices.h"
 #include "graph/passes/pass.h"
 #include "graph/run/in_place.h"
 #include "graph/run/plan.h"

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "../ir/graph.h"
-#include "../passes/choices.h"
+#include "../ir/choices.h"
 
 namespace tandem::graph {
 
