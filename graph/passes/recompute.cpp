@@ -7,8 +7,8 @@
 #include <set>
 #include <utility>
 
-#include "graph/ir/views.h"
 #include "graph/ir/choices.h"
+#include "graph/ir/views.h"
 #include "graph/passes/flow.h"
 #include "graph/passes/pass.h"
 #include "graph/passes/profile.h"

@@ -23,8 +23,8 @@ namespace tandem::graph {
 
 namespace {
 
-constexpr int kMostChains = 2048;      ///< of a graph
-constexpr int kMostLookedAt = 64;      ///< chains that a search for a path visits
+constexpr int kMostChains = 512;       ///< of a graph
+constexpr int kMostLookedAt = 4096;    ///< edges that a search for a path follows
 constexpr int kMostMembers = 192;      ///< nodes of a chain
 constexpr int64_t kCache = 512 << 10;  ///< bytes of a block that stay in a core's second-level cache
 constexpr int64_t kLeastRows = 512;    ///< of a product's block: a block's call packs its operands anew
@@ -62,6 +62,7 @@ class Chains {
   /// Nothing if there is no chain.
   std::optional<Graph> run() {
     for (const StateWrite& write : graph_.writes) assigned_[at(references_, write.value).base] = write.leaf;
+    find_products();
     for (int n = 0; n < count(graph_.nodes); ++n) visit(n);
     bool any = false;
     for (Chain& chain : chains_) {
@@ -112,9 +113,7 @@ class Chains {
 
   void visit(int n) {
     const Node& node = graph_.node(n);
-    at(by_row_, n) = operands_by_row(graph_, node, references_);
-    if (at(by_row_, n) && node.op->kind == OpKind::contract && reads_more_whole(n)) at(by_row_, n).reset();
-    if (at(by_row_, n) && join(n)) return;
+    if (at(by_row_, n) && at(with_product_, find(n)) && join(n)) return;
     // It stays outside: behind the chains that it reads from.
     std::vector<int>& behind = at(behind_, n);
     for (const int input : node.inputs) {
@@ -130,6 +129,34 @@ class Chains {
       }
     }
     unique(behind);
+  }
+
+  /// Which nodes hang together with a product by rows: no others are ever in a chain that is kept.
+  void find_products() {
+    const int nodes = count(graph_.nodes);
+    set_.resize(graph_.nodes.size());
+    std::iota(set_.begin(), set_.end(), 0);
+    with_product_.resize(graph_.nodes.size());
+    for (int n = 0; n < nodes; ++n) {
+      const Node& node = graph_.node(n);
+      at(by_row_, n) = operands_by_row(graph_, node, references_);
+      const bool product = node.op->kind == OpKind::contract;
+      if (at(by_row_, n) && product && reads_more_whole(n)) at(by_row_, n).reset();
+      if (!at(by_row_, n)) continue;
+      at(with_product_, find(n)) = at(with_product_, find(n)) || product;
+      for (int i = 0; i < count(node.inputs); ++i) {
+        const int made_by = maker(at(node.inputs, i));
+        if (made_by < 0 || !by_row(n, i) || !at(by_row_, made_by)) continue;
+        const int mine = find(n), other = find(made_by);
+        if (mine == other) continue;
+        at(set_, other) = mine;
+        at(with_product_, mine) = at(with_product_, mine) || at(with_product_, other);
+      }
+    }
+  }
+  int find(int n) {
+    for (; at(set_, n) != n; n = at(set_, n)) at(set_, n) = at(set_, at(set_, n));
+    return n;
   }
 
   /// A product that reads more whole than by row: each thread would read all of that, where the kernel cuts it up among them
@@ -190,14 +217,20 @@ class Chains {
 
   /// Whether `from` reads from `chain`, or from what does; also where that takes too long to tell.
   bool reads_from(int from, int chain) const {
-    std::vector<int> waiting{from}, seen{from};
+    std::vector<int> waiting{from};
+    std::vector<bool> seen(chains_.size());
+    int looked_at = 0;
     for (size_t i = 0; i < waiting.size(); ++i) {
-      if (waiting[i] == chain || waiting.size() > kMostLookedAt) return true;
+      if (waiting[i] == chain || looked_at > kMostLookedAt) return true;
       const Chain& now = at(chains_, waiting[i]);
       for (const auto* list : {&now.sources, &now.through})
-        for (const int source : *list)
-          if (const int next = current(source); std::find(seen.begin(), seen.end(), next) == seen.end())
-            seen.push_back(next), waiting.push_back(next);
+        for (const int source : *list) {
+          const int next = current(source);
+          ++looked_at;
+          if (at(seen, next)) continue;
+          at(seen, next) = true;
+          waiting.push_back(next);
+        }
     }
     return false;
   }
@@ -523,6 +556,8 @@ class Chains {
   std::vector<int> chain_of_, last_read_;
   std::vector<std::vector<int>> behind_;  ///< of nodes outside: chains that they read from, at once or through others
   std::vector<std::optional<std::vector<bool>>> by_row_;
+  std::vector<int> set_;            ///< of each node, another of its set; its own root
+  std::vector<bool> with_product_;  ///< of each root
   std::vector<Chain> chains_;
   std::vector<bool> outside_;
   std::unordered_map<int, int> assigned_;  ///< values that state is assigned, and its leaf

@@ -12,9 +12,9 @@
 #include <set>
 #include <tuple>
 
+#include "graph/ir/choices.h"
 #include "graph/ir/region.h"
 #include "graph/ir/views.h"
-#include "graph/ir/choices.h"
 #include "graph/passes/pass.h"
 #include "graph/run/in_place.h"
 #include "graph/run/plan.h"

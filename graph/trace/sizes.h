@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "../ir/graph.h"
 #include "../ir/choices.h"
+#include "../ir/graph.h"
 
 namespace tandem::graph {
 
