@@ -97,8 +97,6 @@ Tensors conv2d_grad(const OpContext& op) {
   return result;
 }
 
-uint32_t rows_of_images(std::span<const Tensor>, const Attributes&) { return in(0); }
-
 }  // namespace
 
 void define_conv(OpTable& table) {
@@ -116,8 +114,7 @@ void define_conv(OpTable& table) {
              .infer = infer_conv2d,
              .grad = conv2d_grad,
              .saved = in(0) | in(1),
-             .onnx = "Conv",
-             .rows = rows_of_images});
+             .onnx = "Conv"});
   // Linear in g and in w: the gradients are a convolution of g's gradient, and a weight gradient.
   table.add({.name = "conv2d_input_grad",
              .kind = OpKind::contract,
@@ -132,8 +129,7 @@ void define_conv(OpTable& table) {
                                                           with_shape(op.attributes(), op.input_shape(1)))
                                                    : Tensor()};
                  },
-             .saved = in(0) | in(1),
-             .rows = rows_of_images});
+             .saved = in(0) | in(1)});
   table.add({.name = "conv2d_weight_grad",
              .kind = OpKind::contract,
              .inputs = 2,

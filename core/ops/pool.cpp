@@ -77,11 +77,6 @@ void infer_select(Infer& op) {
   op.output(op.input(1).shape(), plane_strides(op.input(1), op.input(1).shape()), op.input(0).dtype());
 }
 
-/// Positions are those in an image's plane.
-uint32_t rows_of_images(std::span<const Tensor> inputs, const Attributes&) {
-  return inputs.size() > 1 ? in(0) | in(1) : in(0);
-}
-
 }  // namespace
 
 void define_resample(OpTable& table);
@@ -103,8 +98,7 @@ void define_pool(OpTable& table) {
                                            Where::current())};
                  },
              .saved = out(1),
-             .onnx = "MaxPool",
-             .rows = rows_of_images});
+             .onnx = "MaxPool"});
   table.add({.name = "max_unpool2d",
              .kind = OpKind::index,
              .inputs = 2,
@@ -116,8 +110,7 @@ void define_pool(OpTable& table) {
                                            op.attributes(), Where::current()),
                                   Tensor()};
                  },
-             .saved = in(1),
-             .rows = rows_of_images});
+             .saved = in(1)});
   table.add({.name = "max_pool2d_select",
              .kind = OpKind::index,
              .inputs = 2,
@@ -129,8 +122,7 @@ void define_pool(OpTable& table) {
                                            Where::current()),
                                   Tensor()};
                  },
-             .saved = in(1),
-             .rows = rows_of_images});
+             .saved = in(1)});
 }
 
 namespace {

@@ -159,8 +159,9 @@ memory bind(const memory::desc& layout, const void* data) { return memory(layout
 }  // namespace
 
 bool onednn_convolve(ConvPart part, const ConvProblem& problem, const ConvOperands& operands) try {
-  // A primitive is cut up for its number of threads: one within a parallel region.
-  const Convolution* c = find({part, operands.bias != nullptr, omp_in_parallel() ? 1 : num_threads(), problem});
+  // A primitive is cut up for its number of threads; within a parallel region only the first of them would run.
+  if (omp_in_parallel()) return false;
+  const Convolution* c = find({part, operands.bias != nullptr, num_threads(), problem});
   if (!c) return false;
   thread_local dnnl::stream stream(engine());
   const Scratch scratch(c->scratch_bytes);
