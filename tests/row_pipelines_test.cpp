@@ -54,6 +54,7 @@ struct Layers {
 }  // namespace
 
 TEST_CASE("row pipelines: norm, products, activation and residual are one node") {
+  const AnySize any_size;
   manual_seed(1);
   Layers layers;
   const auto f = [&](const Tensor& x) -> Tensors {
@@ -197,6 +198,7 @@ TEST_CASE("row pipelines: any number of threads gives the same bits") {
 }
 
 TEST_CASE("row pipelines: another size has none, and costs no compiler from the third on") {
+  const AnySize any_size;
   manual_seed(7);
   Layers layers;
   auto f = compile([&](const Tensor& x) {
@@ -212,6 +214,7 @@ TEST_CASE("row pipelines: another size has none, and costs no compiler from the 
 }
 
 TEST_CASE("row pipelines: as text and back") {
+  const AnySize any_size;
   manual_seed(8);
   Layers layers;
   auto f = compile([&](const Tensor& x) {

@@ -30,12 +30,13 @@ constexpr int kMostMembers = 192;      ///< nodes of a chain
 constexpr int64_t kCache = 512 << 10;  ///< bytes of a block that stay in a core's second-level cache
 constexpr int64_t kLeastRows = 512;    ///< of a product's block: a block's call packs its operands anew
 constexpr int64_t kFewRows = 8;        ///< fewer than these are no block
+constexpr double kLeastWork = 4;       ///< multiplications for each byte that a chain makes
 constexpr double kLarge = 0.1;         ///< of a chain's multiplications: a product of fewer doesn't decide
 /// Bytes that may wait for the end of a chain, though they were last read before: the most that doesn't raise the peak.
 constexpr int64_t kMostHeld[] = {8 << 20, 1 << 20, 128 << 10, 0};
 
 /// Bytes that a chain makes: with fewer, waking the threads is most of its time, whatever is done.
-int64_t least_bytes = 256 << 10;
+int64_t least_bytes = 1 << 20;
 
 constexpr double kPeak = 1.1;  ///< times the peak before, at most
 constexpr int kNear = 32;      ///< nodes after the first that reads from a chain, up to which others may join it
@@ -365,6 +366,8 @@ class Chains {
     if (products.empty()) return none("no product among them");
     if (products.size() == 1 && others == 0) return none("a product alone");
     if (made < least_bytes) return none("they make few bytes");
+    if (least_bytes > 0 && multiplications < kLeastWork * static_cast<double>(made))
+      return none("products are little of their work");
     int64_t rows = std::numeric_limits<int64_t>::max();
     for (const auto& [work, own_rows] : products)
       if (work >= kLarge * multiplications) rows = std::min(rows, own_rows);
