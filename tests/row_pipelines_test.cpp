@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include "any_size.h"
 #include "support.h"
@@ -231,4 +233,75 @@ TEST_CASE("row pipelines: as text and back") {
   const Graph read = parse_graph(text);
   CHECK(read.to_string() == text);
   verify(read);
+}
+
+TEST_CASE("row pipelines: no rows, transposed, repeated and strided ones, and NaN") {
+  const AnySize any_size;
+  manual_seed(9);
+  const Tensor weight = randn({32, 64}), back = randn({64, 32});
+  const auto f = [&](const Tensor& x) -> Tensors { return {tanh(matmul(relu(matmul(x, weight)), back)) * 2}; };
+  const Tensors given = {zeros({0, 32}), randn({32, 64}).transpose(0, 1), randn({1, 32}).expand({64, 32}),
+                         randn({128, 32}).slice(0, 0, 128, 2)};
+  for (size_t i = 0; i < given.size(); ++i) {
+    CAPTURE(i);
+    CHECK(compared(f, 1e-5, given[i]).pipelines == (i == 0 ? 0 : 1));
+  }
+  auto compiled = compile(f);
+  CHECK(allclose(compiled(full({64, 32}, NAN))[0], f(full({64, 32}, NAN))[0], {.equal_nan = true}));
+}
+
+TEST_CASE("row pipelines: state that a chain reads by row, whole, turned, or through a view that it writes") {
+  const AnySize any_size;
+  for (int variant = 0; variant < 5; ++variant) {
+    CAPTURE(variant);
+    const auto run = [&](CompileOptions options) {
+      manual_seed(10);
+      Tensor state = randn({64, 64});
+      const Tensor weight = randn({64, 64}), x = randn({64, 64});
+      Tensor top = state.slice(0, 0, 32);
+      const Tensor turned = state.transpose(0, 1);
+      auto step = compile(
+          [&](const Tensor& in) {
+            Tensor before = state;
+            switch (variant) {
+              case 0: state.assign(state + matmul(in, weight) * 0.1); break;
+              case 1: state.assign(state * 0.5 + matmul(in, state) * 0.01); break;
+              case 2: state.assign(state * 0.5 + matmul(turned, weight) * 0.01); break;
+              case 3: top.assign(top * 0.5 + matmul(in.slice(0, 0, 32), weight) * 0.1); break;
+              case 4:
+                before = tanh(matmul(state, weight));
+                state.assign(state * 0.5 + matmul(in, weight) * 0.1);
+                break;
+            }
+            return (before + state).sum();
+          },
+          options);
+      Tensors results;
+      for (int i = 0; i < 4; ++i) results.push_back(step(x));
+      results.push_back(state);
+      return results;
+    };
+    const Tensors expected = run({.mode = Mode::eager});
+    check_alike(run({.mode = Mode::replay}), expected);
+    check_alike(run({}), expected, 1e-4);
+    check_alike(run({.wait = false}), expected, 1e-4);
+  }
+}
+
+TEST_CASE("row pipelines: several threads call one") {
+  const AnySize any_size;
+  manual_seed(11);
+  const Tensor weight = randn({32, 64});
+  auto f = compile([&](const Tensor& x) { return relu(matmul(x, weight)) * 2; });
+  f(randn({64, 32}));
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      const Tensor x = full({64, 32}, 0.1 * t), expected = relu(matmul(x, weight)) * 2;
+      for (int i = 0; i < 50; ++i)
+        if (!allclose(f(x), expected, {.rtol = 1e-5, .atol = 1e-5})) ++wrong;
+    });
+  for (std::thread& each : threads) each.join();
+  CHECK(wrong == 0);
 }
