@@ -368,8 +368,8 @@ TEST_CASE("wait: a child of fork compiles for itself, and exit() stops what is u
   const pid_t exits = fork();
   if (exits == 0) {
     alarm(60);
-    auto* const left =
-        new auto(compile([](const Tensor& a) { return exp(a) * 3 + a; }, {.wait = false}));  // never deleted
+    // Never deleted, and static so that a leak checker still reaches it from exit().
+    static auto* const left = new auto(compile([](const Tensor& a) { return exp(a) * 3 + a; }, {.wait = false}));
     (*left)(x);
     std::exit(left->ready() ? 1 : 0);
   }
