@@ -39,8 +39,8 @@ struct GemmArguments {
   bool accumulate;
   void* scratch;  // kGemmScratch elements of c's type, 64-byte aligned
 };
-inline constexpr int64_t kGemmDepth = 256, kGemmColumns = 1024, kGemmRows = 120;
-inline constexpr int64_t kGemmScratch = kGemmDepth * (kGemmColumns + kGemmRows);
+inline constexpr int64_t kGemmDepth = 256, kGemmColumns = 512, kGemmRows = 240;
+inline constexpr int64_t kGemmScratch = kGemmDepth * (kGemmColumns + kGemmRows + 32);
 
 /// One row of `n` elements at a time.
 template <class T> struct RowLoops {
