@@ -24,12 +24,24 @@ class Flow {
     edges_.push_back({from, 0});
   }
 
-  /// Which vertices the source still reaches once the flow is at its most.
+  /// Which vertices don't reach the sink once the flow is at its most: of all minimum cuts, the one next to the sink.
+  std::vector<bool> all_but_sink_side(int source, int sink) {
+    fill(source, sink);
+    std::vector<bool> result(edges_of_.size(), true);
+    at(result, sink) = false;
+    std::vector<int> queue{sink};
+    for (size_t i = 0; i < queue.size(); ++i)
+      for (const int edge : at(edges_of_, queue[i])) {
+        const int from = at(edges_, edge).to;
+        if (at(edges_, edge ^ 1).left == 0 || !at(result, from)) continue;
+        at(result, from) = false;
+        queue.push_back(from);
+      }
+    return result;
+  }
+  /// Which vertices the source still reaches once the flow is at its most: the cut next to the source.
   std::vector<bool> source_side(int source, int sink) {
-    while (rank(source, sink)) {
-      next_.assign(edges_of_.size(), 0);
-      while (push(source, sink)) {}
-    }
+    fill(source, sink);
     std::vector<bool> reached;
     for (const int level : level_) reached.push_back(level >= 0);
     return reached;
@@ -40,6 +52,13 @@ class Flow {
     int to;
     int64_t left;
   };
+
+  void fill(int source, int sink) {
+    while (rank(source, sink)) {
+      next_.assign(edges_of_.size(), 0);
+      while (push(source, sink)) {}
+    }
+  }
 
   bool rank(int source, int sink) {
     level_.assign(edges_of_.size(), -1);

@@ -96,7 +96,8 @@ class Partitioner {
     return true;
   }
 
-  /// Each value is two vertices, with its bytes as the capacity between them.
+  /// Each value is two vertices, with its bytes as the capacity between them. Of values with the same bytes the last are kept: what
+  /// leads there isn't computed again.
   void choose() {
     const int values = count(graph_.values), source = 2 * values, sink = source + 1;
     Flow flow(sink + 1);
@@ -124,6 +125,7 @@ class Partitioner {
       int64_t bytes = std::max<int64_t>(value.type.shape.numel() * size_of(value.type.dtype), 1);
       if (at(is_result, v) || (!made && by_reference(graph_.leaf(value.leaf)))) bytes = 0;
       else if (made && !is_dense(value.type.shape, value.type.strides)) bytes = Flow::kUnbounded;  // a view
+      else if (made && graph_.node(value.node).op->kind == OpKind::view) ++bytes;                  // kept as a copy
       flow.connect(2 * v, 2 * v + 1, bytes);
       if (!again || bytes == 0) flow.connect(source, 2 * v, Flow::kUnbounded);
       if (!again) continue;
@@ -132,7 +134,7 @@ class Partitioner {
         flow.connect(2 * input + 1, 2 * v, Flow::kUnbounded);
       }
     }
-    const std::vector<bool> reached = flow.source_side(source, sink);
+    const std::vector<bool> reached = flow.all_but_sink_side(source, sink);
     saved_.assign(graph_.values.size(), false);
     for (int v = 0; v < values; ++v) at(saved_, v) = at(known, v) && at(reached, 2 * v) && !at(reached, 2 * v + 1);
   }
