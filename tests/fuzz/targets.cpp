@@ -17,10 +17,14 @@ namespace tandem::fuzz {
 
 namespace {
 
-/// A file with these bytes, until the next one of the process.
+/// A file with these bytes, until the next one, or the end, of the process.
 std::string file_with(std::string_view bytes) {
-  static const std::string path =
-      (std::filesystem::temp_directory_path() / ("tandem-fuzz-" + std::to_string(::getpid()))).string();
+  static const struct File {
+    std::string path =
+        (std::filesystem::temp_directory_path() / ("tandem-fuzz-" + std::to_string(::getpid()))).string();
+    ~File() { std::remove(path.c_str()); }
+  } file_of_process;
+  const std::string& path = file_of_process.path;
   std::FILE* const file = std::fopen(path.c_str(), "wb");
   if (!file) std::abort();
   std::fwrite(bytes.data(), 1, bytes.size(), file);
