@@ -45,6 +45,10 @@ struct BlasLayout {
   }
 };
 
+/// Below this depth ours takes 0.75 to 1.05 of oneDNN's time (median 0.96 of 20 shapes with AVX-512, 0.95 with AVX2), above it
+/// up to 1.1. By k alone: in whatever layout a matrix lies, and in whatever blocks its rows come, the sums are the same.
+constexpr int64_t kOwnDepth = 1024;
+
 /// Below about this many multiply-adds a second thread costs more than it gains.
 constexpr int64_t kSerialProduct = 80 * 80 * 80;
 
@@ -68,10 +72,6 @@ bool onednn_gemm(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix&
 bool is_product_of_rows(DType type, int64_t m, int64_t k, const Matrix& a, const Matrix& b) {
   return type == DType::float32 && a.column == 1 && b.row == 1 && m >= 4 && m <= 256 && k >= 192;
 }
-
-/// Below this depth ours takes 0.75 to 1.05 of oneDNN's time (median 0.96 of 20 shapes with AVX-512, 0.95 with AVX2), above it
-/// up to 1.1. By k alone: in whatever layout a matrix lies, and in whatever blocks its rows come, the sums are the same.
-constexpr int64_t kOwnDepth = 1024;
 
 /// Memory to pack operands in, kept by each thread. Not from the tensors' allocator: with a memory limit set that
 /// throws, and an exception in a parallel region ends the program.
