@@ -196,7 +196,9 @@ TEST_CASE("cpu: products of any layout, batched and broadcast, by both libraries
                            {129, 1, 17},
                            {121, 1100, 40},
                            {6, 9, 1700},
-                           {70, 5, 203}}) {
+                           {70, 5, 203},
+                           {251, 47, 300},
+                           {37, 20, 1024}}) {
       const Tensor a = numbers({m, k}, float64), b = numbers({k, n}, float64);
       std::vector<double> expected(static_cast<size_t>(m * n));
       const std::vector<double> av = a.to_vector<double>(), bv = b.to_vector<double>();
@@ -238,6 +240,23 @@ TEST_CASE("cpu: products of any layout, batched and broadcast, by both libraries
     CHECK(sum(matmul(numbers({3, 0}), numbers({0, 4}))).item<float>() == 0);
   }
   set_matmul_library(before);
+}
+
+TEST_CASE("cpu: neither layouts nor blocks of rows change a bit of a product of fewer than 1,024 terms") {
+  const auto turned = [](const Tensor& x) { return x.transpose(0, 1).contiguous().transpose(0, 1); };
+  for (auto [m, n, k] : {std::array<int64_t, 3>{300, 70, 100}, {517, 600, 190}, {49, 33, 1}}) {
+    const Tensor a = numbers({m, k}), b = numbers({k, n}), whole = matmul(a, b);
+    CHECK(worst_difference(whole, matmul(a.to(float64), b.to(float64))) < 1e-3);
+    CHECK(same_bits(matmul(turned(a), b), whole));
+    CHECK(same_bits(matmul(a, turned(b)), whole));
+    CHECK(same_bits(matmul(turned(a), turned(b)), whole));
+    CHECK(same_bits(linear(a, turned(b).transpose(0, 1)), whole));
+    for (const int64_t rows : {1, 5, 17, 48})
+      CHECK(same_bits(matmul(a.slice(0, 1, 1 + rows), b), whole.slice(0, 1, 1 + rows)));
+  }
+  const Tensor a = numbers({300, 1000}), b = numbers({1000, 70}), whole = matmul(a, b);  // several blocks of terms
+  CHECK(same_bits(matmul(turned(a), b), whole));
+  CHECK(same_bits(matmul(a.slice(0, 7, 30), b), whole.slice(0, 7, 30)));
 }
 
 TEST_CASE("cpu: convolutions and gradients with stride, padding, dilation and groups, against plain loops") {

@@ -167,7 +167,7 @@ template <class T, class S> class PackedRows {
  public:
   PackedRows(const GemmArguments& g, T* memory) : g_(g), memory_(memory) {}
   void pack(int64_t row, int64_t count, int64_t depth, int64_t k) {
-    first_ = row, k_ = k;
+    first_ = row;
     const S* from = (const S*)g_.a + row * g_.a_row + depth * g_.a_column;
     if (g_.a_row == 1) {
       stride_ = ((count + line - 1) / line | 1) * line;
@@ -194,7 +194,7 @@ template <class T, class S> class PackedRows {
  private:
   const GemmArguments& g_;
   T* const memory_;
-  int64_t first_ = 0, k_ = 0, stride_ = 0;
+  int64_t first_ = 0, stride_ = 0;
 };
 
 template <class T, class S> void product(const GemmArguments& g) {
