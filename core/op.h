@@ -177,6 +177,10 @@ using KernelFn = void (*)(KernelContext&);
 /// tensors at all: this call is better left whole.
 using DecomposeFn = Tensors (*)(std::span<const Tensor> inputs, const Attributes& attributes);
 
+/// Result 0 of an op once more, from its other results (`results` has none at 0), which are kept anyway. Written with pointwise
+/// ops and views: of float32 and float64 on the CPU, bit by bit what the kernel makes.
+using AgainFn = Tensor (*)(std::span<const Tensor> results, const Attributes& attributes);
+
 /// Which operands (as in(0) | in(1)) lead with the rows that the results lead with: a block of rows of the results needs the same
 /// rows of these, and all of the other operands; an attribute "shape" leads with them too. Rows are what the leading dim
 /// counts: images of a batch, positions. 0: they depend on one another.
@@ -278,7 +282,15 @@ struct Op {
   bool keeps_values = false;              ///< the result is operand 0 to the bit, if it has its type
   bool fills = false;                     ///< all elements are attribute "value"
   bool transfers = false;                 ///< moves operand 0 to another device
-  RowsFn rows = nullptr;  ///< null: none, but for pointwise ops, folds and views of a kind, where it is known
+  // What saves memory.
+  /// Of each result: the operand over whose elements the kernel may write it, if their types are one and nothing else that
+  /// it reads lies there; -1: none beside what in_place allows.
+  std::array<int8_t, kMaxOutputs> over = {-1, -1, -1, -1};
+  AgainFn again = nullptr;  ///< null: result 0 doesn't follow from the others
+  bool masks = false;       ///< pointwise: operand 0 where operand 1 says so, by one rule for each element, else 0
+  bool picks = false;       ///< result 0 holds elements of operand 0, result 1 their positions
+  bool places = false;      ///< adds operand 0's elements to zeros, at positions that a call that picks gave, operand 1
+  RowsFn rows = nullptr;    ///< null: none, but for pointwise ops, folds and views of a kind, where it is known
   std::array<KernelFn, kDeviceKinds> kernels = {};  ///< by kind of device (kernel_for), filled by kernels/
   int id = -1;
   const UserOp* user = nullptr;  ///< of an op that pointwise_op or custom_op made (core/custom_op.h)

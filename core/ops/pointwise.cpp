@@ -222,6 +222,7 @@ void define_pointwise(OpTable& table) {
   table.at("mul").neutral = {.left = 1, .right = 1};
   table.at("div").neutral = {.right = 1};
   table.at("sub").neutral = {.right = 0};  // not add: -0 + 0 is 0
+  table.at("relu_grad").masks = true;
   // Those that leave the range or the precision of 16 bits soonest.
   for (const char* name : {"exp", "expm1", "log", "log1p", "log2", "pow", "rsqrt", "reciprocal", "tan", "asin", "acos",
                            "sinh", "cosh", "softplus", "erfinv", "lgamma", "digamma", "polygamma"})

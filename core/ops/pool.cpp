@@ -123,6 +123,8 @@ void define_pool(OpTable& table) {
                                   Tensor()};
                  },
              .saved = in(1)});
+  table.at("max_pool2d").picks = true;
+  table.at("max_unpool2d").places = true;
 }
 
 namespace {

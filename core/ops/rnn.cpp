@@ -206,6 +206,12 @@ Tensors lstm_gradient(const OpContext& op) {
   return result;
 }
 
+/// The states of all steps from cells and gates.
+Tensor lstm_states(std::span<const Tensor> results, const Attributes&) {
+  const Tensor &cells = results[1], &gates = results[2];
+  return part(gates, 3, width_of(cells)) * tanh(cells);
+}
+
 // ---- GRU. The op keeps r, z, n and the new gate's product h_n: [time, batch, 4 width].
 
 /// From the gradient of h' to those of the x gates, the h gates and h (but for what flows through the h gates). `extra`,
@@ -403,6 +409,10 @@ void define_rnn(OpTable& table) {
   // Operands of one type, whatever the layers before them give; the state is carried through many steps.
   for (const char* name : {"lstm_cell", "gru_cell", "lstm", "gru", "rnn"})
     table.at(name).autocast = AutocastRule::widen;
+  // Gates are read before what is made of them is written, time step by time step.
+  table.at("lstm").over = {-1, -1, 0, -1};
+  table.at("lstm").again = lstm_states;
+  table.at("lstm_grad").over = {2, -1, -1, -1};
 }
 
 LstmState lstm_cell(const Arg& gates, const Tensor& cell) {

@@ -38,8 +38,9 @@ constexpr int64_t kMostHeld[] = {8 << 20, 1 << 20, 128 << 10, 0};
 /// Bytes that a chain makes: with fewer, waking the threads is most of its time, whatever is done.
 int64_t least_bytes = 1 << 20;
 
-constexpr double kPeak = 1.1;  ///< times the peak before, at most
-constexpr int kNear = 32;      ///< nodes after the first that reads from a chain, up to which others may join it
+constexpr double kPeak = 1.05;    ///< times the peak before, at most
+constexpr int kMostDropped = 24;  ///< chains that are given up, one after the other, until the peak is low enough
+constexpr int kNear = 32;         ///< nodes after the first that reads from a chain, up to which others may join it
 
 struct Chain {
   std::vector<int> nodes;
@@ -49,6 +50,7 @@ struct Chain {
   int first_reader = -1;  ///< the first node elsewhere that reads from it
   int joined = -1;        ///< to which chain
   bool kept = false;
+  const char* why = "";  ///< it isn't
 };
 
 class Chains {
@@ -69,20 +71,38 @@ class Chains {
     bool any = false;
     for (Chain& chain : chains_) {
       if (chain.joined >= 0) continue;
-      const char* why = "";
-      chain.kept = blocks_of(chain, &why) > 0;
+      chain.kept = blocks_of(chain, &chain.why) > 0;
       any = any || chain.kept;
-      note(chain, why);
     }
     if (!any) return std::nullopt;
     return rewritten();
+  }
+  /// Without those chains, so many, that are nearest to this node of the graph that was made last. Nothing if no chain is left.
+  std::optional<Graph> without_nearest(const Graph& made, int place, int number) {
+    const Op& over_rows = find_op("over_rows");
+    std::vector<std::pair<int, int>> near;  // how far, and the chain
+    for (int n = 0; n < count(made.nodes); ++n)
+      if (made.node(n).op == &over_rows) near.emplace_back(std::abs(n - place), at(emitted_, count(near)));
+    std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (int i = 0; i < std::min(number, count(near)); ++i) {
+      Chain& chain = at(chains_, at(near, i).second);
+      chain.kept = false;
+      chain.why = "more memory would be in use at one time";
+    }
+    if (number >= count(near)) return std::nullopt;
+    return rewritten();
+  }
+  /// What explain() says.
+  void note() {
+    for (const Chain& chain : chains_)
+      if (chain.joined < 0) note(chain);
   }
   /// Bytes of blocks' values in use at one time, about.
   int64_t scratch_bytes() const { return scratch_; }
 
  private:
   /// What explain() says of a chain that holds a product.
-  void note(const Chain& chain, const char* why) {
+  void note(const Chain& chain) {
     std::string names;
     Where where;
     bool product = false;
@@ -97,7 +117,7 @@ class Chains {
     if (chain.kept)
       report_.kernels.push_back(detail::str(to_string(where), ": ", blocks_of(chain), " blocks of rows: ", names));
     else if (product && chain.nodes.size() > 1 && report_.refused.size() < 200)
-      report_.refused.push_back(detail::str("rows of ", names, " at ", to_string(where), ": ", why));
+      report_.refused.push_back(detail::str("rows of ", names, " at ", to_string(where), ": ", chain.why));
   }
 
   // ---- Finding chains.
@@ -396,6 +416,8 @@ class Chains {
   Graph rewritten() {
     Rewriter rewriter(graph_);
     outside_ = wanted_outside();
+    emitted_.clear();
+    scratch_ = 0;
     std::vector<int> state(graph_.nodes.size(), 0);  // 1: begun, 2: done; of a chain by its first node
     const auto unit = [&](int n) {
       const int chain = chain_of(n);
@@ -432,7 +454,8 @@ class Chains {
         waiting.pop_back();
         if (how_far == 2) continue;
         how_far = 2;
-        if (const int mine = chain_of(now); mine >= 0 && at(chains_, mine).kept) emit(rewriter, at(chains_, mine));
+        if (const int mine = chain_of(now); mine >= 0 && at(chains_, mine).kept)
+          emitted_.push_back(mine), emit(rewriter, at(chains_, mine));
         else copy(rewriter, graph_.node(now));
       }
     }
@@ -558,6 +581,7 @@ class Chains {
   std::vector<int> set_;            ///< of each node, another of its set; its own root
   std::vector<bool> with_product_;  ///< of each root
   std::vector<Chain> chains_;
+  std::vector<int> emitted_;  ///< chains in the order of the nodes that they have become
   std::vector<bool> outside_;
   std::unordered_map<int, int> assigned_;  ///< values that state is assigned, and its leaf
   mutable int64_t scratch_ = 0;
@@ -568,22 +592,24 @@ class Chains {
 int64_t set_least_pipeline_bytes(int64_t bytes) { return std::exchange(least_bytes, bytes); }
 
 Graph row_pipelines(const Graph& graph, FusionReport& report) {
-  const Profile before(graph, references(graph));
-  for (const int64_t most_held : kMostHeld) {
-    FusionReport found = report;
-    Chains chains(graph, found, most_held);
-    std::optional<Graph> made = chains.run();
-    if (!made) {
-      report = std::move(found);
-      return graph;
-    }
+  const double most = kPeak * static_cast<double>(Profile(graph, references(graph)).peak_bytes);
+  std::optional<Chains> chains;
+  std::optional<Graph> made;
+  int peak = 0;  // where it is
+  const auto fits = [&] {
+    if (!made || least_bytes == 0) return true;
     const Profile after(*made, references(*made));
-    const auto peak = static_cast<double>(after.peak_bytes + chains.scratch_bytes());
-    if (least_bytes > 0 && peak > kPeak * static_cast<double>(before.peak_bytes)) continue;
-    report = std::move(found);
-    return *std::move(made);
+    peak = after.peak;
+    return static_cast<double>(after.peak_bytes + chains->scratch_bytes()) <= most;
+  };
+  for (const int64_t most_held : kMostHeld) {
+    chains.emplace(graph, report, most_held);
+    made = chains->run();
+    if (fits()) break;
   }
-  return graph;
+  for (int i = 0; !fits(); ++i) made = chains->without_nearest(*made, peak, i < kMostDropped ? 1 : kMostChains);
+  chains->note();
+  return made ? *std::move(made) : graph;
 }
 
 }  // namespace tandem::graph

@@ -1,6 +1,6 @@
 // simplify: drops calls that change nothing: copies, casts to the same dtype, x * 1, x / 1, x - 0, views
-// of the same shape, broadcasts that a pointwise op does by itself. Only rules that keep every bit, and every check.
-#include <algorithm>
+// of the same shape, broadcasts that a pointwise op does by itself; and masks gradients before they are spread out. Only rules
+// that keep every bit, and every check.
 #include <bit>
 
 #include "graph/passes/pass.h"
@@ -46,13 +46,62 @@ void drop_repeats(Rewriter& rewriter, const Shape& shape, std::vector<int>& inpu
   }
 }
 
+/// Masking what was placed at the positions of elements that were picked masks no more than these: mask(place(g, p), x) is
+/// place(mask(g, picked), p), where (picked, p) = pick(x). So x needn't be kept, and less is masked. -1: the node is none such.
+class MaskedPlaces {
+ public:
+  explicit MaskedPlaces(const Graph& graph) : graph_(graph), readers_(graph.values.size()) {
+    for (const Node& node : graph.nodes) {
+      for (const int input : node.inputs) ++at(readers_, input);
+      if (node.op->picks) pickers_.push_back(&node);
+    }
+    for (const int output : graph.outputs) ++at(readers_, output);
+    for (const StateWrite& write : graph.writes) ++at(readers_, write.value);
+    for (const GradientWrite& write : graph.gradients)
+      if (write.value >= 0) ++at(readers_, write.value);
+  }
+
+  int rewrite(Rewriter& rewriter, const Node& mask) const {
+    if (!mask.op->masks) return -1;
+    const int maker = graph_.value(mask.inputs[0]).node;
+    if (maker < 0 || !graph_.node(maker).op->places || at(readers_, mask.inputs[0]) != 1) return -1;
+    const Node& place = graph_.node(maker);
+    const int g = place.inputs[0], positions = place.inputs[1];
+    const ValueType &type = graph_.type(mask.outputs[0]), &smaller = graph_.type(g);
+    for (const Node* pick : pickers_) {
+      if (pick->inputs[0] != mask.inputs[1] || pick->outputs[1] != positions) continue;
+      const int picked = pick->outputs[0];
+      const bool alike = graph_.type(mask.inputs[1]).dtype == type.dtype && graph_.type(mask.inputs[0]) == type &&
+                         graph_.type(picked).shape == smaller.shape && graph_.type(picked).dtype == smaller.dtype;
+      if (!alike) return -1;
+      Graph& to = rewriter.to();
+      const int masked =
+          to.append(*mask.op, {rewriter.mapped(g), rewriter.mapped(picked)}, mask.attributes, mask.where, {smaller});
+      const int made = to.append(*place.op, {to.node(masked).outputs[0], rewriter.mapped(positions)}, place.attributes,
+                                 place.where, {type});
+      return to.node(made).outputs[0];
+    }
+    return -1;
+  }
+
+ private:
+  const Graph& graph_;
+  std::vector<int> readers_;  ///< of each value, how many
+  std::vector<const Node*> pickers_;
+};
+
 }  // namespace
 
 Graph simplify(const Graph& graph) {
   Rewriter rewriter(graph);
   Graph& to = rewriter.to();
   static const Op& add = find_op("add");
+  const MaskedPlaces masked(graph);
   for (const Node& node : graph.nodes) {
+    if (const int made = masked.rewrite(rewriter, node); made >= 0) {
+      rewriter.replace(node.outputs[0], made);
+      continue;
+    }
     std::vector<int> inputs = rewriter.mapped(node.inputs);
     const int result = node.outputs[0];
     const ValueType& type = graph.type(result);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "graph/ir/at.h"
 #include "graph/ir/region.h"
 #include "graph/run/plan.h"
 
@@ -33,7 +34,28 @@ bool blocks_read_before_writing(const Node& node, int read, int made) {
   return std::find(may_share.begin(), may_share.end(), std::pair<int, int>(argument, result)) != may_share.end();
 }
 
+/// Whether the value holds the base's elements, all of them, one after the other.
+bool is_whole(const Graph& graph, const Reference& reference, int value) {
+  const ValueType &base = graph.type(reference.base), &seen = graph.type(value);
+  return value == reference.base ||
+         (reference.offset == 0 && seen.shape.numel() == base.shape.numel() &&
+          is_contiguous(base.shape, base.strides) && is_contiguous(seen.shape, seen.strides));
+}
+
 }  // namespace
+
+bool InPlace::writes_over(const Node& node, int read, int made) const {
+  const auto result = std::find(node.outputs.begin(), node.outputs.end(), made) - node.outputs.begin();
+  if (node.fused || result >= kMaxOutputs) return false;
+  const int operand = node.op->over[static_cast<size_t>(result)];
+  if (operand < 0) return false;
+  for (int i = 0; i < count(node.inputs); ++i) {
+    const int input = at(node.inputs, i);
+    if ((at(references_, input).base == read) != (i == operand)) return false;
+  }
+  const int over = at(node.inputs, operand);
+  return graph_.type(over) == graph_.type(made) && is_whole(graph_, at(references_, over), over);
+}
 
 const InPlace::KernelUses& InPlace::uses_of(int node) const {
   const auto [known, fresh] = uses_.try_emplace(node);
@@ -56,6 +78,7 @@ const InPlace::KernelUses& InPlace::uses_of(int node) const {
 bool InPlace::reads_before_writing(int n, int read, int made) const {
   const Node& node = graph_.node(n);
   if (!node.fused) {
+    if (writes_over(node, read, made)) return true;
     for (int input : node.inputs)
       if (references_[input].base == read && input != read) return false;
     if (runs_blocks(node)) return blocks_read_before_writing(node, read, made);
@@ -82,6 +105,7 @@ bool InPlace::may_take_over(int n, int read, int made) const {
   const ValueType &from = graph_.type(read), &to = graph_.type(made);
   if (from.dtype != to.dtype || from.device != to.device || bytes_of(from) != bytes_of(to)) return false;
   const Node& node = graph_.node(n);
+  if (writes_over(node, read, made)) return true;
   if (!node.fused && (node.outputs.size() != 1 || !(from == to)))
     return false;  // of several, each goes over one operand alone
   if (std::none_of(node.inputs.begin(), node.inputs.end(), [&](int i) { return references_[i].base == read; }))

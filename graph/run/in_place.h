@@ -30,6 +30,8 @@ class InPlace {
     std::unordered_map<int, std::pair<const Segment*, const Store*>> stores;  ///< by the value
   };
   const KernelUses& uses_of(int node) const;
+  /// By Op::over.
+  bool writes_over(const Node& node, int read, int made) const;
 
   const Graph& graph_;
   const std::vector<Reference>& references_;

@@ -21,6 +21,7 @@ constexpr double kSlotsMayCostInCache = 1.05;
 constexpr int64_t kCache = 32 << 20;
 constexpr int64_t kLeastRoom = 4096;  ///< bytes: smaller ones aren't worth a search
 constexpr size_t kMostRooms = 256;
+constexpr int kMostOrders = 64;
 constexpr int64_t kMostLookedAt = 128;  ///< by packing, for each value: so the time is that of their number
 
 /// In order of time: a value takes the free slot of its size that was used last, or one that is not much
@@ -129,13 +130,9 @@ class Taken {
   int64_t looked_at_ = 0;
 };
 
-/// Greedy by size (Pisarchyk, Lee 2020, "Efficient memory management for deep neural net inference"): the
-/// largest first, each into the smallest gap that is free during its life. Where that takes too long, the small ones
-/// that are left follow one another in slots behind.
-int64_t plan_packed(std::vector<Lifetime>& values, int64_t& looked_at) {
-  std::vector<size_t> order(values.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a].bytes > values[b].bytes; });
+/// In this order, each into the smallest gap that is free during its life. Where that takes too long, those that are left follow
+/// one another in slots behind.
+int64_t plan_in_order(std::vector<Lifetime>& values, const std::vector<size_t>& order, int64_t& looked_at) {
   int steps = 1;
   for (const Lifetime& value : values) steps = std::max(steps, value.last + 1);
   Taken taken(steps);
@@ -153,12 +150,29 @@ int64_t plan_packed(std::vector<Lifetime>& values, int64_t& looked_at) {
     size = std::max(size, value.offset + value.bytes);
     taken.add(value.first, value.last, {value.offset, value.offset + value.bytes});
   }
-  looked_at = taken.looked_at();
+  looked_at += taken.looked_at();
   std::vector<Lifetime> left;
   for (size_t i = placed; i < order.size(); ++i) left.push_back(values[order[i]]);
   size = plan_slots(left, size);
   for (size_t i = placed; i < order.size(); ++i) values[order[i]] = left[i - placed];
   return size;
+}
+
+/// Greedy by size (Pisarchyk, Lee 2020, "Efficient memory management for deep neural net inference"): the
+/// largest first. As long as there is time, and the bound is not met: once more, with those first that lie on top.
+int64_t plan_packed(std::vector<Lifetime>& values, int64_t bound, int64_t& looked_at) {
+  std::vector<size_t> order(values.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a].bytes > values[b].bytes; });
+  int64_t least = plan_in_order(values, order, looked_at);
+  std::vector<Lifetime> now = values;
+  for (int64_t top = least, i = 0; least > bound && i < kMostOrders; ++i) {
+    if (looked_at > kMostLookedAt / 8 * std::ssize(order)) break;
+    std::stable_partition(order.begin(), order.end(), [&](size_t v) { return now[v].offset + now[v].bytes == top; });
+    top = plan_in_order(now, order, looked_at);
+    if (top < least) least = top, values = now;
+  }
+  return least;
 }
 
 /// Gives what fits a room, the largest first, each in the smallest gap that is free during its life.
@@ -234,7 +248,7 @@ MemoryPlan plan_memory(std::vector<Lifetime>& values, const std::vector<Room>& r
   const double may_cost = slots <= kCache ? kSlotsMayCostInCache : kSlotsMayCost;
   plan.bytes = slots;
   if (static_cast<double>(slots) <= may_cost * static_cast<double>(plan.lower_bound)) return plan;
-  const int64_t tight = plan_packed(packed, plan.looked_at);
+  const int64_t tight = plan_packed(packed, plan.lower_bound, plan.looked_at);
   if (static_cast<double>(slots) <= may_cost * static_cast<double>(tight)) return plan;
   plan.bytes = tight;
   values = std::move(packed);

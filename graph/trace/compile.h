@@ -62,8 +62,9 @@ struct CompileOptions {
   /// so, and the tier below stays.
   bool wait = true;
   /// How much memory intermediate values should take at most: up to 1 a part of what they would take if each was kept until it is
-  /// read for the last time, beyond that bytes. Cheap ones are computed again to get there, as far as that helps; explain() says
-  /// which. 1: none is. Mode::compiled alone.
+  /// read for the last time, beyond that bytes. Values are computed again to get there, as far as that helps; explain() says
+  /// which. From 0.9 on, only those that take about a fiftieth of the step's time, all of them; below, pointwise ones, and then
+  /// products too. 1: none is. Mode::compiled alone.
   double memory_budget = 0.9;
 };
 
