@@ -292,3 +292,116 @@ TEST_CASE("sizes: a mean of everything divides by a number that is read at each 
   }
   CHECK(g.stats().sources <= 2);
 }
+
+TEST_CASE("sizes: programs are given other sizes in place, up and down, beyond the room that they have") {
+  const NoGrad guard;
+  manual_seed(11);
+  const nn::Linear project{6, 6}, wide{6, 24};
+  const Tensor table = randn({4, 6}), bias = randn({6});
+  const auto f = [&](const Tensor& x, const Tensor& y) {
+    const int64_t n = x.size(0), m = y.size(0);
+    Tensor last = x.slice(0, n - 1, n), rest = x.slice(0, 0, n - 1), scores = matmul(project(x), y.transpose(0, 1));
+    Tensor attended = matmul(softmax(scores, 1), y) + bias;
+    Tensor folded = matmul(table, attended.transpose(0, 1)).sum(1) * (1.0 / static_cast<double>(n));
+    Tensor grown = concat({y, relu(project(last)), last.expand({2, 6})}, 0);
+    Tensor hidden = matmul(gelu(wide(attended)).reshape({n * 4, 6}), bias.unsqueeze(1)).sum();
+    return std::vector<Tensor>{attended,
+                               folded,
+                               grown,
+                               rest.transpose(0, 1).contiguous(),
+                               hidden,
+                               last,
+                               x.flip({0})[0],
+                               y,
+                               arange(m).to(float32) / static_cast<double>(m)};
+  };
+  std::vector<std::pair<int64_t, int64_t>> sizes{{4, 3}, {5, 4}, {7, 6}, {9, 9}};
+  for (int64_t i = 0; i < 40; ++i) sizes.emplace_back(4 + i, 3 + i);                            // growing
+  for (int64_t i = 0; i < 20; ++i) sizes.emplace_back(44 - 2 * i, 3 + i % 4);                   // and not
+  for (int64_t i = 0; i < 60; ++i) sizes.emplace_back(2 + i * 37 % 61, 2 + (i * 23 + 5) % 47);  // any
+  const CompileOptions each[] = {{.mode = Mode::replay}, {}, {.verify = Verify::never}};
+  for (const CompileOptions& options : each) {
+    CAPTURE(name_of(options.mode));
+    auto g = compile(f, options);
+    std::vector<std::pair<std::vector<Tensor>, std::vector<Tensor>>> held;
+    for (const std::pair<int64_t, int64_t>& size : sizes) {
+      const int64_t n = size.first, m = size.second;
+      CAPTURE(n);
+      CAPTURE(m);
+      const Tensor x = randn({n, 6}), y = randn({m, 6});
+      const std::vector<Tensor> eager = f(x, y), graph = g(x, y);
+      for (size_t i = 0; i < eager.size(); ++i) {
+        CAPTURE(i);
+        CHECK(graph[i].shape() == eager[i].shape());
+        CHECK(same(graph[i], eager[i]));
+      }
+      held.emplace_back(graph, eager);
+    }
+    for (const auto& [graph, eager] : held)  // results are nobody else's later
+      for (size_t i = 0; i < eager.size(); ++i) CHECK(same(graph[i], eager[i]));
+    const Stats stats = g.stats();
+    CHECK(stats.traces <= 7);
+    CHECK(stats.resizes >= 100);
+    CHECK((options.verify != Verify::never || stats.verifications == 0));
+    CHECK(stats.stale.empty());
+  }
+}
+
+TEST_CASE("sizes: state, scratch and gradients in programs that are given other sizes") {
+  for (const Mode mode : kGraphModes) {
+    CAPTURE(name_of(mode));
+    const auto run = [&](Mode how) {
+      manual_seed(2);
+      Tensor seen = zeros({}, {.dtype = int64}), mean = zeros({6}), w = randn({6, 6}, {.requires_grad = true});
+      std::vector<Tensor> results;
+      auto step = compile(
+          [&](const Tensor& x) {
+            w.set_grad({});
+            seen.assign(seen + x.size(0));
+            mean.assign(mean * 0.9 + x.mean({0}) * 0.1);
+            Tensor loss = square(matmul(x, w) - mean).mean() + rand({6}).sum();
+            loss.backward();
+            return loss;
+          },
+          {.mode = how});
+      for (int64_t i = 0; i < 60; ++i) {
+        results.push_back(step(randn({3 + i * 17 % 41, 6})));
+        results.push_back(w.grad().clone());
+      }
+      results.push_back(seen);
+      results.push_back(mean);
+      return results;
+    };
+    const std::vector<Tensor> graph = run(mode), eager = run(Mode::eager);
+    for (size_t i = 0; i < eager.size(); ++i) {
+      CAPTURE(i);
+      CHECK(same(graph[i], eager[i]));
+    }
+  }
+}
+
+TEST_CASE("sizes: what eagerly is an error in a size is one in a program that had another") {
+  const Tensor table = randn({40, 3});
+  for (const Mode mode : kGraphModes) {
+    CAPTURE(name_of(mode));
+    auto g = compile([&](const Tensor& x) { return x + table.slice(0, 0, x.size(0)) * 2; }, {.mode = mode});
+    for (int64_t n = 2; n <= 40; ++n) {
+      const Tensor x = randn({n, 3});
+      CHECK(same(g(x), x + table.slice(0, 0, n) * 2));
+    }
+    CHECK_THROWS_AS(g(randn({41, 3})), Error);
+    CHECK(same(g(table.slice(0, 0, 17)), table.slice(0, 0, 17) + table.slice(0, 0, 17) * 2));
+  }
+}
+
+TEST_CASE("sizes: a size in which an extent happens to be another's") {
+  const NoGrad guard;
+  const Tensor w = randn({16, 16});
+  const auto f = [&](const Tensor& x) {  // where x is [16, 16], everything has one shape
+    Tensor a = tanh(matmul(x, w)), b = matmul(a, w) + a, c = matmul(softmax(matmul(b, b.transpose(0, 1)), 0), a);
+    return concat({c.sum(0, {.keepdim = true}), matmul(c.transpose(0, 1), b)}, 0) + w.sum(0);
+  };
+  const auto arguments_of = [](int64_t n) { return randn({n, 16}); };
+  check_sizes(f, arguments_of,
+              {15, 16, 17, 16, 32, 16, 8, 2, 16, 3, 16, 4, 5, 6, 7, 16, 9, 64, 16, 10, 11, 16, 12, 33});
+}

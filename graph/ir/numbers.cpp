@@ -127,6 +127,31 @@ void set_numbers(Graph& graph, size_t scalars_from, const std::vector<int64_t>& 
   TANDEM_ASSERT(next == numbers.end(), "numbers of another graph");
 }
 
+std::vector<NumberPlace> number_places(Graph& graph, size_t scalars_from, size_t values, size_t nodes) {
+  std::vector<NumberPlace> result;
+  for (int v = 0; v < static_cast<int>(values); ++v) {
+    ValueType& type = graph.type(v);
+    for (int64_t& extent : type.shape) result.push_back({.address = &extent, .value = v});
+    for (int64_t& stride : type.strides) result.push_back({.address = &stride, .value = v});
+  }
+  for (size_t i = scalars_from; i < graph.leaves.size(); ++i)
+    result.push_back({.address = &graph.leaves[i].number, .leaf = static_cast<int>(i)});
+  for (int n = 0; n < static_cast<int>(nodes); ++n) {
+    Node& node = graph.node(n);
+    const auto add = [&](auto& number) { result.push_back({.address = &number, .node = n}); };
+    for (const Attribute& fixed : node.attributes) {
+      auto& attribute = const_cast<Attribute&>(fixed);  // of a node that isn't const
+      if (int64_t* number = std::get_if<int64_t>(&attribute.value)) add(*number);
+      if (Shape* shape = std::get_if<Shape>(&attribute.value)) std::for_each(shape->begin(), shape->end(), add);
+    }
+    if (!node.fused) continue;
+    const auto own = std::make_shared<LoopKernel>(*node.fused);
+    each_number(*own, add);
+    node.fused = own;
+  }
+  return result;
+}
+
 std::string difference_in_structure(const Graph& a, const Graph& b) {
   for (int n = 0; n < std::max(count(a.nodes), count(b.nodes)); ++n)
     if (n >= count(a.nodes) || n >= count(b.nodes) || !alike(a.node(n), b.node(n)))
@@ -155,34 +180,35 @@ std::string difference_in_structure(const Graph& a, const Graph& b) {
   return same ? "" : "its results, assigns or gradients are others";
 }
 
+bool kernel_stays_inside(const Graph& graph, const Node& node) {
+  const LoopKernel& kernel = *node.fused;
+  const int inputs = count(node.inputs);
+  const auto inside = [&](const Segment& segment, int buffer, const Position& position) {
+    const ValueType& type = graph.type(buffer < inputs ? at(node.inputs, buffer) : at(node.outputs, buffer - inputs));
+    if (type.shape.contains(0) || segment.rows.contains(0) || segment.columns.contains(0)) return true;
+    int64_t last = 0, reached = position.offset;
+    for (int d = 0; d < type.shape.size(); ++d) last += (type.shape[d] - 1) * type.strides[d];
+    for (int d = 0; d < position.strides.size(); ++d) {
+      const int rows = segment.rows.size();
+      reached += ((d < rows ? segment.rows[d] : segment.columns[d - rows]) - 1) * position.strides[d];
+    }
+    return position.offset >= 0 && reached <= last;
+  };
+  const auto all_inside = [&](const Segment& segment) {
+    for (const Statement& s : segment.statements)
+      if (s.kind == LoopOp::load && !inside(segment, s.buffer, s.position)) return false;
+    for (const Store& store : segment.stores)
+      if (!inside(segment, store.buffer, store.position)) return false;
+    return true;
+  };
+  for (const Segment& segment : kernel.segments)
+    if (!all_inside(segment)) return false;
+  return all_inside(kernel.finish);
+}
+
 bool kernels_stay_inside(const Graph& graph) {
-  for (const Node& node : graph.nodes) {
-    if (!node.fused) continue;
-    const LoopKernel& kernel = *node.fused;
-    const int inputs = count(node.inputs);
-    const auto inside = [&](const Segment& segment, int buffer, const Position& position) {
-      const ValueType& type = graph.type(buffer < inputs ? at(node.inputs, buffer) : at(node.outputs, buffer - inputs));
-      if (type.shape.contains(0) || segment.rows.contains(0) || segment.columns.contains(0)) return true;
-      int64_t last = 0, reached = position.offset;
-      for (int d = 0; d < type.shape.size(); ++d) last += (type.shape[d] - 1) * type.strides[d];
-      for (int d = 0; d < position.strides.size(); ++d) {
-        const int rows = segment.rows.size();
-        reached += ((d < rows ? segment.rows[d] : segment.columns[d - rows]) - 1) * position.strides[d];
-      }
-      return position.offset >= 0 && reached <= last;
-    };
-    const auto all_inside = [&](const Segment& segment) {
-      for (const Statement& s : segment.statements)
-        if (s.kind == LoopOp::load && !inside(segment, s.buffer, s.position)) return false;
-      for (const Store& store : segment.stores)
-        if (!inside(segment, store.buffer, store.position)) return false;
-      return true;
-    };
-    for (const Segment& segment : kernel.segments)
-      if (!all_inside(segment)) return false;
-    if (!all_inside(kernel.finish)) return false;
-  }
-  return true;
+  return std::all_of(graph.nodes.begin(), graph.nodes.end(),
+                     [&](const Node& node) { return !node.fused || kernel_stays_inside(graph, node); });
 }
 
 }  // namespace tandem::graph

@@ -13,6 +13,14 @@ namespace tandem::graph {
 std::vector<int64_t> numbers_of(const Graph& graph, size_t scalars_from);
 /// Which of them are doubles.
 std::vector<bool> which_are_doubles(const Graph& graph, size_t scalars_from);
+/// Where a number lies, 8 bytes, and what it is of: a value's type, or a scalar leaf, or a node's attributes or kernel.
+struct NumberPlace {
+  void* address = nullptr;
+  int value = -1, leaf = -1, node = -1;
+};
+/// Those of all numbers, in the same order, of the first `values` values and `nodes` nodes. Kernels become the graph's own. They
+/// hold until the graph's lists change.
+std::vector<NumberPlace> number_places(Graph& graph, size_t scalars_from, size_t values, size_t nodes);
 /// Puts others in their places. Kernels whose numbers stay are shared with the graphs that have them.
 void set_numbers(Graph& graph, size_t scalars_from, const std::vector<int64_t>& numbers);
 /// The first place where the graphs differ in more than such numbers, those of scalar leaves, and the tensors of leaves:
@@ -20,5 +28,7 @@ void set_numbers(Graph& graph, size_t scalars_from, const std::vector<int64_t>& 
 std::string difference_in_structure(const Graph& a, const Graph& b);
 /// Whether all that the fused kernels load and store lies in the values that they name.
 bool kernels_stay_inside(const Graph& graph);
+/// That of one node.
+bool kernel_stays_inside(const Graph& graph, const Node& node);
 
 }  // namespace tandem::graph

@@ -33,21 +33,23 @@ template <class Function> Function function_of(const KernelLibrary& library, con
 class CpuLaunch final : public Launch {
  public:
   CpuLaunch(const KernelCall& call, const KernelLibrary& library, const PointTo& point_to)
-      : buffers_(call.segments.size()), partials_(call.segments.size()), checks_(call.checks),
+      : call_(call), buffers_(call.segments.size()), partials_(call.segments.size()), checks_(call.checks),
         flags_(call.checks.size(), 0), checked_(call.checks.size(), nullptr) {
     for (size_t i = 0; i < checks_.size(); ++i)
       if (checks_[i].buffer >= 0) point_to(checks_[i].buffer, &checked_[i]);
-    double total = 0;
     for (size_t s = 0; s < call.segments.size(); ++s) {
-      add_chunks(call, s, library, point_to);
-      total += cost_of(call.segments[s]);
-      scratch_ = std::max(scratch_, call.segments[s].scratch);
+      functions_.push_back(function_of<SegmentFn>(library, call.segments[s].name));
+      fill(buffers_[s], call.segments[s].buffers, call, point_to);
     }
-    for (std::vector<char>& partials : partials_) partial_pointers_.push_back(partials.data());
-    parallel_ = chunks_.size() > 1 && total > 2 * kChunkCost;
+    make_chunks();
     if (call.finish.empty()) return;
     finish_ = function_of<FinishFn>(library, call.finish);
     fill(finish_buffers_, call.finish_buffers, call, point_to);
+  }
+
+  void resize() override {
+    TANDEM_ASSERT(buffers_.empty() || buffers_[0].back() == call_.numbers.data(), "its numbers have moved");
+    make_chunks();
   }
 
   void run() override {
@@ -108,21 +110,36 @@ class CpuLaunch final : public Launch {
     table[buffers.size() + 1] = const_cast<int64_t*>(call.numbers.data());
   }
 
-  void add_chunks(const KernelCall& call, size_t s, const KernelLibrary& library, const PointTo& point_to) {
-    const SegmentCall& segment = call.segments[s];
+  /// For the size that the kernel has.
+  void make_chunks() {
+    chunks_.clear();
+    costs_.clear();
+    partial_pointers_.clear();
+    chunk_counts_.clear();
+    scratch_ = 0;
+    double total = 0;
+    for (size_t s = 0; s < call_.segments.size(); ++s) {
+      add_chunks(s);
+      total += cost_of(call_.segments[s]);
+      scratch_ = std::max(scratch_, call_.segments[s].scratch);
+    }
+    for (std::vector<char>& partials : partials_) partial_pointers_.push_back(partials.data());
+    parallel_ = chunks_.size() > 1 && total > 2 * kChunkCost;
+  }
+
+  void add_chunks(size_t s) {
+    const SegmentCall& segment = call_.segments[s];
     std::vector<void*>& table = buffers_[s];
-    fill(table, segment.buffers, call, point_to);
     const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(cost_of(segment) / kChunkCost), 1,
                                               std::min(kMostChunks, std::max<int64_t>(segment.units, 1)));
     partials_[s].assign(count * segment.partials * 8 + 8, 0);
-    const auto function = function_of<SegmentFn>(library, segment.name);
     // Chunks begin at multiples of 16 units, so that vectors and cache lines are whole.
     int64_t size = (segment.units + count - 1) / count;
     if (segment.elements_per_unit == 1) size = (size + 15) / 16 * 16;
     long made = 0;
     for (int64_t begin = 0; begin < segment.units; begin += size, ++made) {
       const int64_t end = std::min(segment.units, begin + size);
-      chunks_.push_back({function, reinterpret_cast<char* const*>(table.data()),
+      chunks_.push_back({functions_[s], reinterpret_cast<char* const*>(table.data()),
                          partials_[s].data() + made * segment.partials * 8, begin, end});
       costs_.push_back((costs_.empty() ? 0 : costs_.back()) + static_cast<double>(end - begin) *
                                                                   static_cast<double>(segment.elements_per_unit) *
@@ -142,6 +159,8 @@ class CpuLaunch final : public Launch {
     return holds - costs_.begin() + (wanted - before > (*holds - before) / 2 ? 1 : 0);
   }
 
+  const KernelCall& call_;
+  std::vector<SegmentFn> functions_;         ///< of each segment
   std::vector<std::vector<void*>> buffers_;  ///< of each segment
   std::vector<std::vector<char>> partials_;  ///< of each segment
   std::vector<Chunk> chunks_;
@@ -191,6 +210,7 @@ class CpuKernels final : public Kernels {
       if (!result->calls_[i].resize(*kernels[i])) return nullptr;
     return result;
   }
+  bool resize(int kernel, const LoopKernel& to) override { return calls_[kernel].resize(to); }
 
  private:
   std::vector<std::string> functions() const {

@@ -24,7 +24,7 @@ constexpr int64_t kLeastSpare = 4096;  ///< bytes
 
 class Planner {
  public:
-  Planner(Graph graph, PlanOptions options) {
+  Planner(Graph graph, PlanOptions options, Elastic* elastic) : elastic_(elastic) {
     plan_.graph = std::move(graph);
     plan_.options = options;
   }
@@ -42,6 +42,7 @@ class Planner {
  private:
   Plan plan_;
   Graph& graph_ = plan_.graph;
+  Elastic* const elastic_;                                          ///< null: for one size
   std::vector<Reference> references_;                               ///< of each value
   std::vector<std::vector<int>> readers_;                           ///< steps that read each value that is no view
   std::vector<int> made_at_;                                        ///< step that makes it; -1: none
@@ -55,8 +56,14 @@ class Planner {
     const auto separate = [&](int& value, bool state) {
       const int base = base_of(graph_, value);
       const bool again = taken.count(base) > 0;
-      if (graph_.value(base).node < 0 || base != value || (again && !state))
+      if (graph_.value(base).node < 0 || base != value || (again && !state)) {
+        if (elastic_) {
+          elastic_->values.push_back(elastic_->values[value]);
+          elastic_->nodes.push_back(true);  // of a window that moves, it may be
+          elastic_->most_bytes.push_back(elastic_->most_bytes[value]);
+        }
         value = graph_.node(graph_.add_node(copy, {value}, {}, {})).outputs[0];
+      }
       taken.insert(value);
     };
     for (int& output : graph_.outputs) separate(output, false);
@@ -80,6 +87,8 @@ class Planner {
   }
 
   const Node& node_of(int step) const { return graph_.node(plan_.steps[step].node); }
+  /// What it reads and makes has other layouts in other sizes: none of it is laid over another.
+  bool is_elastic(int step) const { return elastic_ && elastic_->nodes[plan_.steps[step].node]; }
 
   void add_place(PlaceKind kind, int value, int index) {
     plan_.locations[value].place = static_cast<int>(plan_.places.size());
@@ -126,6 +135,7 @@ class Planner {
     std::vector<int> followed_by(graph_.values.size(), -1);
     for (int s = 0; s < std::ssize(plan_.steps); ++s)
       for (int output : node_of(s).outputs) {
+        if (is_elastic(s)) break;
         if (placed(output) &&
             (plan_.options.results_apart || plan_.places[plan_.location(output).place].kind == PlaceKind::leaf))
           continue;
@@ -157,6 +167,7 @@ class Planner {
     const int made = made_at_[value];
     const bool known = leaf.kind == LeafKind::argument || (leaf.kind == LeafKind::state && leaf.tensor.defined());
     if (made < 0 || placed(value) || !(plan_.type(value) == plan_.type(leaf.value)) || !known) return false;
+    if (is_elastic(made)) return false;
     if (leaf.kind == LeafKind::state)
       for (const int other : leaves_on_.at(leaf.tensor.impl()->storage))
         if (other != leaf_index)
@@ -199,6 +210,7 @@ class Planner {
         const int result = graph_.outputs[i];
         if (made_at_[result] < 0 || !(plan_.type(result) == plan_.type(leaf.value))) continue;
         const int value = first.at(plan_.location(result).place), made = made_at_[value];
+        if (is_elastic(made)) continue;
         const bool read_later = std::any_of(read_by.begin(), read_by.end(), [&](int reader) { return reader > made; });
         const bool read_there = std::find(read_by.begin(), read_by.end(), made) != read_by.end();
         if (!read_later && (!read_there || (plan_.type(value) == plan_.type(leaf.value) &&
@@ -241,8 +253,9 @@ class Planner {
   void plan_memory() {
     std::vector<Lifetime> lives;  // of each place
     for (const PlanPlace& place : plan_.places)
-      lives.push_back(
-          {.bytes = bytes_of(plan_.type(place.value)), .first = std::numeric_limits<int>::max(), .last = -1});
+      lives.push_back({.bytes = elastic_ ? elastic_->most_bytes[place.value] : bytes_of(plan_.type(place.value)),
+                       .first = std::numeric_limits<int>::max(),
+                       .last = -1});
     for (int s = 0; s < std::ssize(plan_.steps); ++s)
       for (int output : node_of(s).outputs) {
         Lifetime& life = lives[plan_.location(output).place];
@@ -289,6 +302,7 @@ class Planner {
       for (int p = 0; p < std::ssize(plan_.places); ++p) {
         const PlaceKind kind = plan_.places[p].kind;
         if ((kind != PlaceKind::result && kind != PlaceKind::gradient) || device_of(p) != device) continue;
+        if (elastic_ && elastic_->values[plan_.places[p].value]) continue;
         rooms.push_back({.bytes = lives[p].bytes, .until = lives[p].first});
         hosts.push_back(p);
       }
@@ -345,7 +359,9 @@ std::string spell(const Location& location) {
 
 int64_t bytes_of(const ValueType& type) { return type.shape.numel() * size_of(type.dtype); }
 
-Plan make_plan(Graph graph, PlanOptions options) { return Planner(std::move(graph), options).run(); }
+Plan make_plan(Graph graph, PlanOptions options, Elastic* elastic) {
+  return Planner(std::move(graph), options, elastic).run();
+}
 
 int Plan::fused_kernels() const {
   return static_cast<int>(std::count_if(steps.begin(), steps.end(), [](const PlanStep& s) { return s.kernel >= 0; }));

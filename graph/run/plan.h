@@ -107,8 +107,15 @@ struct Plan {
   std::string to_string() const;
 };
 
-/// Where everything lies and what runs in which order. Fused kernels get their code later (see Program::build).
-Plan make_plan(Graph graph, PlanOptions options);
+/// What changes with sizes, for a plan that serves several: it has room for the largest, and nothing in it rests on what changes.
+struct Elastic {
+  std::vector<bool> values, nodes;  ///< a number of the value's type; of the node, or of what it reads or makes
+  std::vector<int64_t> most_bytes;  ///< of each value
+};
+
+/// Where everything lies and what runs in which order. Fused kernels get their code later (see Program::build). `elastic`, if
+/// given, gets what the plan's graph has beyond `graph`.
+Plan make_plan(Graph graph, PlanOptions options, Elastic* elastic = nullptr);
 
 int64_t bytes_of(const ValueType& type);
 

@@ -27,8 +27,8 @@ std::string type_text(const Tensor& tensor) {
 
 }  // namespace
 
-Program::Program(Graph graph, PlanOptions options, Where where)
-    : plan_(make_plan(std::move(graph), options)), where_(where) {
+Program::Program(Graph graph, PlanOptions options, Where where, Elastic* elastic)
+    : plan_(make_plan(std::move(graph), options, elastic)), where_(where) {
   const auto& leaves = plan_.graph.leaves;
   bindings_.tensors.resize(leaves.size());
   bindings_.numbers.resize(leaves.size());
@@ -57,29 +57,6 @@ void Program::make_ready() {
   look_for_unbound();
   alone_ = plan_.alone();
   first_ = std::make_unique<Run>(plan_, bindings_, code_);
-}
-
-std::unique_ptr<Program> Program::resized(Graph graph) const {
-  std::unique_ptr<Program> program(new Program(std::move(graph), plan_.options, where_));
-  Plan& plan = program->plan_;
-  TANDEM_ASSERT(plan.steps.size() == plan_.steps.size(), "another size has other steps");
-  std::vector<std::vector<const LoopKernel*>> kernels(code_.size());  // in the order in which they were added
-  for (size_t s = 0; s < plan.steps.size(); ++s) {
-    PlanStep& step = plan.steps[s];
-    const LoopKernel* kernel = plan.graph.node(step.node).fused.get();
-    if (!kernel) continue;
-    step.code = plan_.steps[s].code;
-    step.kernel = plan_.steps[s].kernel;
-    kernels[step.code].push_back(kernel);
-  }
-  for (size_t i = 0; i < code_.size(); ++i) {
-    program->code_.push_back(code_[i]->resized(kernels[i]));
-    if (!program->code_.back()) return nullptr;
-  }
-  plan.code = plan_.code;
-  program->cost_.compiler_cached = !code_.empty();
-  program->make_ready();
-  return program;
 }
 
 bool Program::emit(std::string* reason) {

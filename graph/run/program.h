@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,9 +36,20 @@ class Program {
 
   /// Reads what `other` reads, a program of the same trace, whose leaves are the first of both.
   void bind_as(const Program& other, size_t leaves);
+  /// What a program is to be given other sizes by, in place.
+  struct Growth {
+    size_t scalars_from = 0;          ///< leaves before it are the trace's
+    std::vector<size_t> places;       ///< of the numbers that change, among numbers_of(graph, scalars_from)
+    std::vector<int64_t> most_bytes;  ///< of each value, for which there is to be room
+  };
   /// The program of the same graph in other sizes, with a plan of its own and this one's code. Null if that doesn't serve
-  /// them.
-  std::unique_ptr<Program> resized(Graph graph) const;
+  /// them. With `growth` it can be given further ones.
+  std::unique_ptr<Program> resized(Graph graph, const Growth* growth = nullptr) const;
+  /// Becomes the program of the same graph with these numbers, in the order of Growth::places: its plan and code stay, and so does
+  /// what it reads. Nothing but numbers is touched. False if it wasn't made for that, if one of the ops or the plan doesn't serve
+  /// these sizes: then it is of no use any more. Not while a run is under way.
+  bool resize(std::span<const int64_t> numbers);
+  bool resizable() const { return resizer_ != nullptr; }
 
   /// Runs with these arguments (GraphError if they are not of the types that it was made for, or a leaf of a graph that was
   /// read from text is unbound); afterwards state is assigned, grad() set, and the results are new tensors. Several
@@ -75,7 +87,9 @@ class Program {
   void set_number(int leaf, double number);
 
  private:
-  Program(Graph graph, PlanOptions options, Where where);
+  struct Resizer;
+
+  Program(Graph graph, PlanOptions options, Where where, Elastic* elastic = nullptr);
   bool emit(std::string* reason);
   void add_cost(const CompileCost& cost);
   void look_for_unbound();
@@ -91,7 +105,8 @@ class Program {
   BuildCost cost_;
   std::vector<std::unique_ptr<Kernels>> code_;
   Bindings bindings_;
-  std::string unbound_;  ///< what keeps a graph that was read from text from running
+  std::shared_ptr<Resizer> resizer_;  ///< null: for one size
+  std::string unbound_;               ///< what keeps a graph that was read from text from running
   // The pool: the first run, which is all that one thread needs, and those of calls that found it taken.
   std::unique_ptr<Run> first_;
   bool alone_ = true;  ///< plan_.alone(): it is never taken twice

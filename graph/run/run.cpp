@@ -118,7 +118,23 @@ void Run::make_steps(std::span<const std::unique_ptr<Kernels>> code) {
   }
 }
 
-void Run::use(int value, void** pointer) { spot(value).uses.push_back({pointer, plan_.location(value).offset}); }
+void Run::use(int value, void** pointer) { spot(value).uses.push_back({pointer, plan_.location(value).offset, value}); }
+
+void Run::resize(std::span<const int> values) {
+  for (const int value : values)
+    if (const Tensor& header = headers_[value]; header.defined()) {
+      const ValueType& type = plan_.type(value);
+      header.impl()->set_layout(type.shape, type.strides);
+    }
+  for (Spot& spot : spots_)
+    for (Use& use : spot.uses)
+      if (const int64_t offset = plan_.location(use.value).offset; offset != use.offset) {
+        use.offset = offset;
+        if (spot.data) *use.pointer = static_cast<char*>(spot.data) + offset;
+      }
+  for (Step& step : steps_)
+    if (step.launch) step.launch->resize();
+}
 
 Tensor Run::header(int value) {
   Tensor& made = headers_[value];

@@ -62,11 +62,14 @@ class Run {
   /// From now on intermediate values lie there, in Plan::arena_bytes() that the caller keeps; null: in memory of the run's own,
   /// which it allocates when it first needs it. The plan has one arena.
   void lend_arena(void* memory);
+  /// The plan has been given another size: the layouts of these values, or more.
+  void resize(std::span<const int> values);
 
  private:
   struct Use {
     void** pointer;
     int64_t offset;  ///< bytes
+    int value;
   };
   /// Where a place is now, and what points into it.
   struct Spot {

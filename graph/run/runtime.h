@@ -16,6 +16,8 @@ class Launch {
  public:
   virtual ~Launch() = default;
   virtual void run() = 0;
+  /// Its kernel has been given another size (Kernels::resize).
+  virtual void resize() {}
 };
 
 /// Tells a launch's owner where the launch keeps the address of a buffer (an index in LoopKernel::buffers).
@@ -45,6 +47,9 @@ class Kernels {
   /// The compiled code for the same kernels in other sizes: they differ in numbers that it reads at run time
   /// (LoopKernel::at_run_time). Null if it doesn't serve these sizes, or no code here reads numbers.
   virtual std::unique_ptr<Kernels> resized(const std::vector<const LoopKernel*>&) const { return nullptr; }
+  /// Likewise one of these kernels, and with it all its launches once they are told. False if the code doesn't serve the size: then
+  /// they are of no use any more.
+  virtual bool resize(int, const LoopKernel&) { return false; }
 };
 
 /// The steps of one Run as one launch.

@@ -44,6 +44,13 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+/// Whether two traces of one function read the very same tensors.
+bool read_the_same(const Graph& a, const Graph& b) {
+  const auto same = [](const auto& x, const auto& y) { return x.tensor.impl() == y.tensor.impl(); };
+  return std::equal(a.leaves.begin(), a.leaves.end(), b.leaves.begin(), b.leaves.end(), same) &&
+         std::equal(a.gradients.begin(), a.gradients.end(), b.gradients.begin(), b.gradients.end(), same);
+}
+
 }  // namespace
 
 struct CompiledFunction::State : Programs {
@@ -154,13 +161,42 @@ struct CompiledFunction::State : Programs {
     return result;
   }
 
-  /// The program that was foreseen for the trace that `made` has. False if it isn't what was foreseen.
-  bool resize(Specialisation& made, const Kin& kin) {
+  std::ptrdiff_t count_of(const Sizes* sizes) const {
+    return std::count_if(specialisations.begin(), specialisations.end(),
+                         [&](const auto& each) { return each->sizes.get() == sizes; });
+  }
+
+  /// The trace and the program that were used least lately, in place of those that would be given up for one more.
+  bool take_over(Specialisation& made, const Kin& kin, const Graph& reads) {
+    const Sizes& sizes = *kin.specialisation->sizes;
+    if (count_of(&sizes) < kMostOfOneKind) return false;
+    Specialisation& old = *oldest(&sizes);
+    if (&old == kin.specialisation || old.upgrade || old.fitted != sizes.fitted() || !old.program->resizable() ||
+        !read_the_same(old.traced, reads))
+      return false;
+    Graph traced = std::move(old.traced);
+    std::vector<NumberPlace> places = std::move(old.number_places);
+    std::shared_ptr<Program> program = old.program;
+    give_up(&old);
+    if (!sizes.resize(*kin.foreseen, traced, places, *program)) return false;
+    made.traced = std::move(traced);
+    made.number_places = std::move(places);
+    made.program = std::move(program);
+    return true;
+  }
+
+  /// The program that was foreseen, for the trace that `made` has, or without one. False if the code doesn't serve this size.
+  bool resize(Specialisation& made, const Kin& kin, bool traced) {
     Sizes& sizes = *kin.specialisation->sizes;
-    made.program = sizes.program(*kin.foreseen, made.traced);
-    if (!made.program) return false;
-    sizes.confirm(*kin.foreseen);
+    const Graph& like = kin.specialisation->traced;
+    if (!take_over(made, kin, traced ? made.traced : like)) {
+      if (!traced) made.traced = sizes.traced(*kin.foreseen, like);
+      made.program = sizes.program(*kin.foreseen, made.traced);
+      if (!made.program) return false;
+    }
+    if (traced) sizes.confirm(*kin.foreseen);
     made.sizes = kin.specialisation->sizes;
+    made.fitted = sizes.fitted();
     made.reads_numbers = made.reads_numbers || kin.specialisation->reads_numbers;
     ++stats.resizes;
     stats.peak_bytes = made.program->plan().arena_bytes();
@@ -173,14 +209,14 @@ struct CompiledFunction::State : Programs {
     for (const Kin& kin : all) {
       if (!kin.foreseen) continue;
       const Specialisation& like = *kin.specialisation;
-      if (!like.sizes->confirmed(*kin.foreseen) && (options.verify != Verify::never || like.sizes->results_vary()))
+      if (like.reads_numbers ||
+          (!like.sizes->confirmed(*kin.foreseen) && (options.verify != Verify::never || like.sizes->results_vary())))
         continue;
       auto made = std::make_unique<Specialisation>(kin.signature);
-      made->traced = like.sizes->traced(*kin.foreseen, like.traced);
       made->parts = like.parts;
       made->gradient = like.gradient;
       made->kept = like.kept;
-      if (resize(*made, kin)) return made;
+      if (resize(*made, kin, false)) return made;
     }
     return nullptr;
   }
@@ -234,7 +270,8 @@ struct CompiledFunction::State : Programs {
       made = std::make_unique<Specialisation>(Signature(call));
       trace(*made, call, function, kept);
       const bool resized = std::any_of(all.begin(), all.end(), [&](const Kin& kin) {
-        return kin.foreseen && kin.specialisation->sizes->agrees(made->traced, *kin.foreseen) && resize(*made, kin);
+        return kin.foreseen && kin.specialisation->sizes->agrees(made->traced, *kin.foreseen) &&
+               resize(*made, kin, true);
       });
       if (resized) {
         ++stats.verifications;
@@ -265,9 +302,7 @@ struct CompiledFunction::State : Programs {
     const Sizes* const sizes = made->sizes.get();
     specialisations.push_back(std::move(made));
     Specialisation* const result = served_by(*specialisations.back());
-    const auto of_these = [&](const auto& each) { return each->sizes.get() == sizes; };
-    if (sizes && std::count_if(specialisations.begin(), specialisations.end(), of_these) > kMostOfOneKind)
-      give_up(oldest(sizes));
+    if (sizes && count_of(sizes) > kMostOfOneKind) give_up(oldest(sizes));
     return result;
   }
 

@@ -30,7 +30,10 @@ struct Specialisation {
   std::atomic<uint64_t> last_used = 0;  ///< when another took its place as the newest
   bool reads_numbers = false;           ///< some constant has changed between traces: trace at each call
   int64_t traced_at = 1;                ///< the call that traced last
-  std::shared_ptr<Upgrade> upgrade;     ///< what is to take the place of `program`, if that is being compiled
+  // One of many sizes:
+  int64_t fitted = 0;                      ///< Sizes::fitted(), by which its program was made
+  std::vector<NumberPlace> number_places;  ///< of `traced`, if it has been given another size
+  std::shared_ptr<Upgrade> upgrade;        ///< what is to take the place of `program`, if that is being compiled
   // Of `calls`, those that are in Stats::tiers, as they ran on programs before this one. The last of these programs was of
   // that tier, and was given up after so many calls had begun.
   int64_t calls_before = 0, changed_at = 0;

@@ -10,7 +10,6 @@
 #include <numeric>
 
 #include "graph/ir/loop.h"
-#include "graph/ir/numbers.h"
 #include "graph/run/program.h"
 #include "graph/run/runtime.h"
 
@@ -218,6 +217,8 @@ std::optional<Sizes::Rule> Sizes::rule_for(const Samples& samples, const Fit& fi
 
 void Sizes::fit() {
   fit_ = {};
+  ++fitted_;
+  confirmed_.clear();
   reads_numbers_ = false;
   if (samples_.size() < kFewest) return;
   Fit fit;
@@ -330,46 +331,47 @@ void Sizes::fit() {
   fit_ = std::move(fit);
 }
 
-std::optional<Sizes::Foreseen> Sizes::foresee(const Tensors& arguments) const {
-  if (!fit_.complete || !program_) return std::nullopt;
-  std::vector<int64_t> quantities;
-  for (const Symbol& symbol : fit_.symbols)
-    quantities.push_back(arguments[static_cast<size_t>(symbol.argument)].shape()[symbol.dim]);
+std::vector<int64_t> Sizes::evaluate(const Numbers& numbers, const Foreseen& foreseen) {
+  std::vector<int64_t> all = numbers.all;
+  for (const auto& [place, rule] : numbers.rules) all[place] = foreseen.values[static_cast<size_t>(rule)];
+  for (const auto& [place, rule] : numbers.real_rules)
+    all[place] = std::bit_cast<int64_t>(foreseen.reals[static_cast<size_t>(rule)]);
+  return all;
+}
+
+std::optional<Sizes::Foreseen> Sizes::foresee(std::vector<int64_t> sizes) const {
   Foreseen result;
-  result.sizes = quantities;
+  result.sizes = sizes;
+  std::vector<int64_t>& quantities = sizes;
   for (const Rule& rule : fit_.derived) {
     const std::optional<int64_t> value = value_of(rule, quantities);
     if (!value || *value < rule.least) return std::nullopt;
     quantities.push_back(*value);
   }
-  std::vector<int64_t> values;  // of the rules
+  result.values.reserve(fit_.rules.size());
   for (const Rule& rule : fit_.rules) {
     const std::optional<int64_t> value = value_of(rule, quantities);
     if (!value || *value < rule.least) return std::nullopt;
-    values.push_back(*value);
+    result.values.push_back(*value);
   }
-  const auto value = [&](int rule) { return values[static_cast<size_t>(rule)]; };
-  std::vector<double> reals;
+  const auto value = [&](int rule) { return static_cast<double>(result.values[static_cast<size_t>(rule)]); };
   for (const RealRule& rule : fit_.real_rules) {
-    const double number = static_cast<double>(value(rule.rule));
-    reals.push_back(as_held(rule.form == RealRule::whole     ? number
-                            : rule.form == RealRule::inverse ? 1 / number
-                                                             : number / static_cast<double>(value(rule.other)),
-                            rule.type));
+    const double number = value(rule.rule);
+    result.reals.push_back(as_held(rule.form == RealRule::whole     ? number
+                                   : rule.form == RealRule::inverse ? 1 / number
+                                                                    : number / value(rule.other),
+                                   rule.type));
   }
-  const auto real = [&](int rule) { return reals[static_cast<size_t>(rule)]; };
-  const auto evaluate = [&](const Numbers& numbers) {
-    std::vector<int64_t> all = numbers.all;
-    for (const auto& [place, rule] : numbers.rules) all[place] = value(rule);
-    for (const auto& [place, rule] : numbers.real_rules) all[place] = std::bit_cast<int64_t>(real(rule));
-    return all;
-  };
-  result.traced = evaluate(fit_.traced);
-  result.optimised = evaluate(fit_.optimised);
-  const Graph& last = samples_.back().traced;
-  if (!fits(last, result.traced, arguments)) return std::nullopt;
-  for (const Leaf& leaf : last.leaves) result.scalars.push_back(leaf.number);
-  for (const auto& [leaf, rule] : fit_.scalars) result.scalars[leaf] = real(rule);
+  return result;
+}
+
+std::optional<Sizes::Foreseen> Sizes::foresee(const Tensors& arguments) const {
+  if (!fit_.complete || !program_) return std::nullopt;
+  std::vector<int64_t> sizes;
+  for (const Symbol& symbol : fit_.symbols)
+    sizes.push_back(arguments[static_cast<size_t>(symbol.argument)].shape()[symbol.dim]);
+  std::optional<Foreseen> result = foresee(std::move(sizes));
+  if (result && !fits(samples_.back().traced, evaluate(fit_.traced, *result), arguments)) return std::nullopt;
   return result;
 }
 
@@ -377,13 +379,14 @@ bool Sizes::agrees(Graph& traced, const Foreseen& foreseen) const {
   const Graph& last = samples_.back().traced;
   if (traced.leaves.size() != last.leaves.size()) return false;
   if (!difference_in_structure(last, traced).empty() || !difference_in_leaves(last, traced).empty() ||
-      numbers_of(traced, traced.leaves.size()) != foreseen.traced)
+      numbers_of(traced, traced.leaves.size()) != evaluate(fit_.traced, foreseen))
     return false;
-  std::vector<bool> follows(last.leaves.size());  // scalars that change with the size by a rule
-  for (const auto& [leaf, rule] : fit_.scalars) follows[leaf] = true;
+  std::vector<int> rule_of(last.leaves.size(), -1);  // of scalars that change with the size by a rule
+  for (const auto& [leaf, rule] : fit_.scalars) rule_of[leaf] = rule;
   for (size_t i = 0; i < last.leaves.size(); ++i)
-    if (last.leaves[i].kind == LeafKind::scalar && (follows[i] || !scalar_varies_[i]) &&
-        !same_bits(traced.leaves[i].number, foreseen.scalars[i]))
+    if (last.leaves[i].kind == LeafKind::scalar && (rule_of[i] >= 0 || !scalar_varies_[i]) &&
+        !same_bits(traced.leaves[i].number,
+                   rule_of[i] >= 0 ? foreseen.reals[static_cast<size_t>(rule_of[i])] : last.leaves[i].number))
       return false;
   mark_scalars(traced);
   return true;
@@ -391,18 +394,41 @@ bool Sizes::agrees(Graph& traced, const Foreseen& foreseen) const {
 
 Graph Sizes::traced(const Foreseen& foreseen, const Graph& like) const {
   Graph result = samples_.back().traced;
-  set_numbers(result, result.leaves.size(), foreseen.traced);
-  for (size_t i = 0; i < result.leaves.size(); ++i) {
-    result.leaves[i].tensor = like.leaves[i].tensor;
-    result.leaves[i].number = foreseen.scalars[i];
-  }
+  set_numbers(result, result.leaves.size(), evaluate(fit_.traced, foreseen));
+  for (size_t i = 0; i < result.leaves.size(); ++i) result.leaves[i].tensor = like.leaves[i].tensor;
+  for (const auto& [leaf, rule] : fit_.scalars) result.leaves[leaf].number = foreseen.reals[static_cast<size_t>(rule)];
   for (size_t i = 0; i < result.gradients.size(); ++i) result.gradients[i].tensor = like.gradients[i].tensor;
   return result;
 }
 
+/// What each value of the optimised graph takes in sizes up to the next power of two, or eighth of one if memory is dear. Nothing if
+/// the rules say none.
+std::optional<std::vector<int64_t>> Sizes::bytes_of_values(const Foreseen& foreseen, bool roomy) const {
+  std::vector<int64_t> sizes = foreseen.sizes;
+  for (int64_t& size : sizes) {
+    const auto power = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(size)));
+    const int64_t step = roomy ? power : std::max<int64_t>(power / 8, 1);
+    size = (size + step - 1) / step * step;
+  }
+  const std::optional<Foreseen> most = foresee(std::move(sizes));
+  if (!most) return std::nullopt;
+  std::vector<int64_t> result;
+  const std::vector<int64_t> numbers = evaluate(fit_.optimised, *most);
+  auto next = numbers.begin();
+  for (const Value& value : samples_.back().optimised->values) {
+    std::optional<int64_t> bytes = size_of(value.type.dtype);
+    for (int d = 0; d < value.type.shape.size() && bytes; ++d) bytes = times(*bytes, *next++);
+    if (!bytes) return std::nullopt;
+    next += value.type.strides.size();
+    result.push_back(*bytes);
+  }
+  return result;
+}
+
 std::unique_ptr<Program> Sizes::program(const Foreseen& foreseen, const Graph& traced) const {
+  constexpr int64_t kDear = 4 << 20;  ///< bytes of an arena
   Graph graph = *samples_.back().optimised;
-  set_numbers(graph, traced.leaves.size(), foreseen.optimised);
+  set_numbers(graph, traced.leaves.size(), evaluate(fit_.optimised, foreseen));
   for (size_t i = 0; i < traced.leaves.size(); ++i) {  // the passes leave them where they are
     graph.leaves[i].tensor = traced.leaves[i].tensor;
     graph.leaves[i].number = traced.leaves[i].number;
@@ -411,7 +437,37 @@ std::unique_ptr<Program> Sizes::program(const Foreseen& foreseen, const Graph& t
   try {
     verify(graph, "another size");
   } catch (const Error&) { return nullptr; }
-  return kernels_stay_inside(graph) ? program_->resized(std::move(graph)) : nullptr;
+  if (!kernels_stay_inside(graph)) return nullptr;
+  Program::Growth growth;
+  growth.scalars_from = traced.leaves.size();
+  for (const auto& each : {fit_.optimised.rules, fit_.optimised.real_rules})
+    for (const auto& [place, rule] : each) growth.places.push_back(place);
+  for (const bool roomy : {true, false}) {
+    std::optional<std::vector<int64_t>> most = bytes_of_values(foreseen, roomy);
+    if (!most) continue;
+    growth.most_bytes = std::move(*most);
+    std::unique_ptr<Program> program = program_->resized(graph, &growth);
+    if (!program || !roomy || program->plan().arena_bytes() <= kDear) return program;
+  }
+  return program_->resized(std::move(graph));
+}
+
+bool Sizes::resize(const Foreseen& foreseen, Graph& traced, std::vector<NumberPlace>& places, Program& program) const {
+  const auto value = [&](int rule) { return foreseen.values[static_cast<size_t>(rule)]; };
+  const auto real = [&](int rule) { return std::bit_cast<int64_t>(foreseen.reals[static_cast<size_t>(rule)]); };
+  if (places.empty()) places = number_places(traced, traced.leaves.size(), traced.values.size(), traced.nodes.size());
+  const auto put = [&](size_t place, int64_t number) { std::memcpy(places[place].address, &number, sizeof number); };
+  for (const auto& [place, rule] : fit_.traced.rules) put(place, value(rule));
+  for (const auto& [place, rule] : fit_.traced.real_rules) put(place, real(rule));
+  for (const auto& [leaf, rule] : fit_.scalars) {
+    traced.leaves[leaf].number = foreseen.reals[static_cast<size_t>(rule)];
+    program.set_number(static_cast<int>(leaf), traced.leaves[leaf].number);
+  }
+  std::vector<int64_t> numbers;
+  numbers.reserve(fit_.optimised.rules.size() + fit_.optimised.real_rules.size());
+  for (const auto& [place, rule] : fit_.optimised.rules) numbers.push_back(value(rule));
+  for (const auto& [place, rule] : fit_.optimised.real_rules) numbers.push_back(real(rule));
+  return program.resize(numbers);
 }
 
 std::vector<std::string> Sizes::dims() const {

@@ -11,6 +11,7 @@
 
 #include "../ir/choices.h"
 #include "../ir/graph.h"
+#include "../ir/numbers.h"
 
 namespace tandem::graph {
 
@@ -43,9 +44,9 @@ class Sizes {
 
   /// The numbers that the graphs of these arguments have.
   struct Foreseen {
-    std::vector<int64_t> traced, optimised;
-    std::vector<double> scalars;  ///< of each leaf of the trace
     std::vector<int64_t> sizes;
+    std::vector<int64_t> values;  ///< of each rule
+    std::vector<double> reals;    ///< of each rule for doubles
   };
   /// Nothing if they aren't known (fewer than three traces, a number that follows no rule), or if one would be 0 or 1 that
   /// wasn't.
@@ -66,6 +67,11 @@ class Sizes {
   /// Its program: another plan for the same code. It reads the tensors and numbers of `traced`. Null if the code doesn't
   /// serve this size.
   std::unique_ptr<Program> program(const Foreseen& foreseen, const Graph& traced) const;
+  /// A trace as traced() gives, and its program, in place of those in another size. `places` are those of the trace's numbers:
+  /// found when it is empty. False if the program doesn't serve this size: then both are of no use any more.
+  bool resize(const Foreseen& foreseen, Graph& traced, std::vector<NumberPlace>& places, Program& program) const;
+  /// What a Specialisation's program was made by has been made anew since.
+  int64_t fitted() const { return fitted_; }
 
   /// A number among the program's own follows no rule: it is read at each call, by tracing.
   bool reads_numbers() const { return reads_numbers_; }
@@ -118,6 +124,9 @@ class Sizes {
   void fit();
   static std::optional<Rule> rule_for(const Samples& samples, const Fit& fit, size_t bases);
   static std::optional<int64_t> value_of(const Rule& rule, const std::vector<int64_t>& quantities);
+  std::optional<Foreseen> foresee(std::vector<int64_t> sizes) const;
+  static std::vector<int64_t> evaluate(const Numbers& numbers, const Foreseen& foreseen);
+  std::optional<std::vector<int64_t>> bytes_of_values(const Foreseen& foreseen, bool roomy) const;
 
   Choices choices_;
   std::vector<Sample> samples_;
@@ -127,6 +136,7 @@ class Sizes {
   std::shared_ptr<const Program> program_;
   int64_t lowered_ = 0;
   std::set<std::vector<int64_t>> confirmed_;
+  int64_t fitted_ = 0;
 };
 
 }  // namespace tandem::graph
