@@ -338,6 +338,11 @@ TEST_CASE("verify: a broken graph is caught") {
   graph = made();
   graph.outputs[0] = 99;
   CHECK_THROWS_AS(verify(graph), GraphError);
+  for (const int64_t stride : {0, 2}) {  // no view, and yet repeated or with gaps
+    graph = made();
+    graph.type(graph.nodes[0].outputs[0]).strides = {stride};
+    CHECK_THROWS_WITH_AS(verify(graph), doctest::Contains("only views may leave gaps"), GraphError);
+  }
 }
 
 TEST_CASE("training: losses and random numbers of the three modes are the same, bit for bit") {

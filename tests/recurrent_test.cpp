@@ -546,3 +546,46 @@ TEST_CASE("lengths: what doesn't fit") {
     CHECK(outputs(ones({4, 0, 2}), zeros({0}, {.dtype = int64})).shape() == Shape{4, 0, 3});
   }
 }
+
+TEST_CASE("recurrent: what ops say of their memory is true") {
+  // Of each op that says something, calls: a new one is to be added here.
+  for (const Op* op : op_table().all()) {
+    const bool speaks = op->again || std::any_of(op->over.begin(), op->over.end(), [](int8_t i) { return i >= 0; });
+    CHECK(speaks == (std::string_view(op->name) == "lstm" || std::string_view(op->name) == "lstm_grad"));
+  }
+  const auto check = [](const char* name, const Tensors& inputs, const Attributes& attributes) {
+    const Op& op = find_op(name);
+    const Tensors expected = dispatch_all(op, inputs, attributes, Where::current());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (op.over[i] < 0) continue;
+      Tensors operands = inputs, results;
+      for (const Tensor& each : expected) results.push_back(empty(each.shape(), {.dtype = each.dtype()}));
+      results[i] = operands[static_cast<size_t>(op.over[i])] = inputs[static_cast<size_t>(op.over[i])].clone();
+      KernelContext context(op, operands, attributes, results, Where::current());
+      kernel_for(op, cpu())(context);
+      for (size_t j = 0; j < expected.size(); ++j) CHECK(same(results[j], expected[j]));
+    }
+    if (!op.again || (expected[0].dtype() != float32 && expected[0].dtype() != float64)) return expected;
+    Tensors others = expected;
+    others[0] = Tensor();
+    CHECK(same(op.again(others, attributes), expected[0]));
+    auto compiled = compile([&](const Tensor& second, const Tensor& third) {
+      return op.again(Tensors{Tensor(), second, third}, attributes);
+    });
+    CHECK(same(compiled(expected[1], expected[2]), expected[0]));
+    return expected;
+  };
+  for (const DType dtype : {float32, float64, bfloat16, float16})
+    for (const int64_t width : {1, 7, 48, 65})
+      for (const bool reverse : {false, true}) {
+        CAPTURE(name_of(dtype));
+        CAPTURE(width);
+        CAPTURE(reverse);
+        const auto made = [&](const Shape& shape, double salt) { return filled(shape, salt).to(dtype); };
+        const Attributes attributes{{"reverse", reverse}};
+        const Tensor weight = made({4 * width, width}, 2), h = made({9, width}, 3), c = made({9, width}, 4);
+        const Tensors all = check("lstm", {made({5, 9, 4 * width}, 1), weight, h, c}, attributes);
+        check("lstm", {made({5, 9, 4 * width}, 1), weight, h, c, made({4 * width}, 5)}, attributes);
+        check("lstm_grad", {made({5, 9, width}, 6), all[1], all[2], weight, c}, attributes);
+      }
+}

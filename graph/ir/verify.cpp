@@ -29,6 +29,9 @@ void verify(const Graph& graph, const char* after_pass) {
       if (graph::at(made, output)) fail(node, "%", output, " is made twice");
       graph::at(made, output) = true;
       if (graph.value(output).node != n) fail(node, "%", output, " names another node as its maker");
+      const ValueType& type = graph.type(output);
+      if (node.op->kind != OpKind::view && !type.shape.contains(0) && !is_dense(type.shape, type.strides))
+        fail(node, "%", output, " is ", type, ", but only views may leave gaps or repeat elements");
     }
     if (node.fused) continue;
     Attributes fitted = node.attributes;

@@ -67,12 +67,13 @@ class MaskedPlaces {
     if (maker < 0 || !graph_.node(maker).op->places || at(readers_, mask.inputs[0]) != 1) return -1;
     const Node& place = graph_.node(maker);
     const int g = place.inputs[0], positions = place.inputs[1];
-    const ValueType &type = graph_.type(mask.outputs[0]), &smaller = graph_.type(g);
+    const ValueType& type = graph_.type(mask.outputs[0]);
     for (const Node* pick : pickers_) {
       if (pick->inputs[0] != mask.inputs[1] || pick->outputs[1] != positions) continue;
       const int picked = pick->outputs[0];
+      const ValueType& smaller = graph_.type(picked);  // the gradient itself may be a view that repeats one element
       const bool alike = graph_.type(mask.inputs[1]).dtype == type.dtype && graph_.type(mask.inputs[0]) == type &&
-                         graph_.type(picked).shape == smaller.shape && graph_.type(picked).dtype == smaller.dtype;
+                         graph_.type(g).shape == smaller.shape && graph_.type(g).dtype == smaller.dtype;
       if (!alike) return -1;
       Graph& to = rewriter.to();
       const int masked =
