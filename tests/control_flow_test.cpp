@@ -633,3 +633,36 @@ TEST_CASE("control flow: pictures and plans show regions") {
     CHECK(contains(turns.explain(), "otherwise:\n"));
   }
 }
+
+TEST_CASE("control flow: what a branch wrote and read is its own, whatever is written outside later") {
+  for (const Mode mode : kModes) {
+    CAPTURE(name_of(mode));
+    Tensor factor = full({}, 3.f);
+    factor.requires_grad(true);
+    auto f = compile(
+        [&](const Tensor& x, const Tensor& state) {
+          Tensor inside = state;
+          const auto halve = [&] {
+            {
+              const NoGrad no_grad;
+              inside.assign(inside * 0.5f);
+            }
+            return inside * factor + 1;
+          };
+          const Tensor result = cond(x.detach() > 0, halve, [&] { return sin(inside) - factor; });
+          const NoGrad no_grad;
+          inside.assign(x);
+          return result;
+        },
+        {.mode = mode});
+    const Tensor state = full({}, 8.f), result = f(full({}, 1.f), state);
+    CHECK(result.item<float>() == 13);
+    CHECK(state.item<float>() == 1);
+    if (mode == Mode::eager) {
+      CHECK_THROWS_AS(result.backward(), InPlaceError);
+    } else {
+      result.backward();
+      CHECK(factor.grad().item<float>() == 4);
+    }
+  }
+}

@@ -342,6 +342,7 @@ TEST_CASE("sizes: programs are given other sizes in place, up and down, beyond t
     const Stats stats = g.stats();
     CHECK(stats.traces <= 7);
     CHECK(stats.resizes >= 100);
+    CHECK(stats.resizes_in_place >= 80);
     CHECK((options.verify != Verify::never || stats.verifications == 0));
     CHECK(stats.stale.empty());
   }
@@ -404,4 +405,25 @@ TEST_CASE("sizes: a size in which an extent happens to be another's") {
   const auto arguments_of = [](int64_t n) { return randn({n, 16}); };
   check_sizes(f, arguments_of,
               {15, 16, 17, 16, 32, 16, 8, 2, 16, 3, 16, 4, 5, 6, 7, 16, 9, 64, 16, 10, 11, 16, 12, 33});
+}
+
+TEST_CASE("sizes: numbers that change with the calls, in programs that are given other sizes") {
+  for (const Mode mode : kGraphModes)
+    for (const int changes : {1, 2, 100}) {
+      CAPTURE(name_of(mode));
+      CAPTURE(changes);
+      float number = 1;
+      const auto f = [&](const Tensor& x) { return x * number + 0.5f; };
+      const auto by_argument = [](const Tensor& x, Dynamic<float> y) { return x * y + 0.5f; };
+      auto g = compile(f, {.mode = mode});
+      auto h = compile(by_argument, {.mode = mode});
+      for (int64_t n = 3; n < 80; ++n) {
+        CAPTURE(n);
+        if (n > 20 && n % (80 / std::min(changes, 80)) == 0) number = 0.5f * static_cast<float>(n);
+        const Tensor x = randn({n, 4}), expected = f(x);
+        CHECK(same(g(x), expected));
+        CHECK(same(h(x, Dynamic<float>(number)), expected));
+      }
+      CHECK(h.stats().resizes_in_place > 20);
+    }
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <sstream>
 
 #include "support.h"
 #include "tandem.h"
@@ -295,6 +296,21 @@ TEST_CASE("peak: training on large batches adds less than it adds eagerly") {
   CHECK(added(of<Training<Attention, 8>>(train), {.memory_budget = 0.5}) < 0.6);
 }
 
+TEST_CASE("peak: chains of rows that would raise it by more than a twentieth are given up, others stay") {
+  Training<Attention, 16> model;
+  const auto made = [&](std::vector<std::string> without) {
+    auto step = compile([&](const Tensor& x, const Tensor& y) { return train(model, x, y); },
+                        {.without = without, .memory_budget = 0.5});
+    step(model.x, model.y);
+    return std::pair(step.explain(), step.stats().peak_bytes);
+  };
+  const auto [with, peak] = made({});
+  const auto [none, before] = made({"row_pipelines"});
+  CHECK(contains(with, "blocks of rows"));
+  CHECK(contains(with, "more memory would be in use at one time"));
+  CHECK(static_cast<double>(peak) <= 1.05 * static_cast<double>(before));
+}
+
 TEST_CASE("peak: gradients are masked before they are spread out, and no bit changes") {
   const auto bits = [](const Tensor& x) {
     const std::vector<float> all = x.to(float32).to_vector<float>();
@@ -353,6 +369,7 @@ TEST_CASE("peak: what is cheap to compute again isn't kept, and no bit changes")
     total.backward();
     return total.detach();
   };
+  std::string explained;
   const auto run = [&](const CompileOptions& options, int64_t* bytes) {
     auto f = compile(loss, options);
     Tensors values;
@@ -362,13 +379,32 @@ TEST_CASE("peak: what is cheap to compute again isn't kept, and no bit changes")
     }
     for (const Tensor& weight : weights) values.push_back(weight.grad().clone());
     *bytes = f.stats().peak_bytes;
+    explained = f.explain();
     return values;
+  };
+  /// What is said to be computed again, for how much of the step in all.
+  const auto again = [&] {
+    const size_t begin = explained.find("computed again:\n"), end = explained.find("% of the step");
+    std::pair<std::string, double> result;
+    if (begin == std::string::npos || end == std::string::npos) return result;
+    std::istringstream lines(explained.substr(begin));
+    for (std::string line; std::getline(lines, line);)
+      if (const size_t at = line.find("% of the step"); at != std::string::npos) {
+        result.first += line + "\n";
+        result.second += std::stod(line.substr(line.rfind(' ', at) + 1));
+      }
+    return result;
   };
   int64_t all = 0, some = 0, kept = 0, in_order = 0, ignored = 0;
   const Tensors expected = run({.mode = Mode::replay}, &ignored);
   check_alike(run({.memory_budget = 0.1}, &all), expected);
+  CHECK(contains(again().first, "matmul at"));
   check_alike(run({}, &some), expected);
+  CHECK(!again().first.empty());
+  CHECK(!contains(again().first, "matmul at"));
+  CHECK(again().second <= 2);
   check_alike(run({.memory_budget = 1}, &kept), expected);
+  CHECK(again().first.empty());
   check_alike(run({.without = {"schedule"}}, &in_order), expected);
   CHECK(all < 0.8 * static_cast<double>(kept));
   CHECK(all < some);

@@ -44,10 +44,13 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-/// Whether two traces of one function read the very same tensors.
+/// Whether two traces of one function read the very same tensors, but for numbers.
 bool read_the_same(const Graph& a, const Graph& b) {
   const auto same = [](const auto& x, const auto& y) { return x.tensor.impl() == y.tensor.impl(); };
-  return std::equal(a.leaves.begin(), a.leaves.end(), b.leaves.begin(), b.leaves.end(), same) &&
+  const auto same_leaf = [&](const Leaf& x, const Leaf& y) {
+    return x.kind == y.kind && (x.kind == LeafKind::scalar || same(x, y));
+  };
+  return std::equal(a.leaves.begin(), a.leaves.end(), b.leaves.begin(), b.leaves.end(), same_leaf) &&
          std::equal(a.gradients.begin(), a.gradients.end(), b.gradients.begin(), b.gradients.end(), same);
 }
 
@@ -178,10 +181,11 @@ struct CompiledFunction::State : Programs {
     std::vector<NumberPlace> places = std::move(old.number_places);
     std::shared_ptr<Program> program = old.program;
     give_up(&old);
-    if (!sizes.resize(*kin.foreseen, traced, places, *program)) return false;
+    if (!sizes.resize(*kin.foreseen, reads, traced, places, *program)) return false;
     made.traced = std::move(traced);
     made.number_places = std::move(places);
     made.program = std::move(program);
+    ++stats.resizes_in_place;
     return true;
   }
 

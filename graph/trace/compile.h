@@ -83,6 +83,7 @@ struct Stats {
   int64_t traces = 0;             ///< specialisations made
   int64_t verifications = 0;      ///< traces made only to compare
   int64_t resizes = 0;            ///< new sizes that cost neither passes nor the compiler
+  int64_t resizes_in_place = 0;   ///< of these, those that were put into a program that was there
   int64_t sources = 0;            ///< different sources generated: each is one call of the compiler, if no cache has it
   int64_t promoted = 0;           ///< constants that became run-time scalars
   int64_t kernels = 0;            ///< launches of one call

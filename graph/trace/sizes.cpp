@@ -452,17 +452,19 @@ std::unique_ptr<Program> Sizes::program(const Foreseen& foreseen, const Graph& t
   return program_->resized(std::move(graph));
 }
 
-bool Sizes::resize(const Foreseen& foreseen, Graph& traced, std::vector<NumberPlace>& places, Program& program) const {
+bool Sizes::resize(const Foreseen& foreseen, const Graph& like, Graph& traced, std::vector<NumberPlace>& places,
+                   Program& program) const {
   const auto value = [&](int rule) { return foreseen.values[static_cast<size_t>(rule)]; };
   const auto real = [&](int rule) { return std::bit_cast<int64_t>(foreseen.reals[static_cast<size_t>(rule)]); };
   if (places.empty()) places = number_places(traced, traced.leaves.size(), traced.values.size(), traced.nodes.size());
   const auto put = [&](size_t place, int64_t number) { std::memcpy(places[place].address, &number, sizeof number); };
   for (const auto& [place, rule] : fit_.traced.rules) put(place, value(rule));
   for (const auto& [place, rule] : fit_.traced.real_rules) put(place, real(rule));
-  for (const auto& [leaf, rule] : fit_.scalars) {
-    traced.leaves[leaf].number = foreseen.reals[static_cast<size_t>(rule)];
-    program.set_number(static_cast<int>(leaf), traced.leaves[leaf].number);
-  }
+  for (size_t i = 0; i < like.leaves.size(); ++i)
+    if (like.leaves[i].kind == LeafKind::scalar) traced.leaves[i] = like.leaves[i];
+  for (const auto& [leaf, rule] : fit_.scalars) traced.leaves[leaf].number = foreseen.reals[static_cast<size_t>(rule)];
+  for (size_t i = 0; i < traced.leaves.size(); ++i)
+    if (traced.leaves[i].kind == LeafKind::scalar) program.set_number(static_cast<int>(i), traced.leaves[i].number);
   std::vector<int64_t> numbers;
   numbers.reserve(fit_.optimised.rules.size() + fit_.optimised.real_rules.size());
   for (const auto& [place, rule] : fit_.optimised.rules) numbers.push_back(value(rule));

@@ -67,9 +67,11 @@ class Sizes {
   /// Its program: another plan for the same code. It reads the tensors and numbers of `traced`. Null if the code doesn't
   /// serve this size.
   std::unique_ptr<Program> program(const Foreseen& foreseen, const Graph& traced) const;
-  /// A trace as traced() gives, and its program, in place of those in another size. `places` are those of the trace's numbers:
-  /// found when it is empty. False if the program doesn't serve this size: then both are of no use any more.
-  bool resize(const Foreseen& foreseen, Graph& traced, std::vector<NumberPlace>& places, Program& program) const;
+  /// A trace as traced() gives, and its program, in place of those in another size; both read the tensors that `like` reads.
+  /// `places` are those of the trace's numbers: found when it is empty. False if the program doesn't serve this size: then both
+  /// are of no use any more.
+  bool resize(const Foreseen& foreseen, const Graph& like, Graph& traced, std::vector<NumberPlace>& places,
+              Program& program) const;
   /// What a Specialisation's program was made by has been made anew since.
   int64_t fitted() const { return fitted_; }
 
