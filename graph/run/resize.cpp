@@ -81,9 +81,10 @@ struct Program::Resizer {
     results.resize(most);
   }
   void find_code(const Plan& plan) {
+    std::vector<const PlanStep*> step_of(plan.graph.nodes.size());
+    for (const PlanStep& step : plan.steps) at(step_of, step.node) = &step;
     for (Changing& each : nodes)
-      for (const PlanStep& step : plan.steps)
-        if (step.node == each.node) each.code = step.code, each.kernel = step.kernel;
+      if (const PlanStep* const step = at(step_of, each.node)) each.code = step->code, each.kernel = step->kernel;
   }
 
   /// Infer and the code have their say, as in verify() and kernels_stay_inside(). Views lie where they lie now.
