@@ -416,6 +416,21 @@ TEST_CASE("joint: cheap ops are computed again, and what is there anyway is not 
   CHECK(contains(g.plan(), "backward:"));
 }
 
+TEST_CASE("joint: what backward() alone needs is computed there") {
+  // The gradient of a determinant has the inverse, which a singular matrix lacks: eagerly the call is fine.
+  const Tensor matrix = ones({3, 3}, {.requires_grad = true});
+  const auto f = [&](const Tensor& scale) { return linalg::det(matrix * scale); };
+  for (const Mode mode : {Mode::eager, Mode::replay, Mode::compiled}) {
+    CAPTURE(mode);
+    auto function = compile(f, {.mode = mode});
+    for (int call = 0; call < 2; ++call) {
+      const Tensor result = function(ones({}));
+      CHECK(result.item<float>() == 0);
+      CHECK_THROWS_AS(result.backward(), LinAlgError);
+    }
+  }
+}
+
 TEST_CASE("joint: several threads call one function and go back through it") {
   manual_seed(8);
   const Net net;

@@ -78,6 +78,15 @@ class Partitioner {
     return recompute_ && node.op->is_pointwise() && node.op->pointwise.cost != Cost::heavy && !node.op->user;
   }
 
+  /// What backward() alone asks for is done there: it may be expensive, or raise an error. But that a mask is kept, say, in the place
+  /// of what it is made of, costs nothing.
+  bool is_backward_only(const Node& node, int n) const {
+    const OpKind kind = node.op->kind;
+    const bool cheap = kind == OpKind::view || kind == OpKind::create ||
+                       (node.op->is_pointwise() && node.op->pointwise.cost != Cost::heavy && !node.op->checks_range);
+    return n >= parts_.nodes && (!cheap || node.op->user);
+  }
+
   /// Whether the tensor of the leaf is at backward() what it was at the call, or says that it has been written to. A number of
   /// the program's text is part of the graph.
   bool by_reference(const Leaf& leaf) const {
@@ -129,6 +138,7 @@ class Partitioner {
       flow.connect(2 * v, 2 * v + 1, bytes);
       if (!again || bytes == 0) flow.connect(source, 2 * v, Flow::kUnbounded);
       if (!again) continue;
+      if (is_backward_only(graph_.node(value.node), value.node)) flow.connect(2 * v, sink, Flow::kUnbounded);
       for (const int input : graph_.node(value.node).inputs) {
         visit(input);
         flow.connect(2 * input + 1, 2 * v, Flow::kUnbounded);
