@@ -1,12 +1,14 @@
 // Extreme numbers: every op of the table on its samples, with extreme integers in every attribute that is an integer or a list
-// of them, and extreme floats in the others; and every public function that takes integers. A call gives a result that could
-// be right, or an error of ours that names this file's line. Under the sanitizers it also touches no memory but its own.
+// of them, and extreme floats in the others, and with operands that don't fit each other; and every public function that takes
+// integers. A call gives a result that could be right, or an error of ours that names this file's line. Under the sanitizers it
+// also touches no memory but its own.
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <cstring>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "autograd/autograd.h"
@@ -166,14 +168,11 @@ std::vector<td::AttributeValue> extremes_of(const td::AttributeValue& value) {
   return result;
 }
 
-}  // namespace
-
-TEST_CASE("extreme attributes: every op gives a result that could be right, or an error with the line") {
+/// Calls of ops in the samples, each once.
+std::vector<Calls::Call> calls_of_samples() {
   const char* const only = std::getenv("TANDEM_TEST_OP");
-  const MemoryLimit limit(32 << 20);
-  Tally tally;
+  std::vector<Calls::Call> calls;
   std::set<std::string> seen;  // calls that differ in values alone
-  std::set<std::string> ops;
   const Samples samples = all_samples();
   for (const Sample& sample : samples) {
     if (sample.large) continue;
@@ -185,39 +184,100 @@ TEST_CASE("extreme attributes: every op gives a result that could be right, or a
       each.call(each.bases());
     } catch (const td::TraceError&) {}
     for (const Calls::Call& call : recorded.made) {
-      if (only && std::string(only) != call.op->name) continue;
-      const std::string name = text_of(*call.op, call.inputs, call.attributes);
-      if (call.op->user || !seen.insert(name).second) continue;
-      ops.insert(call.op->name);
-      const auto attempt = [&](const td::Attributes& attributes) {
-        Tensors outputs(static_cast<size_t>(call.op->outputs));
-        const td::Where here = td::Where::current();
-        tally.attempt(
-            here.line(), [&] { return text_of(*call.op, call.inputs, attributes); },
-            [&] {
-              dispatch(*call.op, call.inputs, attributes, outputs, here);
-              return outputs;
-            });
-      };
-      for (const td::Attribute& attribute : call.attributes) {
-        for (td::AttributeValue& value : extremes_of(attribute.value)) {
-          td::Attributes changed = call.attributes;
-          changed.set({attribute.name, std::move(value)});
-          attempt(changed);
-        }
-      }
-      for (const int64_t extreme : kIntegers) {  // in all of them
+      if (call.op->user || (only && std::string(only) != call.op->name)) continue;
+      if (seen.insert(text_of(*call.op, call.inputs, call.attributes)).second) calls.push_back(call);
+    }
+  }
+  return calls;
+}
+
+/// The op eagerly, on these operands.
+void attempt(Tally& tally, const td::Op& op, const Tensors& inputs, const td::Attributes& attributes) {
+  Tensors outputs(static_cast<size_t>(op.outputs));
+  const td::Where here = td::Where::current();
+  tally.attempt(
+      here.line(), [&] { return text_of(op, inputs, attributes); },
+      [&] {
+        dispatch(op, inputs, attributes, outputs, here);
+        return outputs;
+      });
+}
+
+}  // namespace
+
+TEST_CASE("extreme attributes: every op gives a result that could be right, or an error with the line") {
+  const MemoryLimit limit(32 << 20);
+  Tally tally;
+  std::set<std::string> ops;
+  for (const Calls::Call& call : calls_of_samples()) {
+    ops.insert(call.op->name);
+    for (const td::Attribute& attribute : call.attributes) {
+      for (td::AttributeValue& value : extremes_of(attribute.value)) {
         td::Attributes changed = call.attributes;
-        for (const td::Attribute& attribute : call.attributes) {
-          if (std::holds_alternative<int64_t>(attribute.value)) changed.set({attribute.name, extreme});
-          if (const auto* list = std::get_if<td::Shape>(&attribute.value))
-            changed.set({attribute.name, td::Shape::filled(list->size(), extreme)});
-        }
-        if (!(changed == call.attributes)) attempt(changed);
+        changed.set({attribute.name, std::move(value)});
+        attempt(tally, *call.op, call.inputs, changed);
       }
+    }
+    for (const int64_t extreme : kIntegers) {  // in all of them
+      td::Attributes changed = call.attributes;
+      for (const td::Attribute& attribute : call.attributes) {
+        if (std::holds_alternative<int64_t>(attribute.value)) changed.set({attribute.name, extreme});
+        if (const auto* list = std::get_if<td::Shape>(&attribute.value))
+          changed.set({attribute.name, td::Shape::filled(list->size(), extreme)});
+      }
+      if (!(changed == call.attributes)) attempt(tally, *call.op, call.inputs, changed);
     }
   }
   std::cout << "extreme attributes: " << ops.size() << " ops, " << tally.text() << "\n";
+}
+
+namespace {
+
+/// The operand in shapes, and types, that may not fit the others.
+std::vector<Tensor> others_of(const Tensor& operand) {
+  std::vector<Tensor> result;
+  const auto add = [&](const td::Shape& shape) { result.push_back(td::ones(shape, {.dtype = operand.dtype()})); };
+  for (int d = 0; d < operand.rank(); ++d) {
+    for (const int64_t extent : {operand.size(d) + 1, operand.size(d) - 1, int64_t{0}, int64_t{1}, int64_t{40}}) {
+      if (extent < 0 || extent == operand.size(d)) continue;
+      td::Shape shape = operand.shape();
+      shape[d] = extent;
+      add(shape);
+    }
+    td::Shape shorter = operand.shape();
+    shorter.erase(d);
+    add(shorter);
+  }
+  if (operand.rank() < 5) {
+    td::Shape longer = operand.shape();
+    longer.push_back(2);
+    add(longer);
+  }
+  add({});
+  for (const td::DType dtype : {td::float32, td::float64, td::bfloat16, td::int64, td::bool_})
+    if (dtype != operand.dtype()) result.push_back(operand.to(dtype));
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("operands that don't fit: every op gives a result that could be right, or an error with the line") {
+  constexpr int kCalls = 6;  // of an op
+  const MemoryLimit limit(32 << 20);
+  const td::PrintHandler printing = td::set_print_handler({});
+  Tally tally;
+  std::map<std::string, int> ops;
+  for (const Calls::Call& call : calls_of_samples()) {
+    if (ops[call.op->name]++ >= kCalls) continue;
+    for (size_t i = 0; i < call.inputs.size(); ++i)
+      for (const Tensor& other : others_of(call.inputs[i])) {
+        Tensors inputs = call.inputs;
+        inputs[i] = other;
+        attempt(tally, *call.op, inputs, call.attributes);
+      }
+  }
+  td::set_print_handler(printing);
+  std::cout << "operands that don't fit: " << ops.size() << " ops, " << tally.text() << "\n";
 }
 
 namespace {

@@ -251,6 +251,12 @@ TEST_CASE("text: what can't be parsed is a GraphError that names its line, never
       "graph {\n  %0: float32[2, 2] = argument 0\n  %1: float32[2, 2] strides [1, 9] = exp(%0)\n  return %1\n}",
       ("graph {\n  %0: float32[2] = argument 0\n  %1: float32[3] = argument 1\n  %2: float32[2] = add(%0, %1)\n"
        "  return %2\n}"),
+      ("graph {\n  %0: float32[2] = argument 0\n  %1: float64[2] = argument 1\n  %2: float64[2] = add(%0, %1)\n"
+       "  return %2\n}"),
+      "graph {\n  %0: int64[2] = argument 0\n  %1: int64[2] = exp(%0)\n  return %1\n}",
+      ("graph {\n  %0: float32[3, 2, 5] = argument 0\n  %1: float32[4, 4] = argument 1\n  %2: float32[2, 5] = argument "
+       "2\n"
+       "  %3: float32[3, 2, 5], %4: float32[2, 5] = rnn_grad(%0, %0, %1, %2) {reverse=0, relu=0}\n  return %3\n}"),
       "graph {\n  %0: float32[2] = argument 0\n  draws -1\n  return %0\n}",
       "graph {\n  %0: float32[2] = argument 0\n  gradient argument -3 = %0\n  return %0\n}",
       "graph {\n  %0: float32[2] = state\n  %1: float32[3] = argument 0\n  assign %0 = %1\n  return %1\n}",

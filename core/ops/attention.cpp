@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/dispatch.h"
+#include "core/ops/fit.h"
 #include "core/ops/ops.h"
 #include "core/random.h"
 
@@ -66,6 +67,24 @@ void check_operands(const Infer& op, size_t tensors) {
                          op.inputs.back().shape());
 }
 
+/// The mask, if there is one, behind that many tensors; q and k are shapes.
+void check_mask(const Infer& op, const Shape& q, const Shape& k, size_t tensors) {
+  if (!op.attributes.flag("masked")) return;
+  const int rank = q.size();
+  const Tensor& mask = op.input(static_cast<int>(tensors));
+  Shape scores = q;
+  scores[rank - 1] = k[rank - 2];
+  op.check<DTypeError>(mask.dtype() == bool_ || is_floating(mask.dtype()), "the mask is ", mask.dtype(),
+                       "; it must be bool (true where a query may look) or floating (added to the scores)");
+  bool fits = mask.rank() <= rank;
+  for (int d = 0; fits && d < mask.rank(); ++d) {
+    const int64_t extent = mask.shape()[mask.rank() - 1 - d];
+    fits = extent == 1 || extent == scores[rank - 1 - d];
+  }
+  op.check<ShapeError>(fits, "the mask ", mask.shape(), " doesn't broadcast to the scores ", scores,
+                       " ([batch.., heads, time, source])");
+}
+
 /// Checks what q, k and v share, and makes the two outputs. Shapes are those without the packed dim.
 void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, const Shape& layout, size_t tensors) {
   check_operands(op, tensors);
@@ -79,20 +98,7 @@ void infer_outputs(Infer& op, const Shape& q, const Shape& k, const Shape& v, co
   op.check<ShapeError>(leading(k, 2) == batch && leading(v, 2) == batch, "batch dims and heads don't broadcast: q ", q,
                        ", k ", k, ", v ", v,
                        grouped ? "; where heads of q share those of k and v, say {.enable_gqa = true}" : "");
-  if (op.attributes.flag("masked")) {
-    const Tensor& mask = op.input(static_cast<int>(tensors));
-    Shape scores = q;
-    scores[rank - 1] = k[rank - 2];
-    op.check<DTypeError>(mask.dtype() == bool_ || is_floating(mask.dtype()), "the mask is ", mask.dtype(),
-                         "; it must be bool (true where a query may look) or floating (added to the scores)");
-    bool fits = mask.rank() <= rank;
-    for (int d = 0; fits && d < mask.rank(); ++d) {
-      const int64_t extent = mask.shape()[mask.rank() - 1 - d];
-      fits = extent == 1 || extent == scores[rank - 1 - d];
-    }
-    op.check<ShapeError>(fits, "the mask ", mask.shape(), " doesn't broadcast to the scores ", scores,
-                         " ([batch.., heads, time, source])");
-  }
+  check_mask(op, q, k, tensors);
   Shape out = q;
   out[rank - 1] = v.back();
   op.output(out, strides_like(out, layout), op.input(0).dtype());
@@ -120,12 +126,23 @@ void infer_packed(Infer& op) {
   infer_outputs(op, one, one, one, strides, 1);
 }
 
-void infer_like(Infer& op, int first, int count) {
-  check_operands(op, static_cast<size_t>(first + count) + 2);
+void output_like(Infer& op, int first, int count) {
   for (int i = first; i < first + count; ++i) {
     const Tensor& x = op.input(i);
     op.output(x.shape(), strides_like(x.shape(), x.strides()), x.dtype());
   }
+}
+void infer_grad(Infer& op) {
+  check_operands(op, 6);
+  check_fit(op, ".. t d, .. t e, .. s e, .. s d, .. t d, .. t:wide");
+  check_mask(op, op.input(1).shape(), op.input(2).shape(), 6);
+  output_like(op, 1, 3);
+}
+void infer_packed_grad(Infer& op) {
+  check_operands(op, 4);
+  check_fit(op, ".. t d, 3 .. t d, .. t d, .. t:wide");
+  check_mask(op, op.input(0).shape(), op.input(0).shape(), 4);
+  output_like(op, 1, 1);
 }
 
 // ---- The same with whole matrices, for second derivatives and for the gradient of an additive mask.
@@ -344,7 +361,7 @@ void define_attention(OpTable& table) {
              .inputs = kVariadic,
              .outputs = 3,
              .attributes = attributes,
-             .infer = [](Infer& op) { infer_like(op, 1, 3); },
+             .infer = infer_grad,
              .grad = attention_second_grad,
              .saved = in(0) | in(1) | in(2) | in(3) | in(6) | in(7),
              .rows = rows_of_batch});
@@ -360,7 +377,7 @@ void define_attention(OpTable& table) {
              .kind = OpKind::contract,
              .inputs = kVariadic,
              .attributes = attributes,
-             .infer = [](Infer& op) { infer_like(op, 1, 1); },
+             .infer = infer_packed_grad,
              .grad = packed_second_grad,
              .saved = in(0) | in(1) | in(4) | in(5)});
   for (const char* name : {"attention", "attention_qkv"}) table.at(name).autocast = AutocastRule::lower;

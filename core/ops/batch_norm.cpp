@@ -4,6 +4,7 @@
 // batch_norm finds the statistics and applies them; batch_norm_apply takes them from elsewhere (running statistics). The
 // compiler splits batch_norm into batch_norm_statistics and pointwise ops, which join the activation that follows.
 #include "core/dispatch.h"
+#include "core/ops/fit.h"
 #include "core/ops/ops.h"
 
 namespace tandem {
@@ -70,6 +71,7 @@ void infer_statistics(Infer& op) {
   output_statistics(op, op.input(0));
 }
 void infer_grad(Infer& op) {
+  check_fit(op, "n c .., n c .., c:either, c:wide, c:wide");
   output_like(op, op.input(1));
   op.output(op.input(2).shape(), op.input(2).dtype());
   op.output(op.input(2).shape(), op.input(2).dtype());

@@ -2,6 +2,7 @@
 // variance being those of each group of channels of each image of x [batch, channels, …]. One group for each channel is
 // instance normalisation.
 #include "core/dispatch.h"
+#include "core/ops/fit.h"
 #include "core/ops/ops.h"
 
 namespace tandem {
@@ -42,6 +43,7 @@ void infer_group_norm(Infer& op) {
 }
 
 void infer_group_norm_grad(Infer& op) {
+  check_fit(op, "n c .., n c .., c:either, n g:wide, n g:wide");
   const Shape& x = op.input(1).shape();
   check_groups(op, x);
   const Shape statistics{x[0], op.attributes.integer("groups")};

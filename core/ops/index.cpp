@@ -2,6 +2,7 @@
 // gradients.
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
+#include "core/ops/fit.h"
 #include "core/range_check.h"
 
 namespace tandem {
@@ -22,7 +23,7 @@ void infer_embedding(Infer& op) {
 }
 
 void infer_embedding_grad(Infer& op) {
-  check_index(op, op.input(1), "ids");
+  check_fit(op, ".. w, ..:int64");
   op.output({op.attributes.integer("count"), op.input(0).shape().back()}, op.input(0).dtype());
 }
 

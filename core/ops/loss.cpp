@@ -6,6 +6,7 @@
 
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
+#include "core/ops/fit.h"
 #include "core/range_check.h"
 
 namespace tandem {
@@ -25,7 +26,10 @@ void infer_cross_entropy(Infer& op) {
   op.output(labels.shape(), wide(x.dtype()));
 }
 
-void infer_cross_entropy_grad(Infer& op) { op.output(op.input(1).shape(), op.input(1).dtype()); }
+void infer_cross_entropy_grad(Infer& op) {
+  check_fit(op, ", b c, b:int64, b:wide");
+  op.output(op.input(1).shape(), op.input(1).dtype());
+}
 
 /// [batch, classes], true at each row's label.
 Tensor at_label(const Tensor& labels, int64_t classes) {

@@ -5,6 +5,7 @@
 
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
+#include "core/ops/fit.h"
 #include "core/ops/ops.h"
 
 namespace tandem {
@@ -46,6 +47,7 @@ void infer_layer_norm(Infer& op) {
 }
 
 void infer_layer_norm_grad(Infer& op) {
+  check_fit(op, ".. c, .. c, c, ..:wide, ..:wide");
   op.output(op.input(1).shape(), op.input(1).dtype());
   op.output(op.input(2).shape(), op.input(2).dtype());
   op.output(op.input(2).shape(), op.input(2).dtype());
@@ -117,6 +119,7 @@ void infer_rms_norm(Infer& op) {
 }
 
 void infer_rms_norm_grad(Infer& op) {
+  check_fit(op, ".. c, .. c, c, ..:wide");
   op.output(op.input(1).shape(), op.input(1).dtype());
   op.output(op.input(2).shape(), op.input(2).dtype());
 }

@@ -17,8 +17,13 @@ void check_update(const Infer& op, int tensors) {
   }
 }
 
+void check_number(const Infer& op, int i) {
+  op.check<ShapeError>(op.input(i).rank() == 0, "operand ", i, " must be a number, got ", op.input(i).shape());
+}
+
 void infer_sgd(Infer& op) {
   check_update(op, 3);
+  check_number(op, 3);
   op.output(op.input(0));
   op.output(op.input(2));
 }
@@ -27,10 +32,12 @@ void infer_adamw(Infer& op) {
   check_update(op, 4);
   // What is made of them is rounded in their type in every kernel and mode, whatever the parameter is.
   const DType type = op.input(4).dtype();
-  for (int i = 4; i < 7; ++i)
+  for (int i = 4; i < 7; ++i) {
+    check_number(op, i);
     op.check<DTypeError>((type == float32 || type == float64) && op.input(i).dtype() == type,
                          "the rate and the bias corrections must all be float32, or all float64; operand ", i, " is ",
                          op.input(i).dtype());
+  }
   op.output(op.input(0));
   op.output(op.input(2));
   op.output(op.input(3));

@@ -92,8 +92,32 @@ Shape broadcast(const Infer& op) {
   return result;
 }
 
+bool computes_in(Domain domain, DType type) {
+  switch (domain) {
+    case Domain::any: return true;
+    case Domain::numeric: return type != bool_;
+    case Domain::floating: return is_floating(type);
+    case Domain::integral: return !is_floating(type);
+    case Domain::whole: return !is_floating(type) && type != bool_;
+  }
+  return false;
+}
+
+/// As promoted() makes them; graph text and calls by name may give others.
+void check_types(const Infer& op) {
+  const Pointwise& pointwise = op.op.pointwise;
+  const DType type = op.inputs.back().dtype();
+  for (size_t i = 0; i + 1 < op.inputs.size(); ++i) {
+    const DType needed = pointwise.selects && i == 0 ? bool_ : type;
+    op.check<DTypeError>(op.inputs[i].dtype() == needed, "operand ", i, " is ", op.inputs[i].dtype(), ", need ", needed,
+                         " beside ", type, "; cast one with to()");
+  }
+  op.check<DTypeError>(computes_in(pointwise.domain, type), "not for ", type, "; cast it with to()");
+}
+
 /// Same layout as the operands that have the full shape, if they agree; else row-major.
 void infer_pointwise(Infer& op) {
+  check_types(op);
   const Tensor& first = op.input(0);
   const DType type = op.op.pointwise.returns_bool ? bool_ : op.inputs.back().dtype();
   bool same = first.is_contiguous();

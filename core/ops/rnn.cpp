@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/dispatch.h"
+#include "core/ops/fit.h"
 #include "core/ops/ops.h"
 #include "core/ops/rnn.h"
 
@@ -78,7 +79,7 @@ void infer_rnn(Infer& op) {
 }
 
 /// Outputs of the backward ops are like these inputs.
-template <int... inputs> void infer_like(Infer& op) {
+template <int... inputs> void output_like(Infer& op) {
   ((void)op.output(op.input(inputs).shape(), op.input(inputs).dtype()), ...);
 }
 
@@ -325,14 +326,19 @@ void define_rnn(OpTable& table) {
              .kind = OpKind::opaque,
              .inputs = 5,
              .outputs = 2,
-             .infer = infer_like<2, 3>,
+             .infer =
+                 [](Infer& op) {
+                   check_fit(op, ".. h, .. h, .. 4h, .. h, .. h");
+                   output_like<2, 3>(op);
+                 },
              .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> in, const Attributes&) {
-               const LstmGates a = activated(widened(in[2]), width_of(in[3]));
-               const auto [gates, cell] =
-                   lstm_step_backward(widened(in[0]), widened(in[1]), a, widened(in[3]), widened(in[4]));
-               return Tensors{to(gates, in[2].dtype()), to(cell, in[2].dtype())};
-             }});
+             .decompose =
+                 [](std::span<const Tensor> in, const Attributes&) {
+                   const LstmGates a = activated(widened(in[2]), width_of(in[3]));
+                   const auto [gates, cell] =
+                       lstm_step_backward(widened(in[0]), widened(in[1]), a, widened(in[3]), widened(in[4]));
+                   return Tensors{to(gates, in[2].dtype()), to(cell, in[2].dtype())};
+                 }});
   table.add({.name = "gru_cell",
              .kind = OpKind::opaque,
              .inputs = 3,
@@ -341,18 +347,24 @@ void define_rnn(OpTable& table) {
              .saved = in(0) | in(1) | in(2),
              .contiguous_inputs = true,
              .decompose = decompose_gru_cell});
-  table.add({.name = "gru_cell_grad",
-             .kind = OpKind::opaque,
-             .inputs = 4,
-             .outputs = 3,
-             .infer = infer_like<1, 2, 3>,
-             .contiguous_inputs = true,
-             .decompose = [](std::span<const Tensor> in, const Attributes&) {
-               const Tensor h = widened(in[3]);
-               const GruGates g = gru_gates(widened(in[1]), widened(in[2]), width_of(h));
-               const GruStep d = gru_step_backward(widened(in[0]), g.r, g.z, g.n, g.product, h);
-               return Tensors{to(d.x_gates, in[1].dtype()), to(d.h_gates, in[1].dtype()), to(d.hidden, in[1].dtype())};
-             }});
+  table.add(
+      {.name = "gru_cell_grad",
+       .kind = OpKind::opaque,
+       .inputs = 4,
+       .outputs = 3,
+       .infer =
+           [](Infer& op) {
+             check_fit(op, ".. h, .. 3h, .. 3h, .. h");
+             output_like<1, 2, 3>(op);
+           },
+       .contiguous_inputs = true,
+       .decompose =
+           [](std::span<const Tensor> in, const Attributes&) {
+             const Tensor h = widened(in[3]);
+             const GruGates g = gru_gates(widened(in[1]), widened(in[2]), width_of(h));
+             const GruStep d = gru_step_backward(widened(in[0]), g.r, g.z, g.n, g.product, h);
+             return Tensors{to(d.x_gates, in[1].dtype()), to(d.h_gates, in[1].dtype()), to(d.hidden, in[1].dtype())};
+           }});
   table.add({.name = "lstm",
              .kind = OpKind::opaque,
              .inputs = kVariadic,
@@ -368,7 +380,12 @@ void define_rnn(OpTable& table) {
              .inputs = kVariadic,
              .outputs = 3,
              .attributes = direction,
-             .infer = infer_like<2, 4, 4>,
+             .infer =
+                 [](Infer& op) {
+                   check_fit(op, op.inputs.size() < 6 ? "t b h, t b h, t b 4h, 4h h, b h"
+                                                      : "t b h, t b h, t b 4h, 4h h, b h, t b h");
+                   output_like<2, 4, 4>(op);
+                 },
              .contiguous_inputs = true});
   table.add({.name = "gru",
              .kind = OpKind::opaque,
@@ -386,6 +403,7 @@ void define_rnn(OpTable& table) {
              .attributes = direction,
              .infer =
                  [](Infer& op) {
+                   check_fit(op, "t b h, t b h, t b 4h, 3h h, b h");
                    const Shape shape = with_width(op.input(1).shape(), 3 * op.input(1).shape().back());
                    for (int i = 0; i < 2; ++i) op.output(shape, op.input(1).dtype());
                    op.output(op.input(4).shape(), op.input(4).dtype());
@@ -404,7 +422,11 @@ void define_rnn(OpTable& table) {
              .inputs = 4,
              .outputs = 2,
              .attributes = direction_and_relu,
-             .infer = infer_like<1, 3>,
+             .infer =
+                 [](Infer& op) {
+                   check_fit(op, "t b h, t b h, h h, b h");
+                   output_like<1, 3>(op);
+                 },
              .contiguous_inputs = true});
   // Operands of one type, whatever the layers before them give; the state is carried through many steps.
   for (const char* name : {"lstm_cell", "gru_cell", "lstm", "gru", "rnn"})

@@ -5,6 +5,7 @@
 
 #include "core/dispatch.h"
 #include "core/ops/composed.h"
+#include "core/ops/fit.h"
 #include "core/ops/ops.h"
 
 namespace tandem {
@@ -14,6 +15,10 @@ namespace {
 void infer_rows(Infer& op) {
   op.check_floating(0);
   op.output(op.input(0).shape(), op.input(0).dtype());
+}
+void infer_grad(Infer& op) {
+  check_fit(op, ".., ..");
+  infer_rows(op);
 }
 
 Tensor call(const char* name, const Tensor& g, const Tensor& y) {
@@ -62,7 +67,7 @@ void define_softmax(OpTable& table) {
   table.add({.name = "softmax_grad",
              .kind = OpKind::reduce,
              .inputs = 2,
-             .infer = infer_rows,
+             .infer = infer_grad,
              .grad =
                  [](const OpContext& op) {
                    const Tensor h = op.grad_output(), g = op.input(0), y = op.input(1);
@@ -95,7 +100,7 @@ void define_softmax(OpTable& table) {
   table.add({.name = "log_softmax_grad",
              .kind = OpKind::reduce,
              .inputs = 2,
-             .infer = infer_rows,
+             .infer = infer_grad,
              .grad =
                  [](const OpContext& op) {
                    const Tensor h = op.grad_output(), p = exp(op.input(1));
