@@ -28,7 +28,7 @@ struct Quiet {
 };
 
 struct Tally {
-  uint64_t errors = 0, compared = 0, refused = 0, no_way_back = 0, failures = 0;
+  uint64_t errors = 0, compared = 0, refused = 0, no_way_back = 0, failures = 0, resized = 0;
   std::map<std::string, uint64_t> ops;
 };
 
@@ -52,8 +52,25 @@ TEST_CASE("random programs give in every mode what they give eagerly") {
   const Quiet quiet;
   const std::vector<std::string> passes = pass_names();
   Tally tally;
-  std::vector<fuzz::Program> together;
-  uint64_t ill_conditioned = 0;
+  std::vector<fuzz::Program> fixed, changing;  // in size; the second kind needs a third size to have one given in place
+  uint64_t ill_conditioned = 0, changing_programs = 0;
+  const auto compile_together = [&](std::vector<fuzz::Program>& together, const std::string& without) {
+    if (together.empty()) return;
+    for (const fuzz::Setting& each : {fuzz::Setting{}, fuzz::Setting{.options = {.without = {without}}}}) {
+      ++tally.compared;
+      const fuzz::Outcome eager = fuzz::run(together, {.options = {.mode = Mode::eager}}),
+                          compiled = fuzz::run(together, each);
+      bool alone = false;
+      const std::vector<size_t> differ = fuzz::differing(together, eager, compiled, each);
+      for (const size_t one : differ) {
+        const std::string difference = fuzz::difference(together[one], each);
+        if (!difference.empty()) complain(tally, together[one], each, difference);
+        alone = alone || !difference.empty();
+      }
+      if (!differ.empty() && !alone) ill_conditioned += differ.size();
+    }
+    together.clear();
+  };
   for (uint64_t seed = first; seed < first + count; ++seed) {
     const fuzz::Program program = fuzz::random_program(seed);
     for (const fuzz::Statement& statement : program.body)
@@ -76,37 +93,29 @@ TEST_CASE("random programs give in every mode what they give eagerly") {
       const std::string difference = fuzz::difference(fuzz::in_float64(program), settings[1]);
       if (!difference.empty()) complain(tally, fuzz::in_float64(program), settings[1], difference);
     }
+    changing_programs += !program.extents.empty();
     const fuzz::Outcome graph = fuzz::run(program, settings[0]);
+    tally.resized += graph.resizes > 0;
     tally.errors += !graph.error.empty();
     tally.refused += graph.error_class == "E020";
     tally.no_way_back += graph.error.empty() && fuzz::run(program, settings.back()).error_class == "E010";
     if (!fine || !graph.error.empty() || seed % every) continue;
+    std::vector<fuzz::Program>& together = program.extents.empty() ? fixed : changing;
     together.push_back(program);
-    together.back().calls = 2;
-    if (together.size() < kAtOnce && seed + every < first + count) continue;
-    for (const fuzz::Setting& each :
-         {fuzz::Setting{}, fuzz::Setting{.options = {.without = {passes[seed / every % passes.size()]}}}}) {
-      ++tally.compared;
-      const fuzz::Outcome eager = fuzz::run(together, {.options = {.mode = Mode::eager}}),
-                          compiled = fuzz::run(together, each);
-      bool alone = false;
-      const std::vector<size_t> differ = fuzz::differing(together, eager, compiled, each);
-      for (const size_t one : differ) {
-        const std::string difference = fuzz::difference(together[one], each);
-        if (!difference.empty()) complain(tally, together[one], each, difference);
-        alone = alone || !difference.empty();
-      }
-      if (!differ.empty() && !alone) ill_conditioned += differ.size();
-    }
-    together.clear();
+    together.back().calls = program.extents.empty() ? 2 : 4;
+    if (together.size() == kAtOnce) compile_together(together, passes[seed / every % passes.size()]);
   }
-  MESSAGE(count << " programs of " << tally.ops.size() << " ops; " << tally.compared << " comparisons, " << tally.errors
-                << " with an error, " << tally.refused << " of them refusals; " << tally.no_way_back
+  compile_together(fixed, passes[first % passes.size()]);
+  compile_together(changing, passes[count % passes.size()]);
+  MESSAGE(count << " programs of " << tally.ops.size() << " ops, " << changing_programs << " of sizes that change, "
+                << tally.resized << " of them given a size without passes; " << tally.compared << " comparisons, "
+                << tally.errors << " with an error, " << tally.refused << " of them refusals; " << tally.no_way_back
                 << " gradients refused outside; of the compiled ones " << ill_conditioned
                 << " beyond bounds, as float64 is");
   CHECK(tally.failures == 0);
   CHECK(tally.refused * 5 < count);  // what is refused is not compared
   CHECK(tally.no_way_back * 20 < count);
+  CHECK(tally.resized * 4 >= changing_programs);
 }
 
 TEST_CASE("a wrong pass is found, its program is shrunk to a line, and printed") {

@@ -64,6 +64,12 @@ class Minimiser {
         candidate.calls = calls;
         changed = accept(candidate) || changed;
       }
+    for (size_t i = program_.extents.size(); i-- > 0;) {
+      Program candidate = program_;
+      candidate.extents.erase(candidate.extents.begin() + static_cast<std::ptrdiff_t>(i));
+      candidate.calls = std::max(1, static_cast<int>(candidate.extents.size()));
+      changed = accept(candidate) || changed;
+    }
     for (size_t size = program_.body.size() / 2; size > 0; size /= 2)
       for (size_t end = program_.body.size(); end > 0;
            end = std::min(end - std::min(end, size), program_.body.size())) {

@@ -26,13 +26,17 @@ template <class List, class F> std::string joined(const List& list, F&& f) {
   for (const auto& each : list) text += (text.empty() ? "" : ", ") + std::string(f(each));
   return text;
 }
-std::string literal(const Shape& shape) {
-  return "td::Shape{" + joined(shape, [](int64_t extent) { return std::to_string(extent); }) + "}";
+std::string literal(int64_t number, bool changes) {
+  if (!changes || number == 0 || number % kChanging) return std::to_string(number);
+  return number == kChanging ? "extent" : str(number / kChanging, " * extent");
 }
-std::string literal(const AttributeValue& value) {
-  if (const auto* i = std::get_if<int64_t>(&value)) return str("int64_t{", *i, "}");
+std::string literal(const Shape& shape, bool changes = false) {
+  return "td::Shape{" + joined(shape, [&](int64_t extent) { return literal(extent, changes); }) + "}";
+}
+std::string literal(const AttributeValue& value, bool changes) {
+  if (const auto* i = std::get_if<int64_t>(&value)) return "int64_t{" + literal(*i, changes) + "}";
   if (const auto* d = std::get_if<double>(&value)) return literal(*d);
-  if (const auto* shape = std::get_if<Shape>(&value)) return literal(*shape);
+  if (const auto* shape = std::get_if<Shape>(&value)) return literal(*shape, changes);
   if (const auto* dtype = std::get_if<DType>(&value)) return name(*dtype);
   return "std::string(" + to_string(value) + ")";
 }
@@ -41,7 +45,7 @@ std::string tensor(const Program& program, size_t input, int call) {
   const Input& made = program.inputs[input];
   return "td::tensor(std::vector<double>{" +
          joined(values_of(program, input, call), [](double x) { return literal(x); }) +
-         "}, {.dtype = " + name(made.dtype) + "}).reshape(" + literal(made.shape) + ").clone()";
+         "}, {.dtype = " + name(made.dtype) + "}).reshape(" + literal(shape_of(program, input, call)) + ").clone()";
 }
 
 /// What Machine::results_of() does.
@@ -60,13 +64,14 @@ std::string line(const Program& program, const Statement& statement) {
   const std::string weighted = x.empty() ? "" : "td::sum(" + x[0] + ".to(" + wide + ") * 0.5)";
   switch (statement.action) {
     case Action::op: {
-      const std::string call = "td::find_op(\"" + statement.name + "\")(td::Tensors{" +
-                               joined(x, [](const std::string& each) { return each; }) + "}, {" +
-                               joined(statement.attributes,
-                                      [](const Attribute& each) {
-                                        return "{\"" + std::string(each.name) + "\", " + literal(each.value) + "}";
-                                      }) +
-                               "})";
+      const std::string call =
+          "td::find_op(\"" + statement.name + "\")(td::Tensors{" +
+          joined(x, [](const std::string& each) { return each; }) + "}, {" +
+          joined(statement.attributes,
+                 [&](const Attribute& each) {
+                   return "{\"" + std::string(each.name) + "\", " + literal(each.value, !program.extents.empty()) + "}";
+                 }) +
+          "})";
       if (statement.results.size() == 1) return make + call + "[0];";
       if (statement.results.empty()) return call + ";";
       std::string text = "const td::Tensors of" + result(0) + " = " + call + ";";
@@ -84,7 +89,10 @@ std::string line(const Program& program, const Statement& statement) {
       return make + "td::find_op(\"" + statement.name + "\")(" +
              (statement.choice % 2 ? value + ", " + x[0] : x[0] + ", " + value) + ");";
     }
-    case Action::number: return make + x[0] + " * number + number;";
+    case Action::number: {
+      const std::string factor = statement.choice ? "(static_cast<double>(" + x[0] + ".numel()) / 8)" : "number";
+      return make + x[0] + " * " + factor + " + " + factor + ";";
+    }
     case Action::detach: return make + x[0] + ".detach();";
     case Action::assign: return "{ td::NoGrad no_grad; " + x[0] + ".assign(" + x[1] + "); }";
     case Action::add: return "{ td::NoGrad no_grad; " + x[0] + " += " + x[1] + "; }";
@@ -166,8 +174,10 @@ std::string printed(const Program& program, const Setting& setting, const std::s
     add("td::nn::optim::" + program.optimiser + " optimizer(td::Tensors{" + leaves + "}, {.lr = 0.1" +
         (program.optimiser == "Sgd" ? ", .momentum = 0.9" : "") + "});");
   }
-  const bool has_number = std::any_of(program.body.begin(), program.body.end(),
-                                      [](const Statement& each) { return each.action == Action::number; });
+  const bool has_number = std::any_of(program.body.begin(), program.body.end(), [](const Statement& each) {
+    return each.action == Action::number && each.choice == 0;
+  });
+  if (!program.extents.empty()) add(str("int64_t extent = ", kChanging, ";"));
   if (has_number) add("double number = 0.5;");
   add("auto function = td::compile([&](const td::Tensors& arguments) {");
   int argument = 0;
@@ -198,6 +208,7 @@ std::string printed(const Program& program, const Setting& setting, const std::s
     }
     if (program.twice && arguments > 1) add("  arguments[1] = arguments[0];");
     if (has_number) add(str("  number = ", literal(0.5 + call), ";"));
+    if (!program.extents.empty()) add(str("  extent = ", extent_of(program, call + 1), ";"));
     add("  const td::Tensors results = function(arguments);");
     if (setting.backward_outside) {
       add("  td::Tensor total;");

@@ -26,9 +26,9 @@ struct Input {
 };
 
 enum class Action : uint8_t {
-  op,        ///< any op of the table, by name and attributes
-  draw,      ///< random numbers, by the public function of that name
-  number,    ///< times, and plus, a C++ number that the function captures, another at each call
+  op,    ///< any op of the table, by name and attributes
+  draw,  ///< random numbers, by the public function of that name
+  number,  ///< times, and plus, a C++ number that the function captures, another at each call; choice 1: it is the operand's numel
   constant,  ///< an op of two operands, one of them the C++ number that `choice` names; on the left if it is odd
   detach,
   assign,          ///< the second operand to the first
@@ -66,7 +66,12 @@ struct Program {
   bool casts = false;          ///< below an Autocast
   DType wide = float32;        ///< what draws, weights of sums and the like are
   int calls = 3;
+  std::vector<int64_t> extents = {};  ///< of each call, in the place of kChanging: sizes that change; none: they don't
 };
+
+/// An extent that no other dim has by itself. Where a program's sizes change, each multiple of it in the shape of an argument or in
+/// an attribute is as many times the extent of the call.
+constexpr int64_t kChanging = 7;
 
 /// Made by running it: a line that raises an error is seldom kept, and ends the program.
 Program random_program(uint64_t seed);
@@ -91,7 +96,8 @@ struct Outcome {
   Tensors values;
   std::vector<size_t> owners;  ///< of each value: which program's it is
   std::string error_class, error;
-  std::string stale;  ///< a result that another call has changed
+  std::string stale;    ///< a result that another call has changed
+  int64_t resizes = 0;  ///< calls of another size that cost no passes
 };
 Outcome run(const Program& program, const Setting& setting);
 /// Several programs as one function.
@@ -119,7 +125,8 @@ class Machine {
  public:
   Machine(const Program& program, Tensors inputs, nn::optim::Optimizer* optimizer);
   void step(const Statement& statement);
-  double number = 0.5;  ///< that the function captures
+  double number = 0.5;         ///< that the function captures
+  int64_t extent = kChanging;  ///< of the call
   const Tensor& operator[](int tensor) const { return values_[static_cast<size_t>(tensor)]; }
   void set(int tensor, const Tensor& value);
 
@@ -137,7 +144,10 @@ struct World {
   std::unique_ptr<nn::optim::Optimizer> optimizer;
 };
 Tensors arguments_of(const Program& program, int call);
+/// Call 0 makes what is outside, call n + 1 the arguments of the program's n-th.
 std::vector<double> values_of(const Program& program, size_t input, int call);
+Shape shape_of(const Program& program, size_t input, int call);
+int64_t extent_of(const Program& program, int call);
 /// The number that a constant's choice names.
 double constant_of(const Statement& statement);
 /// Numbers of tensors in use: all are below.

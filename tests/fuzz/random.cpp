@@ -135,7 +135,13 @@ class Author {
       if (add({.action = Action::backward, .operands = {find(taped)}}) && below(2)) add({.action = Action::optimise});
       discard();
     }
-    for (int i = 0; i < 4; ++i) program_.results.push_back(any());
+    // A function whose results have a gradient keeps one program a size.
+    const bool detached = !program_.extents.empty() && below(4) && !failed_;
+    for (int i = 0; i < 4; ++i) {
+      int result = any();
+      if (detached && add({.action = Action::detach, .operands = {result}})) result = pool_.back();
+      program_.results.push_back(result);
+    }
     if (below(4) == 0)
       program_.results.push_back(static_cast<int>(below(program_.inputs.size() - late_.size())));  // an input itself
     if (below(4) == 0) program_.results.push_back(program_.results[0]);
@@ -159,14 +165,28 @@ class Author {
   void add_inputs() {
     using Role = Input::Role;
     const auto extent = [&] { return static_cast<int64_t>(1 + below(5)); };
-    const int64_t m = extent(), n = extent(), k = extent();
-    const std::vector<Shape> shapes = {{m, n}, {n}, {n, k}, {k, m, n}, {n, n}, {m, 1}, {}, {k, m}};
+    int64_t m = extent();
+    const int64_t n = extent(), k = extent();
+    const bool changes = below(4) == 0;
+    if (changes) {  // of arguments alone; what is outside broadcasts
+      const std::vector<std::vector<int64_t>> all = {
+          {7, 9, 11, 8, 12, 9}, {7, 3, 4, 5, 7, 3}, {7, 1, 2, 3, 5, 1}, {7, 14, 21, 0, 28}, {7, 2, 3, 4, 5, 6, 2}};
+      program_.extents = one_of(all);
+      program_.calls = static_cast<int>(program_.extents.size());
+      m = 1;
+    }
+    std::vector<Shape> shapes;
+    const auto draw_from = [&](int64_t first) {
+      shapes = {{first, n}, {n}, {n, k}, {k, first, n}, {n, n}, {first, 1}, {}, {k, first}};
+    };
     const auto add = [&](Role role, DType dtype) { program_.inputs.push_back({role, dtype, one_of(shapes)}); };
-    program_.inputs.push_back({Role::argument, float32, {m, n}});
+    draw_from(changes ? kChanging : m);
+    program_.inputs.push_back({Role::argument, float32, shapes[0]});
     program_.inputs[0].trained = below(3) == 0;
     program_.twice = below(12) == 0;
     program_.casts = below(12) == 0;
     add(Role::argument, any_float()), add(Role::argument, any_dtype());
+    draw_from(m);
     program_.inputs.push_back({Role::state, float32, {m, n}});
     add(Role::state, float32), add(Role::state, any_dtype()), add(Role::state, any_float());
     program_.inputs.push_back({Role::leaf, float32, {n, n}});
@@ -342,7 +362,8 @@ class Author {
         if (y >= 0 && below(3)) scan.operands.push_back(y);
         return add(scan);
       }
-      case 11: return add({.action = Action::number, .operands = {find(floats)}});
+      case 11:
+        return add({.action = Action::number, .operands = {find(floats)}, .choice = static_cast<int64_t>(below(2))});
       default:
         return add({.action = Action::op, .name = "cast", .operands = {any()}, .attributes = {{"dtype", any_dtype()}}});
     }

@@ -13,9 +13,39 @@ namespace tandem::fuzz {
 
 using detail::str;
 
+int64_t extent_of(const Program& program, int call) {
+  return call < 1 || program.extents.empty() ? kChanging
+                                             : program.extents[static_cast<size_t>(call - 1) % program.extents.size()];
+}
+
+namespace {
+
+int64_t changed(int64_t number, int64_t extent) { return number % kChanging ? number : number / kChanging * extent; }
+
+Attributes changed(const Attributes& given, int64_t extent) {
+  if (extent == kChanging) return given;
+  Attributes attributes;
+  for (Attribute attribute : given) {
+    if (auto* shape = std::get_if<Shape>(&attribute.value))
+      for (int64_t& each : *shape) each = changed(each, extent);
+    else if (auto* number = std::get_if<int64_t>(&attribute.value)) *number = changed(*number, extent);
+    attributes.set(attribute);
+  }
+  return attributes;
+}
+
+}  // namespace
+
+Shape shape_of(const Program& program, size_t input, int call) {
+  Shape shape = program.inputs[input].shape;
+  if (program.inputs[input].role == Input::Role::argument)
+    for (int64_t& each : shape) each = changed(each, extent_of(program, call));
+  return shape;
+}
+
 std::vector<double> values_of(const Program& program, size_t input, int call) {
   const Input& made = program.inputs[input];
-  std::vector<double> values(static_cast<size_t>(made.shape.numel()));
+  std::vector<double> values(static_cast<size_t>(shape_of(program, input, call).numel()));
   std::mt19937_64 draw(program.seed * 1009 + input * 31 + static_cast<uint64_t>(call));
   for (size_t i = 0; i < values.size(); ++i) {
     const int64_t number = static_cast<int64_t>(draw() % 257) - 128;  // over 64: eight bits, which bfloat16 holds
@@ -32,7 +62,7 @@ namespace {
 Tensor make(const Program& program, size_t input, int call) {
   const Input& made = program.inputs[input];
   const std::vector<double> values = values_of(program, input, call);
-  return from_host(values.data(), float64, made.shape, {}, Where::current()).to(made.dtype).clone();
+  return from_host(values.data(), float64, shape_of(program, input, call), {}, Where::current()).to(made.dtype).clone();
 }
 
 std::unique_ptr<nn::optim::Optimizer> make_optimiser(const std::string& name, const Tensors& leaves) {
@@ -155,7 +185,7 @@ Tensors Machine::results_of(const Statement& statement) {
     return statement.name.empty() ? t : find_op(statement.name)(Tensors{t}, {})[0];
   };
   switch (statement.action) {
-    case Action::op: return find_op(statement.name)(x, statement.attributes);
+    case Action::op: return find_op(statement.name)(x, changed(statement.attributes, extent));
     case Action::draw: return {drawn(statement.name, x[0], wide)};
     case Action::detach: return {x[0].detach()};
     case Action::constant: {
@@ -163,7 +193,10 @@ Tensors Machine::results_of(const Statement& statement) {
       const double value = constant_of(statement);
       return {statement.choice % 2 ? op(value, x[0]) : op(x[0], value)};
     }
-    case Action::number: return {x[0] * number + number};
+    case Action::number: {
+      const double factor = statement.choice ? static_cast<double>(x[0].numel()) / 8 : number;
+      return {x[0] * factor + factor};
+    }
     case Action::assign:
     case Action::add:
     case Action::scale: {
@@ -238,6 +271,7 @@ struct Running {
   const Program& program;
   World world;
   double number = 0.5;
+  int64_t extent = kChanging;
 
   Tensors call(std::span<const Tensor> arguments) {
     Tensors inputs = world.inputs;
@@ -246,6 +280,7 @@ struct Running {
       if (program.inputs[i].role == Input::Role::argument) inputs[i] = arguments[next++];
     Machine machine(program, std::move(inputs), world.optimizer.get());
     machine.number = number;
+    machine.extent = extent;
     for (const Statement& statement : program.body) machine.step(statement);
     Tensors results;
     for (const int number : program.results) results.push_back(machine[number]);
@@ -358,6 +393,7 @@ Outcome run(std::span<const Program> programs, const Setting& setting) {
     Tensors held, expected;
     for (int call = 0; call < programs[0].calls; ++call) {
       if (all.size() == 1) all[0]->change(call);
+      for (const auto& each : all) each->extent = extent_of(each->program, call + 1);
       const Tensors arguments = arguments_at(call);
       const std::vector<Tensors> results = function(arguments);
       for (size_t i = 0; i < all.size(); ++i)
@@ -378,6 +414,7 @@ Outcome run(std::span<const Program> programs, const Setting& setting) {
         outcome.owners.resize(outcome.values.size(), i);
       }
     }
+    outcome.resizes = function.stats().resizes;
     for (size_t i = 0; i < held.size(); ++i)
       if (!same_bits(held[i].detach(), expected[i]))
         outcome.stale = str("result ", i, " of all calls changed after its call");
@@ -456,8 +493,9 @@ Program with_all_results(Program program) {
 }  // namespace
 
 std::string difference(const Program& program, const Setting& setting) {
-  const bool has_numbers = std::any_of(program.body.begin(), program.body.end(),
-                                       [](const Statement& statement) { return statement.action == Action::number; });
+  const bool has_numbers = std::any_of(program.body.begin(), program.body.end(), [](const Statement& statement) {
+    return statement.action == Action::number && statement.choice == 0;
+  });
   if (has_numbers && setting.options.verify == Verify::never) return {};  // then they are frozen, as the docs say
   const Setting eagerly{
       .options = {.mode = Mode::eager}, .backward_outside = setting.backward_outside, .threads = setting.threads};
