@@ -1,11 +1,12 @@
 // How far a training step lies above its floor: the time that its products and convolutions would take at the rate of the best
-// product of square matrices, measured in the same rounds. What lies above is the excess, which a compiled graph can make less.
+// product of square matrices, measured in the same rounds. What lies above is the excess, which a compiled graph can make less. Then
+// the memory that a step adds to model and optimiser state, gradients included, and what half of that costs in time.
 //
 //   floor [NETWORK]...        mlp, lenet, resnet8, lstm, gpt; all unless given
 //
 // Lower quartiles of interleaved rounds. Floating-point operations are counted in the traced step: a product's and a convolution's multiplications
 // and additions, attention's (half of them where it is causal) and those of a recurrence with its weight. Inference: the model alone, without
-// gradients. docs/performance.md has a table.
+// gradients. docs/performance.md has the tables.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -88,6 +89,41 @@ struct Timed {
   }
 };
 
+/// The most bytes in use during a later call, above those before the first: state is there, gradients and plans are not.
+template <class Step, class Optimizer>
+int64_t added_bytes(Step&& step, Optimizer& optimizer, const td::Tensor& x, const td::Tensor& y) {
+  optimizer.zero_grad();
+  const int64_t before = td::memory_stats().in_use;
+  for (int i = 0; i < 3; ++i) step(x, y);
+  td::reset_peak_memory();
+  step(x, y);
+  const int64_t most = td::memory_stats().peak - before;
+  optimizer.zero_grad();
+  return most;
+}
+
+std::string memory_table;
+
+template <class Step, class Optimizer>
+void measure_memory(const char* name, Step& step, Optimizer& optimizer, const td::Tensor& x, const td::Tensor& y) {
+  const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  const double eager = mib(added_bytes(step, optimizer, x, y));
+  auto compiled = td::compile(step), half = td::compile(step, {.memory_budget = 0.5});
+  const double whole_bytes = mib(added_bytes(compiled, optimizer, x, y)),
+               half_bytes = mib(added_bytes(half, optimizer, x, y));
+  const td::CompileStats stats = compiled.stats();
+  std::vector<Timed> both{{[&] { compiled(x, y); }}, {[&] { half(x, y); }}};
+  for (Timed& each : both) each.warm_up();
+  for (int round = 0; round < kRounds; ++round)
+    for (Timed& each : both) each.round();
+  char line[200];
+  std::snprintf(line, sizeof line, "| %s | %.3f | %.3f | %.2f | %.2f | %.3f | %.2f | %.2f |\n", name, eager,
+                whole_bytes, whole_bytes / eager,
+                static_cast<double>(stats.peak_bytes) / static_cast<double>(stats.lower_bound_bytes), half_bytes,
+                half_bytes / eager, lower_quartile(both[1].seconds) / lower_quartile(both[0].seconds));
+  memory_table += line;
+}
+
 template <class Model, class Optimizer>
 void measure(const char* name, Model& model, Optimizer&& optimizer, const td::Tensor& x, const td::Tensor& y) {
   const auto step = [&](const td::Tensor& inputs, const td::Tensor& labels) {
@@ -102,6 +138,7 @@ void measure(const char* name, Model& model, Optimizer&& optimizer, const td::Te
     return model(inputs);
   };
   step(x, y);  // the optimiser has its state
+  measure_memory(name, step, optimizer, x, y);
   const double count = operations(td::trace(step, x, y));
   auto compiled_step = td::compile(step);
   auto compiled_infer = td::compile(infer);
@@ -168,4 +205,9 @@ int main(int count, char** arguments) {
       "compiled, ms | ÷ eager |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const auto& [name, run] : networks)
     if (count < 2 || std::find(arguments + 1, arguments + count, name) != arguments + count) run(name.c_str());
+  std::printf(
+      "\n| network | a step adds: eager, MiB | compiled, MiB | ÷ eager | plan ÷ lower bound | budget of half: MiB | ÷ "
+      "eager | "
+      "time ÷ compiled |\n|---|---|---|---|---|---|---|---|\n%s",
+      memory_table.c_str());
 }
