@@ -1,0 +1,99 @@
+// Ops that move elements, put them in order, or write at positions, on cuda(0) against the CPU: sizes of more than one pack, tile,
+// chunk and block, in every order of lanes.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "autograd/autograd.h"
+#include "core/ops/composed.h"
+#include "tests/cuda/compare.h"
+
+using namespace tandem;
+
+namespace {
+
+constexpr DType sizes[] = {uint8, float16, float32, float64};  // 1, 2, 4 and 8 bytes
+
+Tensor of(const Shape& shape, DType type) {
+  return is_floating(type) ? numbers(shape, type) : integers(shape, 100).to(type);
+}
+
+/// Numbers with many equals, both zeros, infinities and NaN among them.
+Tensor ties(const Shape& shape, DType type, uint32_t seed = 1) {
+  if (!is_floating(type)) return integers(shape, type == bool_ ? 2 : 50, seed).to(type);
+  Tensor x = (integers(shape, 40, seed).to(float32) - 20) / 4;
+  const Tensor place = integers(shape, 30, seed + 1);
+  x = where(place == 0, std::numeric_limits<float>::quiet_NaN(), x);
+  x = where(place == 1, -std::numeric_limits<float>::infinity(), x);
+  x = where((place < 20) & (x == 0), -0.0f, x);
+  return x.to(type);
+}
+
+}  // namespace
+
+TEST_CASE("cuda: strided copies in words of every width") {
+  for (const DType type : sizes) {
+    const Tensor x = of({6, 5, 64}, type), odd = of({6, 5, 33}, type);
+    compare({x, odd}, [](const Tensors& t) {
+      return Tensors{t[0].transpose(0, 1).contiguous(),        t[0].slice(1, 1, 4).contiguous(),
+                     t[0].slice(2, 2, 34).contiguous(),        t[0].slice(2, 1, 33).transpose(0, 1).contiguous(),
+                     t[0].slice(1, 0, 1).expand({6, 9, 64}).contiguous(),
+                     t[1].transpose(0, 1).contiguous(),        concat({t[0], t[1]}, 2),
+                     concat({t[0], t[0].slice(1, 0, 3)}, 1),   t[0].slice(2, 2, 34).slice(0, 0, 6, 2).contiguous()};
+    });
+  }
+}
+
+TEST_CASE("cuda: pad, flip, triangles and diagonals, in packs and one by one") {
+  for (const DType type : sizes) {
+    const Tensor image = of({2, 3, 9, 16}, type), last = of({2, 9, 4, 16}, type);
+    compare({image, last}, [](const Tensors& t) {
+      const Tensor rows = t[0].reshape({54, 16});
+      return Tensors{pad(t[0], {1, 2, 0, 3}, {.value = 7}),  // innermost dims first: rows of 19
+                     pad(t[0], {0, 0, 2, 1}),     // whole rows
+                     pad(t[0], {16, 32, 1, 0}, {.value = 3}),
+                     pad(t[1], {0, 0, 1, 1, 2, 2}),  // channels last
+                     pad(t[0].permute({0, 2, 3, 1}), {0, 0, 1, 1, 2, 2}, {.value = 1}),
+                     pad(t[0].transpose(2, 3), {3, 1}),
+                     pad(t[0].slice(3, 0, 0), {2, 2}, {.value = 5}),
+                     pad(t[0].reshape({-1}), {5, 6}, {.value = 1}),
+                     flip(t[0], {3}),
+                     flip(t[0], {2}),
+                     flip(t[0], {1, 2, 3}),
+                     flip(t[0].transpose(1, 3), {0, 1}),
+                     flip(t[1].slice(1, 0, 9, 2), {1}),
+                     tril(rows),
+                     tril(t[0], 5),
+                     triu(t[0], -3),
+                     triu(rows.transpose(0, 1), 20),
+                     tril(t[0].slice(3, 0, 15), -1)};
+    });
+  }
+  compare({numbers({2, 7, 9})}, [](const Tensors& t) {
+    const auto of = [&](int64_t offset, int64_t dim1, int64_t dim2, const Shape& g) {
+      return dispatch(find_op("diagonal_grad"), {t[0].reshape({-1}).slice(0, 0, g.numel()).reshape(g)},
+                      {{"shape", t[0].shape()}, {"offset", offset}, {"dim1", dim1}, {"dim2", dim2}}, Where::current());
+    };
+    return Tensors{of(0, 1, 2, {2, 7}), of(3, 1, 2, {2, 6}), of(-2, 2, 1, {2, 7}), of(1, 0, 2, {7, 2})};
+  });
+}
+
+TEST_CASE("cuda: argmin and argmax of rows and columns, NaN and equals first") {
+  for (const DType type : {float32, float64, float16, bfloat16, int64, int32, uint8, bool_}) {
+    compare({ties({5, 3000}, type), of({40, 70}, type)}, [](const Tensors& t) {
+      return Tensors{argmin(t[0], 1), argmax(t[0], 1), argmin(t[0], 0), argmin(t[1], 0), argmin(t[1].transpose(0, 1), 0)};
+    });
+  }
+}
+
+TEST_CASE("cuda: the key of a turn is the host's, where its key lies") {
+  const Tensor key = tensor({int64_t{5}, int64_t{9}}), turn = tensor(int64_t{77});
+  const Attributes site{{"site", int64_t{3}}};
+  const Tensor wanted = dispatch(find_op("turn_key"), {key, turn}, site, Where::current());
+  const Tensor got = dispatch(find_op("turn_key"), {key.to(cuda(0)), turn.to(cuda(0))}, site, Where::current());
+  CHECK(wanted.device() == cpu());
+  CHECK(got.device() == cuda(0));
+  CHECK(got.cpu().to_vector<int64_t>() == wanted.to_vector<int64_t>());
+}
