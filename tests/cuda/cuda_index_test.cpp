@@ -88,6 +88,40 @@ TEST_CASE("cuda: argmin and argmax of rows and columns, NaN and equals first") {
   }
 }
 
+TEST_CASE("cuda: sort and topk of lines of a few elements, of a tile and of many, with ties, zeros and NaN") {
+  for (const DType type : {float32, float64, float16, bfloat16, int64, int32, int16, int8, uint8, bool_}) {
+    for (const Shape& shape : {Shape{300, 3}, {7, 16}, {3, 100}, {2, 2048}, {1, 4097}, {2, 9000}}) {
+      CAPTURE(type);
+      CAPTURE(shape);
+      const bool large = shape.numel() > 5000;
+      if (large && type != float32 && type != float64 && type != uint8) continue;
+      compare({ties(shape, type)}, [&](const Tensors& t) {
+        const int64_t n = t[0].shape()[1];
+        const ValuesAndIndices up = sort(t[0], 1), down = sort(t[0], 1, {.descending = true}),
+                               few = topk(t[0], std::min<int64_t>(n, 5), 1),
+                               most = topk(t[0], n - n / 4, 1, {.largest = false});
+        return Tensors{up.values, up.indices, down.values, down.indices, few.values, few.indices, most.values, most.indices};
+      }, {0, 0});
+    }
+    compare({ties({3, 40, 5}, type)}, [](const Tensors& t) {
+      const ValuesAndIndices middle = sort(t[0], 1), first = topk(t[0].transpose(0, 2), 2, 0), none = topk(t[0], 0, 1);
+      return Tensors{middle.values, middle.indices, first.values, first.indices, none.values};
+    }, {0, 0});
+  }
+  // -0 and 0 are equal, and keep their signs.
+  const Tensor zeros = sort(tensor({0.0f, -0.0f, 0.0f, -0.0f}).to(cuda(0)), 0).values.cpu();
+  std::vector<bool> negative;
+  for (const float each : zeros.to_vector<float>()) negative.push_back(std::signbit(each));
+  CHECK(negative == std::vector<bool>{false, true, false, true});
+}
+
+TEST_CASE("cuda: topk in several rounds, and merges of an odd number of runs") {
+  compare({ties({1, 300000}, float32), numbers({1, 30000}, float64)}, [](const Tensors& t) {
+    const ValuesAndIndices few = topk(t[0], 200, 1), some = topk(t[0], 1000, 1), all = sort(t[1], 1);
+    return Tensors{few.values, few.indices, some.values, some.indices, all.values, all.indices};
+  }, {0, 0});
+}
+
 TEST_CASE("cuda: the key of a turn is the host's, where its key lies") {
   const Tensor key = tensor({int64_t{5}, int64_t{9}}), turn = tensor(int64_t{77});
   const Attributes site{{"site", int64_t{3}}};
