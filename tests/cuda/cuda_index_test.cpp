@@ -122,6 +122,86 @@ TEST_CASE("cuda: topk in several rounds, and merges of an odd number of runs") {
   }, {0, 0});
 }
 
+TEST_CASE("cuda: index_select and one_hot in words of every width") {
+  for (const DType type : sizes) {
+    compare({of({5, 7, 12}, type), of({9, 64}, type), integers({11}, 5), integers({40}, 7, 2)}, [](const Tensors& t) {
+      return Tensors{index_select(t[0], 0, t[2]),
+                     index_select(t[0], 1, t[3]),
+                     index_select(t[0], 2, t[3]),
+                     index_select(t[1].slice(1, 1, 64), 0, t[2]),
+                     index_select(t[1], 0, t[3]),
+                     index_select(t[0], 2, t[3].slice(0, 0, 40, 3)),
+                     one_hot(t[3], 7),
+                     one_hot(t[3].reshape({5, 8}), 600)};
+    });
+  }
+}
+
+TEST_CASE("cuda: scatter: the last of several stays") {
+  for (const DType type : sizes) {
+    compare({of({6, 50}, type), integers({6, 300}, 50), of({6, 300}, type), integers({400, 50}, 6, 3)},
+            [](const Tensors& t) {
+              const Tensor number = full({}, 3, {.dtype = t[0].dtype(), .device = t[0].device()});
+              return Tensors{scatter(t[0], 1, t[1], t[2]),
+                             scatter(t[0], 1, t[1].slice(1, 0, 1), t[2].slice(1, 0, 1)),
+                             scatter(t[0], 1, t[1].slice(0, 0, 4), number),
+                             scatter(t[0], 1, t[1], 9),
+                             scatter(t[0], 0, t[3], 2),
+                             scatter(t[0].transpose(0, 1), 1, t[3].slice(0, 0, 50), t[3].slice(0, 0, 50).to(t[0].dtype()))};
+            });
+  }
+}
+
+TEST_CASE("cuda: scatter_add, scatter_prod and index_add: short lines, lines of a tile, runs over many tiles") {
+  const auto factors = [](const Shape& shape, DType type) {  // close to 1, or to the bit
+    return is_floating(type) ? numbers(shape, type) / 64 + 1 : integers(shape, 3).to(type);
+  };
+  for (const DType type : {float32, float64, float16, bfloat16, int64, int32, int8, bool_}) {
+    CAPTURE(type);
+    const Tolerance loose = type == float32   ? Tolerance{1e-4, 1e-4}
+                            : type == float16 || type == bfloat16 ? Tolerance{2e-2, 2e-1}
+                                              : Tolerance{1e-10, 1e-10};
+    for (const auto& [n, extent] : {std::pair<int64_t, int64_t>{20, 7}, {129, 5}, {700, 1000}, {5000, 3}, {9000, 1}}) {
+      CAPTURE(n);
+      if (n > 1000 && type != float32 && type != int64) continue;
+      const int64_t e = extent;
+      compare({of({2, e}, type), integers({2, n}, e), factors({2, n}, type), of({e, 2}, type)}, [e](const Tensors& t) {
+        const Tensor narrow = t[1].slice(0, 0, 1), across = t[1].transpose(0, 1).contiguous();
+        Tensors out{scatter_add(t[2], 1, t[1], Shape{2, e}),
+                    scatter_add(t[0], 1, t[1], t[2]),
+                    scatter_add(t[0], 1, narrow, t[2].slice(0, 1, 2)),
+                    scatter_add(t[3], 0, across, t[2].transpose(0, 1)),
+                    scatter_prod(t[0], 1, t[1], t[2]),
+                    index_add(t[0], 1, t[1][0], t[2]),
+                    index_add(t[0].expand({40, 2, e}), 2, t[1][1], t[2].slice(0, 0, 1).expand({40, 2, t[2].shape()[1]}))};
+        return out;
+      }, loose);
+    }
+    compare({of({3, 9, 50}, type), integers({200}, 9), of({3, 200, 50}, type), integers({200}, 2, 5) + 3}, [](const Tensors& t) {
+      return Tensors{index_add(t[0], 1, t[1], t[2]), index_add(t[0].slice(0, 0, 0), 1, t[1], t[2].slice(0, 0, 0)),
+                     index_add(t[0], 1, t[3], t[2].slice(1, 0, 200)), index_add(t[0], 1, t[1].slice(0, 0, 200, 3), t[2].slice(1, 0, 67)),
+                     index_add(t[0].transpose(1, 2), 2, t[1], t[2].transpose(1, 2))};
+    }, loose);
+  }
+}
+
+TEST_CASE("cuda: what long lines have out of range is noted, and adds nothing") {
+  const Tensor x = zeros({1, 5}, {.device = cuda(0)});
+  std::vector<int64_t> places(3000, 2);
+  places[2500] = 7;
+  const Tensor index = tensor(places).reshape({1, 3000}).to(cuda(0)), src = ones({1, 3000}, {.device = cuda(0)});
+  const auto told = [](const Tensor& result, const char* what) {
+    std::string text;
+    try {
+      result.cpu();
+    } catch (const DimensionError& error) { text = error.message(); }
+    CHECK_MESSAGE(text.find(what) != std::string::npos, text);
+    CHECK(result.cpu().to_vector<float>()[2] == 2999);
+  };
+  told(scatter_add(x, 1, index, src), "index 7 at [0, 2500] is out of range for 5");
+  told(index_add(x, 1, index[0], src), "index 7 at [2500] is out of range for 5");
+}
+
 TEST_CASE("cuda: the key of a turn is the host's, where its key lies") {
   const Tensor key = tensor({int64_t{5}, int64_t{9}}), turn = tensor(int64_t{77});
   const Attributes site{{"site", int64_t{3}}};
