@@ -212,11 +212,11 @@ void launch_fold(typename F::Element* out, Operand<typename F::Element> src, int
   TANDEM_ASSERT(blocks < (int64_t(1) << 31), "too many lines for one launch");
   const Workspace space(tiles > 1 ? size_t(blocks) * sizeof(Edges<typename F::A>) : 0, device);
   auto* edges = space.template as<Edges<typename F::A>>();
-  TANDEM_LAUNCH((fold_tiles<F>), unsigned(blocks), fold_threads, 0, stream, out, src, src_step, items,
-                items_stride, layout, lines, unsigned(tiles), edges);
+  TANDEM_LAUNCH((fold_tiles<F>), unsigned(blocks), fold_threads, 0, stream, out, src, src_step, items, items_stride,
+                layout, lines, unsigned(tiles), edges);
   if (tiles > 1) {
-    TANDEM_LAUNCH((fold_edges<F>), unsigned(ceil_divide(blocks, int64_t(fold_threads / 32))), fold_threads, 0,
-                  stream, out, items, items_stride, layout, lines, unsigned(tiles), edges);
+    TANDEM_LAUNCH((fold_edges<F>), unsigned(ceil_divide(blocks, int64_t(fold_threads / 32))), fold_threads, 0, stream,
+                  out, items, items_stride, layout, lines, unsigned(tiles), edges);
   }
 }
 
@@ -281,8 +281,8 @@ enum class Turn { open, claim, write, direct };
 
 template <class W, class Number, Turn turn>
 __global__ void __launch_bounds__(threads_per_block)
-    scatter(W* out, Operand<W> src, int src_step, const int64_t* index, Number* claims, Layout<2> layout,
-            Lines lines, int64_t first, int64_t first_out, td_range_note note) {
+    scatter(W* out, Operand<W> src, int src_step, const int64_t* index, Number* claims, Layout<2> layout, Lines lines,
+            int64_t first, int64_t first_out, td_range_note note) {
   const unsigned step = gridDim.x * blockDim.x;
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < layout.numel; i += step) {
     int64_t offset[2];
@@ -399,10 +399,12 @@ __global__ void __launch_bounds__(column_threads)
   const int64_t column = unit % column_tiles * 32 + threadIdx.x % 32;
   if (column >= slices.columns || end >= slices.n) return;
   const uint64_t run = items[end].key();
-  if (items[end - 1].key() != run || (begin > 0 && items[begin - 1].key() == run)) return;  // none begins here and goes on
+  if (items[end - 1].key() != run || (begin > 0 && items[begin - 1].key() == run))
+    return;  // none begins here and goes on
   typename F::A total = tails[chunk * slices.columns + column];
   int64_t next = chunk + 1;
-  for (end += column_chunk; end < slices.n && items[end].key() == run && items[end - 1].key() == run; end += column_chunk)
+  for (end += column_chunk; end < slices.n && items[end].key() == run && items[end - 1].key() == run;
+       end += column_chunk)
     total = F::combine(total, tails[next++ * slices.columns + column]);
   total = F::combine(total, heads[next * slices.columns + column]);
   if (run < uint64_t(slices.extent)) F::into(out[slices.to(unsigned(column), int64_t(run))], total);
@@ -463,8 +465,8 @@ template <class F> void add_slices(KernelContext& op, const TensorImpl& index, c
   TANDEM_LAUNCH((fold_columns<F>), unsigned(blocks), column_threads, 0, stream, data<T>(out), data<T>(src), items,
                 slices, unsigned(tiles), units, heads, tails);
   if (chunks > 1) {
-    TANDEM_LAUNCH((fold_column_edges<F>), unsigned(blocks), column_threads, 0, stream, data<T>(out), items,
-                  slices, unsigned(tiles), units, heads, tails);
+    TANDEM_LAUNCH((fold_column_edges<F>), unsigned(blocks), column_threads, 0, stream, data<T>(out), items, slices,
+                  unsigned(tiles), units, heads, tails);
   }
 }
 

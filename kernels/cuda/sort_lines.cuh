@@ -36,7 +36,7 @@ struct WideItem {
     return a.first != b.first ? a.first < b.first : a.second < b.second;
   }
 };
-template <class Item> inline constexpr int sort_tile = sort_threads * Item::per_thread;
+template <class Item> inline constexpr int sort_tile = sort_threads* Item::per_thread;
 
 // --- where items come from, and where they go ------------------------------------------------------------------
 
@@ -251,9 +251,7 @@ void launch_tiles(const Source& source, const ItemSink<Item>& sink, int64_t line
 }
 
 /// Bytes of workspace that a line of `n` takes.
-template <class Item> int64_t sort_bytes(int64_t n) {
-  return n <= sort_tile<Item> ? 0 : 2 * n * int64_t(sizeof(Item));
-}
+template <class Item> int64_t sort_bytes(int64_t n) { return n <= sort_tile<Item> ? 0 : 2 * n * int64_t(sizeof(Item)); }
 
 /// The first sink.kept of each line, in order. `space` has sort_bytes<Item>(n) for each line.
 template <class Item, class Source>

@@ -81,7 +81,8 @@ inline void compare(const Tensors& inputs, const Function& f, Tolerance toleranc
     if (is_first) first = got;
   });
 }
-inline void compare1(const Tensors& inputs, const std::function<Tensor(const Tensors&)>& f, Tolerance tolerance = {-1, -1}) {
+inline void compare1(const Tensors& inputs, const std::function<Tensor(const Tensors&)>& f,
+                     Tolerance tolerance = {-1, -1}) {
   compare(
       inputs, [&](const Tensors& x) { return Tensors{f(x)}; }, tolerance);
 }

@@ -37,11 +37,15 @@ TEST_CASE("cuda: strided copies in words of every width") {
   for (const DType type : sizes) {
     const Tensor x = of({6, 5, 64}, type), odd = of({6, 5, 33}, type);
     compare({x, odd}, [](const Tensors& t) {
-      return Tensors{t[0].transpose(0, 1).contiguous(),        t[0].slice(1, 1, 4).contiguous(),
-                     t[0].slice(2, 2, 34).contiguous(),        t[0].slice(2, 1, 33).transpose(0, 1).contiguous(),
+      return Tensors{t[0].transpose(0, 1).contiguous(),
+                     t[0].slice(1, 1, 4).contiguous(),
+                     t[0].slice(2, 2, 34).contiguous(),
+                     t[0].slice(2, 1, 33).transpose(0, 1).contiguous(),
                      t[0].slice(1, 0, 1).expand({6, 9, 64}).contiguous(),
-                     t[1].transpose(0, 1).contiguous(),        concat({t[0], t[1]}, 2),
-                     concat({t[0], t[0].slice(1, 0, 3)}, 1),   t[0].slice(2, 2, 34).slice(0, 0, 6, 2).contiguous()};
+                     t[1].transpose(0, 1).contiguous(),
+                     concat({t[0], t[1]}, 2),
+                     concat({t[0], t[0].slice(1, 0, 3)}, 1),
+                     t[0].slice(2, 2, 34).slice(0, 0, 6, 2).contiguous()};
     });
   }
 }
@@ -52,7 +56,7 @@ TEST_CASE("cuda: pad, flip, triangles and diagonals, in packs and one by one") {
     compare({image, last}, [](const Tensors& t) {
       const Tensor rows = t[0].reshape({54, 16});
       return Tensors{pad(t[0], {1, 2, 0, 3}, {.value = 7}),  // innermost dims first: rows of 19
-                     pad(t[0], {0, 0, 2, 1}),     // whole rows
+                     pad(t[0], {0, 0, 2, 1}),                // whole rows
                      pad(t[0], {16, 32, 1, 0}, {.value = 3}),
                      pad(t[1], {0, 0, 1, 1, 2, 2}),  // channels last
                      pad(t[0].permute({0, 2, 3, 1}), {0, 0, 1, 1, 2, 2}, {.value = 1}),
@@ -83,7 +87,8 @@ TEST_CASE("cuda: pad, flip, triangles and diagonals, in packs and one by one") {
 TEST_CASE("cuda: argmin and argmax of rows and columns, NaN and equals first") {
   for (const DType type : {float32, float64, float16, bfloat16, int64, int32, uint8, bool_}) {
     compare({ties({5, 3000}, type), of({40, 70}, type)}, [](const Tensors& t) {
-      return Tensors{argmin(t[0], 1), argmax(t[0], 1), argmin(t[0], 0), argmin(t[1], 0), argmin(t[1].transpose(0, 1), 0)};
+      return Tensors{argmin(t[0], 1), argmax(t[0], 1), argmin(t[0], 0), argmin(t[1], 0),
+                     argmin(t[1].transpose(0, 1), 0)};
     });
   }
 }
@@ -95,18 +100,24 @@ TEST_CASE("cuda: sort and topk of lines of a few elements, of a tile and of many
       CAPTURE(shape);
       const bool large = shape.numel() > 5000;
       if (large && type != float32 && type != float64 && type != uint8) continue;
-      compare({ties(shape, type)}, [&](const Tensors& t) {
-        const int64_t n = t[0].shape()[1];
-        const ValuesAndIndices up = sort(t[0], 1), down = sort(t[0], 1, {.descending = true}),
-                               few = topk(t[0], std::min<int64_t>(n, 5), 1),
-                               most = topk(t[0], n - n / 4, 1, {.largest = false});
-        return Tensors{up.values, up.indices, down.values, down.indices, few.values, few.indices, most.values, most.indices};
-      }, {0, 0});
+      compare({ties(shape, type)},
+              [&](const Tensors& t) {
+                const int64_t n = t[0].shape()[1];
+                const ValuesAndIndices up = sort(t[0], 1), down = sort(t[0], 1, {.descending = true}),
+                                       few = topk(t[0], std::min<int64_t>(n, 5), 1),
+                                       most = topk(t[0], n - n / 4, 1, {.largest = false});
+                return Tensors{up.values,  up.indices,  down.values, down.indices,
+                               few.values, few.indices, most.values, most.indices};
+              },
+              {0, 0});
     }
-    compare({ties({3, 40, 5}, type)}, [](const Tensors& t) {
-      const ValuesAndIndices middle = sort(t[0], 1), first = topk(t[0].transpose(0, 2), 2, 0), none = topk(t[0], 0, 1);
-      return Tensors{middle.values, middle.indices, first.values, first.indices, none.values};
-    }, {0, 0});
+    compare({ties({3, 40, 5}, type)},
+            [](const Tensors& t) {
+              const ValuesAndIndices middle = sort(t[0], 1), first = topk(t[0].transpose(0, 2), 2, 0),
+                                     none = topk(t[0], 0, 1);
+              return Tensors{middle.values, middle.indices, first.values, first.indices, none.values};
+            },
+            {0, 0});
   }
   // -0 and 0 are equal, and keep their signs.
   const Tensor zeros = sort(tensor({0.0f, -0.0f, 0.0f, -0.0f}).to(cuda(0)), 0).values.cpu();
@@ -116,10 +127,12 @@ TEST_CASE("cuda: sort and topk of lines of a few elements, of a tile and of many
 }
 
 TEST_CASE("cuda: topk in several rounds, and merges of an odd number of runs") {
-  compare({ties({1, 300000}, float32), numbers({1, 30000}, float64)}, [](const Tensors& t) {
-    const ValuesAndIndices few = topk(t[0], 200, 1), some = topk(t[0], 1000, 1), all = sort(t[1], 1);
-    return Tensors{few.values, few.indices, some.values, some.indices, all.values, all.indices};
-  }, {0, 0});
+  compare({ties({1, 300000}, float32), numbers({1, 30000}, float64)},
+          [](const Tensors& t) {
+            const ValuesAndIndices few = topk(t[0], 200, 1), some = topk(t[0], 1000, 1), all = sort(t[1], 1);
+            return Tensors{few.values, few.indices, some.values, some.indices, all.values, all.indices};
+          },
+          {0, 0});
 }
 
 TEST_CASE("cuda: index_select and one_hot in words of every width") {
@@ -142,12 +155,13 @@ TEST_CASE("cuda: scatter: the last of several stays") {
     compare({of({6, 50}, type), integers({6, 300}, 50), of({6, 300}, type), integers({400, 50}, 6, 3)},
             [](const Tensors& t) {
               const Tensor number = full({}, 3, {.dtype = t[0].dtype(), .device = t[0].device()});
-              return Tensors{scatter(t[0], 1, t[1], t[2]),
-                             scatter(t[0], 1, t[1].slice(1, 0, 1), t[2].slice(1, 0, 1)),
-                             scatter(t[0], 1, t[1].slice(0, 0, 4), number),
-                             scatter(t[0], 1, t[1], 9),
-                             scatter(t[0], 0, t[3], 2),
-                             scatter(t[0].transpose(0, 1), 1, t[3].slice(0, 0, 50), t[3].slice(0, 0, 50).to(t[0].dtype()))};
+              return Tensors{
+                  scatter(t[0], 1, t[1], t[2]),
+                  scatter(t[0], 1, t[1].slice(1, 0, 1), t[2].slice(1, 0, 1)),
+                  scatter(t[0], 1, t[1].slice(0, 0, 4), number),
+                  scatter(t[0], 1, t[1], 9),
+                  scatter(t[0], 0, t[3], 2),
+                  scatter(t[0].transpose(0, 1), 1, t[3].slice(0, 0, 50), t[3].slice(0, 0, 50).to(t[0].dtype()))};
             });
   }
 }
@@ -158,30 +172,38 @@ TEST_CASE("cuda: scatter_add, scatter_prod and index_add: short lines, lines of 
   };
   for (const DType type : {float32, float64, float16, bfloat16, int64, int32, int8, bool_}) {
     CAPTURE(type);
-    const Tolerance loose = type == float32   ? Tolerance{1e-4, 1e-4}
+    const Tolerance loose = type == float32                       ? Tolerance{1e-4, 1e-4}
                             : type == float16 || type == bfloat16 ? Tolerance{2e-2, 2e-1}
-                                              : Tolerance{1e-10, 1e-10};
+                                                                  : Tolerance{1e-10, 1e-10};
     for (const auto& [n, extent] : {std::pair<int64_t, int64_t>{20, 7}, {129, 5}, {700, 1000}, {5000, 3}, {9000, 1}}) {
       CAPTURE(n);
       if (n > 1000 && type != float32 && type != int64) continue;
       const int64_t e = extent;
-      compare({of({2, e}, type), integers({2, n}, e), factors({2, n}, type), of({e, 2}, type)}, [e](const Tensors& t) {
-        const Tensor narrow = t[1].slice(0, 0, 1), across = t[1].transpose(0, 1).contiguous();
-        Tensors out{scatter_add(t[2], 1, t[1], Shape{2, e}),
-                    scatter_add(t[0], 1, t[1], t[2]),
-                    scatter_add(t[0], 1, narrow, t[2].slice(0, 1, 2)),
-                    scatter_add(t[3], 0, across, t[2].transpose(0, 1)),
-                    scatter_prod(t[0], 1, t[1], t[2]),
-                    index_add(t[0], 1, t[1][0], t[2]),
-                    index_add(t[0].expand({40, 2, e}), 2, t[1][1], t[2].slice(0, 0, 1).expand({40, 2, t[2].shape()[1]}))};
-        return out;
-      }, loose);
+      compare(
+          {of({2, e}, type), integers({2, n}, e), factors({2, n}, type), of({e, 2}, type)},
+          [e](const Tensors& t) {
+            const Tensor narrow = t[1].slice(0, 0, 1), across = t[1].transpose(0, 1).contiguous();
+            Tensors out{
+                scatter_add(t[2], 1, t[1], Shape{2, e}),
+                scatter_add(t[0], 1, t[1], t[2]),
+                scatter_add(t[0], 1, narrow, t[2].slice(0, 1, 2)),
+                scatter_add(t[3], 0, across, t[2].transpose(0, 1)),
+                scatter_prod(t[0], 1, t[1], t[2]),
+                index_add(t[0], 1, t[1][0], t[2]),
+                index_add(t[0].expand({40, 2, e}), 2, t[1][1], t[2].slice(0, 0, 1).expand({40, 2, t[2].shape()[1]}))};
+            return out;
+          },
+          loose);
     }
-    compare({of({3, 9, 50}, type), integers({200}, 9), of({3, 200, 50}, type), integers({200}, 2, 5) + 3}, [](const Tensors& t) {
-      return Tensors{index_add(t[0], 1, t[1], t[2]), index_add(t[0].slice(0, 0, 0), 1, t[1], t[2].slice(0, 0, 0)),
-                     index_add(t[0], 1, t[3], t[2].slice(1, 0, 200)), index_add(t[0], 1, t[1].slice(0, 0, 200, 3), t[2].slice(1, 0, 67)),
-                     index_add(t[0].transpose(1, 2), 2, t[1], t[2].transpose(1, 2))};
-    }, loose);
+    compare(
+        {of({3, 9, 50}, type), integers({200}, 9), of({3, 200, 50}, type), integers({200}, 2, 5) + 3},
+        [](const Tensors& t) {
+          return Tensors{index_add(t[0], 1, t[1], t[2]), index_add(t[0].slice(0, 0, 0), 1, t[1], t[2].slice(0, 0, 0)),
+                         index_add(t[0], 1, t[3], t[2].slice(1, 0, 200)),
+                         index_add(t[0], 1, t[1].slice(0, 0, 200, 3), t[2].slice(1, 0, 67)),
+                         index_add(t[0].transpose(1, 2), 2, t[1], t[2].transpose(1, 2))};
+        },
+        loose);
   }
 }
 
