@@ -27,7 +27,8 @@ Tensor on_host(const Shape& shape, DType type) {
 }
 
 void print_kernel(KernelContext& op) {
-  if (Capture::recording()) op.fail<KernelError>("the host prints, which a recording of the device's work can't repeat");
+  if (Capture::recording())
+    op.fail<KernelError>("the host prints, which a recording of the device's work can't repeat");
   const TensorImpl& x = op.in(0);
   const Device device = op.out().device;
   const size_t bytes = size_t(x.shape.numel() * size_of(x.dtype));

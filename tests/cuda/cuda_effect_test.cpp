@@ -100,9 +100,9 @@ TEST_CASE("cuda: print waits for the device: what was asserted before is told fi
   const Tensor x = -ones({3}, {.device = cuda(0)});
   const std::vector<std::string> lines = printed([&] {
     CHECK(contains(thrown<ValueError>([&] {
-            assert_that(x > 0, "x must be positive");
-            print(x, "never");
-          }),
+                     assert_that(x > 0, "x must be positive");
+                     print(x, "never");
+                   }),
                    "x must be positive"));
     print(x, "then");
   });
