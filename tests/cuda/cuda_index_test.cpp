@@ -175,10 +175,11 @@ TEST_CASE("cuda: scatter_add, scatter_prod and index_add: short lines, lines of 
     const Tolerance loose = type == float32                       ? Tolerance{1e-4, 1e-4}
                             : type == float16 || type == bfloat16 ? Tolerance{2e-2, 2e-1}
                                                                   : Tolerance{1e-10, 1e-10};
-    for (const auto& [n, extent] : {std::pair<int64_t, int64_t>{20, 7}, {129, 5}, {700, 1000}, {5000, 3}, {9000, 1}}) {
+    for (const auto& [count, extent] :
+         {std::pair<int64_t, int64_t>{20, 7}, {129, 5}, {700, 1000}, {5000, 3}, {9000, 1}}) {
+      const int64_t n = count, e = extent;
       CAPTURE(n);
       if (n > 1000 && type != float32 && type != int64) continue;
-      const int64_t e = extent;
       compare(
           {of({2, e}, type), integers({2, n}, e), factors({2, n}, type), of({e, 2}, type)},
           [e](const Tensors& t) {

@@ -27,14 +27,15 @@ const Lines lines[] = {{{70, 3}, 1},    {{9, 17}, 1},     {{3, 1000}, 1},    {{2
 
 TEST_CASE("cuda: running sums, products and recurrences of every length, both ways") {
   for (const DType type : {float32, float64, float16, bfloat16, int64, int32, uint8, bool_}) {
-    for (const auto& [shape, dim] : lines) {
+    for (const Lines& each : lines) {
+      const Shape& shape = each.shape;
+      const int64_t d = each.dim;
       CAPTURE(type);
       CAPTURE(shape);
       if (shape.numel() > 5000 && type != float32 && type != int64) continue;
       const bool floats = is_floating(type);
       const Tensor x = floats ? numbers(shape, type) : integers(shape, 3).to(type);
       const Tensor near = floats ? (numbers(shape, float64, 2) / 64 + 1).to(type) : x + 1;
-      const int64_t d = dim;
       compare(
           {x, near},
           [&](const Tensors& t) {
@@ -69,17 +70,18 @@ TEST_CASE("cuda: products of pieces that leave double's range don't show") {
 
 TEST_CASE("cuda: running extremes: the last of equals, the last NaN once there is one") {
   for (const DType type : {float32, float64, float16, bfloat16, int64, int32, int16, uint8, bool_}) {
-    for (const auto& [shape, dim] : lines) {
+    for (const Lines& each : lines) {
+      const Shape& shape = each.shape;
+      const int64_t d = each.dim;
       if (shape.numel() > 5000 && type != float32 && type != int64) continue;
       CAPTURE(type);
       CAPTURE(shape);
       Tensor x = integers(shape, type == bool_ ? 2 : 30).to(type);
       if (is_floating(type) && shape.numel() > 0) {
-        const Tensor place = integers(shape, shape[static_cast<int>(dim)] + 40, 3);
+        const Tensor place = integers(shape, shape[static_cast<int>(d)] + 40, 3);
         x = where(place == 0, std::numeric_limits<float>::quiet_NaN(), x);
         x = where(place == 1, -std::numeric_limits<float>::infinity(), x).to(type);
       }
-      const int64_t d = dim;
       compare({x},
               [&](const Tensors& t) {
                 const ValuesAndIndices most = cummax(t[0], d), least = cummin(t[0], d);
