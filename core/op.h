@@ -281,7 +281,7 @@ struct Op {
   bool checks_range = false;              ///< a view whose elements generated kernels check (core/range_check.h)
   bool keeps_values = false;              ///< the result is operand 0 to the bit, if it has its type
   bool fills = false;                     ///< all elements are attribute "value"
-  bool transfers = false;                 ///< moves operand 0 to another device
+  bool transfers = false;                 ///< brings operand 0 to another device, or to the host
   // What saves memory.
   /// Of each result: the operand over whose elements the kernel may write it, if their types are one and nothing else that
   /// it reads lies there; -1: none beside what in_place allows.

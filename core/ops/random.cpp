@@ -42,8 +42,9 @@ void infer_turn_key(Infer& op) {
   op.check<DTypeError>(op.input(1).dtype() == int64, "the turn must be int64, got ", op.input(1).dtype());
   op.check<ShapeError>(op.input(1).numel() == 1, "the turn must be one number, got ", op.input(1).shape());
   TensorImpl& key = *op.output(Shape{2}, int64).impl();
-  key.device = cpu();
-  key.is_scalar = true;  // of the host, as every key is, beside operands of any device
+  key.device = op.input(0).device();
+  key.is_scalar =
+      key.device.is_cpu();  // of the host, as keys are, beside operands of any device; else where its key lies
 }
 
 Tensor draw(const char* name, const Shape& shape, TensorOptions options, Attributes attributes, Where where) {

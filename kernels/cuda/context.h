@@ -48,6 +48,14 @@ template <class F> void visit_size(DType type, F&& f) {
   }
 }
 
+/// A C++ number as an element on the device, as the CPU's casts have it.
+template <class T> T number_as(double value) {
+  if constexpr (std::is_same_v<T, bool>) return value != 0;
+  else if constexpr (is_half<T>) return T(static_cast<float>(value));
+  else if constexpr (std::is_integral_v<T>) return whole<T>(value);
+  else return static_cast<T>(value);
+}
+
 /// A tensor's elements; a C++ number that became an operand lies on the host and goes by value.
 template <class T> Operand<T> operand(const TensorImpl& tensor) {
   if (tensor.is_scalar) return {nullptr, *static_cast<const T*>(tensor.data)};

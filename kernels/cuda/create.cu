@@ -88,11 +88,35 @@ template <class W> void launch_transpose(W* to, const W* from, const Iteration& 
                 count);
 }
 
+/// Whether both sides may be moved `factor` elements at a time.
+template <class W> bool moves_by(int64_t factor, const W* to, const W* from, const Iteration& whole) {
+  const int last = whole.rank - 1;
+  bool fits = is_aligned(to, size_t(factor) * sizeof(W)) && is_aligned(from, size_t(factor) * sizeof(W)) &&
+              whole.extent[last] % factor == 0;
+  for (int k = 0; k < 2; ++k) {
+    fits = fits && whole.stride[k][last] == 1;
+    for (int d = 0; d < last; ++d) fits = fits && whole.stride[k][d] % factor == 0;
+  }
+  return fits;
+}
+
 template <class W> void copy_words(W* to, const W* from, const Iteration& whole, cudaStream_t stream) {
   const auto unit = [&](int k) { return whole.rank == 0 || (whole.rank == 1 && whole.stride[k][0] == 1); };
   if (unit(0) && unit(1)) {
     check(cudaMemcpyAsync(to, from, size_t(whole.numel()) * sizeof(W), cudaMemcpyDeviceToDevice, stream), "copy");
     return;
+  }
+  if constexpr (sizeof(W) < 16) {  // rows that lie whole on both sides: in the widest words that divide them
+    using Wider = std::conditional_t<
+        sizeof(W) == 8, uint4,
+        std::conditional_t<sizeof(W) == 4, uint64_t, std::conditional_t<sizeof(W) == 2, uint32_t, uint16_t>>>;
+    if (moves_by(2, to, from, whole)) {
+      Iteration wide = whole;
+      wide.extent[wide.rank - 1] /= 2;
+      for (int k = 0; k < 2; ++k)
+        for (int d = 0; d + 1 < wide.rank; ++d) wide.stride[k][d] /= 2;
+      return copy_words(reinterpret_cast<Wider*>(to), reinterpret_cast<const Wider*>(from), wide, stream);
+    }
   }
   in_pieces(whole, [&](const Iteration& piece, const int64_t* offset) {
     const int last = piece.rank - 1;
@@ -130,17 +154,10 @@ double host_value(const TensorImpl& scalar) {
   }
 }
 
-template <class T> T element(double value) {
-  if constexpr (std::is_same_v<T, bool>) return value != 0;
-  else if constexpr (is_half<T>) return T(static_cast<float>(value));
-  else if constexpr (std::is_integral_v<T>) return whole<T>(value);
-  else return static_cast<T>(value);
-}
-
 void fill_kernel(KernelContext& op) {
   const double value = op.attributes.number("value");
   visit_any(op.out().dtype, [&]<class T>() {
-    fill_strided(data<T>(op.out()), element<T>(value), op.out().shape, op.out().strides, stream_of(op));
+    fill_strided(data<T>(op.out()), number_as<T>(value), op.out().shape, op.out().strides, stream_of(op));
   });
 }
 
@@ -157,7 +174,7 @@ void copy_kernel(KernelContext& op) {
   TensorImpl& out = op.out();
   if (!op.in(0).is_scalar) return copy_strided(op.in(0), out.shape, out.data, out.dtype, out.strides, stream_of(op));
   visit_any(out.dtype, [&]<class T>() {
-    fill_strided(data<T>(out), element<T>(host_value(op.in(0))), out.shape, out.strides, stream_of(op));
+    fill_strided(data<T>(out), number_as<T>(host_value(op.in(0))), out.shape, out.strides, stream_of(op));
   });
 }
 

@@ -1,19 +1,12 @@
-// embedding, gather and their gradients. The gradients add without atomics: each sum has one owner that takes
-// its terms in the order of their positions, so the bits are the same at every run. An id out of range
-// is noted; until the note is read it reads as NaN (all bits set) and adds nothing.
+// embedding and its gradient, gather, index_select, one_hot; what writes at positions is in scatter.cu. The gradient adds
+// without atomics: each sum has one owner that takes its terms in the order of their positions, so the bits are the same at every
+// run. An id out of range is noted; until the note is read it reads as NaN (all bits set) and adds nothing.
 #include "kernels/cuda/device.cuh"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/index.h"
 
 namespace tandem {
 namespace gpu {
 namespace {
-
-/// Whether it is in [0, bound), and a note where not.
-__device__ __forceinline__ bool in_range(int64_t index, int64_t bound, int64_t place, td_range_note note) {
-  if (index >= 0 && index < bound) return true;
-  td_note_range(note, 0, place, index);
-  return false;
-}
 
 template <class W>
 __global__ void __launch_bounds__(threads_per_block)
@@ -103,21 +96,40 @@ __global__ void __launch_bounds__(threads_per_block)
   }
 }
 
-// One thread adds the elements of a line along dim, one after another, into the line of the result.
-template <class T>
+// Slices of x along dim: a thread copies a word of one, up to 16 bytes.
+template <class W>
 __global__ void __launch_bounds__(threads_per_block)
-    scatter_add(T* out, const T* in, const int64_t* index, Layout<2> lines, int64_t length, int64_t in_stride,
-                int64_t out_stride, int64_t extent, int64_t first, td_range_note note) {
+    index_select(W* out, const W* in, const int64_t* index, int64_t first_outer, unsigned first, Divider words,
+                 Divider count, int64_t extent, unsigned items, td_range_note note) {
   const unsigned step = gridDim.x * blockDim.x;
-  for (unsigned line = blockIdx.x * blockDim.x + threadIdx.x; line < lines.numel; line += step) {
-    int64_t offset[2];
-    lines.offsets(line, offset);
-    for (int64_t i = 0; i < length; ++i) {
-      const int64_t at = index[offset[0] + i * in_stride];
-      if (!in_range(at, extent, first + offset[0] + i * in_stride, note)) continue;
-      T& sum = out[offset[1] + at * out_stride];
-      sum = convert<T>(widen(sum) + widen(in[offset[0] + i * in_stride]));
-    }
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
+    unsigned slice, word, outer, position;
+    words.divide(i, slice, word);
+    count.divide(first + slice, outer, position);
+    const int64_t at = index[position];
+    const bool known = in_range(at, extent, position, note);
+    W value;
+    if (known) value = in[((first_outer + outer) * extent + at) * words.divisor + word];
+    else memset(&value, 0xff, sizeof value);
+    out[i] = value;
+  }
+}
+
+// A thread writes N classes of a row.
+template <int N>
+__global__ void __launch_bounds__(threads_per_block)
+    one_hot(int64_t* out, const int64_t* labels, int64_t first, Divider packs, int64_t classes, unsigned items,
+            td_range_note note) {
+  const unsigned step = gridDim.x * blockDim.x;
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < items; i += step) {
+    unsigned row, at;
+    packs.divide(i, row, at);
+    const int64_t label = labels[row];
+    if (at == 0) in_range(label, classes, first + row, note);
+    Pack<int64_t, N> pack;
+#pragma unroll
+    for (int k = 0; k < N; ++k) pack.at[k] = label == int64_t(at) * N + k ? 1 : 0;
+    store_pack(out + int64_t(i) * N, pack);
   }
 }
 
@@ -172,28 +184,52 @@ void gather_kernel(KernelContext& op) {
   });
 }
 
-void scatter_add_kernel(KernelContext& op) {
+/// Calls f with the widest type of which `bytes`, and both addresses, are multiples.
+template <class F> void visit_widest(int64_t bytes, const void* a, const void* b, F&& f) {
+  const auto fits = [&](int64_t size) {
+    return bytes % size == 0 && is_aligned(a, size_t(size)) && is_aligned(b, size_t(size));
+  };
+  if (fits(16)) return f.template operator()<uint4>();
+  if (fits(8)) return f.template operator()<uint64_t>();
+  if (fits(4)) return f.template operator()<uint32_t>();
+  if (fits(2)) return f.template operator()<uint16_t>();
+  return f.template operator()<uint8_t>();
+}
+
+void index_select_kernel(KernelContext& op) {
   const TensorImpl &x = op.in(0), &index = op.in(1);
   TensorImpl& out = op.out();
-  const cudaStream_t stream = stream_of(op);
   if (out.shape.numel() == 0) return;
-  check(cudaMemsetAsync(out.data, 0, size_t(out.shape.numel() * size_of(out.dtype)), stream), "scatter_add");
-  if (x.shape.numel() == 0) return;
   const int dim = int(op.attributes.integer("dim"));
-  Shape lines = index.shape;
-  if (lines.size() > 0) lines[dim] = 1;
-  const bool scalar = x.shape.empty();
-  const int64_t length = scalar ? 1 : x.shape[dim], in_stride = scalar ? 0 : x.strides[dim];
-  const int64_t out_stride = scalar ? 0 : out.strides[dim], extent = scalar ? 1 : out.shape[dim];
-  const Iteration iteration(lines, {{&lines, &x.strides}, {&lines, &out.strides}});
+  int64_t inner = size_of(x.dtype);
+  for (int d = dim + 1; d < x.shape.size(); ++d) inner *= x.shape[d];
+  const int64_t extent = x.shape[dim], count = index.shape[0], slices = out.shape.numel() * size_of(x.dtype) / inner;
+  TANDEM_ASSERT(count < (int64_t(1) << 31), op.op.name, " of ", count, " positions");
   const td_range_note note = range_note(op, {.bound = extent}, index.shape);
-  visit_any(out.dtype, [&]<class T>() {
-    in_pieces(iteration, [&](const Iteration& piece, const int64_t* offset) {
-      TANDEM_LAUNCH((scatter_add<T>), blocks_for(piece.numel()), threads_per_block, 0, stream, data<T>(out) + offset[1],
-                    data<T>(x) + offset[0], data<int64_t>(index) + offset[0], Layout<2>(piece), length, in_stride,
-                    out_stride, extent, offset[0], note);
+  visit_widest(inner, x.data, out.data, [&]<class W>() {
+    const int64_t words = inner / int64_t(sizeof(W));
+    in_rows(slices, words, [&](int64_t first, int64_t rows) {
+      TANDEM_LAUNCH((index_select<W>), blocks_for(rows * words), threads_per_block, 0, stream_of(op),
+                    data<W>(out) + first * words, data<W>(x), data<int64_t>(index), first / count,
+                    unsigned(first % count), Divider(unsigned(words)), Divider(unsigned(count)), extent,
+                    unsigned(rows * words), note);
     });
   });
+}
+
+void one_hot_kernel(KernelContext& op) {
+  const int64_t classes = op.attributes.integer("classes"), count = op.in(0).shape.numel();
+  const td_range_note note = range_note(op, {.what = "label", .bound = classes}, op.in(0).shape);
+  const auto launch = [&]<int N>() {
+    in_rows(count, classes / N, [&](int64_t first, int64_t rows) {
+      const int64_t items = rows * (classes / N);
+      TANDEM_LAUNCH(one_hot<N>, blocks_for(items), threads_per_block, 0, stream_of(op),
+                    data<int64_t>(op.out()) + first * classes, data<int64_t>(op.in(0)) + first, first,
+                    Divider(unsigned(classes / N)), classes, unsigned(items), note);
+    });
+  };
+  if (classes % 2 == 0 && is_aligned(op.out().data)) launch.template operator()<2>();
+  else launch.template operator()<1>();
 }
 
 }  // namespace
@@ -203,7 +239,12 @@ void add_cuda_index(Kernels kernels) {
   kernels["embedding"] = gpu::embedding_kernel;
   kernels["embedding_grad"] = gpu::embedding_grad_kernel;
   kernels["gather"] = gpu::gather_kernel;
+  kernels["index_select"] = gpu::index_select_kernel;
+  kernels["one_hot"] = gpu::one_hot_kernel;
+  kernels["scatter"] = gpu::scatter_kernel;
   kernels["scatter_add"] = gpu::scatter_add_kernel;
+  kernels["scatter_prod"] = gpu::scatter_prod_kernel;
+  kernels["index_add"] = gpu::index_add_kernel;
 }
 
 }  // namespace tandem

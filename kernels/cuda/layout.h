@@ -94,6 +94,17 @@ template <class F> void in_pieces(const Iteration& whole, int64_t limit, F f) {
   }
 }
 
-template <class F> void in_pieces(const Iteration& whole, F f) { in_pieces(whole, int64_t(1) << 30, f); }
+/// Items of one launch whose indices have 32 bits.
+constexpr int64_t most_items = int64_t(1) << 30;
+
+template <class F> void in_pieces(const Iteration& whole, F f) { in_pieces(whole, most_items, f); }
+
+/// Calls `f(first, count)` for rows of `width` items each, with most_items or one row at once.
+template <class F> void in_rows(int64_t rows, int64_t width, F f) {
+  if (rows * width == 0) return;
+  TANDEM_ASSERT(width <= 2 * most_items, "rows of ", width, " items");
+  const int64_t step = std::max(int64_t(1), most_items / width);
+  for (int64_t first = 0; first < rows; first += step) f(first, std::min(step, rows - first));
+}
 
 }  // namespace tandem::gpu

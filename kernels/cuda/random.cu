@@ -103,6 +103,13 @@ __global__ void __launch_bounds__(threads_per_block)
   }
 }
 
+// The four words of block `turn` are the key of a turn.
+__global__ void turn_key(td_u64* out, Key key, Operand<int64_t> turn) {
+  const td_philox_block block = td_philox_words(key.get_seed(), key.get_draw(), td_u64(turn.at(0)));
+  const unsigned half = threadIdx.x * 2;
+  out[threadIdx.x] = td_philox_pick(block, half) | td_u64(td_philox_pick(block, half + 1)) << 32;
+}
+
 // A copy, which notes where a number isn't in [low, high].
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
@@ -137,6 +144,15 @@ void draw_integers_kernel(KernelContext& op) {
                     key_of(op.in(0), op.attributes), low, td_u64(high) - td_u64(low), count);
     }
   });
+}
+
+/// On the device where the key lies there; else it is the host's, as keys are.
+void turn_key_kernel(KernelContext& op) {
+  const TensorImpl& turn = op.in(1);
+  Operand<int64_t> at{};
+  if (turn.device.is_cuda()) at.data = data<int64_t>(turn);
+  else at.value = *data<int64_t>(turn);
+  TANDEM_LAUNCH(turn_key, 1, 2, 0, stream_of(op), data<td_u64>(op.out()), key_of(op.in(0), op.attributes), at);
 }
 
 void dropout_kernel(KernelContext& op) {
@@ -187,6 +203,7 @@ void add_cuda_random(Kernels kernels) {
   kernels["random_uniform"] = gpu::draw_kernel<gpu::Uniform>;
   kernels["random_normal"] = gpu::draw_kernel<gpu::Normal>;
   kernels["random_int"] = gpu::draw_integers_kernel;
+  kernels["turn_key"] = gpu::turn_key_kernel;
   kernels["bounded"] = gpu::bounded_kernel;
   kernels["dropout"] = gpu::dropout_kernel;
 }

@@ -89,6 +89,16 @@ template <class T> struct ArgMax {  // the first of equals; the first NaN before
   }
   __device__ static int64_t finish(Accumulator a, double) { return a.index; }
 };
+template <class T> struct ArgMin : ArgMax<T> {
+  using Accumulator = Candidate<Key<T>>;
+  __device__ static Accumulator identity() { return {highest<Key<T>>(), 0xffffffffu}; }
+  __device__ static Accumulator combine(Accumulator a, Accumulator b) {
+    const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
+    const bool equal = (a_nan && b_nan) || a.value == b.value;
+    const bool first = equal ? a.index < b.index : a_nan || (!b_nan && a.value < b.value);
+    return first ? a : b;
+  }
+};
 
 // --- kernels ---------------------------------------------------------------------------------------------------
 
@@ -289,9 +299,9 @@ template <template <class> class F> void reduce_any(KernelContext& op) {
 void mean_kernel(KernelContext& op) {
   visit_floating(op.in(0).dtype, [&]<class T>() { launch_reduce<Mean<T>>(op, op.attributes.integers("dims")); });
 }
-void argmax_kernel(KernelContext& op) {
+template <template <class> class F> void position_kernel(KernelContext& op) {
   const Shape dims{op.attributes.integer("dim")};
-  visit_any(op.in(0).dtype, [&]<class T>() { launch_reduce<ArgMax<T>>(op, dims); });
+  visit_any(op.in(0).dtype, [&]<class T>() { launch_reduce<F<T>>(op, dims); });
 }
 
 }  // namespace
@@ -303,7 +313,8 @@ void add_cuda_reduce(Kernels kernels) {
   kernels["mean"] = gpu::mean_kernel;
   kernels["max"] = gpu::reduce_any<gpu::Max>;
   kernels["min"] = gpu::reduce_any<gpu::Min>;
-  kernels["argmax"] = gpu::argmax_kernel;
+  kernels["argmax"] = gpu::position_kernel<gpu::ArgMax>;
+  kernels["argmin"] = gpu::position_kernel<gpu::ArgMin>;
 }
 
 }  // namespace tandem

@@ -61,6 +61,13 @@ std::vector<Case> cases() {
   labelled("scatter_add", [=](const Tensor& t) {
     return scatter_add(on(t).slice(1, 0, 1), 1, unsqueeze(t, 1), {2, 3});
   });
+  labelled("scatter", [=](const Tensor& t) { return scatter(on(t) * 2, 1, unsqueeze(t, 1), 5); });
+  labelled("scatter_add to x", [=](const Tensor& t) {
+    return scatter_add(on(t), 1, unsqueeze(t, 1), ones({2, 1}, {.device = t.device()}));
+  });
+  labelled("index_select", [=](const Tensor& t) { return index_select(on(t) * 2, 1, t); });
+  labelled("index_add", [=](const Tensor& t) { return index_add(on(t), 1, t, ones({2, 2}, {.device = t.device()})); });
+  labelled("one_hot", [=](const Tensor& t) { return one_hot(t, 3); });
   const Tensor p = tensor({0.5f, 1.0f, 0.25f});
   const auto bounded = [&](const char* name, Program f) {
     all.push_back({name, f, p, tensor({0.5f, -1.0f, 0.25f})});
