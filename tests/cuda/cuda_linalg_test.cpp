@@ -50,7 +50,8 @@ TEST_CASE("cuda: linear algebra between kernels of the device, with gradients, i
       const Tensor start = matrices(device, type);
       auto step = compile(
           [](const Tensor& a) {
-            const Tensor lower = cholesky(a.detach() * 1.5), x = solve(a + 1.0, lower), both = inverse(transpose(a, -2, -1));
+            const Tensor lower = cholesky(a.detach() * 1.5), x = solve(a + 1.0, lower),
+                         both = inverse(transpose(a, -2, -1));
             const auto [sign, logarithm] = slogdet(a);
             const auto [w, v] = eigh(a);
             return (x * both).sum() + logarithm.sum() * sign.sum() + (matmul(v, v) * 0).sum() + w.sum();
@@ -80,11 +81,17 @@ TEST_CASE("cuda: linear algebra between kernels of the device, with gradients, i
 TEST_CASE("cuda: linear algebra of transposed, broadcast and empty operands") {
   NoGrad guard;
   const auto run = [&](Device device) {
-    const Tensor a = matrices(device, float32), c = arange(0, 24).reshape({4, 6}).to(device) * 0.3,
-                 b = sin(c * c);
+    const Tensor a = matrices(device, float32), c = arange(0, 24).reshape({4, 6}).to(device) * 0.3, b = sin(c * c);
     const auto [q, r] = qr(transpose(b, 0, 1));
-    return Tensors{solve(a, b), det(a[1]), matmul(q, r), pinv(b), svdvals(a), lstsq(transpose(b, 0, 1), transpose(b, 0, 1)),
-                   solve_triangular(a, b, {.upper = true}), eigvalsh(a), det(zeros({3, 0, 0}, {.device = device})),
+    return Tensors{solve(a, b),
+                   det(a[1]),
+                   matmul(q, r),
+                   pinv(b),
+                   svdvals(a),
+                   lstsq(transpose(b, 0, 1), transpose(b, 0, 1)),
+                   solve_triangular(a, b, {.upper = true}),
+                   eigvalsh(a),
+                   det(zeros({3, 0, 0}, {.device = device})),
                    inverse(zeros({0, 2, 2}, {.device = device}))};
   };
   const Tensors wanted = run(cpu()), got = run(cuda(0));
