@@ -110,6 +110,18 @@ TEST_CASE("cuda: linear algebra has the CPU's errors") {
   }
 }
 
+TEST_CASE("cuda: a compiled function with an op of the host runs step by step") {
+  NoGrad guard;
+  const Tensor a = matrices(cuda(0), float32);
+  const auto is_recorded = [&](const std::function<Tensor(const Tensor&)>& of) {
+    auto f = compile([&](const Tensor& x) { return of(x); }, {.mode = Mode::compiled});
+    for (int i = 0; i < 4; ++i) CHECK(allclose(f(a + i).cpu(), of(a + i).cpu(), {.rtol = 1e-4, .atol = 1e-5}));
+    return f.plan().find("recorded as one launch") != std::string::npos;
+  };
+  CHECK(is_recorded([](const Tensor& x) { return matmul(x * 2, x); }));
+  CHECK_FALSE(is_recorded([](const Tensor& x) { return matmul(x * 2, inverse(x)); }));
+}
+
 TEST_CASE("cuda: a capture refuses what computes on the host") {
   NoGrad guard;
   const Tensor a = matrices(cuda(0), float32);
