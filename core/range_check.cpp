@@ -6,6 +6,8 @@
 namespace tandem {
 
 std::string RangeCheck::text(int64_t value, const std::optional<Shape>& position) const {
+  if (lengths)
+    return detail::str(what, " ", value, " of sequence ", position ? (*position)[0] : 0, " is not within 0 to ", bound);
   std::string at;
   if (position) at = classes ? detail::str(" at row ", (*position)[0]) : detail::str(" at ", *position);
   return detail::str(what, " ", value, at, " is out of range for ", bound, classes ? " classes" : "", " (0 to ",
@@ -17,6 +19,7 @@ void ValueCheck::fail(int64_t value, int64_t place) const {
   if (range.interval) fail();
   Shape position = shape;
   for (int d = shape.size() - 1; d >= 0; --d) position[d] = place % shape[d], place /= shape[d];
+  if (range.lengths) throw ValueError(op + ": " + range.text(value, position), where);
   throw DimensionError(op + ": " + range.text(value, position), where);
 }
 

@@ -21,9 +21,10 @@ struct RangeCheck {
   int64_t bound = 0;           ///< those in [0, bound) are fine
   bool classes = false;        ///< of one label a row, for so many classes
   std::optional<int64_t> ignored = {};
+  bool lengths = false;  ///< of sequences, one each: those in [0, bound] are fine, others are a ValueError
   std::optional<Interval> interval = {};  ///< of floats, in place of all that; `what` is the text of the ValueError
 
-  bool allows(int64_t value) const { return (value >= 0 && value < bound) || value == ignored; }
+  bool allows(int64_t value) const { return (value >= 0 && value < bound + (lengths ? 1 : 0)) || value == ignored; }
   /// "label 7 at row 3 is out of range for 4 classes (0 to 3)". The position is left out where it isn't known.
   std::string text(int64_t value, const std::optional<Shape>& position) const;
 };
@@ -35,7 +36,7 @@ struct ValueCheck {
   Where where;
   Shape shape;  ///< of the values
 
-  /// DimensionError of the value at that place, counted in row-major order; of an interval ValueError.
+  /// DimensionError of the value at that place, counted in row-major order; of a length or an interval ValueError.
   [[noreturn]] void fail(int64_t value, int64_t place) const;
   /// The same where it isn't known which value it was.
   [[noreturn]] void fail() const;

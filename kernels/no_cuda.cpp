@@ -1,6 +1,7 @@
 // Stands in for kernels/cuda where the build has no CUDA: no device is ever made, so nothing here is reached.
 #include "core/op.h"
 #include "kernels/cuda/capture.h"
+#include "kernels/cuda/host.h"
 #include "kernels/cuda/module.h"
 #include "kernels/cuda/range_notes.h"
 
@@ -35,6 +36,8 @@ size_t Capture::nodes() const { no_cuda(); }
 
 RangeNotes::RangeNotes(std::vector<ValueCheck>, Device) { no_cuda(); }
 RangeNotes::~RangeNotes() = default;
+
+bool runs_on_host(const Op&) { no_cuda(); }
 
 }  // namespace gpu
 }  // namespace tandem

@@ -33,12 +33,19 @@ std::vector<const Op*> sorted() {
 }
 
 /// What a build with CUDA has, said by one that may be without.
-bool lacks_cuda_kernel(std::string_view name) {
-  constexpr std::string_view names[] = {
+const char* on_cuda(std::string_view name) {
+  constexpr std::string_view missing[] = {
 #define TANDEM_NO_CUDA_KERNEL(op) #op,
 #include "kernels/cuda/missing.def"
   };
-  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+  constexpr std::string_view on_host[] = {
+#define TANDEM_CUDA_ON_HOST(op) #op,
+#include "kernels/cuda/on_host.def"
+  };
+  const auto is_in = [&](const auto& names) {
+    return std::find(std::begin(names), std::end(names), name) != std::end(names);
+  };
+  return is_in(missing) ? "" : is_in(on_host) ? "host" : "yes";
 }
 
 Rows rows() {
@@ -47,8 +54,8 @@ Rows rows() {
     // A view has no kernel: it is another shape on the same memory, on every device.
     const bool view = op->kind == OpKind::view;
     result.push_back({op->name, std::string(name_of(op->kind)), count(op->inputs), count(op->outputs),
-                      op->grad ? "yes" : "", view || kernel_for(*op, cpu()) ? "yes" : "",
-                      lacks_cuda_kernel(op->name) ? "" : "yes", fusible(*op), op->onnx ? op->onnx : ""});
+                      op->grad ? "yes" : "", view || kernel_for(*op, cpu()) ? "yes" : "", on_cuda(op->name),
+                      fusible(*op), op->onnx ? op->onnx : ""});
   }
   return result;
 }
@@ -88,7 +95,10 @@ std::string ops_markdown() {
       << " ops, made from the op table by `tandem ops --markdown`; don't edit.\n\n"
          "- **gradient**: has a gradient rule. The others are not differentiable, or are themselves the last step of "
          "one.\n"
-         "- **CPU**, **CUDA**: runs there. A view has no kernel: it is another shape on the same memory.\n"
+         "- **CPU**, **CUDA**: runs there; \"host\": the host's kernel, on copies of the operands. A view has no "
+         "kernel: "
+         "it is another\n"
+         "  shape on the same memory.\n"
          "- **fusible**: how the compiler makes it part of a generated kernel: as one scalar expression (pointwise), "
          "as an index\n"
          "  (view), as a row or column reduction, or after it is written out in simpler ops (decomposed).\n"

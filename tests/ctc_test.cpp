@@ -137,7 +137,7 @@ TEST_CASE("PyTorch's values: ctc_loss") {
     refused(targets + 2, times, lengths, "ctc_loss: label 4 at [0, 1] is out of range for 4 (0 to 3)");
     refused(targets, times + 1, lengths, "ctc_loss: input length 6 of sequence 0 is not within 0 to 5");
     refused(targets, times, lengths + 1, "ctc_loss: target length 4 of sequence 0 is not within 0 to 3");
-    refused(flatten(targets), times, lengths * 3, "ctc_loss: target length 3 of sequence 1 is not within 0 to 0");
+    refused(flatten(targets), times, lengths * 3, "ctc_loss: the labels' end 12 of sequence 1 is not within 0 to 9");
   }
   CHECK(contains(thrown<ValueError>([&] { ctc_loss(x, targets, times, lengths, {.blank = 4}); }), "ctc_loss: blank"));
   CHECK(contains(thrown<ShapeError>([&] { ctc_loss(x, targets, tensor({1}), lengths); }), "lengths must be [batch]"));

@@ -11,6 +11,7 @@
 #include "graph/run/run.h"
 #include "graph/run/runtime.h"
 #include "kernels/cuda/capture.h"
+#include "kernels/cuda/host.h"
 #include "kernels/cuda/module.h"
 #include "kernels/cuda/range_notes.h"
 
@@ -130,6 +131,7 @@ class CudaRuntime final : public Runtime {
   const char* tier() const override { return CudaSource::tier; }
   std::unique_ptr<Kernels> kernels() const override { return std::make_unique<CudaKernels>(); }
   bool records() const override { return true; }
+  bool can_record(const Op& op) const override { return !gpu::runs_on_host(op); }
   std::unique_ptr<Recording> recording(Device device) const override { return std::make_unique<CudaRecording>(device); }
 };
 

@@ -234,6 +234,7 @@ class Planner {
       // What a user's op does on the device is its own business: allocate, wait, … The loops of regions are the host's.
       if (node.op->user || node.op->transfers || node.op->kind == OpKind::control) plan_.recorded = false;
       if (node.op->transfers || on_host(step.device)) continue;
+      if (!runtime_for(plan_.device).can_record(*node.op)) plan_.recorded = false;
       for (int input : node.inputs) {
         if (!on_host(plan_.type(input).device) || plan_.location(input).number >= 0) continue;
         const int leaf = graph_.leaf_of(input);

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "core/device.h"
+#include "core/op.h"
 #include "graph/ir/loop.h"
 
 namespace tandem::graph {
@@ -75,6 +75,8 @@ class Runtime {
   virtual bool concurrent() const { return false; }
   /// Whether recording() gives one.
   virtual bool records() const { return false; }
+  /// Whether a recording can hold this op's kernel: not if it computes on the host.
+  virtual bool can_record(const Op&) const { return true; }
   virtual std::unique_ptr<Recording> recording(Device) const { return nullptr; }
 };
 

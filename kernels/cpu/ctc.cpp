@@ -54,20 +54,24 @@ struct Sequences {
         lengths(static_cast<const int64_t*>(c.in(first + 3).data)) {
     const TensorImpl& targets = c.in(first + 1);
     const bool padded = targets.shape.size() == 2;
-    const int64_t* next = static_cast<const int64_t*>(targets.data);
-    int64_t left = targets.shape.back();  // of the row, or of all
+    const int64_t* const all = static_cast<const int64_t*>(targets.data);
+    const int64_t width = targets.shape.back();  // of a row, or of all
+    const auto check = [&](const char* what, int64_t value, int64_t n, int64_t bound) {
+      const RangeCheck range{.what = what, .bound = bound, .lengths = true};
+      if (!range.allows(value)) c.fail<ValueError>(range.text(value, Shape{n}));
+    };
+    int64_t begin = 0;
     for (int64_t n = 0; n < batch; ++n) {
-      if (times[n] < 0 || times[n] > time)
-        c.fail<ValueError>("input length ", times[n], " of sequence ", n, " is not within 0 to ", time);
-      if (lengths[n] < 0 || lengths[n] > left)
-        c.fail<ValueError>("target length ", lengths[n], " of sequence ", n, " is not within 0 to ", left);
-      for (int64_t i = 0; i < lengths[n]; ++i)
-        if (next[i] < 0 || next[i] >= classes)
+      check("input length", times[n], n, time);
+      check("target length", lengths[n], n, width);
+      if (padded) begin = n * width;
+      else check("the labels' end", begin + lengths[n], n, width);
+      for (int64_t i = begin; i < begin + lengths[n]; ++i)
+        if (all[i] < 0 || all[i] >= classes)
           c.fail<DimensionError>(
-              RangeCheck{.what = "label", .bound = classes}.text(next[i], padded ? Shape{n, i} : Shape{i}));
-      labels.push_back(next);
-      next += padded ? targets.shape[1] : lengths[n];
-      if (!padded) left -= lengths[n];
+              RangeCheck{.what = "label", .bound = classes}.text(all[i], padded ? Shape{n, i - begin} : Shape{i}));
+      labels.push_back(all + begin);
+      begin += lengths[n];
     }
   }
   int64_t states(int64_t n) const { return 2 * lengths[n] + 1; }

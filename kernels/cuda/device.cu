@@ -207,9 +207,11 @@ void Capture::keep(std::shared_ptr<void> thing) { things_of_capture->push_back(s
 }  // namespace gpu
 
 void add_cuda_families(Kernels kernels);  // those that have a file here: cmake/library.cmake makes the list
+void add_cuda_on_host(Kernels kernels);   // host.cu
 
 void install_cuda_kernels(OpTable& table) {
   add_cuda_families({table, DeviceKind::cuda});
+  add_cuda_on_host({table, DeviceKind::cuda});
   Backend& cuda = backend(DeviceKind::cuda);
   cuda.device_count = gpu::device_count;
   cuda.allocate = gpu::allocate;

@@ -18,6 +18,8 @@ void copy_strided(const TensorImpl& from, const Shape& shape, void* to, DType to
 /// The argument by which a kernel that is about to be launched notes values of a tensor of `shape` that are out of range, as
 /// check 0 of the launch. The error is in the name of the op, or another's.
 td_range_note range_note(const KernelContext& op, RangeCheck range, const Shape& shape, std::string name = {});
+/// The same for a launch of several checks, by their place in `checks`.
+td_range_note range_note(const KernelContext& op, std::vector<ValueCheck> checks);
 
 }  // namespace gpu
 }  // namespace tandem

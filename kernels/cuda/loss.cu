@@ -165,7 +165,10 @@ void cross_entropy_grad_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
+void add_cuda_ctc(Kernels kernels);  // ctc.cu
+
 void add_cuda_loss(Kernels kernels) {
+  add_cuda_ctc(kernels);
   kernels["cross_entropy"] = gpu::cross_entropy_kernel;
   kernels["cross_entropy_grad"] = gpu::cross_entropy_grad_kernel;
 }

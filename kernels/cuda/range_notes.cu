@@ -116,7 +116,10 @@ void raise_noted(Device device) { checks_of(device).raise(); }
 
 td_range_note range_note(const KernelContext& op, RangeCheck range, const Shape& shape, std::string name) {
   if (name.empty()) name = op.op.name;
-  std::vector<ValueCheck> checks{{.range = std::move(range), .op = std::move(name), .where = op.where, .shape = shape}};
+  return range_note(op, {{.range = std::move(range), .op = std::move(name), .where = op.where, .shape = shape}});
+}
+
+td_range_note range_note(const KernelContext& op, std::vector<ValueCheck> checks) {
   const Device device = op.outputs[0].device();
   if (!Capture::recording()) return checks_of(device).add(std::move(checks), true);
   auto notes = std::make_shared<RangeNotes>(std::move(checks), device);

@@ -21,6 +21,9 @@
 extern char** environ;
 
 namespace tandem::gpu {
+
+/// Bytes of arguments that CUDA passes to a kernel, and how many they can be: pointers, and a few others.
+constexpr std::size_t argument_bytes = 4096, most_arguments = argument_bytes / sizeof(void*);
 namespace {
 
 // A private folder that vanishes with the object.
@@ -147,7 +150,7 @@ void* Module::kernel(const std::string& name) const {
   auto kernel = std::make_unique<Kernel>();
   kernel->call = reinterpret_cast<void (*)(void**)>(dlsym(state_->library, ("tandem_call_" + name).c_str()));
   TANDEM_ASSERT(kernel->call, "no kernel is called ", name);
-  std::size_t sizes[256];
+  std::size_t sizes[most_arguments];
   const auto count =
       reinterpret_cast<std::size_t (*)(std::size_t*)>(dlsym(state_->library, ("tandem_sizes_" + name).c_str()))(sizes);
   kernel->sizes.assign(sizes, sizes + count);
@@ -158,25 +161,25 @@ void* Module::kernel(const std::string& name) const {
 void launch(void* handle, Extent grid, Extent block, size_t shared_bytes, void** arguments, Device device) {
   const auto& kernel = *static_cast<Kernel*>(handle);
   // The call that the emulator runs, or records: it has copies of the arguments right behind it.
-  constexpr std::size_t most = 64, room = 4096;
   struct Recorded {
     void (*call)(void**);
-    std::size_t count, offset[most];
-    alignas(16) char bytes[room];
+    std::size_t count, offset[most_arguments];
+    alignas(16) char bytes[argument_bytes];
   } recorded{kernel.call, kernel.sizes.size(), {}, {}};
-  TANDEM_ASSERT(recorded.count <= most, recorded.count, " kernel arguments");
+  TANDEM_ASSERT(recorded.count <= most_arguments, recorded.count, " kernel arguments");
   std::size_t at = 0;
   for (std::size_t i = 0; i < recorded.count; ++i) {
-    at = (at + 15) / 16 * 16;
+    const std::size_t alignment = std::min<std::size_t>(16, kernel.sizes[i] & (~kernel.sizes[i] + 1));  // or more
+    at = (at + alignment - 1) / alignment * alignment;
     recorded.offset[i] = at;
-    TANDEM_ASSERT(at + kernel.sizes[i] <= room, "kernel arguments of more than ", room, " bytes");
+    TANDEM_ASSERT(at + kernel.sizes[i] <= argument_bytes, "kernel arguments of more than ", argument_bytes, " bytes");
     std::memcpy(recorded.bytes + at, arguments[i], kernel.sizes[i]);
     at += kernel.sizes[i];
   }
   tandem_emulator::context = tandem_emulator::process_context();
   const auto lane = [](void* self) {
     auto& r = *static_cast<Recorded*>(self);
-    void* pointers[most];
+    void* pointers[most_arguments];
     for (std::size_t i = 0; i < r.count; ++i) pointers[i] = r.bytes + r.offset[i];
     r.call(pointers);
   };

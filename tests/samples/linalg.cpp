@@ -192,7 +192,7 @@ Matrix symmetric(const Matrix& x) {
 }
 /// Positive definite, of any square operand.
 Tensor definite(const Tensor& x) {
-  return matmul(x, transpose(x, -2, -1)) + eye(x.shape().back(), {}, {.dtype = x.dtype()});
+  return matmul(x, transpose(x, -2, -1)) + eye(x.shape().back(), {}, {.dtype = x.dtype(), .device = x.device()});
 }
 Matrix definite(const Matrix& x) {
   Matrix result = product(x, transposed(x));
