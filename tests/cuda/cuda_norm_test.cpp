@@ -30,3 +30,58 @@ TEST_CASE("cuda: layer_norm's gradients of weight and bias over many rows, in pa
       check_op("layer_norm_grad", {numbers({600, columns}, type, 4), x, w, y[1], y[2]}, {}, 8);
     }
 }
+
+namespace {
+
+Tensor transposed(const Tensor& x) { return x.rank() < 2 ? x : x.transpose(0, 1).contiguous().transpose(0, 1); }
+
+/// All ops of batch normalisation on x and a gradient that lie as `x` and `g` do.
+void check_batch_norm(const Tensor& x, const Tensor& g, DType numbers_type, Tensor (*view)(const Tensor&) = nullptr,
+                      double scale = 1) {
+  const Attributes epsilon{{"epsilon", 1e-5}};
+  const Shape channels{x.shape()[1]};
+  const DType wide = x.dtype() == float64 ? float64 : float32;
+  const Tensor w = numbers(channels, numbers_type, 2) + 1.5, b = numbers(channels, numbers_type, 3);
+  check_op("batch_norm", {x, w, b}, epsilon, 2 * scale, view);
+  const Tensors statistics = check_op("batch_norm_statistics", {x}, {}, 2 * scale, view);
+  check_op("batch_norm_apply", {x, w, b, statistics[0].to(numbers_type), statistics[1].to(numbers_type)}, epsilon,
+           2 * scale, view);
+  CHECK(statistics[0].dtype() == wide);
+  check_op("batch_norm_grad", {g, x, w, statistics[0], statistics[1]}, epsilon, 16 * scale, view);
+}
+
+}  // namespace
+
+TEST_CASE("cuda: batch_norm, its parts and its gradient, channels-last and in planes") {
+  // A tile of columns and several, packs and none, pieces of rows and one; planes by packs and without, by warps and by blocks.
+  for (const Shape& shape :
+       {Shape{2, 3, 5, 7}, {4, 64, 9, 8}, {2, 264, 6, 6}, {1, 8, 70, 64}, {3, 1, 40, 40}, {5, 20, 1, 1}})
+    for (const DType type : floats) {
+      const Tensor x = numbers(shape, type) * 3 + 1, g = numbers(shape, type, 5);
+      for (const DType numbers_type : {type, type == float64 ? float64 : float32}) {
+        check_batch_norm(x, g, numbers_type);
+        check_batch_norm(channels_last(x), channels_last(g), numbers_type);
+        if (numbers_type == type && type != float32) break;
+      }
+    }
+  for (const Shape& shape : {Shape{700, 40}, {3, 5, 2000}, {40, 6, 2, 3, 4}})
+    check_batch_norm(numbers(shape), numbers(shape, float32, 5), float32);
+  // Large enough that a channel's elements are cut into pieces.
+  check_batch_norm(numbers({2, 3, 160, 160}), numbers({2, 3, 160, 160}, float32, 5), float32);
+  check_batch_norm(channels_last(numbers({2, 5, 160, 160})), channels_last(numbers({2, 5, 160, 160}, float32, 5)),
+                   float32);
+}
+
+TEST_CASE("cuda: batch_norm of operands that lie otherwise, of none elements, and far from zero") {
+  const Tensor x = numbers({6, 10, 5, 4}), g = numbers({6, 10, 5, 4}, float32, 5);
+  check_batch_norm(x, g, float32, transposed);
+  check_batch_norm(x, channels_last(g), float32);
+  check_batch_norm(channels_last(x), g, float32);
+  check_batch_norm(x, expand(numbers({1, 10, 1, 1}), {6, 10, 5, 4}), float32);
+  for (const Shape& shape : {Shape{0, 3}, {2, 3, 0, 2}, {2, 0, 3, 2}})
+    check_batch_norm(numbers(shape), numbers(shape), float32);
+  // Here a mean that is rounded the other way moves results by a ten-thousandth.
+  const Tensor far = numbers({40, 6, 5, 4}) + 1000, far_g = numbers({40, 6, 5, 4}, float32, 5);
+  check_batch_norm(far, far_g, float32, nullptr, 8);
+  check_batch_norm(channels_last(far), channels_last(far_g), float32, nullptr, 8);
+}
