@@ -6,9 +6,6 @@ namespace tandem {
 namespace gpu {
 namespace {
 
-/// The statistics that the op takes or gives, as numbers.
-template <class T> Numbers wide_numbers(const Compute<T>* data) { return {data, true}; }
-
 /// With n = (x - mean) rstd: dw = sum(g n), db = sum(g), and what dx is made of.
 template <class T> struct WriteGradients {
   Numbers dw, db, variance, weight;
@@ -36,7 +33,7 @@ void batch_norm_kernel(KernelContext& op) {
     find_statistics<T>(c, x.as<T>(), mean, variance, op.out().device, stream);
     if (op.out(0).shape.numel() == 0) return;
     const LaidNumbers weight(op.in(1), type, stream), bias(op.in(2), type, stream);
-    launch_apply<T>(c, data<T>(op.out(0)), x.as<T>(), wide_numbers<T>(mean), wide_numbers<T>(variance), weight, bias,
+    launch_apply<T>(c, data<T>(op.out(0)), x.as<T>(), Numbers{mean}, Numbers{variance}, weight, bias,
                     op.attributes.number("epsilon"), stream);
   });
 }

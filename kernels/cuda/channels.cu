@@ -475,7 +475,8 @@ template <class T, class F> void visit_pack(int pack, F&& f) {
   else f.template operator()<pack_size<T>>();
 }
 
-constexpr int64_t rows_of_thread = 16;  // that a thread scales, before the numbers of its columns are worth their reading
+constexpr int64_t rows_of_thread =
+    16;  // that a thread scales, before the numbers of its columns are worth their reading
 
 template <class T, class F>
 void launch_scaling(const Channels& c, std::initializer_list<const void*> operands, F&& launch) {
@@ -524,9 +525,7 @@ LaidNumbers::LaidNumbers(const TensorImpl& x, DType of, cudaStream_t stream)
     : wide_(x.dtype != of || of == DType::float32 || of == DType::float64),
       laid_(x, contiguous_strides(x.shape), !wide_ || of == DType::float64 ? of : DType::float32, stream) {}
 
-size_t Cut::bytes() const {
-  return size_t(segments) * splits * size_t(in_rows ? length : 1) * sizeof(Totals);
-}
+size_t Cut::bytes() const { return size_t(segments) * splits * size_t(in_rows ? length : 1) * sizeof(Totals); }
 
 template <class T> Cut cut(const Channels& c, bool by_channels, std::initializer_list<const void*> operands) {
   Cut cut{};
@@ -569,8 +568,8 @@ template <class T> void launch_moments(const Cut& cut, Totals* out, const T* x, 
       TANDEM_LAUNCH((row_moments<T, N>), grid_of(cut.segments * cut.splits * cut.tiles), block, 0, stream, out, x,
                     view_of_rows(cut));
     } else if (cut.wide == 32) {
-      TANDEM_LAUNCH((run_moments<T, N, 32>), grid_of(ceil_divide(cut.segments * cut.splits, int64_t(block / 32))), block,
-                    0, stream, out, x, view_of_runs(cut));
+      TANDEM_LAUNCH((run_moments<T, N, 32>), grid_of(ceil_divide(cut.segments * cut.splits, int64_t(block / 32))),
+                    block, 0, stream, out, x, view_of_runs(cut));
     } else {
       TANDEM_LAUNCH((run_moments<T, N, block>), grid_of(cut.segments * cut.splits), block, 0, stream, out, x,
                     view_of_runs(cut));
@@ -585,8 +584,8 @@ void launch_sums(const Cut& cut, Totals* out, const T* g, const T* x, Numbers me
       TANDEM_LAUNCH((row_sums<T, N>), grid_of(cut.segments * cut.splits * cut.tiles), block, 0, stream, out, g, x, mean,
                     view_of_rows(cut));
     } else if (cut.wide == 32) {
-      TANDEM_LAUNCH((run_sums<T, N, 32>), grid_of(ceil_divide(cut.segments * cut.splits, int64_t(block / 32))), block, 0,
-                    stream, out, g, x, mean, view_of_runs(cut));
+      TANDEM_LAUNCH((run_sums<T, N, 32>), grid_of(ceil_divide(cut.segments * cut.splits, int64_t(block / 32))), block,
+                    0, stream, out, g, x, mean, view_of_runs(cut));
     } else {
       TANDEM_LAUNCH((run_sums<T, N, block>), grid_of(cut.segments * cut.splits), block, 0, stream, out, g, x, mean,
                     view_of_runs(cut));
@@ -612,8 +611,8 @@ void launch_channel_grad(const Channels& c, T* dx, const T* g, const T* x, Numbe
                          cudaStream_t stream) {
   launch_scaling<T>(c, {dx, g, x}, [&]<int N, class View>(const View& v, unsigned blocks) {
     if constexpr (std::is_same_v<View, RowsView>) {
-      TANDEM_LAUNCH((grad_rows<T, N>), blocks, block, 0, stream, dx, g, x, mean, variance, weight, shift, slope, epsilon,
-                    v);
+      TANDEM_LAUNCH((grad_rows<T, N>), blocks, block, 0, stream, dx, g, x, mean, variance, weight, shift, slope,
+                    epsilon, v);
     } else {
       TANDEM_LAUNCH((grad_planes<T, N>), blocks, block, 0, stream, dx, g, x, mean, variance, weight, shift, slope,
                     epsilon, v);
@@ -621,13 +620,13 @@ void launch_channel_grad(const Channels& c, T* dx, const T* g, const T* x, Numbe
   });
 }
 
-#define TANDEM_CHANNEL_KERNELS(T)                                                                                    \
-  template Cut cut<T>(const Channels&, bool, std::initializer_list<const void*>);                                    \
-  template void launch_moments<T>(const Cut&, Totals*, const T*, cudaStream_t);                                      \
-  template void launch_sums<T>(const Cut&, Totals*, const T*, const T*, Numbers, cudaStream_t);                      \
-  template void launch_apply<T>(const Channels&, T*, const T*, Numbers, Numbers, Numbers, Numbers, double,           \
-                                cudaStream_t);                                                                       \
-  template void launch_channel_grad<T>(const Channels&, T*, const T*, const T*, Numbers, Numbers, Numbers,           \
+#define TANDEM_CHANNEL_KERNELS(T)                                                                          \
+  template Cut cut<T>(const Channels&, bool, std::initializer_list<const void*>);                          \
+  template void launch_moments<T>(const Cut&, Totals*, const T*, cudaStream_t);                            \
+  template void launch_sums<T>(const Cut&, Totals*, const T*, const T*, Numbers, cudaStream_t);            \
+  template void launch_apply<T>(const Channels&, T*, const T*, Numbers, Numbers, Numbers, Numbers, double, \
+                                cudaStream_t);                                                             \
+  template void launch_channel_grad<T>(const Channels&, T*, const T*, const T*, Numbers, Numbers, Numbers, \
                                        const Compute<T>*, const Compute<T>*, double, cudaStream_t);
 TANDEM_CHANNEL_KERNELS(float)
 TANDEM_CHANNEL_KERNELS(double)

@@ -97,9 +97,10 @@ struct Pieces {
 /// How the first stage cuts x, and so where its totals lie.
 struct Cut {
   bool in_rows;
-  int pack;             ///< elements that are read at once
-  int64_t segments, lines, length;  ///< rows: [segments, lines rows, length channels]; planes: [lines runs, segments slots, length]
-  int64_t chunk;        ///< of rows, or of packs of a slot
+  int pack;  ///< elements that are read at once
+  int64_t segments, lines,
+      length;     ///< rows: [segments, lines rows, length channels]; planes: [lines runs, segments slots, length]
+  int64_t chunk;  ///< of rows, or of packs of a slot
   unsigned splits, tiles, wide;  ///< wide: threads across; tiles: of columns
   unsigned members, per_segment;
   Pieces pieces;

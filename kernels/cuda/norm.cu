@@ -265,9 +265,11 @@ template <bool centred> void norm_grad_kernel(KernelContext& op) {
 }  // namespace gpu
 
 void add_cuda_batch_norm(Kernels kernels);
+void add_cuda_group_norm(Kernels kernels);
 
 void add_cuda_norm(Kernels kernels) {
   add_cuda_batch_norm(kernels);
+  add_cuda_group_norm(kernels);
   kernels["layer_norm"] = gpu::norm_kernel<true>;
   kernels["layer_norm_grad"] = gpu::norm_grad_kernel<true>;
   kernels["rms_norm"] = gpu::norm_kernel<false>;

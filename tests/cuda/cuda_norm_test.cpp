@@ -85,3 +85,44 @@ TEST_CASE("cuda: batch_norm of operands that lie otherwise, of none elements, an
   check_batch_norm(far, far_g, float32, nullptr, 8);
   check_batch_norm(channels_last(far), channels_last(far_g), float32, nullptr, 8);
 }
+
+namespace {
+
+void check_group_norm(const Tensor& x, const Tensor& g, int64_t groups, DType numbers_type,
+                      Tensor (*view)(const Tensor&) = nullptr, double scale = 1) {
+  const Attributes attributes{{"groups", groups}, {"epsilon", 1e-5}};
+  const Shape channels{x.shape()[1]};
+  const Tensor w = numbers(channels, numbers_type, 2) + 1.5, b = numbers(channels, numbers_type, 3);
+  const Tensors y = check_op("group_norm", {x, w, b}, attributes, 2 * scale, view);
+  check_op("group_norm_grad", {g, x, w, y[1], y[2]}, attributes, 16 * scale, view);
+}
+
+}  // namespace
+
+TEST_CASE("cuda: group_norm and its gradient, channels-last and in planes") {
+  struct Groups {
+    Shape x;
+    int64_t groups;
+  };
+  for (const Groups& c :
+       {Groups{{2, 6, 5, 7}, 3}, {{3, 64, 9, 8}, 8}, {{2, 264, 4, 4}, 33}, {{2, 8, 5, 4}, 8}, {{2, 8, 5, 4}, 1}})
+    for (const DType type : floats) {
+      const Tensor x = numbers(c.x, type) * 3 + 1, g = numbers(c.x, type, 5);
+      check_group_norm(x, g, c.groups, type);
+      check_group_norm(channels_last(x), channels_last(g), c.groups, type == float64 ? float64 : float32);
+    }
+  const Tensor x = numbers({6, 10, 5, 4}), g = numbers({6, 10, 5, 4}, float32, 5);
+  check_group_norm(x, g, 5, float32, transposed);
+  check_group_norm(channels_last(x), g, 2, float32);
+  check_group_norm(x + 1000, g, 2, float32, nullptr, 8);
+  // A group of one image that is cut into pieces; more channels, and more images, than a warp adds up.
+  const Tensor large = numbers({1, 6, 160, 160}), large_g = numbers({1, 6, 160, 160}, float32, 5);
+  check_group_norm(large, large_g, 2, float32);
+  check_group_norm(channels_last(large), channels_last(large_g), 2, float32);
+  check_group_norm(numbers({2, 1100, 3, 3}), numbers({2, 1100, 3, 3}, float32, 5), 1, float32, nullptr, 2);
+  check_group_norm(channels_last(numbers({2, 1100, 3, 3})), channels_last(numbers({2, 1100, 3, 3}, float32, 5)), 1,
+                   float32, nullptr, 2);
+  check_group_norm(numbers({1100, 12}), numbers({1100, 12}, float32, 5), 2, float32, nullptr, 4);
+  for (const Groups& c : {Groups{{0, 4, 2}, 2}, {{2, 4, 0}, 2}, {{2, 0, 3}, 1}})
+    check_group_norm(numbers(c.x), numbers(c.x), c.groups, float32);
+}
