@@ -418,12 +418,6 @@ __global__ void __launch_bounds__(block)
 
 // --- how the work is cut -------------------------------------------------------------------------------------------
 
-bool lies(const TensorImpl& x, const Shape& strides) {  // but for dims of one element
-  for (int d = 0; d < x.shape.size(); ++d)
-    if (x.shape[d] != 1 && x.strides[d] != strides[d]) return false;
-  return true;
-}
-
 template <class T> int pack_of(int64_t length, std::initializer_list<const void*> operands) {
   bool packed = length % pack_size<T> == 0;
   for (const void* operand : operands) packed = packed && is_aligned(operand);
@@ -506,21 +500,13 @@ Channels::Channels(const TensorImpl& x, int64_t groups_)
     : batch(x.shape[0]), channels(x.shape[1]), plane(1), groups(groups_) {
   for (int d = 2; d < x.shape.size(); ++d) plane *= x.shape[d];
   // One row of an image is contiguous by groups, too.
-  in_rows = plane == 1 ? groups == 0 : channels > 1 && lies(x, channels_last_strides(x.shape));
+  in_rows = plane == 1 ? groups == 0 : is_channels_last(x);
   TANDEM_ASSERT(channels < (int64_t(1) << 31), channels, " channels");
 }
 Shape Channels::strides(const Shape& shape) const {
   return in_rows && plane > 1 ? channels_last_strides(shape) : contiguous_strides(shape);
 }
 
-Laid::Laid(const TensorImpl& x, const Shape& strides, DType type, cudaStream_t stream)
-    : copy_(x.dtype == type && lies(x, strides) ? 0 : size_t(x.shape.numel()) * size_of(type), x.device),
-      data_(x.data) {
-  if (x.shape.numel() == 0 || (x.dtype == type && lies(x, strides))) return;
-  void* const to = copy_.as<void>();
-  copy_strided(x, x.shape, to, type, strides, stream);
-  data_ = to;
-}
 LaidNumbers::LaidNumbers(const TensorImpl& x, DType of, cudaStream_t stream)
     : wide_(x.dtype != of || of == DType::float32 || of == DType::float64),
       laid_(x, contiguous_strides(x.shape), !wide_ || of == DType::float64 ? of : DType::float32, stream) {}

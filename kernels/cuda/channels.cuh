@@ -6,7 +6,7 @@
 // channels of one image, or a channel of one image.
 #pragma once
 
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/laid.h"
 
 namespace tandem::gpu {
 
@@ -26,17 +26,6 @@ struct Channels {
 /// A pair of totals: sums of two things, or mean and squared deviations from it.
 struct Totals {
   double first, second;
-};
-
-/// An operand as the kernels read it: itself where it lies that way, else a copy.
-class Laid {
- public:
-  Laid(const TensorImpl& x, const Shape& strides, DType type, cudaStream_t stream);
-  template <class T> const T* as() const { return static_cast<const T*>(data_); }
-
- private:
-  const Workspace copy_;
-  const void* data_;
 };
 
 /// Numbers of channels or slots in x's dtype, or in the wider one that it is computed in.

@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(threads_per_block)
 // dw = sum(g n), db = sum(g): `lanes` threads add up the images of a channel.
 template <class T, int lanes>
 __global__ void __launch_bounds__(threads_per_block)
-    channel_gradients(Numbers dw, Numbers db, const Totals* totals, Numbers variance, unsigned images, unsigned channels,
-                      unsigned groups, unsigned members, double epsilon) {
+    channel_gradients(Numbers dw, Numbers db, const Totals* totals, Numbers variance, unsigned images,
+                      unsigned channels, unsigned groups, unsigned members, double epsilon) {
   using Wide = Compute<T>;
   TANDEM_SHARED(double, scratch, [threads_per_block / 32]);
   const unsigned channel = blockIdx.x * (threads_per_block / lanes) + threadIdx.x / lanes, lane = threadIdx.x % lanes;
@@ -121,7 +121,8 @@ void group_norm_grad_kernel(KernelContext& op) {
     const Cut pieces = cut<T>(c, true, {g.as<T>(), x.as<T>()});
     const Workspace totals(size_t(c.batch * c.channels) * sizeof(Totals), device),
         partial(pieces.splits > 1 ? pieces.bytes() : 0, device), numbers(size_t(2 * c.slots()) * sizeof(Wide), device);
-    find_sums<T>(pieces, totals.template as<Totals>(), partial.template as<Totals>(), g.as<T>(), x.as<T>(), mean, stream);
+    find_sums<T>(pieces, totals.template as<Totals>(), partial.template as<Totals>(), g.as<T>(), x.as<T>(), mean,
+                 stream);
 
     Wide *shift = numbers.template as<Wide>(), *slope = shift + c.slots();
     const unsigned images = unsigned(c.batch), channels = unsigned(c.channels), groups = unsigned(c.groups),
