@@ -50,12 +50,10 @@ struct Window {
   bool counts_padding = true;
 };
 void check_pool(const Window& w, DType type, Tensor (*view)(const Tensor&) = nullptr) {
-  check_both("avg_pool2d", w.x, type,
-             {{"kernel", w.kernel},
-              {"stride", w.stride},
-              {"padding", w.padding},
-              {"count_include_pad", w.counts_padding}},
-             view);
+  check_both(
+      "avg_pool2d", w.x, type,
+      {{"kernel", w.kernel}, {"stride", w.stride}, {"padding", w.padding}, {"count_include_pad", w.counts_padding}},
+      view);
 }
 
 Tensor transposed(const Tensor& x) { return x.transpose(0, 1).contiguous().transpose(0, 1); }
@@ -70,9 +68,9 @@ TEST_CASE("cuda: avg_pool2d and its gradient") {
     check_pool({{1, 5, 12, 7}, {5, 3}, {1, 2}, {2, 1}, false}, type);
     check_pool({{2, 8, 7, 7}, {2, 3}, {3, 5}}, type);  // gaps
   }
-  check_pool({{2, 264, 7, 7}, {7, 7}, {7, 7}}, float32);       // one pixel of many channels
+  check_pool({{2, 264, 7, 7}, {7, 7}, {7, 7}}, float32);           // one pixel of many channels
   check_pool({{1, 2, 40, 300}, {3, 3}, {1, 1}, {1, 1}}, float32);  // more pixels than threads
-  check_pool({{70, 12, 2, 2}, {2, 2}, {2, 2}}, float32);       // many planes of one pixel
+  check_pool({{70, 12, 2, 2}, {2, 2}, {2, 2}}, float32);           // many planes of one pixel
   check_pool({{3, 4, 6, 5}, {2, 2}, {2, 2}}, float32, transposed);
   check_pool({{3, 4, 6, 5}, {2, 2}, {2, 2}}, float32, part_of_rows);
   check_pool({{0, 4, 6, 5}, {2, 2}, {2, 2}}, float32);

@@ -74,6 +74,8 @@ extern "C" void tandem_attach(void* context) {
   extern "C" std::size_t tandem_sizes_##name(std::size_t* sizes) { return tandem_sizes(&name, sizes); }
 )";
 
+constexpr std::size_t most_arguments = 512;  // 4 KB of pointers, which is what generated kernels keep to
+
 struct Kernel {
   void (*call)(void**) = nullptr;
   std::vector<std::size_t> sizes;  // of its arguments
@@ -147,7 +149,7 @@ void* Module::kernel(const std::string& name) const {
   auto kernel = std::make_unique<Kernel>();
   kernel->call = reinterpret_cast<void (*)(void**)>(dlsym(state_->library, ("tandem_call_" + name).c_str()));
   TANDEM_ASSERT(kernel->call, "no kernel is called ", name);
-  std::size_t sizes[256];
+  std::size_t sizes[most_arguments + 1];
   const auto count =
       reinterpret_cast<std::size_t (*)(std::size_t*)>(dlsym(state_->library, ("tandem_sizes_" + name).c_str()))(sizes);
   kernel->sizes.assign(sizes, sizes + count);
@@ -158,7 +160,7 @@ void* Module::kernel(const std::string& name) const {
 void launch(void* handle, Extent grid, Extent block, size_t shared_bytes, void** arguments, Device device) {
   const auto& kernel = *static_cast<Kernel*>(handle);
   // The call that the emulator runs, or records: it has copies of the arguments right behind it.
-  constexpr std::size_t most = 64, room = 4096;
+  constexpr std::size_t most = most_arguments, room = 16 * most;
   struct Recorded {
     void (*call)(void**);
     std::size_t count, offset[most];
