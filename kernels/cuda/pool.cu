@@ -148,7 +148,10 @@ void max_pool2d_select_kernel(KernelContext& op) {
 }  // namespace
 }  // namespace gpu
 
+void add_cuda_resample(Kernels kernels);
+
 void add_cuda_pool(Kernels kernels) {
+  add_cuda_resample(kernels);
   kernels["max_pool2d"] = gpu::max_pool2d_kernel;
   kernels["max_unpool2d"] = gpu::max_unpool2d_kernel;
   kernels["max_pool2d_select"] = gpu::max_pool2d_select_kernel;

@@ -150,7 +150,7 @@ void* Module::kernel(const std::string& name) const {
   auto kernel = std::make_unique<Kernel>();
   kernel->call = reinterpret_cast<void (*)(void**)>(dlsym(state_->library, ("tandem_call_" + name).c_str()));
   TANDEM_ASSERT(kernel->call, "no kernel is called ", name);
-  std::size_t sizes[most_arguments];
+  std::size_t sizes[most_arguments + 1];
   const auto count =
       reinterpret_cast<std::size_t (*)(std::size_t*)>(dlsym(state_->library, ("tandem_sizes_" + name).c_str()))(sizes);
   kernel->sizes.assign(sizes, sizes + count);
