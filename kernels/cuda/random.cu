@@ -1,35 +1,12 @@
 // Random draws, dropout, and the check of numbers that draws are made of. Element i depends on (seed, draw, i) alone, so any grid draws the same numbers as the
 // CPU; a block of Philox serves the four elements (two of float64) that a thread writes.
-#include "core/scalar/math.h"
-#include "core/scalar/philox.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/random_key.cuh"
 
 namespace tandem {
 namespace gpu {
 namespace {
-
-// {seed, draw}: numbers of this call, or two words on the device that a captured step reads at each replay.
-struct Key {
-  td_u64 seed = 0, draw = 0;
-  const td_u64* words = nullptr;
-  td_u64 site = 0;
-  __device__ __forceinline__ td_u64 get_seed() const { return words ? words[0] : seed; }
-  __device__ __forceinline__ td_u64 get_draw() const { return (words ? words[1] : draw) + site; }
-};
-
-Key key_of(const TensorImpl& tensor, const Attributes& attributes) {
-  Key key;
-  key.site = td_u64(attributes.integer("site"));
-  const auto* words = static_cast<const td_u64*>(tensor.data);
-  if (tensor.device.is_cuda()) {
-    key.words = words;
-  } else {
-    key.seed = words[0];
-    key.draw = words[1];
-  }
-  return key;
-}
 
 struct Uniform {
   static __device__ __forceinline__ float of(td_philox_block block, td_u32 i, float) {
@@ -49,7 +26,7 @@ struct Normal {
 };
 
 template <class T, class Distribution>
-__global__ void __launch_bounds__(threads_per_block) draw(T* out, Key key, int64_t count) {
+__global__ void __launch_bounds__(threads_per_block) draw(T* out, RandomWords key, int64_t count) {
   const td_u64 seed = key.get_seed(), number = key.get_draw();
   for (int64_t i = global_thread() * 4; i < count; i += global_threads() * 4) {
     if constexpr (std::is_same_v<T, double>) {
@@ -63,7 +40,7 @@ __global__ void __launch_bounds__(threads_per_block) draw(T* out, Key key, int64
 
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    draw_integers(T* out, Key key, int64_t low, td_u64 range, int64_t count) {
+    draw_integers(T* out, RandomWords key, int64_t low, td_u64 range, int64_t count) {
   const td_u64 seed = key.get_seed(), number = key.get_draw();
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
     // The upper half of word * range, for ranges beyond 2^32 too: td_random_below, but for its width.
@@ -75,7 +52,7 @@ __global__ void __launch_bounds__(threads_per_block)
 
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    dropout_dense(T* out, const T* in, Key key, float probability, double exact_scale, int64_t count) {
+    dropout_dense(T* out, const T* in, RandomWords key, float probability, double exact_scale, int64_t count) {
   const Compute<T> scale = widen(convert<T>(exact_scale));  // a number of x's type, as the pointwise ops have it
   const td_u64 seed = key.get_seed(), number = key.get_draw();
   for (int64_t i = global_thread() * 4; i < count; i += global_threads() * 4) {
@@ -90,7 +67,7 @@ __global__ void __launch_bounds__(threads_per_block)
 // Operands: out, in, and the element's row-major index.
 template <class T>
 __global__ void __launch_bounds__(threads_per_block)
-    dropout_strided(T* out, const T* in, Key key, float probability, double exact_scale, int64_t first,
+    dropout_strided(T* out, const T* in, RandomWords key, float probability, double exact_scale, int64_t first,
                     Layout<3> layout) {
   const Compute<T> scale = widen(convert<T>(exact_scale));
   const td_u64 seed = key.get_seed(), number = key.get_draw();
@@ -130,7 +107,7 @@ template <class Distribution> void draw_kernel(KernelContext& op) {
   if (count == 0) return;
   visit_floating(op.out().dtype, [&]<class T>() {
     TANDEM_LAUNCH((draw<T, Distribution>), blocks_for(ceil_divide(count, int64_t(4))), threads_per_block, 0,
-                  stream_of(op), data<T>(op.out()), key_of(op.in(0), op.attributes), count);
+                  stream_of(op), data<T>(op.out()), random_key(op.in(0), op.attributes), count);
   });
 }
 
@@ -141,7 +118,7 @@ void draw_integers_kernel(KernelContext& op) {
   visit_any(op.out().dtype, [&]<class T>() {
     if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
       TANDEM_LAUNCH((draw_integers<T>), blocks_for(count), threads_per_block, 0, stream_of(op), data<T>(op.out()),
-                    key_of(op.in(0), op.attributes), low, td_u64(high) - td_u64(low), count);
+                    random_key(op.in(0), op.attributes), low, td_u64(high) - td_u64(low), count);
     }
   });
 }
@@ -161,7 +138,7 @@ void dropout_kernel(KernelContext& op) {
   const int64_t count = out.shape.numel();
   if (count == 0) return;
   const double p = op.attributes.number("p"), scale = p < 1 ? 1 / (1 - p) : 0;
-  const Key key = key_of(op.in(1), op.attributes);
+  const RandomWords key = random_key(op.in(1), op.attributes);
   visit_floating(out.dtype, [&]<class T>() {
     if (x.contiguous && out.contiguous) {
       TANDEM_LAUNCH((dropout_dense<T>), blocks_for(ceil_divide(count, int64_t(4))), threads_per_block, 0, stream_of(op),
