@@ -21,7 +21,8 @@ void TensorImpl::alias(const TensorImpl& base, int64_t relative_offset) {
   storage = base.storage;
   if (storage) storage->retain();
   offset = base.offset + relative_offset;
-  data = static_cast<char*>(base.data) + relative_offset * size_of(dtype);
+  // Headers and empty tensors have no memory, and no place in it: nothing is added to a null pointer.
+  data = base.data == nullptr ? nullptr : static_cast<char*>(base.data) + relative_offset * size_of(dtype);
 }
 
 void detail::release_node(TapeNodeBase* node) {

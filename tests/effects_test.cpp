@@ -31,6 +31,16 @@ template <class F> void prints(F&& f, const Tensor& x, const std::vector<std::st
 
 }  // namespace
 
+TEST_CASE("views in a trace: a value without memory has no place in it") {
+  auto f = compile([](const Tensor& x) {
+    const Tensor view = x.slice(0, 1, 3);
+    CHECK(x.impl()->data == nullptr);
+    CHECK(view.impl()->data == nullptr);
+    return view * 2;
+  });
+  CHECK(f(arange(4)).to_vector<int64_t>() == std::vector<int64_t>{2, 4});
+}
+
 TEST_CASE("print: values and label, in the order of the text") {
   prints(
       [](const Tensor& x) {
