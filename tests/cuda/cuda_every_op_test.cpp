@@ -1,0 +1,10 @@
+// What docs/cuda.md says of the op table: every op runs on a CUDA device.
+#include <doctest/doctest.h>
+
+#include "core/op.h"
+
+TEST_CASE("every op has a CUDA kernel") {
+  for (const tandem::Op* op : tandem::op_table().all())
+    if (op->kind != tandem::OpKind::view && !op->user)
+      CHECK_MESSAGE(tandem::kernel_for(*op, {tandem::DeviceKind::cuda}), op->name << " has no CUDA kernel");
+}
