@@ -147,7 +147,7 @@ void* Module::kernel(const std::string& name) const {
   auto kernel = std::make_unique<Kernel>();
   kernel->call = reinterpret_cast<void (*)(void**)>(dlsym(state_->library, ("tandem_call_" + name).c_str()));
   TANDEM_ASSERT(kernel->call, "no kernel is called ", name);
-  std::size_t sizes[256];
+  std::size_t sizes[512];
   const auto count =
       reinterpret_cast<std::size_t (*)(std::size_t*)>(dlsym(state_->library, ("tandem_sizes_" + name).c_str()))(sizes);
   kernel->sizes.assign(sizes, sizes + count);
@@ -158,7 +158,7 @@ void* Module::kernel(const std::string& name) const {
 void launch(void* handle, Extent grid, Extent block, size_t shared_bytes, void** arguments, Device device) {
   const auto& kernel = *static_cast<Kernel*>(handle);
   // The call that the emulator runs, or records: it has copies of the arguments right behind it.
-  constexpr std::size_t most = 64, room = 4096;
+  constexpr std::size_t most = 512, room = 16 * most;  // a generated kernel has up to 480 (graph/codegen)
   struct Recorded {
     void (*call)(void**);
     std::size_t count, offset[most];
