@@ -1,5 +1,5 @@
-// attention, attention_qkv and their gradients: what a call is, and which kernels serve it. attention_plain.cu has
-// those for the ordinary cores.
+// attention, attention_qkv and their gradients: what a call is, and which kernels serve it: those of
+// attention_cores*.cu for 16-bit floats, which run on the tensor cores, or those of attention_plain.cu.
 #include "kernels/cuda/attention.h"
 
 namespace tandem {
@@ -7,13 +7,13 @@ namespace gpu {
 namespace {
 
 // Part `index` of a packed tensor [3, batch.., heads, rows, columns], or a whole one without a part (-1).
-HeadMatrices matrices_of(const TensorImpl& x, int index = -1) {
-  Shape shape = x.shape, strides = x.strides;
+HeadMatrices matrices_of(const TensorImpl& x, Shape strides, void* data, int index = -1) {
+  Shape shape = x.shape;
   HeadMatrices result;
   result.dtype = x.dtype;
-  result.data = x.data;
+  result.data = data;
   if (index >= 0) {
-    result.data = static_cast<char*>(x.data) + index * strides[0] * size_of(x.dtype);
+    result.data = static_cast<char*>(data) + index * strides[0] * size_of(x.dtype);
     shape.erase(0);
     strides.erase(0);
   }
@@ -24,6 +24,8 @@ HeadMatrices matrices_of(const TensorImpl& x, int index = -1) {
   result.strides = strides;
   return result;
 }
+
+HeadMatrices matrices_of(const TensorImpl& x, int index = -1) { return matrices_of(x, x.strides, x.data, index); }
 
 // Broadcast to [batch.., rows, columns].
 HeadMatrices broadcast_matrices(const TensorImpl& x, const Shape& strides, const Shape& batch, int64_t rows,
@@ -37,6 +39,41 @@ HeadMatrices broadcast_matrices(const TensorImpl& x, const Shape& strides, const
   for (int d = 0; d < batch.size(); ++d) result.strides[d] = stride(batch.size() - d + 2);
   return result;
 }
+
+// Whether the tensor cores can serve operands of this dtype that end in vectors of this length.
+bool suits_cores(DType type, int64_t columns) {
+  return (type == DType::float16 || type == DType::bfloat16) && columns > 0 && columns <= 128 && columns % 8 == 0;
+}
+
+// An operand as the kernels read it: a copy where the tensor cores could serve it but for its strides.
+class HeadInput {
+ public:
+  explicit HeadInput(const TensorImpl& x, bool packed = false)
+      : tensor_(x), strides_(x.strides),
+        memory_(suits_cores(x.dtype, x.shape.back()) && !fits(packed) ? size_t(x.shape.numel() * size_of(x.dtype)) : 0,
+                x.device) {
+    if (void* memory = memory_.as<void>()) {
+      strides_ = contiguous_strides(x.shape);
+      copy_strided(x, x.shape, memory, x.dtype, strides_, stream_of(x.device));
+    }
+  }
+  // The whole, or part `index` of a packed one.
+  HeadMatrices matrices(int index = -1) const {
+    void* const memory = memory_.as<void>();
+    return matrices_of(tensor_, strides_, memory ? memory : tensor_.data, index);
+  }
+
+ private:
+  bool fits(bool packed) const {
+    bool result = true;
+    for (int i = 0; i < (packed ? 3 : 1); ++i)
+      result = result && is_packed(matrices_of(tensor_, tensor_.strides, tensor_.data, packed ? i : -1));
+    return result;
+  }
+  const TensorImpl& tensor_;
+  Shape strides_;
+  Workspace memory_;
+};
 
 // The mask as the kernels read it: a copy where it is of another floating type than is computed in.
 class MaskInput {
@@ -65,38 +102,63 @@ class MaskInput {
   Workspace memory_;
 };
 
-// Operands from `first` on; the key comes at `key`.
-AttentionProblem problem_of(const KernelContext& op, int first, bool packed, int key) {
+// q, k and v, which are operands `first` and on, or parts of the one there.
+class Operands {
+ public:
+  Operands(const KernelContext& op, int first, bool packed)
+      : packed_(packed), shape_(op.in(first).shape), q_(op.in(first), packed) {
+    if (!packed) k_.emplace(op.in(first + 1)), v_.emplace(op.in(first + 2));
+    if (packed) shape_.erase(0);
+    shape_.resize(shape_.size() - 2);
+  }
+  void add_to(AttentionProblem& p) const {
+    p.batch = shape_;
+    p.heads = shape_.numel();
+    p.q = packed_ ? q_.matrices(0) : q_.matrices();
+    p.k = packed_ ? q_.matrices(1) : k_->matrices();
+    p.v = packed_ ? q_.matrices(2) : v_->matrices();
+    p.time = p.q.rows, p.source = p.k.rows, p.depth = p.q.columns, p.width = p.v.columns;
+    p.type = p.q.dtype;
+  }
+
+ private:
+  bool packed_;
+  Shape shape_;
+  HeadInput q_;
+  std::optional<HeadInput> k_, v_;
+};
+
+// The call without what it writes. The key comes at `key`.
+AttentionProblem problem_of(const KernelContext& op, const Operands& operands, const MaskInput& mask, int key) {
   AttentionProblem p;
-  p.q = packed ? matrices_of(op.in(first), 0) : matrices_of(op.in(first));
-  p.k = packed ? matrices_of(op.in(first), 1) : matrices_of(op.in(first + 1));
-  p.v = packed ? matrices_of(op.in(first), 2) : matrices_of(op.in(first + 2));
-  p.batch = op.in(first).shape;
-  if (packed) p.batch.erase(0);
-  p.batch.resize(p.batch.size() - 2);
-  p.heads = p.batch.numel();
-  p.time = p.q.rows, p.source = p.k.rows, p.depth = p.q.columns, p.width = p.v.columns;
+  operands.add_to(p);
+  mask.add_to(p);
   p.scale = op.attributes.number("scale"), p.dropout = op.attributes.number("p");
   p.causal = op.attributes.flag("causal");
   if (p.dropout > 0) p.key = random_key(op.in(key), op.attributes);
-  p.type = op.in(first).dtype;
   p.device = op.out().device;
   p.stream = stream_of(op);
   constexpr int64_t most = (int64_t(1) << 31) - 1024;  // also at the end of the last tile
-  TANDEM_ASSERT(p.time <= most && p.source <= most, "attention of ", p.time, " queries to ",
-                p.source, " sources");
+  TANDEM_ASSERT(p.time <= most && p.source <= most, "attention of ", p.time, " queries to ", p.source, " sources");
   return p;
+}
+
+bool fits_cores(const AttentionProblem& p, std::initializer_list<const HeadMatrices*> written) {
+  bool fits = suits_cores(p.type, p.depth) && suits_cores(p.type, p.width);
+  for (const HeadMatrices* x : written) fits = fits && is_packed(*x);
+  return fits;
 }
 
 template <bool packed> void attention_kernel(KernelContext& op) {
   if (op.out(1).shape.numel() == 0) return;
   constexpr int inputs = packed ? 1 : 3;
-  AttentionProblem p = problem_of(op, 0, packed, inputs + op.attributes.flag("masked"));
+  const Operands operands(op, 0, packed);
   const MaskInput mask(op, inputs);
-  mask.add_to(p);
+  AttentionProblem p = problem_of(op, operands, mask, inputs + op.attributes.flag("masked"));
   p.out = matrices_of(op.out(0));
   p.log_sum_exp = op.out(1).data;
-  plain_attention(p);
+  if (fits_cores(p, {&p.out})) core_attention(p);
+  else plain_attention(p);
 }
 
 // --- backward -------------------------------------------------------------------------------------------------------
@@ -146,12 +208,13 @@ void row_sums(const AttentionProblem& p) {
 
 template <bool packed> void attention_grad_kernel(KernelContext& op) {
   constexpr int inputs = packed ? 1 : 3;
-  AttentionProblem p = problem_of(op, 1, packed, inputs + 3 + op.attributes.flag("masked"));
-  if (p.heads == 0) return;
+  const Operands operands(op, 1, packed);
   const MaskInput mask(op, inputs + 3);
-  mask.add_to(p);
+  const HeadInput g(op.in(0));
+  AttentionProblem p = problem_of(op, operands, mask, inputs + 3 + op.attributes.flag("masked"));
+  if (p.heads == 0) return;
   const TensorImpl& level = op.in(inputs + 2);
-  p.g = matrices_of(op.in(0)), p.out = matrices_of(op.in(inputs + 1));
+  p.g = g.matrices(), p.out = matrices_of(op.in(inputs + 1));
   p.dq = packed ? matrices_of(op.out(0), 0) : matrices_of(op.out(0));
   p.dk = packed ? matrices_of(op.out(0), 1) : matrices_of(op.out(1));
   p.dv = packed ? matrices_of(op.out(0), 2) : matrices_of(op.out(2));
@@ -165,7 +228,9 @@ template <bool packed> void attention_grad_kernel(KernelContext& op) {
   }
   p.row_sums = sums.as<void>();
   if (p.time > 0) row_sums(p);
-  plain_attention_grad(p);
+  if (!fits_cores(p, {&p.dq, &p.dk, &p.dv})) return plain_attention_grad(p);
+  core_grad_of_queries(p);
+  core_grad_of_sources(p);
 }
 
 }  // namespace

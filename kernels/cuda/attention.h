@@ -40,7 +40,8 @@ struct AttentionProblem {
 };
 
 /// Where the heads of several operands lie; heads are counted row-major.
-template <int operands> Layout<operands> heads_of(const AttentionProblem& p, const HeadMatrices* const (&of)[operands]) {
+template <int operands>
+Layout<operands> heads_of(const AttentionProblem& p, const HeadMatrices* const (&of)[operands]) {
   static_assert(operands <= Iteration::max_operands);
   Iteration all;
   all.rank = p.batch.size();
@@ -63,7 +64,9 @@ template <class T> struct HeadRows {
 template <class T> HeadRows<const T> rows_to_read(const HeadMatrices& x) {
   return {static_cast<const T*>(x.data), x.row, x.column};
 }
-template <class T> HeadRows<T> rows_to_write(const HeadMatrices& x) { return {static_cast<T*>(x.data), x.row, x.column}; }
+template <class T> HeadRows<T> rows_to_write(const HeadMatrices& x) {
+  return {static_cast<T*>(x.data), x.row, x.column};
+}
 
 /// The mask, bool or of the type that is computed in, as numbers to add to the scores.
 struct MaskRows {
@@ -119,6 +122,11 @@ struct RowBlock {
     if (last_first) index = blocks - 1 - index;
   }
 };
+
+/// Kernels of 16-bit floats on the tensor cores: vectors of at most 128 numbers, all operands packed.
+void core_attention(const AttentionProblem& problem);
+void core_grad_of_queries(const AttentionProblem& problem);
+void core_grad_of_sources(const AttentionProblem& problem);
 
 /// Kernels of any layout and any vectors, on the ordinary cores.
 void plain_attention(const AttentionProblem& problem);

@@ -14,8 +14,8 @@ template <class Acc_, int chunk_> struct PlainTile {
   static constexpr int side = sizeof(Acc) == 8 ? 32 : 64, chunk = chunk_, depth = 16;
   static constexpr int across = 16, rows = 4, columns = side / across, chunk_columns = chunk / across;
   static constexpr int threads = across * (side / rows), widest = chunk > side ? chunk : side;
-  static constexpr int blocks = sizeof(Acc) == 8 ? 2 : chunk > 64 ? 1 : 2;  // at once on a multiprocessor
-  static constexpr int source_blocks = chunk > 32 && sizeof(Acc) == 4 ? 1 : blocks;     // with sums of dk and of dv
+  static constexpr int blocks = sizeof(Acc) == 8 ? 2 : chunk > 64 ? 1 : 2;           // at once on a multiprocessor
+  static constexpr int source_blocks = chunk > 32 && sizeof(Acc) == 4 ? 1 : blocks;  // with sums of dk and of dv
 };
 
 // Where the j-th of a thread's columns lies in `columns` x 16: groups of four that neighbouring threads interleave.
@@ -28,13 +28,14 @@ __device__ __forceinline__ int row_of(int i) { return int(threadIdx.x) / 16 * 4 
 // One head's rows as an operand of a product whose lines they are, or whose steps.
 template <class T> struct PlainOperand {
   const T* data;
-  int64_t line, step;     // strides
+  int64_t line, step;  // strides
   unsigned lines;
-  bool along_k;           // neighbours in memory are neighbours in k
-  bool packed;            // and are read in packs, where there are so many
+  bool along_k;  // neighbours in memory are neighbours in k
+  bool packed;   // and are read in packs, where there are so many
 };
 template <class T>
-__device__ __forceinline__ PlainOperand<T> rows_as_lines(const HeadRows<const T>& x, int64_t at, int64_t rows, bool packed) {
+__device__ __forceinline__ PlainOperand<T> rows_as_lines(const HeadRows<const T>& x, int64_t at, int64_t rows,
+                                                         bool packed) {
   return {x.data + at, x.row, x.column, unsigned(rows), x.column == 1, packed};
 }
 template <class T>
@@ -96,7 +97,8 @@ template <class Acc, int columns>
 __device__ __forceinline__ void multiply_step(Acc (&sum)[4][columns], const Acc* left, const Acc* right) {
   Acc a[4], b[columns];
   read_groups<4>(a, left, [](int i) { return row_of(i); });
-  read_groups<columns < 4 ? columns : 4>(b, right, [](int j) { return column_of<columns>(j); });
+  read_groups < columns<4 ? columns : 4>(
+                    b, right, [](int j) { return column_of<columns>(j); });
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
 #pragma unroll
@@ -194,9 +196,18 @@ template <class T> struct PlainCall {
 
 template <class T> PlainCall<T> plain_call(const AttentionProblem& p) {
   const bool packed = is_packed(p.q) && is_packed(p.k) && is_packed(p.v) && (!p.g.data || is_packed(p.g));
-  return {rows_to_read<T>(p.q), rows_to_read<T>(p.k), rows_to_read<T>(p.v), mask_rows(p),
-          kept_weights(p),      p.time,               p.source,             p.depth,
-          p.width,              static_cast<Compute<T>>(p.scale), p.causal, packed};
+  return {rows_to_read<T>(p.q),
+          rows_to_read<T>(p.k),
+          rows_to_read<T>(p.v),
+          mask_rows(p),
+          kept_weights(p),
+          p.time,
+          p.source,
+          p.depth,
+          p.width,
+          static_cast<Compute<T>>(p.scale),
+          p.causal,
+          packed};
 }
 
 // --- forward --------------------------------------------------------------------------------------------------------
@@ -250,8 +261,7 @@ __global__ void __launch_bounds__(S::threads, S::blocks)
       for (int j = 0; j < S::chunk_columns; ++j) sum[i][j] *= factor;
 #pragma unroll
       for (int j = 0; j < S::columns; ++j)
-        shared.weights[column_of<S::columns>(j)][row_of(i)] =
-            keeps >> (i * S::columns + j) & 1u ? s[i][j] : Acc(0);
+        shared.weights[column_of<S::columns>(j)][row_of(i)] = keeps >> (i * S::columns + j) & 1u ? s[i][j] : Acc(0);
     }
     multiply_weights<S>(sum, shared, v, chunk, j0, unsigned(end));
     __syncthreads();  // the weights have been read
@@ -279,8 +289,8 @@ __global__ void __launch_bounds__(S::threads, S::blocks)
 template <class S, class T>
 __device__ __forceinline__ void tile_gradients(const PlainCall<T>& call, unsigned head, int64_t i0, int64_t j0,
                                                const MaskRows& mask, const Compute<T>* log_sum_exp,
-                                               const Compute<T>* row_sums,
-                                               Compute<T> (&s)[4][S::columns], Compute<T> (&grad)[4][S::columns]) {
+                                               const Compute<T>* row_sums, Compute<T> (&s)[4][S::columns],
+                                               Compute<T> (&grad)[4][S::columns]) {
   using Acc = Compute<T>;
   const unsigned keeps = call.template keeps<S::columns>(head, i0, j0);
 #pragma unroll

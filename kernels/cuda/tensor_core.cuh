@@ -57,8 +57,27 @@ __device__ __forceinline__ void multiply_16x8x16(float (&d)[4], const unsigned (
   }
 }
 
+// 2^x by the special function unit: within 2 units of the last place, denormal results as 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
+  return result;
+}
+
 }  // namespace tandem::gpu
 
 #else
 #include "tensor_core_emulated.h"
 #endif
+
+namespace tandem::gpu {
+
+// Two neighbours of a fragment, the first in the low half.
+template <class T> __device__ __forceinline__ unsigned pack_halves(float low, float high) {
+  const Pack<T, 2> pair{{convert<T>(low), convert<T>(high)}};
+  unsigned bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
+}  // namespace tandem::gpu

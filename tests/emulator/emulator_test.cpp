@@ -9,6 +9,7 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "cuda_runtime.h"
+#include "kernels/cuda/tensor_core.cuh"
 #include "tests/emulator/emulator.h"
 #include "tests/emulator/error.h"
 
@@ -243,6 +244,18 @@ TEST_CASE("emulator: float16 and bfloat16 conversions round trip and round to ne
   CHECK(float(__float2half(2.9802322e-8f)) == 0.0f);  // half of the least subnormal: a tie, to even
   CHECK(std::isnan(float(__float2half(NAN))));
   CHECK(std::isnan(float(__float2bfloat16(NAN))));
+}
+
+TEST_CASE("emulator: the fast 2^x has no denormal results, and pairs are packed low half first") {
+  using namespace tandem::gpu;
+  CHECK(exp2_fast(-3.0f) == 0.125f);
+  CHECK(exp2_fast(-126.0f) == 0x1p-126f);
+  CHECK(exp2_fast(-127.0f) == 0.0f);
+  CHECK(exp2_fast(-INFINITY) == 0.0f);
+  CHECK(std::isinf(exp2_fast(128.0f)));
+  CHECK(std::isnan(exp2_fast(NAN)));
+  CHECK(pack_halves<__half>(1.0f, -2.0f) == 0xc0003c00u);
+  CHECK(pack_halves<__nv_bfloat16>(1.0f, -2.0f) == 0xc0003f80u);
 }
 
 TEST_CASE("runtime: configurations that a device refuses are refused") {

@@ -2,7 +2,9 @@
 // put together as the PTX manual lays them out, so a kernel that mixes them up gives wrong numbers here too.
 #pragma once
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
@@ -87,6 +89,11 @@ inline void multiply_16x8x16(float (&d)[4], const unsigned (&a)[4], unsigned b0,
                                          }
                                        },
                                        {file, line});
+}
+
+inline float exp2_fast(float x) {
+  const float result = std::exp2(x);
+  return result < std::numeric_limits<float>::min() ? 0.0f : result;  // NaN stays
 }
 
 }  // namespace tandem::gpu
