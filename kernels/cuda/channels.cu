@@ -440,8 +440,11 @@ int64_t chunk_of(int64_t items, int64_t parts, int64_t least) {
 RowsView rows_view(int64_t rows, int64_t columns, int N, int64_t members, int64_t per_segment) {
   RowsView v{};
   v.rows = rows, v.columns = unsigned(columns), v.per_segment = unsigned(per_segment);
-  v.wide = power_of_two_from(columns / N, 32);
-  v.tiles = unsigned(ceil_divide(columns / N, int64_t(v.wide)));
+  const int64_t packs = columns / N;
+  v.wide = power_of_two_from(packs, 32);
+  while (v.wide > 8 && ceil_divide(packs, int64_t(v.wide)) * v.wide > packs + packs / 8)
+    v.wide /= 2;  // lanes that idle
+  v.tiles = unsigned(ceil_divide(packs, int64_t(v.wide)));
   v.members = Divider(unsigned(members));
   return v;
 }

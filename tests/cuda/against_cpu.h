@@ -37,6 +37,13 @@ inline Tensor numbers(const Shape& shape, DType type = float32, uint32_t seed = 
   return tensor(values).reshape(shape).to(type);
 }
 inline Tensor channels_last(const Tensor& x) { return x.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2}); }
+/// The same, contiguous but one element after where packs of 16 bytes could begin.
+inline Tensor out_of_step(const Tensor& x) {
+  if (x.rank() == 0 || x.numel() == 0) return x;
+  const Tensor flat = x.reshape({-1});
+  return concat({flat.slice(0, 0, 1), flat}, 0).slice(0, 1, x.numel() + 1).reshape(x.shape());
+}
+
 inline bool is_channels_last(const Tensor& x) {
   return x.rank() == 4 && !x.is_contiguous() && x.strides() == channels_last_strides(x.shape());
 }

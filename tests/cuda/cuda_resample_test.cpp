@@ -72,6 +72,7 @@ TEST_CASE("cuda: avg_pool2d and its gradient") {
   check_pool({{1, 2, 40, 300}, {3, 3}, {1, 1}, {1, 1}}, float32);  // more pixels than threads
   check_pool({{70, 12, 2, 2}, {2, 2}, {2, 2}}, float32);           // many planes of one pixel
   check_pool({{3, 4, 6, 5}, {2, 2}, {2, 2}}, float32, transposed);
+  check_pool({{3, 4, 6, 5}, {2, 2}, {2, 2}}, bfloat16, out_of_step);
   check_pool({{3, 4, 6, 5}, {2, 2}, {2, 2}}, float32, part_of_rows);
   check_pool({{0, 4, 6, 5}, {2, 2}, {2, 2}}, float32);
 }
