@@ -147,7 +147,7 @@ template <class S> struct TensorSums {
 
 /// Calls cell(row, unit, sums) for each unit of each row, with its sum for each gate.
 template <class S, class Cell>
-__global__ void __launch_bounds__(step_threads)
+__global__ void __launch_bounds__(step_threads, sizeof(typename S::Element) == 8 ? 1 : 2)
     recurrent_step(StepProduct<typename S::Element> product, Cell cell, unsigned rows, unsigned units) {
   using T = typename S::Element;
   using Wide = typename S::Wide;
