@@ -64,15 +64,17 @@ class Fit {
   }
   void check_type(int number, std::string_view wanted) const {
     const DType own = op_.input(0).dtype(), type = op_.input(number).dtype(), wide = own == float64 ? float64 : float32,
-                needed = wanted == "wide" ? wide : wanted == "int64" ? int64 : own;
+                needed = wanted == "wide"    ? wide
+                         : wanted == "int64" ? int64
+                                             : own;
     op_.check<DTypeError>(type == needed || (wanted == "either" && type == wide), "operand ", number, " is ", type,
                           ", need ", needed, " beside operand 0 in ", own, "; cast one with to()");
   }
   [[noreturn]] void fail(int number, std::string_view pattern) const {
     std::string shapes;
     for (int i = 0; i < number; ++i) shapes += detail::str(i ? ", " : "", op_.input(i).shape());
-    op_.fail<ShapeError>("operand ", number, " is ", op_.input(number).shape(), ", need [", pattern.substr(0, pattern.find(':')),
-                         "] behind ", number ? shapes : "nothing");
+    op_.fail<ShapeError>("operand ", number, " is ", op_.input(number).shape(), ", need [",
+                         pattern.substr(0, pattern.find(':')), "] behind ", number ? shapes : "nothing");
   }
 
   const Infer& op_;

@@ -174,9 +174,15 @@ struct CoreCall {
   }
 };
 inline CoreCall core_call(const AttentionProblem& p) {
-  return {mask_rows(p), kept_weights(p),          int(p.time),
-          int(p.source),     int(p.depth),             int(p.width),
-          static_cast<float>(p.scale * 1.44269504088896341), static_cast<float>(p.scale), p.causal};
+  return {mask_rows(p),
+          kept_weights(p),
+          int(p.time),
+          int(p.source),
+          int(p.depth),
+          int(p.width),
+          static_cast<float>(p.scale * 1.44269504088896341),
+          static_cast<float>(p.scale),
+          p.causal};
 }
 
 // A row's log-sum-exp as scores are kept; where the row saw nothing, what makes all weights 0.
@@ -206,8 +212,7 @@ struct CoreDraw {
     if (!whole) {
       unsigned bits = 0;
 #pragma unroll 1
-      for (unsigned i = 0; i < 4; ++i)
-        bits |= unsigned(keeps_element((i < 2 ? first : second) + (i & 1u))) << i;
+      for (unsigned i = 0; i < 4; ++i) bits |= unsigned(keeps_element((i < 2 ? first : second) + (i & 1u))) << i;
       return bits;
     }
     // Two lanes share the blocks of two rows: each draws one, and gives the other its half.
@@ -271,7 +276,8 @@ template <class F> void visit_cores(const AttentionProblem& p, F&& f) {
 }
 
 template <class Kernel> void allow_shared(Kernel* kernel, int bytes) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory for attention");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "shared memory for attention");
 }
 
 }  // namespace tandem::gpu

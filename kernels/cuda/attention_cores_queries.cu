@@ -80,9 +80,8 @@ __global__ void __launch_bounds__(core_threads, 2)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int r = row + i / 2 * 8, c = column + n * 8 + i % 2;
-          const float weight =
-              extras ? exp2_fast(call.masked(s[m][n][i], mask, r, c) - level[m][i / 2])
-                     : exp2_fast(__fmaf_rn(s[m][n][i], call.scale, -level[m][i / 2]));
+          const float weight = extras ? exp2_fast(call.masked(s[m][n][i], mask, r, c) - level[m][i / 2])
+                                      : exp2_fast(__fmaf_rn(s[m][n][i], call.scale, -level[m][i / 2]));
           float through = grad[m][n][i];
           if constexpr (extras) through = kept >> i & 1u ? through * static_cast<float>(call.kept.scale) : 0.0f;
           grad[m][n][i] = partial && !call.sees(r, c) ? 0.0f : weight * (through - row_sum[m][i / 2]);

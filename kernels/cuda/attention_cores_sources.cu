@@ -17,8 +17,8 @@ template <int depth, bool extras> struct SourcesTile {
 template <class T, int depth, bool extras>
 __global__ void __launch_bounds__(core_threads, 2)
     core_grad_sources(CoreCall call, HeadRows<const T> q, HeadRows<const T> k, HeadRows<const T> v, HeadRows<const T> g,
-                      HeadRows<T> dk, HeadRows<T> dv, const float* log_sum_exp, const float* row_sums,
-                      Layout<7> heads, int64_t first, int64_t count) {
+                      HeadRows<T> dk, HeadRows<T> dv, const float* log_sum_exp, const float* row_sums, Layout<7> heads,
+                      int64_t first, int64_t count) {
   using S = SourcesTile<depth, extras>;
   using Tile = CoreTile<T, depth>;
   TANDEM_DYNAMIC_SHARED(T, keys);
@@ -75,8 +75,8 @@ __global__ void __launch_bounds__(core_threads, 2)
         const int source = j0 + warp_row + m * 16 + lane / 4, query = i0 + column;
         unsigned kept = 15u;
         if (extras && call.kept.probability > 0)
-          kept = CoreDraw(call).of_sources(
-              td_u64((int64_t(block.head) * call.time + query) * call.source + source), call.source);
+          kept = CoreDraw(call).of_sources(td_u64((int64_t(block.head) * call.time + query) * call.source + source),
+                                           call.source);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int r = source + i / 2 * 8, c = query + i % 2;

@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(threads_per_block)
 }
 
 // The four words of block `turn` are the key of a turn.
-__global__ void turn_key(td_u64* out, Key key, Operand<int64_t> turn) {
+__global__ void turn_key(td_u64* out, RandomWords key, Operand<int64_t> turn) {
   const td_philox_block block = td_philox_words(key.get_seed(), key.get_draw(), td_u64(turn.at(0)));
   const unsigned half = threadIdx.x * 2;
   out[threadIdx.x] = td_philox_pick(block, half) | td_u64(td_philox_pick(block, half + 1)) << 32;
@@ -129,7 +129,7 @@ void turn_key_kernel(KernelContext& op) {
   Operand<int64_t> at{};
   if (turn.device.is_cuda()) at.data = data<int64_t>(turn);
   else at.value = *data<int64_t>(turn);
-  TANDEM_LAUNCH(turn_key, 1, 2, 0, stream_of(op), data<td_u64>(op.out()), key_of(op.in(0), op.attributes), at);
+  TANDEM_LAUNCH(turn_key, 1, 2, 0, stream_of(op), data<td_u64>(op.out()), random_key(op.in(0), op.attributes), at);
 }
 
 void dropout_kernel(KernelContext& op) {

@@ -272,7 +272,9 @@ TEST_CASE("cuda attention: q, k and v in one tensor give what they do apart, gra
 
 TEST_CASE("cuda attention: rows that may look nowhere are zeros, and no NaN flows back") {
   for (const DType type : {float32, bfloat16}) {
-    const auto leaf = [&](const Shape& shape) { return randn(shape).to(type).to(cuda(0)).detach().requires_grad(true); };
+    const auto leaf = [&](const Shape& shape) {
+      return randn(shape).to(type).to(cuda(0)).detach().requires_grad(true);
+    };
     const Tensor q = leaf({1, 70, 16}), k = leaf({1, 70, 16}), v = leaf({1, 70, 16});
     const Tensor mask = unsqueeze(arange(70) >= 3, 1).to(cuda(0));
     const Tensor y = scaled_dot_product_attention(q, k, v, {.mask = mask});
