@@ -4,7 +4,9 @@
 #include "core/op.h"
 
 TEST_CASE("every op has a CUDA kernel") {
-  for (const tandem::Op* op : tandem::op_table().all())
-    if (op->kind != tandem::OpKind::view && !op->user)
-      CHECK_MESSAGE(tandem::kernel_for(*op, {tandem::DeviceKind::cuda}) != nullptr, op->name << " has no CUDA kernel");
+  for (const tandem::Op* op : tandem::op_table().all()) {
+    const bool has =
+        op->kind == tandem::OpKind::view || op->user || tandem::kernel_for(*op, {tandem::DeviceKind::cuda});
+    CHECK_MESSAGE(has, op->name << " has no CUDA kernel");
+  }
 }
