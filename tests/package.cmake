@@ -12,12 +12,17 @@ function(tandem_add_package_test name)
   set_tests_properties(package.${name} PROPERTIES FIXTURES_REQUIRED package LABELS package TIMEOUT 1200)
 endfunction()
 
-# The same project three ways. add_subdirectory builds the library again. A compiler cache has all of it, if the flags are the same:
-# then for the same instruction sets. Without one, for the portable one alone, which builds sooner.
+# The same project three ways. add_subdirectory builds the library again. A compiler cache has all of it, if what it looks at is the
+# same: so this is for the same instruction sets, and without the empty locale that CMake leaves behind when it has looked at the
+# compiler. Without a cache it is for the portable set alone, which builds sooner.
 set(isas)
-if(CMAKE_CXX_COMPILER_LAUNCHER MATCHES ccache)
-  string(REPLACE ";" "$<SEMICOLON>" isas "${TANDEM_ISAS}")
+set(launcher ${CMAKE_CXX_COMPILER_LAUNCHER})
+if(launcher MATCHES ccache)
+  set(isas ${TANDEM_ISAS})
+  list(PREPEND launcher env --unset=LC_ALL --unset=LC_MESSAGES)
 endif()
+string(REPLACE ";" "$<SEMICOLON>" isas "${isas}")
+string(REPLACE ";" "$<SEMICOLON>" launcher "${launcher}")
 foreach(way find_package add_subdirectory)
   tandem_add_package_test(${way} ${CMAKE_CTEST_COMMAND}
     --build-and-test ${consumer} ${PROJECT_BINARY_DIR}/consumer/${way}
@@ -25,7 +30,7 @@ foreach(way find_package add_subdirectory)
     --build-options -DTANDEM_WAY=${way} -DTANDEM_SOURCE=${PROJECT_SOURCE_DIR} -DTANDEM_PACKAGE=${package}
       -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}
       -DCMAKE_CXX_FLAGS=${CMAKE_CXX_FLAGS} -DTANDEM_WARNINGS_AS_ERRORS=${TANDEM_WARNINGS_AS_ERRORS}
-      -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
+      -DCMAKE_CXX_COMPILER_LAUNCHER=${launcher}
       -DTANDEM_ISAS=${isas} -DTANDEM_WITH_ONEDNN=${TANDEM_WITH_ONEDNN} -DTANDEM_WITH_CUDA=${TANDEM_WITH_CUDA}
     --test-command consumer)
 endforeach()
