@@ -1,41 +1,18 @@
 // An op on cuda(0) against the same op on the CPU, in every order of lanes.
 #pragma once
 
-#include <doctest/doctest.h>
-
-#include <cmath>
-#include <vector>
-
-#include "core/dispatch.h"
-#include "core/ops/ops.h"
-#include "core/tensor.h"
-#include "tests/cuda/orders.h"
+#include "tests/cuda/compare.h"
 
 namespace tandem::against_cpu {
 
-inline const DType floats[] = {float32, float64, float16, bfloat16};
-
-/// How far results may be from the CPU's: |a - b| <= absolute + relative |b|.
-struct Tolerance {
-  double relative, absolute;
-};
-inline Tolerance tolerance_of(DType type) {
+/// Of results that are sums: |a - b| <= absolute + relative |b|.
+inline Tolerance tolerance_of_sums(DType type) {
   if (type == float64) return {1e-11, 1e-11};
   if (type == float16) return {2e-3, 2e-3};
   if (type == bfloat16) return {1.6e-2, 1.6e-2};
   return {2e-5, 2e-5};
 }
 
-/// Numbers in [-1, 1) that are the same at every run.
-inline Tensor numbers(const Shape& shape, DType type = float32, uint32_t seed = 1) {
-  std::vector<float> values(static_cast<size_t>(shape.numel()));
-  uint32_t state = seed * 2654435761u + 1;
-  for (float& value : values) {
-    state = state * 1664525u + 1013904223u;
-    value = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
-  }
-  return tensor(values).reshape(shape).to(type);
-}
 inline Tensor channels_last(const Tensor& x) { return x.permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2}); }
 /// The same, contiguous but one element after where packs of 16 bytes could begin.
 inline Tensor out_of_step(const Tensor& x) {
@@ -46,21 +23,6 @@ inline Tensor out_of_step(const Tensor& x) {
 
 inline bool is_channels_last(const Tensor& x) {
   return x.rank() == 4 && !x.is_contiguous() && x.strides() == channels_last_strides(x.shape());
-}
-
-inline void check_close(const Tensor& got, const Tensor& wanted, Tolerance tolerance) {
-  REQUIRE(got.shape() == wanted.shape());
-  REQUIRE(got.dtype() == wanted.dtype());
-  const std::vector<double> a = got.to_vector<double>(), b = wanted.to_vector<double>();
-  size_t wrong = 0, first = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const bool same = a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])) ||
-                      std::fabs(a[i] - b[i]) <= tolerance.absolute + tolerance.relative * std::fabs(b[i]);
-    if (!same && wrong++ == 0) first = i;
-  }
-  if (wrong > 0)
-    FAIL_CHECK(wrong << " of " << a.size() << " differ, the first at " << first << ": " << a[first] << " for "
-                     << b[first]);
 }
 
 /// The op's results on the CPU, which those of cuda(0) are as close to as `scale` tolerances of their dtype, with the same bits
@@ -88,9 +50,9 @@ inline Tensors check_op(const char* name, const Tensors& inputs, const Attribute
       CHECK(got[i].device() == cuda(0));
       CHECK(got[i].strides() == wanted[i].strides());
       got[i] = got[i].cpu();
-      const Tolerance tolerance = tolerance_of(wanted[i].dtype());
-      if (is_first) check_close(got[i], wanted[i], {tolerance.relative * scale, tolerance.absolute * scale});
-      else check_close(got[i], first[i], {0, 0});
+      const Tolerance tolerance = tolerance_of_sums(wanted[i].dtype());
+      if (is_first) check_same(got[i], wanted[i], {tolerance.relative * scale, tolerance.absolute * scale});
+      else check_same(got[i], first[i], {0, 0});
     }
     if (is_first) first = got;
   });
