@@ -111,7 +111,7 @@ void measure_memory(const char* name, Step& step, Optimizer& optimizer, const td
   auto compiled = td::compile(step), half = td::compile(step, {.memory_budget = 0.5});
   const double whole_bytes = mib(added_bytes(compiled, optimizer, x, y)),
                half_bytes = mib(added_bytes(half, optimizer, x, y));
-  const td::CompileStats stats = compiled.stats();
+  const td::Stats stats = compiled.stats();
   std::vector<Timed> both{{[&] { compiled(x, y); }}, {[&] { half(x, y); }}};
   for (Timed& each : both) each.warm_up();
   for (int round = 0; round < kRounds; ++round)
