@@ -187,7 +187,7 @@ void lstm(const char* name) {
 }
 
 void gpt(const char* name) {
-  Gpt model(peers::gpt_layers);
+  Gpt model;
   const td::Shape shape{peers::gpt_batch, peers::gpt_context};
   measure(name, model, nn::optim::AdamW(nn::parameters(model), {.lr = peers::gpt_learning_rate}),
           td::randint(0, peers::gpt_vocabulary, shape), td::randint(0, peers::gpt_vocabulary, {shape.numel()}));

@@ -82,6 +82,23 @@ template <int64_t width> struct ResNet8 {
   }
 };
 
+/// He et al. 2015 (arXiv:1512.03385), with the stem that images of 32 x 32 ask for.
+struct ResNet18 {
+  static constexpr double momentum = peers::momentum;
+
+  nn::Conv2d stem{3, 64, 3, {.padding = 1, .bias = false}};
+  nn::BatchNorm2d norm{64};
+  std::vector<Block> blocks{{64, 64, 1},   {64, 64, 1},   {64, 128, 2},  {128, 128, 1},
+                            {128, 256, 2}, {256, 256, 1}, {256, 512, 2}, {512, 512, 1}};
+  nn::Linear output{512, 10};
+
+  td::Tensor operator()(td::Tensor x) const {
+    x = relu(norm(stem(x)));
+    for (const Block& block : blocks) x = block(x);
+    return output(mean(x, {2, 3}));
+  }
+};
+
 struct TextModel {
   nn::Embedding embedding{peers::vocabulary, peers::text_width};
   nn::Lstm lstm{peers::text_width, peers::text_width, {.layers = 2}};
@@ -93,17 +110,27 @@ struct TextModel {
   }
 };
 
-/// A GPT-2 in small: learned positions, blocks normalised before each part, no weight shared.
-struct Gpt {
-  nn::Embedding tokens{peers::gpt_vocabulary, peers::gpt_width};
-  nn::Embedding positions{peers::gpt_context, peers::gpt_width};
-  std::vector<nn::TransformerBlock> blocks;
-  nn::LayerNorm norm{peers::gpt_width};
-  nn::Linear output{peers::gpt_width, peers::gpt_vocabulary, {.bias = false}};
+struct GptSize {
+  int64_t layers = peers::gpt_layers, width = peers::gpt_width, heads = peers::gpt_heads, context = peers::gpt_context,
+          vocabulary = peers::gpt_vocabulary, batch = peers::gpt_batch;
+};
 
-  explicit Gpt(int64_t layers) {
-    for (int64_t i = 0; i < layers; ++i)
-      blocks.emplace_back(peers::gpt_width, peers::gpt_heads, nn::TransformerBlockOptions{.causal = true});
+/// 124 million parameters and, as no weight is shared, 39 million more for the logits.
+inline constexpr GptSize gpt2{peers::gpt2_layers,  peers::gpt2_width,      peers::gpt2_heads,
+                              peers::gpt2_context, peers::gpt2_vocabulary, peers::gpt2_batch};
+
+/// A GPT-2: learned positions, blocks normalised before each part, no weight shared.
+struct Gpt {
+  nn::Embedding tokens, positions;
+  std::vector<nn::TransformerBlock> blocks;
+  nn::LayerNorm norm;
+  nn::Linear output;
+
+  explicit Gpt(const GptSize& size = {})
+      : tokens(size.vocabulary, size.width), positions(size.context, size.width), norm(size.width),
+        output(size.width, size.vocabulary, {.bias = false}) {
+    for (int64_t i = 0; i < size.layers; ++i)
+      blocks.emplace_back(size.width, size.heads, nn::TransformerBlockOptions{.causal = true});
   }
   static constexpr int fields = 5;
 
@@ -111,7 +138,7 @@ struct Gpt {
   td::Tensor operator()(const td::Tensor& ids) const {
     td::Tensor x = tokens(ids) + positions.weight;
     for (const nn::TransformerBlock& block : blocks) x = block(x);
-    return output(norm(x)).reshape({-1, peers::gpt_vocabulary});
+    return output(norm(x)).flatten(0, 1);
   }
 };
 

@@ -120,7 +120,7 @@ template <class Model> void images(const char* name) {
 }
 
 void gpt(const char* name, int64_t layers, int64_t batch) {
-  Gpt model(layers);
+  Gpt model({.layers = layers});
   const td::Shape shape{batch, peers::gpt_context};
   measure(name, model, nn::optim::AdamW(nn::parameters(model), {.lr = peers::gpt_learning_rate}),
           td::randint(0, peers::gpt_vocabulary, shape), td::randint(0, peers::gpt_vocabulary, {shape.numel()}));

@@ -38,6 +38,9 @@ inline constexpr double adam_rate = 0.001;
 inline constexpr int64_t gpt_batch = 16, gpt_context = 128, gpt_width = 128, gpt_heads = 4, gpt_layers = 4,
                          gpt_vocabulary = 256;
 inline constexpr double gpt_learning_rate = 3e-4;
+inline constexpr int64_t gpt2_batch = 8, gpt2_context = 1024, gpt2_width = 768, gpt2_heads = 12, gpt2_layers = 12,
+                         gpt2_vocabulary = 50304;  // 50,257, padded to a multiple of 128
+inline constexpr int64_t resnet18_batch = 256;
 inline constexpr int64_t pointwise_size = 1 << 20;
 inline constexpr int pointwise_repeats = 5;
 inline constexpr int64_t add_size = 8;
@@ -57,15 +60,19 @@ struct Variant {
   Make make;
 };
 
+using Finish = std::function<void()>;  // waits for all the steps so far, where they may return before they are done
+
 class Measured {
  public:
-  explicit Measured(const Make& make) : program_(make()) {
+  Measured(const Make& make, Finish finish) : program_(make()), finish_(std::move(finish)) {
     const double start = now();
     program_.step();
+    finish_();
     first_step_seconds_ = now() - start;
     if (program_.until_compiled) {
       program_.until_compiled();
       program_.step();
+      finish_();
     }
     first_compiled_seconds_ = now() - start;
     first_value_ = program_.value();
@@ -82,6 +89,7 @@ class Measured {
       const double start = now();
       if (start >= end && !blocks.empty()) return blocks;
       for (int64_t i = 0; i < block_steps_; ++i) program_.step();
+      finish_();
       blocks.push_back((now() - start) / double(block_steps_));
       const auto wanted = static_cast<int64_t>(std::llround(block_seconds / blocks.back()));
       block_steps_ = std::max<int64_t>(1, std::min(block_steps_ * 4, wanted));
@@ -116,6 +124,7 @@ class Measured {
   }
 
   Program program_;
+  Finish finish_;
   int64_t block_steps_ = 1;
   double first_step_seconds_ = 0;
   double first_compiled_seconds_ = 0;
@@ -191,7 +200,9 @@ inline std::string hello(const std::string& name, const std::string& version, in
 }
 
 // Answers commands until `quit` or the end of stdin.
-inline int serve(const std::string& name, const std::string& version, int threads, const Table& table) {
+inline int serve(
+    const std::string& name, const std::string& version, int threads, const Table& table,
+    const Finish& finish = [] {}) {
   std::FILE* answers = fdopen(dup(1), "w");
   dup2(2, 1);  // whatever else is printed must not spoil the answers
   std::map<std::pair<std::string, std::string>, std::unique_ptr<Measured>> programs;
@@ -221,7 +232,7 @@ inline int serve(const std::string& name, const std::string& version, int thread
         reply << "{\"workload\": " << quoted(workload) << ", \"variant\": " << quoted(variant) << ", ";
         auto& measured = programs[{workload, variant}];
         const bool fresh = !measured || command == "prepare" || command == "cold";
-        if (fresh) measured = std::make_unique<Measured>(make);
+        if (fresh) measured = std::make_unique<Measured>(make, finish);
         if (command == "cold") {
           reply << "\"first_step_s\": " << measured->first_step_seconds()
                 << ", \"first_compiled_s\": " << measured->first_compiled_seconds() << "}";

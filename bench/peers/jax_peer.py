@@ -12,6 +12,9 @@ import_seconds = time.perf_counter() - began
 
 import protocol as p  # noqa: E402
 
+if p.device() != "cpu":
+    jax.config.update("jax_default_matmul_precision", "highest")  # float32 is float32, for everyone
+
 THREADS = 2  # XLA takes as many as the process may use; the driver pins it to two cores
 
 
@@ -72,9 +75,19 @@ def lenet_parts(key, channels_last):
     return parameters, jax.random.normal(keys[4], (p.BATCHES, p.BATCH, *shape)), forward
 
 
-def resnet_parts(key, width):
-    """NHWC, which is the faster here. Running statistics aren't kept: a little less work than the others do."""
-    keys = iter(jax.random.split(key, 16))
+RESNET18_BLOCKS = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
+RESNET18_BLOCKS += [(128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
+
+
+def resnet8_parts(key, width):
+    return resnet_parts(key, [(width, width, 1), (width, 2 * width, 2), (2 * width, 4 * width, 2)], p.BATCH)
+
+
+def resnet_parts(key, blocks, batch, dtype=jnp.float32):
+    """NHWC, which is the faster here. Running statistics aren't kept: a little less work than the others do. dtype: of
+    convolutions."""
+    keys = iter(jax.random.split(key, 4 * len(blocks) + 4))
+    width, last_width = blocks[0][0], blocks[-1][1]
     layout = ("NHWC", "HWIO", "NHWC")
 
     def filters(inputs, outputs, size):
@@ -96,9 +109,11 @@ def resnet_parts(key, width):
 
     def convolution(weight, x, stride):
         side = weight.shape[0] // 2
+        x, weight = x.astype(dtype), weight.astype(dtype)
         return lax.conv_general_dilated(x, weight, (stride, stride), [(side, side)] * 2, dimension_numbers=layout)
 
     def norm(values, x):
+        x = x.astype(jnp.float32)
         mean = x.mean((0, 1, 2))
         variance = jnp.square(x - mean).mean((0, 1, 2))
         return (x - mean) * (lax.rsqrt(variance + 1e-5) * values["weight"]) + values["bias"]
@@ -112,21 +127,17 @@ def resnet_parts(key, width):
 
     def forward(values, x):
         x = jax.nn.relu(norm(values["norm"], convolution(values["stem"], x, 1)))
-        for i, stride in enumerate((1, 2, 2)):
-            x = block(values["blocks"][i], x, stride)
+        for each, (_, _, stride) in zip(values["blocks"], blocks):
+            x = block(each, x, stride)
         return dense(values["output"], x.mean((1, 2)))
 
     parameters = {
         "stem": filters(3, width, 3),
         "norm": norm_parameters(width),
-        "blocks": [
-            block_parameters(width, width, 1),
-            block_parameters(width, 2 * width, 2),
-            block_parameters(2 * width, 4 * width, 2),
-        ],
-        "output": dense_parameters(next(keys), 4 * width, 10),
+        "blocks": [block_parameters(*each) for each in blocks],
+        "output": dense_parameters(next(keys), last_width, 10),
     }
-    return parameters, jax.random.normal(next(keys), (p.BATCHES, p.BATCH, 32, 32, 3)), forward
+    return parameters, jax.random.normal(next(keys), (p.BATCHES, batch, 32, 32, 3)), forward
 
 
 def training(parts, momentum=0.0):
@@ -135,7 +146,7 @@ def training(parts, momentum=0.0):
     def make():
         key = jax.random.key(1)
         parameters, images, forward = parts(key)
-        labels = jax.random.randint(jax.random.key(2), (p.BATCHES, p.BATCH), 0, 10)
+        labels = jax.random.randint(jax.random.key(2), images.shape[:2], 0, 10)
         batches = list(zip(images, labels))
         jax.block_until_ready(batches)
         turn = itertools.cycle(batches)
@@ -224,10 +235,11 @@ def text_training():
     return p.Program(step, finish=lambda: jax.block_until_ready(last), value=lambda: float(last[1]))
 
 
-def gpt():
-    """One jitted function: forward, backward and AdamW; the state is donated."""
-    width, heads = p.GPT_WIDTH, p.GPT_HEADS
-    keys = iter(jax.random.split(jax.random.key(5), 64))
+def gpt(size=p.GptSize(), dtype=jnp.float32):
+    """One jitted function: forward, backward and AdamW; the state is donated. dtype: of products and attention."""
+    width, heads = size.width, size.heads
+    attention = "cudnn" if p.device() != "cpu" and dtype == jnp.bfloat16 else None  # the faster one there
+    keys = iter(jax.random.split(jax.random.key(5), 16 * size.layers + 16))
 
     def norm_parameters():
         return {"weight": jnp.ones(width), "bias": jnp.zeros(width)}
@@ -247,10 +259,14 @@ def gpt():
             "shrink": dense_parameters(next(keys), 4 * width, width),
         }
 
+    def dense(parameters, x):
+        return x.astype(dtype) @ parameters["weight"].astype(dtype) + parameters["bias"].astype(dtype)
+
     def block(values, x):
         qkv = dense(values["qkv"], norm(values["attention_norm"], x))
         q, k, v = (part.reshape(*x.shape[:2], heads, width // heads) for part in jnp.split(qkv, 3, axis=-1))
-        x = x + dense(values["projection"], jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(x.shape))
+        y = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=attention)
+        x = x + dense(values["projection"], y.reshape(x.shape))
         y = jax.nn.gelu(dense(values["expand"], norm(values["mlp_norm"], x)), approximate=False)
         return x + dense(values["shrink"], y)
 
@@ -258,8 +274,8 @@ def gpt():
         x = values["tokens"][ids] + values["positions"]
         for each in values["blocks"]:
             x = block(each, x)
-        logits = norm(values["norm"], x) @ values["output"]
-        return cross_entropy(logits.reshape(-1, p.GPT_VOCABULARY), labels.reshape(-1))
+        logits = norm(values["norm"], x).astype(dtype) @ values["output"].astype(dtype)
+        return cross_entropy(logits.reshape(-1, size.vocabulary).astype(jnp.float32), labels.reshape(-1))
 
     def update(state, ids, labels):
         values, first, second, count = state
@@ -274,15 +290,15 @@ def gpt():
         )
         return (values, first, second, count), loss
 
-    shape = (p.BATCHES, 2, p.GPT_BATCH, p.GPT_CONTEXT)
-    batches = [tuple(pair) for pair in jax.random.randint(next(keys), shape, 0, p.GPT_VOCABULARY)]
+    shape = (p.BATCHES, 2, size.batch, size.context)
+    batches = [tuple(pair) for pair in jax.random.randint(next(keys), shape, 0, size.vocabulary)]
     turn = itertools.cycle(jax.block_until_ready(batches))
     values = {
-        "tokens": jax.random.normal(next(keys), (p.GPT_VOCABULARY, width)),
-        "positions": jax.random.normal(next(keys), (p.GPT_CONTEXT, width)),
-        "blocks": [block_parameters() for _ in range(p.GPT_LAYERS)],
+        "tokens": jax.random.normal(next(keys), (size.vocabulary, width)),
+        "positions": jax.random.normal(next(keys), (size.context, width)),
+        "blocks": [block_parameters() for _ in range(size.layers)],
         "norm": norm_parameters(),
-        "output": uniform(next(keys), (width, p.GPT_VOCABULARY), width),
+        "output": uniform(next(keys), (width, size.vocabulary), width),
     }
     function = jax.jit(update, donate_argnums=0)
     zeros = [jax.tree.map(jnp.zeros_like, values) for _ in range(2)]
@@ -335,10 +351,16 @@ TABLE = {
         "jit": training(lambda key: lenet_parts(key, False), p.MOMENTUM),
         "jit-nhwc": training(lambda key: lenet_parts(key, True), p.MOMENTUM),
     },
-    "resnet8": {"jit-nhwc": training(lambda key: resnet_parts(key, 16), p.MOMENTUM)},
-    "resnet8_wide": {"jit-nhwc": training(lambda key: resnet_parts(key, 64), p.MOMENTUM)},
+    "resnet8": {"jit-nhwc": training(lambda key: resnet8_parts(key, 16), p.MOMENTUM)},
+    "resnet8_wide": {"jit-nhwc": training(lambda key: resnet8_parts(key, 64), p.MOMENTUM)},
+    "resnet18": {
+        "jit-nhwc": training(
+            lambda key: resnet_parts(key, RESNET18_BLOCKS, p.RESNET18_BATCH, jnp.bfloat16), p.MOMENTUM
+        )
+    },
     "lstm": {"jit": text_training},
     "gpt": {"jit": gpt},
+    "gpt2": {"jit": lambda: gpt(p.GPT2, jnp.bfloat16)},
     "pointwise": {"eager": pointwise(False), "jit": pointwise(True)},
     "add8": {"eager": adding},
 }

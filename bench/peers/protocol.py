@@ -27,10 +27,30 @@ TEXT_BATCH, TEXT_STEPS, TEXT_WIDTH, VOCABULARY = 32, 64, 128, 64
 ADAM_RATE = 0.001
 GPT_BATCH, GPT_CONTEXT, GPT_WIDTH, GPT_HEADS, GPT_LAYERS, GPT_VOCABULARY = 16, 128, 128, 4, 4, 256
 GPT_LEARNING_RATE = 3e-4
+GPT2_BATCH, GPT2_CONTEXT, GPT2_WIDTH, GPT2_HEADS, GPT2_LAYERS, GPT2_VOCABULARY = 8, 1024, 768, 12, 12, 50304
+RESNET18_BATCH = 256
 POINTWISE_SIZE = 1 << 20
 POINTWISE_REPEATS = 5
 ADD_SIZE = 8
 CHAIN = 1000
+
+
+@dataclass
+class GptSize:
+    layers: int = GPT_LAYERS
+    width: int = GPT_WIDTH
+    heads: int = GPT_HEADS
+    context: int = GPT_CONTEXT
+    vocabulary: int = GPT_VOCABULARY
+    batch: int = GPT_BATCH
+
+
+GPT2 = GptSize(GPT2_LAYERS, GPT2_WIDTH, GPT2_HEADS, GPT2_CONTEXT, GPT2_VOCABULARY, GPT2_BATCH)
+
+
+def device():
+    """cpu, or cuda where the contestant was called with --device cuda."""
+    return sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cpu"
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""PyTorch as a contestant (protocol in README.md): eager, torch.compile, and torch.compile of the whole step."""
+"""PyTorch as a contestant (protocol in README.md): eager, torch.compile, torch.compile of the whole step; on a GPU also a
+CUDA graph that is captured by hand."""
 
 import itertools
 import time
@@ -15,6 +16,25 @@ import protocol as p  # noqa: E402
 THREADS = 2
 torch.set_num_threads(THREADS)
 torch.manual_seed(1)
+DEVICE = p.device()
+torch.set_default_device(DEVICE)
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for everyone
+torch.backends.cudnn.benchmark = True
+
+
+def finish():
+    if DEVICE != "cpu":
+        torch.cuda.synchronize()
+
+
+def half(model):
+    """The model with products and convolutions in bfloat16."""
+
+    def forward(x):
+        with torch.autocast(DEVICE, torch.bfloat16):
+            return model(x).float()
+
+    return forward
 
 
 class LeNet(nn.Module):
@@ -47,6 +67,20 @@ class Block(nn.Module):
     def forward(self, x):
         y = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)), inplace=True)))
         return F.relu(y.add_(self.shortcut(x)), inplace=True)
+
+
+class ResNet18(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(64)
+        stages = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
+        self.blocks = nn.Sequential(
+            *(block for i, o, stride in stages for block in (Block(i, o, stride), Block(o, o, 1)))
+        )
+        self.output = nn.Linear(512, 10)
+
+    forward = lambda self, x: self.output(self.blocks(F.relu(self.norm(self.stem(x)), inplace=True)).mean((2, 3)))
 
 
 class ResNet8(nn.Module):
@@ -102,25 +136,26 @@ def text_training(compiled=False, onednn=True):
             torch.backends.mkldnn.enabled = True
             last[0] = loss
 
-        return p.Program(step, value=lambda: last[0].item())
+        return p.Program(step, finish, value=lambda: last[0].item())
 
     return make
 
 
 class GptBlock(nn.Module):
-    def __init__(self):
+    def __init__(self, size):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(p.GPT_WIDTH)
-        self.qkv = nn.Linear(p.GPT_WIDTH, 3 * p.GPT_WIDTH)
-        self.projection = nn.Linear(p.GPT_WIDTH, p.GPT_WIDTH)
-        self.mlp_norm = nn.LayerNorm(p.GPT_WIDTH)
-        self.expand = nn.Linear(p.GPT_WIDTH, 4 * p.GPT_WIDTH)
-        self.shrink = nn.Linear(4 * p.GPT_WIDTH, p.GPT_WIDTH)
+        self.heads = size.heads
+        self.attention_norm = nn.LayerNorm(size.width)
+        self.qkv = nn.Linear(size.width, 3 * size.width)
+        self.projection = nn.Linear(size.width, size.width)
+        self.mlp_norm = nn.LayerNorm(size.width)
+        self.expand = nn.Linear(size.width, 4 * size.width)
+        self.shrink = nn.Linear(4 * size.width, size.width)
 
     def forward(self, x):
         batch, time, width = x.shape
         heads = (
-            part.view(batch, time, p.GPT_HEADS, width // p.GPT_HEADS).transpose(1, 2)
+            part.view(batch, time, self.heads, width // self.heads).transpose(1, 2)
             for part in self.qkv(self.attention_norm(x)).split(width, dim=2)
         )
         y = F.scaled_dot_product_attention(*heads, is_causal=True)
@@ -129,45 +164,80 @@ class GptBlock(nn.Module):
 
 
 class Gpt(nn.Module):
-    def __init__(self):
+    def __init__(self, size):
         super().__init__()
-        self.tokens = nn.Embedding(p.GPT_VOCABULARY, p.GPT_WIDTH)
-        self.positions = nn.Embedding(p.GPT_CONTEXT, p.GPT_WIDTH)
-        self.blocks = nn.Sequential(*(GptBlock() for _ in range(p.GPT_LAYERS)))
-        self.norm = nn.LayerNorm(p.GPT_WIDTH)
-        self.output = nn.Linear(p.GPT_WIDTH, p.GPT_VOCABULARY, bias=False)
+        self.tokens = nn.Embedding(size.vocabulary, size.width)
+        self.positions = nn.Embedding(size.context, size.width)
+        self.blocks = nn.Sequential(*(GptBlock(size) for _ in range(size.layers)))
+        self.norm = nn.LayerNorm(size.width)
+        self.output = nn.Linear(size.width, size.vocabulary, bias=False)
 
     def forward(self, ids):
         x = self.tokens(ids) + self.positions.weight
         return self.output(self.norm(self.blocks(x)))
 
 
-def gpt(how, **options):
-    """A step of training: how is eager, or the model's forward and backward compiled, or the update too."""
+def captured(whole_step, batches):
+    """The step as one CUDA graph; each call copies the next batch to where the graph reads it."""
+    places = [torch.empty_like(tensor) for tensor in batches[0]]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for batch in batches[:3]:  # libraries choose and allocate before the capture
+            for place, tensor in zip(places, batch):
+                place.copy_(tensor)
+            whole_step(*places)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = whole_step(*places)
 
+    def step(*batch):
+        for place, tensor in zip(places, batch):
+            place.copy_(tensor)
+        graph.replay()
+        return loss
+
+    return step
+
+
+def steps(loss_of, optimizer, batches, how, **options):
+    """A program whose step is loss, gradients and update. how: eager, compile (of the loss), or captured."""
+    turn = itertools.cycle(batches)
+    last = [None]
+    loss_function = torch.compile(loss_of, **options) if how == "compile" else loss_of
+
+    def whole_step(x, y):
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_function(x, y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    function = captured(whole_step, batches) if how == "captured" else whole_step
+
+    def step():
+        last[0] = function(*next(turn))
+
+    return p.Program(step, finish, value=lambda: last[0].item())
+
+
+def gpt(how, size=p.GptSize(), bfloat16=False, **options):
     def make():
         torch._dynamo.reset()
-        model = Gpt()
-        shape = (p.GPT_BATCH, p.GPT_CONTEXT)
-        batches = [[torch.randint(0, p.GPT_VOCABULARY, shape) for _ in range(2)] for _ in range(p.BATCHES)]
-        turn = itertools.cycle(batches)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=p.GPT_LEARNING_RATE, fused=True)
-        last = [None]
+        model = Gpt(size)
+        shape = (size.batch, size.context)
+        batches = [[torch.randint(0, size.vocabulary, shape) for _ in range(2)] for _ in range(p.BATCHES)]
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=p.GPT_LEARNING_RATE, fused=True, capturable=how == "captured"
+        )
+
+        forward = half(model) if bfloat16 else model
 
         def loss_of(x, y):
-            return F.cross_entropy(model(x).view(-1, p.GPT_VOCABULARY), y.view(-1))
+            return F.cross_entropy(forward(x).view(-1, size.vocabulary), y.view(-1))
 
-        loss_function = loss_of if how == "eager" else torch.compile(loss_of, **options)
-
-        def step():
-            x, y = next(turn)
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_function(x, y)
-            loss.backward()
-            optimizer.step()
-            last[0] = loss
-
-        return p.Program(step, value=lambda: last[0].item())
+        return steps(loss_of, optimizer, batches, how, **options)
 
     return make
 
@@ -199,8 +269,17 @@ def resnet_parts(width, channels_last):
     return parts
 
 
-def training(parts, how, **options):
-    """A step of training: loss, gradients, update. how: what is compiled."""
+def resnet18_parts():
+    model = ResNet18().to(memory_format=torch.channels_last)
+    batches = [
+        (torch.randn(p.RESNET18_BATCH, 3, 32, 32).to(memory_format=torch.channels_last), torch.randint(0, 10, (p.RESNET18_BATCH,)))
+        for _ in range(p.BATCHES)
+    ]
+    return model, batches, p.MOMENTUM
+
+
+def training(parts, how, bfloat16=False, **options):
+    """A step of training: loss, gradients, update. how: as in steps(), or step, all of it compiled as one."""
 
     def make():
         torch._dynamo.reset()
@@ -208,8 +287,10 @@ def training(parts, how, **options):
         turn = itertools.cycle(batches)
         last = [None]
 
+        forward = half(model) if bfloat16 else model
+
         def loss_of(x, y):
-            return F.cross_entropy(model(x), y)
+            return F.cross_entropy(forward(x), y)
 
         if how == "step":  # forward, backward and update in one graph, by functional gradients
             parameters = dict(model.named_parameters())
@@ -237,17 +318,9 @@ def training(parts, how, **options):
 
         else:
             optimizer = torch.optim.SGD(model.parameters(), lr=p.LEARNING_RATE, momentum=momentum, fused=True)
-            loss_function = loss_of if how == "eager" else torch.compile(loss_of, **options)
+            return steps(loss_of, optimizer, batches, how, **options)
 
-            def step():
-                x, y = next(turn)
-                optimizer.zero_grad(set_to_none=True)
-                loss = loss_function(x, y)
-                loss.backward()
-                optimizer.step()
-                last[0] = loss
-
-        return p.Program(step, value=lambda: last[0].item())
+        return p.Program(step, finish, value=lambda: last[0].item())
 
     return make
 
@@ -269,7 +342,7 @@ def pointwise(compiled, **options):
         def step():
             last[0] = function(x)
 
-        return p.Program(step, value=lambda: last[0].sum().item())
+        return p.Program(step, finish, value=lambda: last[0].sum().item())
 
     return make
 
@@ -284,7 +357,7 @@ def adding(gradient):
                 c = a + b
             last[0] = c
 
-        return p.Program(step, value=lambda: last[0].sum().item(), units=p.CHAIN)
+        return p.Program(step, finish, value=lambda: last[0].sum().item(), units=p.CHAIN)
 
     return make
 
@@ -299,7 +372,7 @@ def chain_of_adds():
             y = y + b
         y.sum().backward()
 
-    return p.Program(step, value=lambda: b.grad.sum().item(), units=p.CHAIN)
+    return p.Program(step, finish, value=lambda: b.grad.sum().item(), units=p.CHAIN)
 
 
 def lenet_channels_last():
@@ -309,27 +382,31 @@ def lenet_channels_last():
 TABLE = {
     "mlp": {
         "eager": training(mlp_parts, "eager"),
-        "compile": training(mlp_parts, "model"),
+        "compile": training(mlp_parts, "compile"),
         "compile-step": training(mlp_parts, "step"),
         "compile-step-cpp": training(mlp_parts, "step", options={"cpp_wrapper": True}),
     },
     "lenet": {
         "eager": training(lenet_parts, "eager"),
         "eager-nhwc": training(lenet_channels_last, "eager"),
-        "compile": training(lenet_parts, "model"),
+        "compile": training(lenet_parts, "compile"),
         "compile-step-nhwc": training(lenet_channels_last, "step"),
     },
     "resnet8": {
         "eager": training(resnet_parts(16, False), "eager"),
         "eager-nhwc": training(resnet_parts(16, True), "eager"),
-        "compile": training(resnet_parts(16, False), "model"),
-        "compile-nhwc": training(resnet_parts(16, True), "model"),
+        "compile": training(resnet_parts(16, False), "compile"),
+        "compile-nhwc": training(resnet_parts(16, True), "compile"),
     },
     "resnet8_wide": {
         "eager": training(resnet_parts(64, False), "eager"),
         "eager-nhwc": training(resnet_parts(64, True), "eager"),
-        "compile": training(resnet_parts(64, False), "model"),
-        "compile-nhwc": training(resnet_parts(64, True), "model"),
+        "compile": training(resnet_parts(64, False), "compile"),
+        "compile-nhwc": training(resnet_parts(64, True), "compile"),
+    },
+    "resnet18": {
+        "eager-nhwc": training(resnet18_parts, "eager", True),
+        "compile-nhwc": training(resnet18_parts, "compile", True),
     },
     "lstm": {
         "eager": text_training(),
@@ -337,11 +414,22 @@ TABLE = {
         "compile": text_training(compiled=True),
     },
     "gpt": {"eager": gpt("eager"), "compile": gpt("compile")},
+    "gpt2": {"eager": gpt("eager", p.GPT2, True), "compile": gpt("compile", p.GPT2, True)},
     "pointwise": {"eager": pointwise(False), "compile": pointwise(True)},
     "add8": {"eager": adding(False)},
     "add8_grad": {"eager": adding(True)},
     "add8_chain": {"eager": chain_of_adds},
 }
+
+if DEVICE != "cpu":  # what saves launches
+    for workload, how in (("mlp", mlp_parts), ("lenet", lenet_parts)):
+        TABLE[workload]["captured"] = training(how, "captured")
+        TABLE[workload]["reduce-overhead"] = training(how, "compile", mode="reduce-overhead")
+    TABLE["resnet18"]["captured-nhwc"] = training(resnet18_parts, "captured", True)
+    TABLE["resnet18"]["reduce-overhead-nhwc"] = training(resnet18_parts, "compile", True, mode="reduce-overhead")
+    for workload, size, bfloat16 in (("gpt", p.GptSize(), False), ("gpt2", p.GPT2, True)):
+        TABLE[workload]["captured"] = gpt("captured", size, bfloat16)
+        TABLE[workload]["reduce-overhead"] = gpt("compile", size, bfloat16, mode="reduce-overhead")
 
 if __name__ == "__main__":
     p.serve("PyTorch", torch.__version__, THREADS, TABLE, import_seconds)

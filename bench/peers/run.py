@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORKLOADS = ["mlp", "lenet", "resnet8", "resnet8_wide", "lstm", "gpt", "pointwise", "add8", "add8_grad", "add8_chain"]
+GPU_WORKLOADS = ["mlp", "lenet", "resnet18", "gpt", "gpt2", "pointwise"]
 PER_OPERATION = {"add8", "add8_grad", "add8_chain"}  # shown as ns per operation
 ANSWER_SECONDS = 600  # max-autotune takes minutes
 
@@ -36,7 +37,12 @@ class Contestant:
 
     def __init__(self, name, command, options, cache=None):
         self.name, self.command = name, command
-        environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads), JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="")
+        environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
+        if options.device == "cpu":
+            environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        else:  # contestants share the device: none may take all of its memory
+            environment |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            command = [*command, "--device", options.device]
         environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONDONTWRITEBYTECODE": "1"}
         if cache:  # every cache that survives a process
             for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME", "TANDEM_CACHE_DIR"):
@@ -283,7 +289,7 @@ def number(value):
 
 
 def markdown(result):
-    lines = [f"{result['machine']}, {result['threads']} threads, {result['rounds']} rounds of {result['seconds']} s, {result['date']}", ""]
+    lines = [f"{result['machine']}, {result['device']}, {result['threads']} threads, {result['rounds']} rounds of {result['seconds']} s, {result['date']}", ""]
     lines += [f"- {name} {info['version']}" for name, info in result["contestants"].items()]
     lines += [f"- missing: {name} ({why})" for name, why in result["missing"].items()]
     lines += [f"- problem: {problem}" for problem in result["problems"]]
@@ -348,7 +354,8 @@ def parse():
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch and jax (default: this one)")
     parser.add_argument("--tensorflow-python", help="a Python that has tensorflow, if it is another one")
     parser.add_argument("--peers", default="torch,libtorch,jax", help="of torch, libtorch, jax, tensorflow; or none")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; on cuda there are no libtorch and no tensorflow")
+    parser.add_argument("--workloads", help=f"of {', '.join(WORKLOADS)}; on cuda {', '.join(GPU_WORKLOADS)}")
     parser.add_argument("--variants", help="only these, separated by commas")
     parser.add_argument("--cold", default="", help="workloads whose first compiled step is timed with empty caches")
     parser.add_argument("--memory", default="", help="workloads of which the memory that they add to a fresh process is measured")
@@ -365,6 +372,10 @@ def parse():
     unknown = set(options.peers) - {"torch", "libtorch", "jax", "tensorflow"}
     if unknown:
         parser.error(f"no such peer: {', '.join(sorted(unknown))} (there are torch, libtorch, jax, tensorflow)")
+    if options.device != "cpu":
+        options.peers = [peer for peer in options.peers if peer in ("torch", "jax")]
+    if options.workloads is None:
+        options.workloads = ",".join(WORKLOADS if options.device == "cpu" else GPU_WORKLOADS)
     options.workloads = [workload for workload in options.workloads.split(",") if workload]
     options.variants = options.variants.split(",") if options.variants else []
     options.cpus = sorted(os.sched_getaffinity(0))[: options.threads]
@@ -383,6 +394,7 @@ def main():
     present = {name: dict(contestant.hello, start_s=contestant.start_seconds) for name, contestant in contestants.items()}
     result = {
         "machine": processor(),
+        "device": options.device,
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "load": os.getloadavg(),
         "threads": options.threads,
