@@ -128,3 +128,22 @@ TEST_CASE("plan: made of a graph, it lays intermediate values into one arena, or
   CHECK(planned.tier() == "eager kernels, planned");
   CHECK(loose.tier() == "eager kernels, one by one");
 }
+
+TEST_CASE("a result lies over the operand whose memory is in use the longest") {
+  const Tensor w = randn({16, 16});
+  auto f = compile(
+      [&](const Tensor& x) {
+        const Tensor old = exp(x), made = matmul(old, w);
+        return matmul(made - old, w);
+      },
+      {.mode = Mode::replay});
+  const Tensor x = randn({16, 16});
+  f(x);
+  const std::string text = f.plan();
+  const size_t at = text.find(" = sub ");
+  REQUIRE(at != std::string::npos);
+  const size_t line = text.rfind('\n', at) + 1;
+  const std::string result = text.substr(text.find('p', line), at - text.find('p', line));
+  CHECK(contains(text.substr(line, text.find('\n', at) - line), ", " + result + " ->"));
+  CHECK(!contains(text.substr(line, text.find('\n', at) - line), " = sub " + result + ","));
+}

@@ -130,23 +130,26 @@ class Planner {
   }
 
   /// Values that only steps read. One that is read for the last time where a value is made that may be written over it lies in
-  /// the same place.
+  /// the same place: of several the one whose place is in use the longest, so that what is made last is free first.
   void place_intermediates() {
-    std::vector<int> followed_by(graph_.values.size(), -1);
+    std::vector<int> followed_by(graph_.values.size(), -1), used_since = made_at_;
     for (int s = 0; s < std::ssize(plan_.steps); ++s)
       for (int output : node_of(s).outputs) {
         if (is_elastic(s)) break;
         if (placed(output) &&
             (plan_.options.results_apart || plan_.places[plan_.location(output).place].kind == PlaceKind::leaf))
           continue;
+        int best = -1;
         for (int input : node_of(s).inputs) {
           const int before = references_[input].base;
           if (made_at_[before] < 0 || placed(before) || followed_by[before] >= 0 || readers_[before].back() != s)
             continue;
-          if (!over_->may_take_over(plan_.steps[s].node, before, output)) continue;
-          followed_by[before] = output;
-          break;
+          if (best >= 0 && used_since[before] >= used_since[best]) continue;
+          if (over_->may_take_over(plan_.steps[s].node, before, output)) best = before;
         }
+        if (best < 0) continue;
+        followed_by[best] = output;
+        used_since[output] = used_since[best];
       }
     for (int s = 0; s < std::ssize(plan_.steps); ++s)
       for (int output : node_of(s).outputs) {
