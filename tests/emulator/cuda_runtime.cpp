@@ -17,6 +17,8 @@
 #include <mutex>
 #include <vector>
 
+#include "tests/emulator/fiber.h"
+
 struct TandemEmulatorGraphNode {};
 
 struct TandemEmulatorGraph {
@@ -47,7 +49,7 @@ constexpr std::size_t device_bytes_total = std::size_t(8) << 30;
 class DeviceMemory {
  public:
   DeviceMemory() {
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef TANDEM_EMULATOR_ASAN
     constexpr bool wanted = false;
 #else
     const char* wish = std::getenv("TANDEM_EMULATOR_PROTECT");
