@@ -18,9 +18,11 @@ endforeach()
 
 string(REPLACE "," ";" tandem_sanitizers "${TANDEM_SANITIZE}")
 set(tandem_sanitizer_flags)
+set(tandem_sanitized FALSE)
 if(tandem_sanitizers)
   set(tandem_sanitizer_flags -fsanitize=${TANDEM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${tandem_sanitizer_flags}>")
+  set(tandem_sanitized TRUE)
   add_link_options(${tandem_sanitizer_flags})
 endif()
 
