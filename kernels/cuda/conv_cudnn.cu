@@ -127,6 +127,8 @@ bool library_conv(const ConvProblem& p) {
   if (p.bias && p.bias_stride != 1) return false;
   for (const Shape* s : {&p.x_shape, &p.x_strides, &p.y_shape, &p.y_strides, &p.w_shape})
     if (!fits_int(*s)) return false;
+  for (const Shape* s : {&p.x_shape, &p.y_shape, &p.w_shape})  // offsets of these functions have 32 bits
+    if (s->numel() > 0x7fffffff) return false;
   // Gradients' strides may be zero where a sum was expanded: such tensors have no description.
   for (const Shape* s : {&p.x_strides, &p.y_strides})
     if (s->contains(0)) return false;

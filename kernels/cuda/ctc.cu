@@ -302,8 +302,9 @@ Sequences sequences_of(const KernelContext& op, int first) {
                       check({.what = "target length", .bound = width, .lengths = true}, {batch}),
                       check({.what = "the labels' end", .bound = width, .lengths = true}, {batch}),
                       check({.what = "label", .bound = classes}, targets.shape)});
-  TANDEM_ASSERT(time < (int64_t(1) << 31) && width < (int64_t(1) << 30), "sequences of ", time, " steps and ", width,
-                " labels");
+  check_most(op, batch, most_of_int, "sequences");
+  check_most(op, time, most_of_int, "steps");
+  check_most(op, width, most_of_int / 2 - 1, "labels");
   return {time,
           batch,
           classes,

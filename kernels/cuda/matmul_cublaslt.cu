@@ -138,7 +138,7 @@ Plan make_plan(const Key& key, const MatmulProblem& p) {
 
 bool library_matmul(const MatmulProblem& p) {
   if (!is_floating(p.type)) return false;
-  if (p.batch.rank > 1) return false;
+  if (p.batch.rank > 1 || p.batch.numel() > 0x7fffffff) return false;
   Key key{};
   key.device = p.device.index, key.type = int(p.type);
   key.m = p.m, key.n = p.n, key.k = p.k, key.c_row = p.c_row;
