@@ -298,7 +298,7 @@ void Run::run_recorded() {
   recording_->launch();
 }
 
-void Run::run_step(Step& step) {
+void Run::run_step(Step& step) try {
   if (step.plan)
     for (int place : step.plan->allocate) {
       const ValueType& type = plan_.type(plan_.places[place].value);
@@ -318,6 +318,6 @@ void Run::run_step(Step& step) {
   }
   if (step.plan)
     for (int place : step.plan->release) spots_[place].memory = Memory();
-}
+} catch (...) { detail::rethrow_named(step.op->name, step.where); }
 
 }  // namespace tandem::graph

@@ -47,4 +47,9 @@ class Capture {
   std::unique_ptr<State> state_;
 };
 
+/// Whether each launch is waited for, so that an error of a kernel names its op and line; then nothing is recorded. At first
+/// if the environment variable TANDEM_CUDA_SYNC is 1.
+bool synchronous();
+void set_synchronous(bool each_launch);
+
 }  // namespace tandem::gpu

@@ -109,9 +109,33 @@ void* stream(Device device) { return stream_of(device); }
 
 }  // namespace
 
+namespace {
+std::atomic<bool>& waits_for_each() {
+  static std::atomic<bool> waits = [] {
+    const char* wish = std::getenv("TANDEM_CUDA_SYNC");
+    return wish && std::string_view(wish) == "1";
+  }();
+  return waits;
+}
+}  // namespace
+bool synchronous() { return waits_for_each(); }
+void set_synchronous(bool each_launch) { waits_for_each() = each_launch; }
+
 void raise(cudaError_t error, const char* what) {
-  throw KernelError(detail::str("CUDA: ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")"),
-                    Where::current());
+  (void)cudaGetLastError();  // it is no error of the next launch
+  // What a kernel does wrong while it runs (illegal addresses and instructions, …) is told of at any later call.
+  const bool earlier = !synchronous() && (error == cudaErrorIllegalAddress || (int(error) >= 710 && int(error) < 720));
+  throw KernelError(
+      detail::str("CUDA: ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")",
+                  earlier ? ". A kernel that was launched before may have done it: with TANDEM_CUDA_SYNC=1 in "
+                            "the environment the error names it, its op and the line"
+                          : ""),
+      Where());
+}
+
+void check_launch(cudaError_t error, const char* what, cudaStream_t stream) {
+  check(error, what);
+  if (synchronous() && !Capture::recording()) check(cudaStreamSynchronize(stream), what);
 }
 
 cudaStream_t stream_of(Device device) {

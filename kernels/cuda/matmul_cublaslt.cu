@@ -15,7 +15,7 @@ constexpr size_t most_workspace = size_t(32) << 20;
 
 void check_blas(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw KernelError(detail::str("cuBLASLt: ", what, ": ", cublasLtGetStatusString(status)), Where::current());
+  throw KernelError(detail::str("cuBLASLt: ", what, ": ", cublasLtGetStatusString(status)), Where());
 }
 
 cublasLtHandle_t handle_of(Device device) {
@@ -170,6 +170,7 @@ bool library_matmul(const MatmulProblem& p) {
                             wide ? static_cast<const void*>(&wide_zero) : &zero, p.c, plan.result, p.c, plan.result,
                             &plan.best.algo, workspace.as<void>(), plan.best.workspaceSize, p.stream),
              "multiplying");
+  check_launch(cudaGetLastError(), "a product of cuBLASLt", p.stream);
   return true;
 }
 
