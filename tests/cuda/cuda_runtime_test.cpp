@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cuda/capture.h"
+#include "kernels/cuda/matmul.h"
 #include "tandem.h"
 #include "tests/support.h"
 
@@ -211,6 +212,30 @@ TEST_CASE("cuda: a compiled function over two devices runs step by step") {
     CHECK_MESSAGE(!contains(apart.plan(), "recorded as one launch"), apart.plan());
     CHECK_MESSAGE(!contains(across.plan(), "recorded as one launch"), across.plan());
   }
+}
+
+TEST_CASE("cuda: a product's batches in several strided parts give what one launch does") {
+  const NoGrad guard;
+  manual_seed(5);
+  // Neither of the three batch dims can be merged with another.
+  const Tensor a = randn({2, 5, 3, 8, 6}).to(cuda(0)).permute({0, 2, 1, 3, 4}), b = randn({3, 1, 6, 7}).to(cuda(0));
+  const Tensor wanted = matmul(a, b), got = zeros(wanted.shape(), {.device = cuda(0)});
+  gpu::MatmulProblem p{};
+  p.type = float32, p.m = 8, p.n = 7, p.k = 6;
+  p.a = {a.impl()->data, 6, 1}, p.b = {b.impl()->data, 7, 1};
+  p.c = got.impl()->data, p.c_row = 7, p.device = cuda(0), p.stream = gpu::stream_of(cuda(0));
+  const Shape batch{2, 3, 5}, of_c{15 * 56, 5 * 56, 56}, of_a{a.strides()[0], a.strides()[1], a.strides()[2]},
+      of_b{0, 42, 0};
+  p.batch = gpu::Iteration(batch, {{&batch, &of_c}, {&batch, &of_a}, {&batch, &of_b}});
+  REQUIRE(p.batch.rank > 1);
+  int parts = 0;
+  gpu::in_strided_batches(p, [&](const gpu::MatmulProblem& part) {
+    ++parts;
+    CHECK(part.batch.rank == 1);
+    gpu::own_matmul(part);
+  });
+  CHECK(parts == 6);
+  CHECK(got.to_vector<float>() == wanted.to_vector<float>());
 }
 
 #ifdef TANDEM_EMULATOR
