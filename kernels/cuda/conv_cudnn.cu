@@ -22,7 +22,7 @@ constexpr size_t most_workspace = size_t(256) << 20;
 
 void check_dnn(cudnnStatus_t status, const char* what) {
   if (status == CUDNN_STATUS_SUCCESS) return;
-  throw KernelError(detail::str("cuDNN: ", what, ": ", cudnnGetErrorString(status)), Where::current());
+  throw KernelError(detail::str("cuDNN: ", what, ": ", cudnnGetErrorString(status)), Where());
 }
 
 struct Plan {
@@ -175,6 +175,7 @@ bool library_conv(const ConvProblem& p) {
                 "differentiating a convolution");
       break;
   }
+  check_launch(cudaGetLastError(), "a convolution of cuDNN", p.stream);
   return true;
 }
 

@@ -215,8 +215,7 @@ template <class T> bool fits_tensor_cores(const MatmulProblem& p) {
 template <class T, bool a_along_k, bool b_along_k> void launch_tensor_cores(const MatmulProblem& p) {
   constexpr int bytes = core_stages * 2 * slice_size * int(sizeof(T));
   constexpr auto* kernel = matmul_tensor_cores<T, a_along_k, b_along_k>;
-  static const cudaError_t allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  check(allowed, "shared memory for matmul");
+  allow_shared(kernel, bytes);
   const dim3 grid(unsigned(ceil_divide(p.m, int64_t(core_tile))), unsigned(ceil_divide(p.n, int64_t(core_tile))),
                   unsigned(p.batch.numel()));
   bool pairs = p.n % 2 == 0 && p.c_row % 2 == 0 && is_aligned(p.c, 4);  // results can be written two at a time
