@@ -428,7 +428,8 @@ TEST_CASE("sizes: numbers that change with the calls, in programs that are given
     }
 }
 
-TEST_CASE("numbers that the text works out of a size, also where nobody traces new sizes") {  // found by random programs
+TEST_CASE(
+    "numbers that the text works out of a size, also where nobody traces new sizes") {  // found by random programs
   using Number = double (*)(double);
   const std::pair<Number, bool> numbers[] = {{[](double n) { return n / 8; }, true},
                                              {[](double n) { return n / 10; }, true},
