@@ -102,20 +102,10 @@ template <class T> struct FieldAddress {
 #pragma clang diagnostic ignored "-Wundefined-internal"
 #endif
 
-// It must not be looked at: neither by the sanitizers' checks, nor by a build without optimisation, which
-// g++ is told to optimise where names are made, and to which clang finds it weak.
-#if defined(__clang__)
-#define TANDEM_PHANTOM __attribute__((weak))
-#define TANDEM_NAMES_ONLY __attribute__((no_sanitize("undefined", "address")))
-#else
-#define TANDEM_PHANTOM
-#define TANDEM_NAMES_ONLY __attribute__((no_sanitize("undefined", "address"), optimize("O2")))
-#endif
-
 /// An object to take addresses in; never defined, never used.
 template <class T> struct Phantom {
   T value;
-  TANDEM_PHANTOM static const Phantom instance;
+  static const Phantom instance;
 };
 
 template <FieldAddress field> const char* printed_field() { return __PRETTY_FUNCTION__; }
@@ -123,10 +113,15 @@ template <FieldAddress field> const char* printed_field() { return __PRETTY_FUNC
 /// identifier.
 std::string_view last_identifier(std::string_view printed);
 
-template <FieldAddress... fields> const std::string_view* names_of() {
-  static const std::string_view names[] = {last_identifier(printed_field<fields>())...};
-  return names;
-}
+template <FieldAddress... fields> struct FieldList {
+  static const std::string_view* names() {
+    static const std::string_view list[] = {last_identifier(printed_field<fields>())...};
+    return list;
+  }
+};
+template <> struct FieldList<> {
+  static const std::string_view* names() { return nullptr; }
+};
 
 // clang-format off
 #define TANDEM_FIELD_LISTS(X)                                                                     \
@@ -177,17 +172,27 @@ template <FieldAddress... fields> const std::string_view* names_of() {
 
 // clang-format on
 
-/// Names of the fields of T, in order.
-template <class T> TANDEM_NAMES_ONLY const std::string_view* field_names() {
+// Only the type of its result is asked for, so that clang makes no code that looks at the object that is nowhere. g++ makes
+// it all the same: optimised and unchecked, it does not look either.
+#if defined(__clang__)
+#define TANDEM_NAMES_ONLY
+#else
+#define TANDEM_NAMES_ONLY __attribute__((no_sanitize("undefined", "address"), optimize("O2")))
+#endif
+template <class T> TANDEM_NAMES_ONLY auto field_list() {
 #define TANDEM_NAMES(n, ...)                          \
   else if constexpr (field_count<T> == n) {           \
     auto& [__VA_ARGS__] = Phantom<T>::instance.value; \
-    return names_of<__VA_ARGS__>();                   \
+    return FieldList<__VA_ARGS__>();                  \
   }
-  if constexpr (field_count<T> == 0) return nullptr;
+  if constexpr (field_count<T> == 0) return FieldList<>();
   TANDEM_FIELD_LISTS(TANDEM_NAMES)
 #undef TANDEM_NAMES
 }
+#undef TANDEM_NAMES_ONLY
+
+/// Names of the fields of T, in order.
+template <class T> const std::string_view* field_names() { return decltype(field_list<T>())::names(); }
 
 #if defined(__clang__)
 #pragma clang diagnostic pop

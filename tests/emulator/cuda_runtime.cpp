@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "tests/emulator/error.h"
+#include "tests/emulator/fiber.h"
 
 namespace {
 
@@ -103,7 +104,7 @@ int multiprocessors() {
 class DeviceMemory {
  public:
   DeviceMemory() {
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef TANDEM_EMULATOR_ASAN
     constexpr bool wanted = false;
 #else
     const char* wish = std::getenv("TANDEM_EMULATOR_PROTECT");

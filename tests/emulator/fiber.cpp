@@ -12,15 +12,7 @@
 #include <ucontext.h>
 #endif
 
-#if defined(__SANITIZE_ADDRESS__)
-#define TANDEM_FIBER_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define TANDEM_FIBER_ASAN 1
-#endif
-#endif
-
-#ifdef TANDEM_FIBER_ASAN
+#ifdef TANDEM_EMULATOR_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -60,7 +52,7 @@ namespace {
 
 thread_local Fiber* starting = nullptr;  // which fiber `start` is to run: its first switch sets it
 
-#ifdef TANDEM_FIBER_ASAN
+#ifdef TANDEM_EMULATOR_ASAN
 constexpr std::size_t stack_size = 512 * 1024;
 thread_local const void* thread_stack = nullptr;  // learned from the first switch away from the thread
 thread_local std::size_t thread_stack_bytes = 0;
@@ -95,7 +87,7 @@ Fiber::Fiber(void (*entry)(void*), void* argument) : entry_(entry), argument_(ar
 
 Fiber::~Fiber() {
   if (stack_ != nullptr) {
-#ifdef TANDEM_FIBER_ASAN
+#ifdef TANDEM_EMULATOR_ASAN
     __asan_unpoison_memory_region(stack_, stack_bytes_);  // frames that were abandoned left their red zones
 #endif
     munmap(stack_, stack_bytes_);
@@ -107,7 +99,7 @@ Fiber::~Fiber() {
 
 void Fiber::start() {
   Fiber* self = starting;
-#ifdef TANDEM_FIBER_ASAN
+#ifdef TANDEM_EMULATOR_ASAN
   const void* from = nullptr;
   std::size_t bytes = 0;
   __sanitizer_finish_switch_fiber(nullptr, &from, &bytes);
@@ -122,7 +114,7 @@ void Fiber::start() {
 
 void Fiber::switch_to(Fiber& next) {
   starting = &next;
-#ifdef TANDEM_FIBER_ASAN
+#ifdef TANDEM_EMULATOR_ASAN
   const bool is_thread = next.stack_ == nullptr;
   __sanitizer_start_switch_fiber(&fake_stack_, is_thread ? thread_stack : next.stack_,
                                  is_thread ? thread_stack_bytes : next.stack_bytes_);
@@ -133,7 +125,7 @@ void Fiber::switch_to(Fiber& next) {
   if (stack_pointer_ == nullptr) stack_pointer_ = new ucontext_t;
   swapcontext(static_cast<ucontext_t*>(stack_pointer_), static_cast<ucontext_t*>(next.stack_pointer_));
 #endif
-#ifdef TANDEM_FIBER_ASAN
+#ifdef TANDEM_EMULATOR_ASAN
   __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);
 #endif
 }

@@ -3,6 +3,15 @@
 
 #include <cstddef>
 
+// Whether AddressSanitizer looks on: g++ says so by a macro, clang by a feature.
+#if defined(__SANITIZE_ADDRESS__)
+#define TANDEM_EMULATOR_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define TANDEM_EMULATOR_ASAN 1
+#endif
+#endif
+
 namespace tandem_emulator {
 
 // A fiber runs `entry(argument)`, which must never return: it hands control on with `switch_to` instead.
