@@ -136,15 +136,7 @@ Plan make_plan(const Key& key, const MatmulProblem& p) {
   return plan;
 }
 
-<<<<<<< HEAD
-}  // namespace
-
-bool library_matmul(const MatmulProblem& p) {
-  if (!is_floating(p.type)) return false;
-  if (p.batch.rank > 1 || p.batch.numel() > 0x7fffffff) return false;
-=======
 bool multiply(const MatmulProblem& p) {
->>>>>>> cuda-runtime
   Key key{};
   key.device = p.device.index, key.type = int(p.type);
   key.m = p.m, key.n = p.n, key.k = p.k, key.c_row = p.c_row;
@@ -184,7 +176,7 @@ bool multiply(const MatmulProblem& p) {
 }  // namespace
 
 bool library_matmul(const MatmulProblem& p) {
-  if (!is_floating(p.type)) return false;
+  if (!is_floating(p.type) || p.batch.numel() > 0x7fffffff) return false;
   const int64_t* const extents = p.batch.extent;
   if (p.batch.rank > 1 && p.batch.numel() / *std::max_element(extents, extents + p.batch.rank) > most_batches)
     return false;
