@@ -94,7 +94,7 @@ void Run::make_steps(std::span<const std::unique_ptr<Kernels>> code) {
       for (int input : node.inputs) {
         if (plan_.recorded && plan_.location(input).number >= 0) {
           ValueType there = plan_.type(input);
-          there.device = plan_.device;
+          there.device = planned.device;
           step.inputs.push_back(header_of(there));
           step.inputs.back().impl()->data = number_at(input, planned.device);
         } else {

@@ -10,7 +10,8 @@ namespace tandem {
 namespace gpu {
 namespace {
 
-constexpr int ctc_threads = 256, ctc_blocks = 2;  // those of a multiprocessor: enough registers to keep all in
+constexpr int ctc_threads = 256;
+[[maybe_unused]] constexpr int ctc_blocks = 2;  // those of a multiprocessor: enough registers to keep all in
 constexpr double ctc_never = -INFINITY;
 
 __device__ __forceinline__ bool is_infinite(double x) { return x == INFINITY || x == -INFINITY; }
