@@ -90,6 +90,10 @@ Device parse_device(const std::string& text, Where where) {
 
 std::ostream& operator<<(std::ostream& out, Device device) { return out << to_string(device); }
 
-void synchronize(Device device) { backend(device.kind).synchronize(device); }
+void synchronize(Device device, Where where) {
+  try {
+    backend(device.kind).synchronize(device);
+  } catch (...) { detail::rethrow_named("synchronize", where); }
+}
 
 }  // namespace tandem

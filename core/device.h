@@ -52,7 +52,7 @@ struct Backend {
 };
 Backend& backend(DeviceKind kind);
 
-/// Waits for all work queued on the device.
-void synchronize(Device device);
+/// Waits for all work queued on the device, and raises what went wrong in it.
+void synchronize(Device device, Where where = Where::current());
 
 }  // namespace tandem

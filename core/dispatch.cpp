@@ -78,7 +78,9 @@ void run_kernel(const Op& op, std::span<const Tensor> inputs, const Attributes& 
   if (!kernel) [[unlikely]]
     missing_kernel(op, device, where);
   KernelContext context(op, inputs, attributes, outputs, where);
-  kernel(context);
+  try {
+    kernel(context);
+  } catch (...) { detail::rethrow_named(op.name, where); }
 }
 
 void dispatch(const Op& op, std::span<const Tensor> inputs, const Attributes& attributes, std::span<Tensor> outputs,

@@ -22,6 +22,18 @@ std::string to_string(const Where& where) {
 Error::Error(const char* class_name, const char* code, const std::string& message, Where where)
     : std::runtime_error(describe(class_name, message, where)), code_(code), message_(message), where_(where) {}
 
+void detail::rethrow_named(const char* name, Where where) {
+  try {
+    throw;
+  } catch (const KernelError& error) {
+    if (error.where().line()) throw;
+    throw KernelError(str(name, ": ", error.message()), where);
+  } catch (const OutOfMemoryError& error) {
+    if (error.where().line()) throw;
+    throw OutOfMemoryError(str(name, ": ", error.message()), where);
+  }
+}
+
 void detail::assertion_failed(const char* condition, const char* file, int line, const std::string& why) {
   std::fprintf(stderr, "tandem: internal error: %s (%s) at %s:%d\nThis is a bug in Tandem, not in your program.\n",
                condition, why.c_str(), file, line);

@@ -92,6 +92,9 @@ template <class... Parts> std::string str(const Parts&... parts) {
   (out << ... << parts);
   return out.str();
 }
+/// In a catch block: an error that knows no line of the user's (a device's library's, an allocator's) goes on with the name of
+/// what was run, and its line; any other as it is.
+[[noreturn]] void rethrow_named(const char* name, Where where);
 [[noreturn]] void assertion_failed(const char* condition, const char* file, int line, const std::string& why);
 }  // namespace detail
 

@@ -181,7 +181,7 @@ class CachingAllocator {
                     " bytes: ", now.in_use, " in use, ", now.reserved, " reserved",
                     limit_ ? detail::str(", limit ", limit_.load()) : std::string(),
                     "; use a smaller batch, run under NoGrad where no gradient is needed, or raise set_memory_limit"),
-        Where::current());
+        Where());
   }
 
   Device device_;

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 namespace td = tandem;
 namespace nn = tandem::nn;
@@ -34,7 +35,7 @@ double nats_per_byte(const CharRnn& model, const io::ByteText& text, td::Device 
   td::NoGrad guard;
   double total = 0;
   int64_t batches = 0;
-  for (auto& [inputs, targets] : io::Loader(text, {.batch_size = 16})) {
+  for (auto& [inputs, targets] : io::Loader(text, {.batch_size = std::min<int64_t>(16, limit)})) {
     total += cross_entropy(model(inputs.to(device)).first.flatten(0, 1), targets.to(device).flatten()).item<float>();
     if (++batches * 16 >= limit) break;
   }
@@ -55,9 +56,9 @@ std::string write_text(const CharRnn& model, std::string text, int64_t count, do
 }
 
 int main(int argc, char** argv) {
-  std::string mode = "compiled", device_name = "cpu", save = "char_rnn.safetensors", prompt = "\n";
+  std::string mode = "compiled", device_name = "cpu", save = "char_rnn.safetensors", losses, prompt = "\n";
   std::vector<std::string> data;
-  int64_t layers = 2, width = 256, context = 64, steps = 500, batch = 32, length = 400;
+  int64_t layers = 2, width = 256, context = 64, steps = 500, batch = 32, length = 400, held_out_windows = 512;
   uint64_t seed = 1;
   double lr = 4e-3, dropout = 0, temperature = 0.8;
   if (const char* file = std::getenv("TANDEM_TEXT")) data = {file};
@@ -77,6 +78,10 @@ int main(int argc, char** argv) {
   app.add_option("--temperature", temperature, "of sampling")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seed", seed, "of weights, windows and the sample")->capture_default_str();
   app.add_option("--save", save, "file for the weights; empty: none")->capture_default_str();
+  app.add_option("--losses", losses, "file to write each step's loss to, a line each");
+  app.add_option("--held-out", held_out_windows, "windows of held-out text to measure on")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {
     const td::Device device = td::parse_device(device_name);
@@ -107,8 +112,10 @@ int main(int argc, char** argv) {
           return loss;
         },
         {.mode = td::parse_mode(mode)});
+    std::ofstream log;
+    if (!losses.empty()) log.open(losses);
     {
-      td::Progress progress(steps, "train");
+      td::Progress progress(steps, "train", {.log = losses.empty() ? nullptr : &log});
       for (auto& [inputs, targets] : io::Loader(training, {.batch_size = batch, .workers = 1, .seed = seed})) {
         progress.update({{"nats", step(inputs.to(device), targets.to(device))}});
         schedule.step();
@@ -117,7 +124,7 @@ int main(int argc, char** argv) {
     if (!save.empty()) nn::save(model, save);
     nn::eval(model);
     if (length > 0) std::printf("%s\n----\n", write_text(model, prompt, length, temperature, device).c_str());
-    const double nats = nats_per_byte(model, held_out, device, 512);
+    const double nats = nats_per_byte(model, held_out, device, held_out_windows);
     std::printf("held-out %.4f nats per byte (%.4f bits)\n", nats, nats / std::log(2.0));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

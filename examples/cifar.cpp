@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 namespace td = tandem;
 namespace nn = tandem::nn;
@@ -65,8 +66,8 @@ io::LabelledImages pictures(const std::string& data, io::Split split, uint64_t s
 }
 
 int main(int argc, char** argv) {
-  std::string mode = "compiled", device_name = "cpu", data, save = "cifar.safetensors";
-  int64_t layers = 8, width = 32, steps = 0, epochs = 5, batch = 64;
+  std::string mode = "compiled", device_name = "cpu", data, save = "cifar.safetensors", losses;
+  int64_t layers = 8, width = 32, steps = 0, epochs = 5, batch = 64, held_out_pictures = 0;
   uint64_t seed = 1;
   double lr = 0.05;
   if (const char* folder = std::getenv("TANDEM_CIFAR")) data = folder;
@@ -82,6 +83,8 @@ int main(int argc, char** argv) {
   app.add_option("--lr", lr, "learning rate at its highest")->capture_default_str();
   app.add_option("--seed", seed, "of weights, order and augmentation")->capture_default_str();
   app.add_option("--save", save, "file for the weights; empty: none")->capture_default_str();
+  app.add_option("--losses", losses, "file to write each step's loss to, a line each");
+  app.add_option("--held-out", held_out_pictures, "pictures to measure on, instead of all");
   CLI11_PARSE(app, argc, argv);
   try {
     const td::Device device = td::parse_device(device_name);
@@ -106,8 +109,11 @@ int main(int argc, char** argv) {
           return loss;
         },
         {.mode = td::parse_mode(mode)});
+    std::ofstream log;
+    if (!losses.empty()) log.open(losses);
     for (int64_t epoch = 0, done = 0; done < steps; ++epoch) {
-      td::Progress progress(std::min(loader.size(), steps - done), "epoch " + std::to_string(epoch));
+      td::Progress progress(std::min(loader.size(), steps - done), "epoch " + std::to_string(epoch),
+                            {.log = losses.empty() ? nullptr : &log});
       for (auto& [images, labels] : loader) {
         progress.update({{"loss", step(images.to(device), labels.to(device))}});
         schedule.step();
@@ -118,10 +124,13 @@ int main(int argc, char** argv) {
 
     nn::eval(model);
     td::NoGrad guard;
-    int64_t correct = 0;
-    for (auto& [images, labels] : io::Loader(held_out, {.batch_size = 250}))
+    int64_t correct = 0, seen = 0;
+    if (held_out_pictures <= 0) held_out_pictures = held_out.size();
+    for (auto& [images, labels] : io::Loader(held_out, {.batch_size = std::min<int64_t>(250, held_out_pictures)})) {
       correct += (model(images.to(device)).argmax(1).cpu() == labels).sum().item<int64_t>();
-    std::printf("accuracy %.4f\n", double(correct) / double(held_out.size()));
+      if ((seen += labels.numel()) >= held_out_pictures) break;
+    }
+    std::printf("accuracy %.4f\n", double(correct) / double(seen));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

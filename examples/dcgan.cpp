@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 namespace td = tandem;
 namespace nn = tandem::nn;
@@ -43,7 +44,7 @@ struct Discriminator {
 };
 
 int main(int argc, char** argv) {
-  std::string mode = "compiled", device_name = "cpu", data, save = "dcgan.safetensors", picture = "dcgan.pgm";
+  std::string mode = "compiled", device_name = "cpu", data, save = "dcgan.safetensors", losses, picture = "dcgan.pgm";
   int64_t steps = 0, epochs = 3, batch = 64;
   uint64_t seed = 1;
   double lr = 2e-4;
@@ -59,6 +60,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", seed, "of weights, order and noise")->capture_default_str();
   app.add_option("--save", save, "file for the generator's weights; empty: none")->capture_default_str();
   app.add_option("--picture", picture, "file for digits that it makes up; empty: none")->capture_default_str();
+  app.add_option("--losses", losses, "file to write each step's losses to, of judging and of drawing");
   CLI11_PARSE(app, argc, argv);
   try {
     const td::Device device = td::parse_device(device_name);
@@ -98,8 +100,11 @@ int main(int argc, char** argv) {
         {.mode = td::parse_mode(mode)});
 
     double judged = 0, drew = 0;
+    std::ofstream log;
+    if (!losses.empty()) log.open(losses);
     for (int64_t epoch = 0, done = 0; done < steps; ++epoch) {
-      td::Progress progress(std::min(loader.size(), steps - done), "epoch " + std::to_string(epoch));
+      td::Progress progress(std::min(loader.size(), steps - done), "epoch " + std::to_string(epoch),
+                            {.log = losses.empty() ? nullptr : &log});
       for (auto& [images, labels] : loader) {
         const auto [judging, drawing] = step((images * 2 - 1).to(device));
         progress.update({{"judging", judging}, {"drawing", drawing}});

@@ -5,13 +5,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <fstream>
 #include <iostream>
 
 namespace td = tandem;
 namespace nn = tandem::nn;
 
 int main(int argc, char** argv) {
-  std::string mode = "eager", device_name = "cpu";
+  std::string mode = "eager", device_name = "cpu", losses;
   int64_t steps = 200;
   uint64_t seed = 1;
   CLI::App app{"Fits a line through noisy points in three dimensions."};
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
   app.add_option("--device", device_name, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--steps", steps, "of gradient descent")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seed", seed, "of points, noise and first weights")->capture_default_str();
+  app.add_option("--losses", losses, "file to write each step's loss to, a line each");
   CLI11_PARSE(app, argc, argv);
 
   try {
@@ -44,9 +46,11 @@ int main(int argc, char** argv) {
         },
         {.mode = td::parse_mode(mode)});
 
+    std::ofstream log;
+    if (!losses.empty()) log.open(losses);
     td::Tensor loss;
     {
-      td::Progress progress(steps, "fit");
+      td::Progress progress(steps, "fit", {.log = losses.empty() ? nullptr : &log});
       for (int64_t i = 0; i < steps; ++i) {
         loss = step(x, y);
         progress.update({{"loss", loss}});

@@ -79,7 +79,7 @@ struct TreeLstm {
 };
 
 int main(int argc, char** argv) {
-  std::string mode = "eager", device_name = "cpu", data, save = "tree_lstm.safetensors";
+  std::string mode = "eager", device_name = "cpu", data, save = "tree_lstm.safetensors", losses;
   int64_t steps = 1000, leaves = 5, batch = 128;
   uint64_t seed = 1;
   CLI::App app{"Trains a tree-structured LSTM to evaluate expressions; each batch has a tree of another shape."};
@@ -91,6 +91,7 @@ int main(int argc, char** argv) {
   app.add_option("--batch", batch, "expressions in a batch")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seed", seed, "of weights and expressions")->capture_default_str();
   app.add_option("--save", save, "file for the weights; empty: none")->capture_default_str();
+  app.add_option("--losses", losses, "file to write each step's loss and share of right answers to, a line each");
   CLI11_PARSE(app, argc, argv);
   try {
     const td::Device device = td::parse_device(device_name);
@@ -120,8 +121,10 @@ int main(int argc, char** argv) {
 
     double right = 0;
     int64_t counted = 0;
+    std::ofstream log;
+    if (!losses.empty()) log.open(losses);
     {
-      td::Progress progress(steps, "expressions");
+      td::Progress progress(steps, "expressions", {.log = losses.empty() ? nullptr : &log});
       for (int64_t i = 0; i < steps; ++i) {
         const std::string shape = shapes.empty()
                                       ? draw_shape(std::uniform_int_distribution<int64_t>(2, leaves)(random), random)

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 namespace td = tandem;
 namespace nn = tandem::nn;
@@ -36,8 +37,8 @@ td::Tensor negative_bound(const Vae::Result& result, const td::Tensor& images) {
 }
 
 int main(int argc, char** argv) {
-  std::string mode = "compiled", device_name = "cpu", data, save = "vae.safetensors", picture = "vae.pgm";
-  int64_t steps = 0, epochs = 5, batch = 128;
+  std::string mode = "compiled", device_name = "cpu", data, save = "vae.safetensors", losses, picture = "vae.pgm";
+  int64_t steps = 0, epochs = 5, batch = 128, held_out = 0;
   uint64_t seed = 1;
   double lr = 1e-3;
   if (const char* folder = std::getenv("TANDEM_DATA")) data = folder;
@@ -52,6 +53,8 @@ int main(int argc, char** argv) {
   app.add_option("--seed", seed, "of weights, order and noise")->capture_default_str();
   app.add_option("--save", save, "file for the weights; empty: none")->capture_default_str();
   app.add_option("--picture", picture, "file for digits that it makes up; empty: none")->capture_default_str();
+  app.add_option("--losses", losses, "file to write each step's loss to, a line each");
+  app.add_option("--held-out", held_out, "digits to measure on, instead of all");
   CLI11_PARSE(app, argc, argv);
   try {
     const td::Device device = td::parse_device(device_name);
@@ -78,8 +81,11 @@ int main(int argc, char** argv) {
         },
         {.mode = td::parse_mode(mode)});
 
+    std::ofstream log;
+    if (!losses.empty()) log.open(losses);
     for (int64_t epoch = 0, done = 0; done < steps; ++epoch) {
-      td::Progress progress(std::min(loader.size(), steps - done), "epoch " + std::to_string(epoch));
+      td::Progress progress(std::min(loader.size(), steps - done), "epoch " + std::to_string(epoch),
+                            {.log = losses.empty() ? nullptr : &log});
       for (auto& [images, labels] : loader) {
         progress.update({{"nats", step(images.flatten(1).to(device))}});
         if (++done == steps) break;
@@ -93,11 +99,14 @@ int main(int argc, char** argv) {
       io::write_image_grid(picture, made_up.cpu().reshape({64, 1, 28, 28}), {.columns = 8});
       std::printf("digits that it made up: %s\n", picture.c_str());
     }
+    const io::LabelledImages test = digits(io::Split::test);
+    if (held_out <= 0) held_out = test.size();
     double total = 0, count = 0;
-    for (auto& [images, labels] : io::Loader(digits(io::Split::test), {.batch_size = 500})) {
+    for (auto& [images, labels] : io::Loader(test, {.batch_size = std::min<int64_t>(500, held_out)})) {
       const td::Tensor x = images.flatten(1).to(device);
       total += negative_bound(model(x), x).item<float>() * double(x.shape()[0]);
       count += double(x.shape()[0]);
+      if (count >= double(held_out)) break;
     }
     std::printf("held-out bound %.2f nats an image\n", total / count);
   } catch (const std::exception& error) {

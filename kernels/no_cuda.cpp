@@ -38,6 +38,7 @@ RangeNotes::RangeNotes(std::vector<ValueCheck>, Device) { no_cuda(); }
 RangeNotes::~RangeNotes() = default;
 
 bool runs_on_host(const Op&) { no_cuda(); }
+bool synchronous() { no_cuda(); }
 
 }  // namespace gpu
 }  // namespace tandem

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <ostream>
 #include <vector>
 
 namespace tandem {
@@ -90,6 +91,8 @@ struct Progress::State {
   Clock::time_point begin = Clock::now(), shown_at = begin;
   int64_t done = 0, shown = -1;
   std::vector<std::pair<std::string, double>> metrics;
+  std::ostream* log;
+  std::vector<std::vector<Metric>> unwritten;  // of the log
 
   std::string facts(double elapsed) const {
     std::string text;
@@ -101,6 +104,16 @@ struct Progress::State {
       text += "  " + (elapsed < 10 ? printed("%.2f s", elapsed) : clock_time(elapsed));
     }
     return text;
+  }
+
+  void write_log(Where where) {
+    for (const std::vector<Metric>& update : unwritten) {
+      std::string line;
+      for (const Metric& metric : update) line += (line.empty() ? "" : " ") + printed("%.9g", metric.value(where));
+      *log << line << "\n";
+    }
+    unwritten.clear();
+    if (!log->flush()) throw FileError("Progress: the log can't be written to", where);
   }
 
   std::string count() const {
@@ -154,6 +167,7 @@ Progress::Progress(int64_t total, std::string label, ProgressOptions options) : 
   state_->label = std::move(label);
   state_->output = options.output;
   state_->style = style;
+  state_->log = options.log;
   state_->color = !environment_says("NO_COLOR");
   state_->utf8 = is_utf8();
 }
@@ -172,17 +186,18 @@ int64_t Progress::done() const { return state_->done; }
 void Progress::update(std::initializer_list<Metric> metrics, int64_t steps, Where where) {
   State& state = *state_;
   state.done += steps;
-  if (state.style == ProgressStyle::silent) return;
+  if (state.log) state.unwritten.emplace_back(metrics);
+  if (state.style == ProgressStyle::silent && !state.log) return;
   const bool last = state.total > 0 && state.done >= state.total;
   const double interval = state.style == ProgressStyle::bar ? 0.1 : 5;
   const Clock::time_point now = Clock::now();
   const bool first_of_bar = state.style == ProgressStyle::bar && state.shown < 0;
   if (!last && !first_of_bar && seconds_between(state.shown_at, now) < interval) return;
+  if (state.log) state.write_log(where);
   state.metrics.clear();
-  for (const Metric& metric : metrics)
-    state.metrics.emplace_back(metric.name,
-                               metric.tensor.defined() ? metric.tensor.item<double>(where) : metric.number);
-  state.show(last);
+  for (const Metric& metric : metrics) state.metrics.emplace_back(metric.name, metric.value(where));
+  if (state.style == ProgressStyle::silent) state.shown_at = now;
+  else state.show(last);
 }
 
 }  // namespace tandem

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <initializer_list>
+#include <iosfwd>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,6 +22,9 @@ enum class ProgressStyle {
 struct ProgressOptions {
   std::FILE* output = stderr;
   ProgressStyle style = ProgressStyle::automatic;
+  /// Gets the metrics of each update, a line of numbers with nine digits. They are written when some are shown, with the
+  /// last update at the latest. FileError if they can't be.
+  std::ostream* log = nullptr;
 };
 
 /// Shows steps done, rate, time left and the latest metrics:
@@ -39,6 +43,9 @@ class Progress {
     std::string name;
     Tensor tensor;
     double number = 0;
+    double value(Where where = Where::current()) const {
+      return tensor.defined() ? tensor.item<double>(where) : number;
+    }
   };
 
   /// `total` steps; 0 or less if nobody knows.

@@ -427,3 +427,29 @@ TEST_CASE("sizes: numbers that change with the calls, in programs that are given
       CHECK(h.stats().resizes_in_place > 20);
     }
 }
+
+TEST_CASE(
+    "numbers that the text works out of a size, also where nobody traces new sizes") {  // found by random programs
+  using Number = double (*)(double);
+  const std::pair<Number, bool> numbers[] = {{[](double n) { return n / 8; }, true},
+                                             {[](double n) { return n / 10; }, true},
+                                             {[](double n) { return n * 0.1; }, true},
+                                             {[](double n) { return 3 / n; }, false},
+                                             {[](double n) { return std::sqrt(n); }, false}};
+  for (const auto& [number, follows_a_rule] : numbers)
+    for (const Verify verify : {Verify::never, Verify::powers_of_two, Verify::every})
+      for (const Mode mode : {Mode::replay, Mode::compiled}) {
+        auto f = compile(
+            [number = number](const Tensor& x) {
+              const double n = number(static_cast<double>(x.numel()));
+              return x * n + n;
+            },
+            {.mode = mode, .verify = verify});
+        for (const int64_t size : {7, 2, 3, 5, 6, 9, 5}) {
+          const auto value = static_cast<float>(number(static_cast<double>(size)));
+          CHECK(f(ones({size})).to_vector<float>() == std::vector<float>(static_cast<size_t>(size), value + value));
+        }
+        // Where the number follows no rule, the size has to be traced after all.
+        if (verify == Verify::never) CHECK((f.stats().verifications == 0) == follows_a_rule);
+      }
+}

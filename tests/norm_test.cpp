@@ -51,6 +51,17 @@ TEST_CASE("BatchNorm: channels-last comes out channels-last, for images and for 
   CHECK(nn::BatchNorm1d(3)(line).strides() == line.strides());
 }
 
+TEST_CASE("channels-last stays so beside what is expanded, as the gradient of a mean over pixels is") {
+  const td::Tensor x = td::permute(td::randn({2, 4, 5, 3}), {0, 3, 1, 2});
+  const td::Tensor each = td::randn({2, 3, 1, 1}).expand(x.shape());
+  for (const td::Tensor& y : {x * each, each - x, td::where(x > 0, each, x)}) CHECK(y.strides() == x.strides());
+  CHECK(td::allclose(x * each, td::contiguous(x) * td::contiguous(each)));
+  td::Tensor leaf = x.detach().requires_grad(true);
+  td::relu(leaf).mean({2, 3}).sum().backward();
+  CHECK(leaf.grad().strides() == x.strides());
+  CHECK((td::contiguous(x) + each).is_contiguous());
+}
+
 TEST_CASE("BatchNorm: the modes train alike, running statistics included") {
   const auto train = [](td::Mode mode) {
     td::manual_seed(7);

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <sstream>
 
 #include "files.h"
+#include "raises.h"
 #include "tandem.h"
 
 using namespace tandem;
@@ -74,4 +76,21 @@ TEST_CASE("Progress: a tensor is read only when it is shown") {
   for (int i = 0; i < 10; ++i) progress.update({{"loss", many}});  // within a tenth of a second: not shown
   Progress silent(1, "", {.output = out.file, .style = ProgressStyle::silent});
   silent.update({{"loss", many}});
+}
+
+TEST_CASE("Progress: the log has a line for each update, whatever is shown") {
+  Captured out;
+  for (const ProgressStyle style : {ProgressStyle::lines, ProgressStyle::silent}) {
+    std::ostringstream log;
+    Progress progress(3, "", {.output = out.file, .style = style, .log = &log});
+    progress.update({{"loss", full({}, 0.1)}, {"lr", 1e-3}});
+    progress.update({{"loss", full({}, 1.0 / 3, {.dtype = float64})}});
+    CHECK(log.str().empty());  // reading a tensor would hold up a GPU
+    progress.update({{"loss", 2.0}});
+    CHECK(log.str() == "0.100000001 0.001\n0.333333333\n2\n");
+  }
+  std::ostringstream broken;
+  broken.setstate(std::ios::failbit);
+  Progress progress(1, "", {.output = out.file, .log = &broken});
+  RAISES(FileError, progress.update({{"loss", 1.0}}), "the log can't be written to");
 }

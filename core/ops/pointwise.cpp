@@ -115,7 +115,8 @@ void check_types(const Infer& op) {
   op.check<DTypeError>(computes_in(pointwise.domain, type), "not for ", type, "; cast it with to()");
 }
 
-/// Same layout as the operands that have the full shape, if they agree; else row-major.
+/// Same layout as the dense operands that have the full shape, if they agree; else row-major. Expanded ones, whose strides are 0
+/// somewhere, have no layout to keep: the gradient of a mean doesn't turn a network of convolutions row-major.
 void infer_pointwise(Infer& op) {
   check_types(op);
   const Tensor& first = op.input(0);
@@ -132,11 +133,11 @@ void infer_pointwise(Infer& op) {
   const Shape shape = broadcast(op);
   const Shape* strides = nullptr;
   for (const Tensor& input : op.inputs) {
-    if (input.shape() != shape || input.impl()->is_scalar) continue;
+    if (input.shape() != shape || input.impl()->is_scalar || !is_dense(shape, input.strides())) continue;
     if (!strides) strides = &input.strides();
     else if (*strides != input.strides()) return void(op.output(shape, type));
   }
-  if (strides && is_dense(shape, *strides)) op.output(shape, *strides, type);
+  if (strides) op.output(shape, *strides, type);
   else op.output(shape, type);
 }
 

@@ -153,6 +153,9 @@ class CudaSegment final : public SegmentEmitter {
            << ";\n";
   }
 
+  /// The type that counts to so many, and in steps of a grid behind them.
+  static const char* counter(int64_t most) { return most < (int64_t{1} << 31) ? "td_u32" : "td_u64"; }
+
   // ---- A domain without rows.
 
   void flat() {
@@ -161,8 +164,7 @@ class CudaSegment final : public SegmentEmitter {
     scalars();
     const Phase all = phase(kEverything);
     for (int i : all.folds) declare_fold(i, "  ");
-    const char* linear = elements_in_all < (int64_t{1} << 31) ? "td_u32" : "td_u64";
-    out_ << "  for (" << linear << " u = block * 256u + threadIdx.x; u < " << elements_in_all
+    out_ << "  for (" << counter(elements_in_all) << " u = block * 256u + threadIdx.x; u < " << elements_in_all
          << "u; u += blocks * 256u) {\n";
     indices(0, rank(), "u", "    ");
     elements(all, "    ");
@@ -201,9 +203,10 @@ class CudaSegment final : public SegmentEmitter {
     out_ << "  const td_u32 lane = threadIdx.x % " << lanes << "u, group = threadIdx.x / " << lanes
          << "u; (void)group;\n";
     // All lanes of a block make the same number of turns: folds are collectives.
-    out_ << "  for (td_u32 first = block * " << groups << "u; first < " << row_count << "u; first += blocks * "
-         << groups << "u) {\n"
-         << "    const td_u32 r = first + group < " << row_count
+    const char *const of_rows_type = counter(row_count), *const of_columns_type = counter(width);
+    out_ << "  for (" << of_rows_type << " first = block * " << groups << "u; first < " << row_count
+         << "u; first += blocks * " << groups << "u) {\n"
+         << "    const " << of_rows_type << " r = first + group < " << row_count
          << "u ? first + group : " << std::max<int64_t>(row_count - 1, 0) << "u;\n"
          << "    const bool live = first + group < " << row_count << "u; (void)live;\n";
     indices(0, row_rank, "r", "    ");
@@ -217,8 +220,8 @@ class CudaSegment final : public SegmentEmitter {
       for (int i : now.folds)
         if (at(i).partial < 0) declare_fold(i, "    ");
       if (holding) out_ << "#pragma unroll\n";
-      out_ << "    for (td_u32 t = 0; t < " << items << "u; ++t) {\n      const td_u32 column = t * " << lanes
-           << "u + lane;\n      if (column >= " << width << "u || !live) continue;\n";
+      out_ << "    for (" << of_columns_type << " t = 0; t < " << items << "u; ++t) {\n      const " << of_columns_type
+           << " column = t * " << lanes << "u + lane;\n      if (column >= " << width << "u || !live) continue;\n";
       indices(row_rank, rank(), "column", "      ");
       elements(now, "      ", "t");
       out_ << "    }\n";

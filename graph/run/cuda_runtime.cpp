@@ -99,9 +99,13 @@ class CudaKernels final : public Kernels {
     return static_cast<int>(calls_.size()) - 1;
   }
   std::string source() const override { return source_.text(); }
-  bool compile(Device device, Where, std::string*, CompileCost& cost) override {
+  bool compile(Device device, Where where, std::string*, CompileCost& cost) override {
     device_ = device;
-    module_ = load(source(), source_.kernel_names(), device, cost);
+    try {
+      module_ = load(source(), source_.kernel_names(), device, cost);
+    } catch (const CompileError& error) {  // NVRTC's: it knows no line of the user's
+      throw CompileError(error.message(), where);
+    } catch (...) { detail::rethrow_named("compile", where); }
     return true;
   }
   std::unique_ptr<Launch> launch(int kernel, const PointTo& point_to) const override {
@@ -130,7 +134,7 @@ class CudaRuntime final : public Runtime {
  public:
   const char* tier() const override { return CudaSource::tier; }
   std::unique_ptr<Kernels> kernels() const override { return std::make_unique<CudaKernels>(); }
-  bool records() const override { return true; }
+  bool records() const override { return !gpu::synchronous(); }
   bool can_record(const Op& op) const override { return !gpu::runs_on_host(op); }
   std::unique_ptr<Recording> recording(Device device) const override { return std::make_unique<CudaRecording>(device); }
 };

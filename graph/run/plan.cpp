@@ -229,9 +229,12 @@ class Planner {
     bool all_there = true;
     for (const PlanStep& step : plan_.steps)
       if (on_host(step.device)) all_there = false;
-      else plan_.device = step.device;
-    if (on_host(plan_.device)) return;
-    plan_.recorded = all_there && plan_.options.memory_plan && runtime_for(plan_.device).records();
+      else if (std::find(plan_.devices.begin(), plan_.devices.end(), step.device) == plan_.devices.end())
+        plan_.devices.push_back(step.device);
+    if (plan_.devices.empty()) return;
+    plan_.device = plan_.devices.front();
+    plan_.recorded =
+        all_there && plan_.devices.size() == 1 && plan_.options.memory_plan && runtime_for(plan_.device).records();
     for (const PlanStep& step : plan_.steps) {
       const Node& node = graph_.node(step.node);
       // What a user's op does on the device is its own business: allocate, wait, … The loops of regions are the host's.

@@ -89,8 +89,9 @@ struct Plan {
   std::vector<HostNumber> numbers;
   std::vector<Arena> arenas;  ///< one for each device with intermediate values
   std::vector<GeneratedCode> code;
-  Device device;          ///< the one beside the host that steps run on, if any does
-  bool recorded = false;  ///< all steps are launches on `device`, which repeats them as one
+  std::vector<Device> devices;  ///< beside the host, that steps run on
+  Device device;                ///< the first of them, if there is one
+  bool recorded = false;        ///< all steps are launches on `device`, which repeats them as one
 
   const ValueType& type(int value) const { return graph.type(value); }
   const Location& location(int value) const { return locations[value]; }

@@ -243,7 +243,9 @@ void Program::give_back(Run& run) {
 Tensors Program::run(const Tensors& arguments) {
   check(arguments);
   refuse_aliases(arguments);
-  return (*Taken(*this))(arguments);
+  try {
+    return (*Taken(*this))(arguments);
+  } catch (...) { detail::rethrow_named("compiled function", where_); }
 }
 
 std::string Program::source() const {

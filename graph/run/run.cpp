@@ -41,7 +41,7 @@ Run::Run(const Plan& plan, const Bindings& bindings, std::span<const std::unique
   if (!plan.numbers.empty()) {
     numbers_.resize(plan.number_bytes(), 0);
     numbers_changed_ = true;
-    on_device_ = Memory(numbers_.size(), plan.device);
+    for (const Device& device : plan.devices) on_devices_.emplace_back(numbers_.size(), device);
   }
   make_steps(code);
   for (size_t p = 0; p < spots_.size(); ++p) {
@@ -86,7 +86,7 @@ void Run::make_steps(std::span<const std::unique_ptr<Kernels>> code) {
       const int inputs = static_cast<int>(node.inputs.size());
       step.launch = code[planned.code]->launch(planned.kernel, [&](int buffer, void** address) {
         const int value = buffer < inputs ? node.inputs[buffer] : node.outputs[buffer - inputs];
-        if (plan_.location(value).number >= 0) *address = number_at(value);
+        if (plan_.location(value).number >= 0) *address = number_at(value, planned.device);
         else use(value, address);
       });
     } else {
@@ -94,9 +94,9 @@ void Run::make_steps(std::span<const std::unique_ptr<Kernels>> code) {
       for (int input : node.inputs) {
         if (plan_.recorded && plan_.location(input).number >= 0) {
           ValueType there = plan_.type(input);
-          there.device = plan_.device;
+          there.device = planned.device;
           step.inputs.push_back(header_of(there));
-          step.inputs.back().impl()->data = number_at(input);
+          step.inputs.back().impl()->data = number_at(input, planned.device);
         } else {
           step.inputs.push_back(header(input));
         }
@@ -277,7 +277,10 @@ void Run::upload_numbers() {
     numbers_changed_ = true;
   }
   if (numbers_changed_)
-    backend(plan_.device.kind).copy(on_device_.data(), plan_.device, numbers_.data(), cpu(), numbers_.size());
+    for (size_t i = 0; i < on_devices_.size(); ++i) {
+      const Device device = plan_.devices[i];
+      backend(device.kind).copy(on_devices_[i].data(), device, numbers_.data(), cpu(), numbers_.size());
+    }
   numbers_changed_ = false;
 }
 
@@ -292,13 +295,14 @@ void Run::run_recorded() {
   const bool settled = now == last_at_;
   last_at_ = std::move(now);
   if (!settled) return run_steps();
-  recording_ = runtime_for(plan_.device).recording(plan_.device);
-  recording_->record([&] { run_steps(); });
+  auto recording = runtime_for(plan_.device).recording(plan_.device);
+  recording->record([&] { run_steps(); });
+  recording_ = std::move(recording);
   recorded_at_ = last_at_;
   recording_->launch();
 }
 
-void Run::run_step(Step& step) {
+void Run::run_step(Step& step) try {
   if (step.plan)
     for (int place : step.plan->allocate) {
       const ValueType& type = plan_.type(plan_.places[place].value);
@@ -318,6 +322,6 @@ void Run::run_step(Step& step) {
   }
   if (step.plan)
     for (int place : step.plan->release) spots_[place].memory = Memory();
-}
+} catch (...) { detail::rethrow_named(step.op->name, step.where); }
 
 }  // namespace tandem::graph

@@ -3,6 +3,7 @@
 // the pointers into it are patched, so a call allocates nothing but results.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
@@ -98,7 +99,10 @@ class Run {
   void use(int value, void** pointer);
   /// The tensor that steps use for a value; its data pointer follows the place.
   Tensor header(int value);
-  void* number_at(int value) const { return on_device_.data() + plan_.numbers[plan_.location(value).number].offset; }
+  void* number_at(int value, Device device) const {
+    const auto at = std::find(plan_.devices.begin(), plan_.devices.end(), device) - plan_.devices.begin();
+    return on_devices_[static_cast<size_t>(at)].data() + plan_.numbers[plan_.location(value).number].offset;
+  }
 
   /// The key of this call's draws, where it is made in a turn of an eager loop, or in what checkpoint() runs.
   void take_draws();
@@ -130,7 +134,7 @@ class Run {
   // those of the call.
   std::vector<char> numbers_;
   bool numbers_changed_ = false;
-  Memory on_device_;
+  std::vector<Memory> on_devices_;             ///< the numbers, on each of Plan::devices
   std::optional<std::array<int64_t, 2>> key_;  ///< in the place of the generator's state
   std::unique_ptr<Recording> recording_;
   std::vector<void*> recorded_at_, last_at_;

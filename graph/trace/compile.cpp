@@ -213,7 +213,7 @@ struct CompiledFunction::State : Programs {
     for (const Kin& kin : all) {
       if (!kin.foreseen) continue;
       const Specialisation& like = *kin.specialisation;
-      if (like.reads_numbers ||
+      if (like.reads_numbers || like.sizes->reads_numbers() ||
           (!like.sizes->confirmed(*kin.foreseen) && (options.verify != Verify::never || like.sizes->results_vary())))
         continue;
       auto made = std::make_unique<Specialisation>(kin.signature);

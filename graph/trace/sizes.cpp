@@ -299,6 +299,17 @@ void Sizes::fit() {
           if (const int rule = rule_of(quantity), below = rule_of(other); rule >= 0 && below >= 0)
             return accept({RealRule::ratio, rule, below, type});
         }
+      // n / 8 and n * 0.1: a share that the program's text holds.
+      for (const Samples& quantity : fit.quantities)
+        for (size_t one = 0; one < numbers.size(); ++one) {
+          const auto known = [&](size_t s) { return static_cast<double>(quantity[s]); };
+          const double factor = numbers[one] / known(one), divisor = std::round(known(one) / numbers[one]);
+          if (!std::isfinite(factor) || factor == 0) continue;
+          const bool divides = std::isfinite(divisor) && gives([&](size_t s) { return known(s) / divisor; }, type);
+          if (!divides && !gives([&](size_t s) { return known(s) * factor; }, type)) continue;
+          if (const int rule = rule_of(quantity); rule >= 0)
+            return accept({divides ? RealRule::over : RealRule::times, rule, -1, type, divides ? divisor : factor});
+        }
     }
     return -1;
   };
@@ -357,10 +368,17 @@ std::optional<Sizes::Foreseen> Sizes::foresee(std::vector<int64_t> sizes) const 
   const auto value = [&](int rule) { return static_cast<double>(result.values[static_cast<size_t>(rule)]); };
   for (const RealRule& rule : fit_.real_rules) {
     const double number = value(rule.rule);
-    result.reals.push_back(as_held(rule.form == RealRule::whole     ? number
-                                   : rule.form == RealRule::inverse ? 1 / number
-                                                                    : number / value(rule.other),
-                                   rule.type));
+    const auto of_form = [&] {
+      switch (rule.form) {
+        case RealRule::whole: return number;
+        case RealRule::inverse: return 1 / number;
+        case RealRule::ratio: return number / value(rule.other);
+        case RealRule::times: return number * rule.constant;
+        case RealRule::over: return number / rule.constant;
+      }
+      return number;
+    };
+    result.reals.push_back(as_held(of_form(), rule.type));
   }
   return result;
 }

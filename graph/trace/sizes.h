@@ -106,9 +106,11 @@ class Sizes {
   };
   /// Of a double.
   struct RealRule {
-    enum Form : uint8_t { whole, inverse, ratio } form;  ///< rule, 1 / rule, rule / other
+    /// rule, 1 / rule, rule / other, rule · constant, rule / constant
+    enum Form : uint8_t { whole, inverse, ratio, times, over } form;
     int rule, other;
     DType type;  ///< as which it is rounded
+    double constant = 1;
   };
   struct Fit {
     std::vector<Symbol> symbols;

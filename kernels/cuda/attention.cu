@@ -139,7 +139,10 @@ AttentionProblem problem_of(const KernelContext& op, const Operands& operands, c
   p.device = op.out().device;
   p.stream = stream_of(op);
   constexpr int64_t most = (int64_t(1) << 31) - 1024;  // also at the end of the last tile
-  TANDEM_ASSERT(p.time <= most && p.source <= most, "attention of ", p.time, " queries to ", p.source, " sources");
+  check_most(op, p.time, most, "queries");
+  check_most(op, p.source, most, "sources");
+  check_most(op, std::max(p.depth, p.width), most_across * 64, "numbers in a vector");
+  check_most(op, p.heads, most_of_int, "heads");
   return p;
 }
 

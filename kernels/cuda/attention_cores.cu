@@ -142,8 +142,7 @@ void core_attention(const AttentionProblem& p) {
   visit_cores(p, [&]<class T, int depth, bool extras>() {
     using S = ForwardTile<depth, extras>;
     constexpr auto* kernel = core_forward<T, depth, extras>;
-    static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
-    (void)allowed;
+    allow_shared(kernel, S::shared_bytes);
     const Layout<5> heads = heads_of<5>(p, {&p.q, &p.k, &p.v, &mask_or(p, p.q), &p.out});
     in_row_blocks(p.heads, p.time, S::rows, [&](int64_t first, unsigned count) {
       TANDEM_LAUNCH(kernel, count, core_threads, S::shared_bytes, p.stream, core_call(p), rows_to_read<T>(p.q),

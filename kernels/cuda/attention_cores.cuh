@@ -275,9 +275,4 @@ template <class F> void visit_cores(const AttentionProblem& p, F&& f) {
   else of_type.template operator()<__nv_bfloat16>();
 }
 
-template <class Kernel> void allow_shared(Kernel* kernel, int bytes) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-        "shared memory for attention");
-}
-
 }  // namespace tandem::gpu

@@ -104,8 +104,7 @@ void core_grad_of_queries(const AttentionProblem& p) {
   visit_cores(p, [&]<class T, int depth, bool extras>() {
     using S = QueriesTile<depth, extras>;
     constexpr auto* kernel = core_grad_queries<T, depth, extras>;
-    static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
-    (void)allowed;
+    allow_shared(kernel, S::shared_bytes);
     const Layout<6> heads = heads_of<6>(p, {&p.q, &p.k, &p.v, &mask_or(p, p.q), &p.g, &p.dq});
     in_row_blocks(p.heads, p.time, S::rows, [&](int64_t first, unsigned count) {
       TANDEM_LAUNCH(kernel, count, core_threads, S::shared_bytes, p.stream, core_call(p), rows_to_read<T>(p.q),

@@ -115,8 +115,7 @@ void core_grad_of_sources(const AttentionProblem& p) {
   visit_cores(p, [&]<class T, int depth, bool extras>() {
     using S = SourcesTile<depth, extras>;
     constexpr auto* kernel = core_grad_sources<T, depth, extras>;
-    static const bool allowed = (allow_shared(kernel, S::shared_bytes), true);
-    (void)allowed;
+    allow_shared(kernel, S::shared_bytes);
     const Layout<7> heads = heads_of<7>(p, {&p.q, &p.k, &p.v, &mask_or(p, p.q), &p.g, &p.dk, &p.dv});
     in_row_blocks(p.heads, p.source, S::rows, [&](int64_t first, unsigned count) {
       TANDEM_LAUNCH(kernel, count, core_threads, S::shared_bytes, p.stream, core_call(p), rows_to_read<T>(p.q),

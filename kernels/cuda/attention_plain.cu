@@ -430,7 +430,7 @@ template <class F> void visit_plain(DType type, int64_t columns, F&& f) {
 
 unsigned chunks_of(int64_t columns, int chunk) {
   const int64_t chunks = std::max<int64_t>(1, ceil_divide(columns, int64_t(chunk)));
-  TANDEM_ASSERT(chunks <= 65535, "attention of vectors of ", columns, " numbers");
+  TANDEM_ASSERT(chunks <= most_across, "attention of vectors of ", columns, " numbers");
   return unsigned(chunks);
 }
 

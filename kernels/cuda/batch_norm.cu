@@ -27,7 +27,7 @@ void batch_norm_kernel(KernelContext& op) {
     using Wide = Compute<T>;
     const cudaStream_t stream = stream_of(op);
     const DType type = op.in(0).dtype;
-    const Channels c(op.out(0), 0);
+    const Channels c(op, op.out(0), 0);
     const Laid x(op.in(0), c.strides(op.in(0).shape), type, stream);
     Wide *mean = data<Wide>(op.out(1)), *variance = data<Wide>(op.out(2));
     find_statistics<T>(c, x.as<T>(), mean, variance, op.out().device, stream);
@@ -41,7 +41,7 @@ void batch_norm_kernel(KernelContext& op) {
 void batch_norm_statistics_kernel(KernelContext& op) {
   visit_floating(op.in(0).dtype, [&]<class T>() {
     const cudaStream_t stream = stream_of(op);
-    const Channels c(op.in(0), 0);
+    const Channels c(op, op.in(0), 0);
     const Laid x(op.in(0), c.strides(op.in(0).shape), op.in(0).dtype, stream);
     find_statistics<T>(c, x.as<T>(), data<Compute<T>>(op.out(0)), data<Compute<T>>(op.out(1)), op.out().device, stream);
   });
@@ -52,7 +52,7 @@ void batch_norm_apply_kernel(KernelContext& op) {
   visit_floating(op.in(0).dtype, [&]<class T>() {
     const cudaStream_t stream = stream_of(op);
     const DType type = op.in(0).dtype;
-    const Channels c(op.out(), 0);
+    const Channels c(op, op.out(), 0);
     const Laid x(op.in(0), c.strides(op.in(0).shape), type, stream);
     const LaidNumbers weight(op.in(1), type, stream), bias(op.in(2), type, stream), mean(op.in(3), type, stream),
         variance(op.in(4), type, stream);
@@ -67,7 +67,7 @@ void batch_norm_grad_kernel(KernelContext& op) {
     const cudaStream_t stream = stream_of(op);
     const DType type = op.in(1).dtype;
     const Device device = op.out().device;
-    const Channels c(op.out(0), 0);
+    const Channels c(op, op.out(0), 0);
     if (c.channels == 0) return;
     if (c.elements() == 0) {
       for (int i = 1; i < 3; ++i)

@@ -488,7 +488,6 @@ void launch_scaling(const Channels& c, std::initializer_list<const void*> operan
     } else {
       PlanesView v{};
       const int64_t planes = c.batch * c.channels;
-      TANDEM_ASSERT(planes < (int64_t(1) << 31), planes, " planes");
       v.length = c.plane / N, v.packs = planes * v.length;
       v.by_channels = Divider(unsigned(c.channels)), v.by_members = Divider(unsigned(c.members()));
       v.grouped = c.groups != 0;
@@ -499,12 +498,13 @@ void launch_scaling(const Channels& c, std::initializer_list<const void*> operan
 
 }  // namespace
 
-Channels::Channels(const TensorImpl& x, int64_t groups_)
+Channels::Channels(const KernelContext& op, const TensorImpl& x, int64_t groups_)
     : batch(x.shape[0]), channels(x.shape[1]), plane(1), groups(groups_) {
   for (int d = 2; d < x.shape.size(); ++d) plane *= x.shape[d];
   // One row of an image is contiguous by groups, too.
   in_rows = plane == 1 ? groups == 0 : is_channels_last(x);
-  TANDEM_ASSERT(channels < (int64_t(1) << 31), channels, " channels");
+  check_most(op, channels, most_of_int, "channels");
+  if (groups || !in_rows) check_most(op, batch * channels, most_of_int, "channels of all images");
 }
 Shape Channels::strides(const Shape& shape) const {
   return in_rows && plane > 1 ? channels_last_strides(shape) : contiguous_strides(shape);
@@ -522,7 +522,6 @@ template <class T> Cut cut(const Channels& c, bool by_channels, std::initializer
   cut.per_segment = unsigned(c.groups);
   Pieces& p = cut.pieces;
   p.slots = unsigned(by_channels && c.groups ? c.batch * c.channels : c.slots());
-  TANDEM_ASSERT(c.batch * c.channels < (int64_t(1) << 31), c.batch * c.channels, " planes");
   if (c.in_rows) {
     cut.segments = c.groups ? c.batch : 1, cut.lines = c.groups ? c.plane : c.batch * c.plane, cut.length = c.channels;
     cut.pack = pack_of<T>(cut.length, operands);

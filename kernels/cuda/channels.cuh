@@ -15,8 +15,8 @@ struct Channels {
   int64_t batch, channels, plane, groups;
   bool in_rows;
 
-  /// Of a tensor as it lies, of which nothing but channels-last is in rows.
-  Channels(const TensorImpl& x, int64_t groups);
+  /// Of a tensor as it lies, of which nothing but channels-last is in rows. KernelError for more channels than are counted.
+  Channels(const KernelContext& op, const TensorImpl& x, int64_t groups);
   int64_t members() const { return groups ? channels / groups : 1; }  ///< channels that share a mean
   int64_t slots() const { return groups ? batch * groups : channels; }
   int64_t elements() const { return groups ? members() * plane : batch * plane; }  ///< of a slot

@@ -10,7 +10,8 @@
 
 namespace tandem::gpu {
 
-/// The stream that this op's kernels are launched on.
+/// The stream that this op's kernels are launched on: the device's, or that of the recording that this thread makes. The device
+/// becomes the thread's current one.
 cudaStream_t stream_of(Device device);
 inline cudaStream_t stream_of(const KernelContext& op) { return stream_of(op.outputs[0].device()); }
 
@@ -62,6 +63,12 @@ template <class T> Operand<T> operand(const TensorImpl& tensor) {
   Operand<T> result{};
   result.data = static_cast<const T*>(tensor.data);
   return result;
+}
+
+/// Lets a kernel have more than 48 KiB of dynamic shared memory on the current device: the driver keeps that for each.
+void allow_shared(const void* kernel, int bytes);
+template <class... Parameters> void allow_shared(void (*kernel)(Parameters...), int bytes) {
+  allow_shared(reinterpret_cast<const void*>(kernel), bytes);
 }
 
 /// Device memory for one launch. It may be let go as soon as the launch is queued: whoever gets it next queues

@@ -8,6 +8,8 @@
 // The inner index runs through channels first, so with channels-last images neighbouring threads read neighbours.
 #include "kernels/cuda/conv.h"
 
+#include <vector>
+
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/matmul.h"
@@ -162,13 +164,28 @@ template <class T> Image<T> image(void* data, const Shape& shape, const Shape& s
   return {static_cast<T*>(data), {strides[0], strides[1], strides[2], strides[3]}, shape[1] / groups};
 }
 
+/// Calls f for as many images at once as have pixels that a launch can count, at least one; once for none.
+template <class F> void in_images(const ConvProblem& p, F f) {
+  const int64_t images = p.x_shape[0], pixels = std::max(p.x_shape[2] * p.x_shape[3], p.y_shape[2] * p.y_shape[3]),
+                at_once = std::max(items_at_once() / std::max(pixels, int64_t(1)), int64_t(1));
+  if (images <= at_once) return f(p);
+  const auto moved = [&](void* data, int64_t elements) {
+    return static_cast<char*>(data) + elements * size_of(p.type);
+  };
+  for (int64_t first = 0; first < images; first += at_once) {
+    ConvProblem part = p;
+    part.x_shape[0] = part.y_shape[0] = std::min(at_once, images - first);
+    part.x = moved(p.x, first * p.x_strides[0]), part.y = moved(p.y, first * p.y_strides[0]);
+    f(part);
+  }
+}
+
 template <class Tile, class T> void launch_conv(const ConvProblem& p) {
   using W = Compute<T>;
   const int64_t filters = p.y_shape[1] / p.groups, channels = p.x_shape[1] / p.groups;
   const int64_t taps = p.w_shape[2] * p.w_shape[3];
   const int64_t y_pixels = p.y_shape[0] * p.y_shape[2] * p.y_shape[3],
                 x_pixels = p.x_shape[0] * p.x_shape[2] * p.x_shape[3];
-  TANDEM_ASSERT(y_pixels < (int64_t(1) << 31) && x_pixels < (int64_t(1) << 31), "conv2d of ", p.x_shape);
   Geometry g;
   for (int d = 0; d < 2; ++d) {
     g.stride[d] = int(p.stride[d]), g.padding[d] = int(p.padding[d]), g.dilation[d] = int(p.dilation[d]);
@@ -202,12 +219,17 @@ template <class Tile, class T> void launch_conv(const ConvProblem& p) {
     const PixelResult<T> result{image<T>(p.x, p.x_shape, p.x_strides, p.groups), g.x_pixels, g.x_width, nullptr, 0};
     launch_multiply<Tile, W>(a, b, result, p.groups, x_pixels, channels, taps * filters, p.device, p.stream);
   } else {
-    const GradLines<T> a{image<const T>(p.y, p.y_shape, p.y_strides, p.groups), g, unsigned(filters), !y_channels};
-    const TapLines<T> b{image<const T>(p.x, p.x_shape, p.x_strides, p.groups), g, unsigned(taps * channels),
-                        !x_channels};
+    std::vector<Terms<GradLines<T>, TapLines<T>>> terms;
+    in_images(p, [&](const ConvProblem& part) {
+      terms.push_back(
+          {{image<const T>(part.y, p.y_shape, p.y_strides, p.groups), g, unsigned(filters), !y_channels},
+           {image<const T>(part.x, p.x_shape, p.x_strides, p.groups), g, unsigned(taps * channels), !x_channels},
+           part.y_shape[0] * p.y_shape[2] * p.y_shape[3]});
+    });
     const FilterResult<T> result{
         static_cast<T*>(p.w), {p.w_strides[0], p.w_strides[1], p.w_strides[2], p.w_strides[3]}, filters, g};
-    launch_multiply<Tile, W>(a, b, result, p.groups, filters, taps * channels, y_pixels, p.device, p.stream);
+    launch_multiply<Tile, W, GradLines<T>, TapLines<T>>(terms, result, p.groups, filters, taps * channels, p.device,
+                                                        p.stream);
   }
 }
 
@@ -228,6 +250,13 @@ void conv_kernel(KernelContext& op, ConvPass pass, const TensorImpl& x, const Te
   p.groups = op.attributes.integer("groups");
   p.device = op.out().device;
   p.stream = stream_of(op);
+  // Pixels of an image, with its padding, and the terms of a filter.
+  for (const TensorImpl* image : {&x, &y})
+    check_most(op, image->shape[2] * image->shape[3], most_of_int / 2, "pixels in an image");
+  for (int d = 0; d < 2; ++d)
+    check_most(op, x.shape[2 + d] + 2 * p.padding[d], most_of_int / 2, "pixels in a padded line");
+  check_most(op, w.shape[0], most_of_int, "filters");
+  check_most(op, std::max(w.shape[0], w.shape[1]) * w.shape[2] * w.shape[3], most_of_int, "terms of a filter");
   const bool empty = x.shape.numel() == 0 || w.shape.numel() == 0 || y.shape.numel() == 0;
   if (!empty && library() == Library::vendor && library_conv(p)) return;
   own_conv(p);
@@ -241,8 +270,12 @@ void own_conv(const ConvProblem& problem) {
     const int64_t columns = problem.pass == ConvPass::input_grad ? problem.x_shape[1] / problem.groups
                             : problem.pass == ConvPass::forward  ? problem.y_shape[1] / problem.groups
                                                                  : 64;
-    if (std::is_same_v<T, float> && rows > 32 && columns > 32) return launch_conv<Tile64, T>(problem);
-    launch_conv<Tile32, T>(problem);
+    const auto launch = [&](const ConvProblem& p) {
+      if (std::is_same_v<T, float> && rows > 32 && columns > 32) return launch_conv<Tile64, T>(p);
+      launch_conv<Tile32, T>(p);
+    };
+    if (problem.pass == ConvPass::weight_grad) launch(problem);  // adds up the images itself
+    else in_images(problem, launch);
   });
 }
 

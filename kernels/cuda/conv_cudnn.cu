@@ -22,7 +22,7 @@ constexpr size_t most_workspace = size_t(256) << 20;
 
 void check_dnn(cudnnStatus_t status, const char* what) {
   if (status == CUDNN_STATUS_SUCCESS) return;
-  throw KernelError(detail::str("cuDNN: ", what, ": ", cudnnGetErrorString(status)), Where::current());
+  throw KernelError(detail::str("cuDNN: ", what, ": ", cudnnGetErrorString(status)), Where());
 }
 
 struct Plan {
@@ -127,6 +127,8 @@ bool library_conv(const ConvProblem& p) {
   if (p.bias && p.bias_stride != 1) return false;
   for (const Shape* s : {&p.x_shape, &p.x_strides, &p.y_shape, &p.y_strides, &p.w_shape})
     if (!fits_int(*s)) return false;
+  for (const Shape* s : {&p.x_shape, &p.y_shape, &p.w_shape})  // offsets of these functions have 32 bits
+    if (s->numel() > 0x7fffffff) return false;
   // Gradients' strides may be zero where a sum was expanded: such tensors have no description.
   for (const Shape* s : {&p.x_strides, &p.y_strides})
     if (s->contains(0)) return false;
@@ -173,6 +175,7 @@ bool library_conv(const ConvProblem& p) {
                 "differentiating a convolution");
       break;
   }
+  check_launch(cudaGetLastError(), "a convolution of cuDNN", p.stream);
   return true;
 }
 

@@ -10,7 +10,8 @@ namespace tandem {
 namespace gpu {
 namespace {
 
-constexpr int ctc_threads = 256, ctc_blocks = 2;  // those of a multiprocessor: enough registers to keep all in
+constexpr int ctc_threads = 256;
+[[maybe_unused]] constexpr int ctc_blocks = 2;  // those of a multiprocessor: enough registers to keep all in
 constexpr double ctc_never = -INFINITY;
 
 __device__ __forceinline__ bool is_infinite(double x) { return x == INFINITY || x == -INFINITY; }
@@ -302,8 +303,9 @@ Sequences sequences_of(const KernelContext& op, int first) {
                       check({.what = "target length", .bound = width, .lengths = true}, {batch}),
                       check({.what = "the labels' end", .bound = width, .lengths = true}, {batch}),
                       check({.what = "label", .bound = classes}, targets.shape)});
-  TANDEM_ASSERT(time < (int64_t(1) << 31) && width < (int64_t(1) << 30), "sequences of ", time, " steps and ", width,
-                " labels");
+  check_most(op, batch, most_of_int, "sequences");
+  check_most(op, time, most_of_int, "steps");
+  check_most(op, width, most_of_int / 2 - 1, "labels");
   return {time,
           batch,
           classes,

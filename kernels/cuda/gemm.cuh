@@ -8,8 +8,10 @@
 // neighbouring threads interleave: 128-bit reads of shared memory without bank conflicts.
 #pragma once
 
+#include <span>
+
 #include "kernels/cuda/context.h"
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/layout.h"
 
 namespace tandem::gpu {
 
@@ -64,6 +66,11 @@ template <class Acc, int length, int depth, int threads> struct TileLoader {
 // and are added in order.
 struct SplitK {
   unsigned splits = 1, chunk = 0;
+};
+// What of a product's grid a launch has: the first product of the batch, the first tile of columns, and where its partial results
+// go among the `all` of a product.
+struct GridPart {
+  unsigned first_product = 0, first_tile = 0, first_split = 0, all = 1;
 };
 SplitK split_k(int64_t tiles, int64_t k, int depth);
 
@@ -137,12 +144,12 @@ __device__ __forceinline__ void multiply_tile(const A& a, const B& b, const Stor
 // `store(row, column, Acc)` for places inside the matrix.
 template <class Tile, class Acc, class A, class B, class Result>
 __global__ void __launch_bounds__(Tile::threads)
-    multiply(A a, B b, Result result, Acc* partial, unsigned m, unsigned n, unsigned k, SplitK split) {
-  const unsigned which = blockIdx.z / split.splits, part = blockIdx.z % split.splits;
+    multiply(A a, B b, Result result, Acc* partial, unsigned m, unsigned n, unsigned k, SplitK split, GridPart grid) {
+  const unsigned which = grid.first_product + blockIdx.z / split.splits, part = blockIdx.z % split.splits;
   a.select(which);
   b.select(which);
   result.select(which);
-  if (partial) partial += size_t(blockIdx.z) * m * n;
+  if (partial) partial += (size_t(which) * grid.all + grid.first_split + part) * m * n;
   const unsigned begin = part * split.chunk, end = k - begin < split.chunk ? k : begin + split.chunk;
   multiply_tile<Tile, Acc>(
       a, b,
@@ -151,7 +158,7 @@ __global__ void __launch_bounds__(Tile::threads)
         if (partial) partial[size_t(row) * n + column] = value;
         else result.store(row, column, value);
       },
-      blockIdx.x * Tile::height, blockIdx.y * Tile::width, begin, end);
+      blockIdx.x * Tile::height, (grid.first_tile + blockIdx.y) * Tile::width, begin, end);
 }
 
 template <class Acc, class Result>
@@ -168,22 +175,51 @@ __global__ void __launch_bounds__(threads_per_block)
   }
 }
 
+/// Operands of a product over some of its terms.
+template <class A, class B> struct Terms {
+  A a;
+  B b;
+  int64_t k;
+};
+
+/// The sum of the products of `terms`, which are more than one where a launch couldn't count all terms. m, n and each k below 2^31.
+template <class Tile, class Acc, class A, class B, class Result>
+void launch_multiply(std::span<const Terms<A, B>> terms, const Result& result, int64_t batch, int64_t m, int64_t n,
+                     Device device, cudaStream_t stream) {
+  const int64_t down = ceil_divide(m, int64_t(Tile::height)), across = ceil_divide(n, int64_t(Tile::width));
+  GridPart grid;
+  grid.all = 0;
+  for (const auto& part : terms) {
+    TANDEM_ASSERT(std::max({batch, m, n, part.k}) < most_items, "product of ", m, " x ", part.k, " x ", n, ", batch ",
+                  batch);
+    grid.all += split_k(down * across * batch, part.k, Tile::depth).splits;
+  }
+  const Workspace workspace(grid.all > 1 ? size_t(batch * grid.all * m * n) * sizeof(Acc) : 0, device);
+  Acc* partial = workspace.template as<Acc>();
+  for (const auto& [a, b, k] : terms) {
+    const SplitK split = split_k(down * across * batch, k, Tile::depth);
+    const int64_t products = most_across / split.splits;
+    for (int64_t which = 0; which < batch; which += products) {
+      for (int64_t tile = 0; tile < across; tile += most_across) {
+        grid.first_product = unsigned(which), grid.first_tile = unsigned(tile);
+        const dim3 blocks(unsigned(down), unsigned(std::min(most_across, across - tile)),
+                          unsigned(std::min(products, batch - which)) * split.splits);
+        TANDEM_LAUNCH((multiply<Tile, Acc, A, B, Result>), blocks, Tile::threads, 0, stream, a, b, result, partial,
+                      unsigned(m), unsigned(n), unsigned(k), split, grid);
+      }
+    }
+    grid.first_split += split.splits;
+  }
+  if (partial) {
+    TANDEM_LAUNCH((add_parts<Acc, Result>), blocks_for(batch * m * n), threads_per_block, 0, stream, result, partial,
+                  unsigned(n), m * n, grid.all, batch * m * n);
+  }
+}
 template <class Tile, class Acc, class A, class B, class Result>
 void launch_multiply(const A& a, const B& b, const Result& result, int64_t batch, int64_t m, int64_t n, int64_t k,
                      Device device, cudaStream_t stream) {
-  const int64_t down = ceil_divide(m, int64_t(Tile::height)), across = ceil_divide(n, int64_t(Tile::width));
-  const SplitK split = split_k(down * across * batch, k, Tile::depth);
-  const int64_t depth = batch * split.splits;
-  TANDEM_ASSERT(across <= 65535 && depth <= 65535 && k < (int64_t(1) << 31), "product of ", m, " x ", k, " x ", n,
-                ", batch ", batch);
-  const Workspace workspace(split.splits > 1 ? size_t(depth * m * n) * sizeof(Acc) : 0, device);
-  Acc* partial = workspace.template as<Acc>();
-  TANDEM_LAUNCH((multiply<Tile, Acc, A, B, Result>), dim3(unsigned(down), unsigned(across), unsigned(depth)),
-                Tile::threads, 0, stream, a, b, result, partial, unsigned(m), unsigned(n), unsigned(k), split);
-  if (partial) {
-    TANDEM_LAUNCH((add_parts<Acc, Result>), blocks_for(batch * m * n), threads_per_block, 0, stream, result, partial,
-                  unsigned(n), m * n, split.splits, batch * m * n);
-  }
+  const Terms<A, B> all[] = {{a, b, k}};
+  launch_multiply<Tile, Acc, A, B>(std::span<const Terms<A, B>>(all), result, batch, m, n, device, stream);
 }
 
 using Tile32 = TileShape<32, 32, 16, 4, 2>;

@@ -80,7 +80,7 @@ void group_norm_kernel(KernelContext& op) {
     using Wide = Compute<T>;
     const cudaStream_t stream = stream_of(op);
     const DType type = op.in(0).dtype;
-    const Channels c(op.out(0), op.attributes.integer("groups"));
+    const Channels c(op, op.out(0), op.attributes.integer("groups"));
     const Laid x(op.in(0), c.strides(op.in(0).shape), type, stream);
     Wide *mean = data<Wide>(op.out(1)), *variance = data<Wide>(op.out(2));
     find_statistics<T>(c, x.as<T>(), mean, variance, op.out().device, stream);
@@ -106,7 +106,7 @@ void group_norm_grad_kernel(KernelContext& op) {
     const cudaStream_t stream = stream_of(op);
     const DType type = op.in(1).dtype;
     const Device device = op.out().device;
-    const Channels c(op.out(0), op.attributes.integer("groups"));
+    const Channels c(op, op.out(0), op.attributes.integer("groups"));
     if (c.channels == 0) return;
     if (op.out(0).shape.numel() == 0) {
       for (int i = 1; i < 3; ++i)

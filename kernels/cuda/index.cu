@@ -41,12 +41,12 @@ constexpr unsigned grad_tile = 512, grad_shared = 40 * 1024;
 template <class T>
 __global__ void __launch_bounds__(grad_threads)
     embedding_grad(T* out, const T* grad, const int64_t* ids, int64_t positions, int64_t rows, int64_t width,
-                   unsigned own, td_range_note note) {
+                   unsigned own, unsigned first_tile, td_range_note note) {
   using Wide = Compute<T>;
   TANDEM_DYNAMIC_SHARED(Wide, sums);
   TANDEM_SHARED(unsigned, votes, [grad_threads / 32]);
   TANDEM_SHARED(int, matches, [grad_threads]);
-  const int64_t first_row = int64_t(blockIdx.x) * own, first_column = int64_t(blockIdx.y) * grad_tile;
+  const int64_t first_row = int64_t(blockIdx.x) * own, first_column = int64_t(first_tile + blockIdx.y) * grad_tile;
   const unsigned tile = unsigned(width - first_column < grad_tile ? width - first_column : grad_tile);
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   for (unsigned i = threadIdx.x; i < own * tile; i += grad_threads) sums[i] = 0;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(grad_threads)
   for (int64_t base = 0; base < positions; base += grad_threads) {
     const int64_t position = base + threadIdx.x;
     const int64_t id = position < positions ? ids[position] : -1;
-    if (position < positions && blockIdx.x == 0 && blockIdx.y == 0) in_range(id, rows, position, note);
+    if (position < positions && blockIdx.x == 0 && first_column == 0) in_range(id, rows, position, note);
     const bool mine = id >= first_row && id < first_row + own && id < rows;
     const unsigned vote = __ballot_sync(all_lanes, mine);
     if (lane == 0) votes[warp] = vote;
@@ -159,10 +159,14 @@ void embedding_grad_kernel(KernelContext& op) {
     // Few rows a block, so that there are blocks enough; many, so that the ids are read seldom.
     const int64_t most = int64_t(grad_shared) / (tile * int64_t(sizeof(Compute<T>)));
     const unsigned own = unsigned(std::clamp(rows / (8 * multiprocessors()), int64_t(1), std::min(most, int64_t(32))));
-    const dim3 grid(unsigned(ceil_divide(rows, int64_t(own))), unsigned(ceil_divide(width, int64_t(grad_tile))));
-    TANDEM_LAUNCH((embedding_grad<T>), grid, grad_threads, size_t(own * tile) * sizeof(Compute<T>), stream_of(op),
-                  data<T>(op.out()), data<T>(op.in(0)), data<int64_t>(op.in(1)), positions, rows, width, own,
-                  range_note(op, {.what = "id", .bound = rows}, op.in(1).shape));
+    const int64_t down = ceil_divide(rows, int64_t(own)), across = ceil_divide(width, int64_t(grad_tile));
+    check_most(op, down, most_of_int, "blocks of rows of the table");
+    const td_range_note note = range_note(op, {.what = "id", .bound = rows}, op.in(1).shape);
+    for (int64_t first = 0; first < across; first += most_across) {
+      TANDEM_LAUNCH((embedding_grad<T>), dim3(unsigned(down), unsigned(std::min(most_across, across - first))),
+                    grad_threads, size_t(own * tile) * sizeof(Compute<T>), stream_of(op), data<T>(op.out()),
+                    data<T>(op.in(0)), data<int64_t>(op.in(1)), positions, rows, width, own, unsigned(first), note);
+    }
   });
 }
 
@@ -204,10 +208,11 @@ void index_select_kernel(KernelContext& op) {
   int64_t inner = size_of(x.dtype);
   for (int d = dim + 1; d < x.shape.size(); ++d) inner *= x.shape[d];
   const int64_t extent = x.shape[dim], count = index.shape[0], slices = out.shape.numel() * size_of(x.dtype) / inner;
-  TANDEM_ASSERT(count < (int64_t(1) << 31), op.op.name, " of ", count, " positions");
+  check_most(op, count, most_of_int, "positions");
   const td_range_note note = range_note(op, {.bound = extent}, index.shape);
   visit_widest(inner, x.data, out.data, [&]<class W>() {
     const int64_t words = inner / int64_t(sizeof(W));
+    check_most(op, words, most_items, "words in a slice");
     in_rows(slices, words, [&](int64_t first, int64_t rows) {
       TANDEM_LAUNCH((index_select<W>), blocks_for(rows * words), threads_per_block, 0, stream_of(op),
                     data<W>(out) + first * words, data<W>(x), data<int64_t>(index), first / count,
@@ -221,6 +226,7 @@ void one_hot_kernel(KernelContext& op) {
   const int64_t classes = op.attributes.integer("classes"), count = op.in(0).shape.numel();
   const td_range_note note = range_note(op, {.what = "label", .bound = classes}, op.in(0).shape);
   const auto launch = [&]<int N>() {
+    check_most(op, classes / N, most_items, "words in a row");
     in_rows(count, classes / N, [&](int64_t first, int64_t rows) {
       const int64_t items = rows * (classes / N);
       TANDEM_LAUNCH(one_hot<N>, blocks_for(items), threads_per_block, 0, stream_of(op),

@@ -9,11 +9,12 @@
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
 // TANDEM_LAUNCH((kernel<float, 4>), grid, block, shared_bytes, stream, arguments...)
-#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)          \
-  do {                                                                         \
-    auto* const tandem_kernel = kernel;                                        \
-    tandem_kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__); \
-    ::tandem::gpu::check(cudaGetLastError(), "launch of " #kernel);            \
+#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                     \
+  do {                                                                                    \
+    auto* const tandem_kernel = kernel;                                                   \
+    const cudaStream_t tandem_stream = stream;                                            \
+    tandem_kernel<<<(grid), (block), (shared_bytes), tandem_stream>>>(__VA_ARGS__);       \
+    ::tandem::gpu::check_launch(cudaGetLastError(), "launch of " #kernel, tandem_stream); \
   } while (false)
 
 // TANDEM_SHARED(float, tile, [32][33])
@@ -25,20 +26,25 @@
 
 #else  // the emulator has its own shared memory
 
-#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                  \
-  ::tandem::gpu::check(                                                                                                \
-      ::tandem_emulator::launch_kernel((kernel), (grid), (block), (shared_bytes), (stream)__VA_OPT__(, ) __VA_ARGS__), \
-      "launch of " #kernel)
+#define TANDEM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                       \
+  do {                                                                                                      \
+    const cudaStream_t tandem_stream = stream;                                                              \
+    ::tandem::gpu::check_launch(::tandem_emulator::launch_kernel((kernel), (grid), (block), (shared_bytes), \
+                                                                 tandem_stream __VA_OPT__(, ) __VA_ARGS__), \
+                                "launch of " #kernel, tandem_stream);                                       \
+  } while (false)
 
 #endif
 
 namespace tandem::gpu {
 
+/// A KernelError that names the call and CUDA's own reason. Whoever ran the op adds its name and the user's line.
 [[noreturn]] void raise(cudaError_t error, const char* what);
 
-// Turns a CUDA error code into an exception that names the call and CUDA's own reason.
 inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) raise(error, what);
 }
+/// After a launch. With TANDEM_CUDA_SYNC=1 (or set_synchronous) it waits, so that what the kernel did wrong is found here.
+void check_launch(cudaError_t error, const char* what, cudaStream_t stream);
 
 }  // namespace tandem::gpu

@@ -2,9 +2,17 @@
 #include "kernels/cuda/layout.h"
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 namespace tandem::gpu {
+
+namespace {
+std::atomic<int64_t> at_once = int64_t(1) << 30;
+}  // namespace
+
+int64_t items_at_once() { return at_once.load(std::memory_order_relaxed); }
+void set_items_at_once(int64_t items) { at_once = items; }
 
 Iteration::Iteration(const Shape& shape, std::initializer_list<std::pair<const Shape*, const Shape*>> operands) {
   rank = shape.size();

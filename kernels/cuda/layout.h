@@ -38,6 +38,7 @@ template <int operands> struct Layout {
   int64_t stride[operands][kMaxRank] = {};
 
   explicit Layout(const Iteration& iteration) : rank(iteration.rank), numel(unsigned(iteration.numel())) {
+    TANDEM_ASSERT(iteration.numel() <= 0xffffffff, iteration.numel(), " places of a launch");
     for (int i = 0; i < rank; ++i) {  // innermost first: that is how offsets are peeled off
       const int from = rank - 1 - i;
       extent[i] = Divider(unsigned(iteration.extent[from]));
@@ -94,16 +95,19 @@ template <class F> void in_pieces(const Iteration& whole, int64_t limit, F f) {
   }
 }
 
-/// Items of one launch whose indices have 32 bits.
-constexpr int64_t most_items = int64_t(1) << 30;
+/// The items that a launch takes at once, so that 32 bits are enough to count them: 2^30, unless a test has said fewer.
+int64_t items_at_once();
+void set_items_at_once(int64_t items);
+constexpr int64_t most_items = int64_t(1) << 31;  ///< of a launch that can't be cut
+constexpr int64_t most_across = 65535;            ///< blocks of a grid in its second and third dim
 
-template <class F> void in_pieces(const Iteration& whole, F f) { in_pieces(whole, most_items, f); }
+template <class F> void in_pieces(const Iteration& whole, F f) { in_pieces(whole, items_at_once(), f); }
 
-/// Calls `f(first, count)` for rows of `width` items each, with most_items or one row at once.
+/// Calls `f(first, count)` for rows of `width` items each, as many of them as one launch takes, or one.
 template <class F> void in_rows(int64_t rows, int64_t width, F f) {
   if (rows * width == 0) return;
-  TANDEM_ASSERT(width <= 2 * most_items, "rows of ", width, " items");
-  const int64_t step = std::max(int64_t(1), most_items / width);
+  TANDEM_ASSERT(width <= most_items, "rows of ", width, " items");
+  const int64_t step = std::max(int64_t(1), items_at_once() / width);
   for (int64_t first = 0; first < rows; first += step) f(first, std::min(step, rows - first));
 }
 

@@ -16,11 +16,13 @@ struct Labels {
   bool ignores;
   int64_t ignored;
   td_range_note note;
+  int64_t first = 0;  // which row the first of the values is of
 
+  Labels from(int64_t row) const { return {values + row, ignores, ignored, note, row}; }
   __device__ __forceinline__ bool counts(int64_t row) const { return !ignores || values[row] != ignored; }
   __device__ __forceinline__ bool in_range(int64_t row, int64_t columns) const {
     if (values[row] >= 0 && values[row] < columns) return true;
-    td_note_range(note, 0, row, values[row]);
+    td_note_range(note, 0, first + row, values[row]);
     return false;
   }
 };
@@ -134,16 +136,17 @@ void cross_entropy_kernel(KernelContext& op) {
     auto* log_sums = data<Wide>(op.out(1));
     const Workspace workspace(size_t(rows) * sizeof(Wide), op.out().device);
     Wide* losses = workspace.template as<Wide>();
-    if (rows > 0) {
+    in_rows(rows, 1, [&](int64_t first, int64_t part) {
+      const T* const at = x + first * columns;
       const bool fits = visit_row_shape<T>(columns, is_aligned(x), [&]<class S>() {
-        TANDEM_LAUNCH((cross_entropy_rows<S>), row_blocks<S>(rows), S::threads, 0, stream_of(op), losses, log_sums, x,
-                      labels, unsigned(rows), unsigned(columns));
+        TANDEM_LAUNCH((cross_entropy_rows<S>), row_blocks<S>(part), S::threads, 0, stream_of(op), losses + first,
+                      log_sums + first, at, labels.from(first), unsigned(part), unsigned(columns));
       });
       if (!fits) {
-        TANDEM_LAUNCH((cross_entropy_long_rows<T>), unsigned(rows), 256, 0, stream_of(op), losses, log_sums, x, labels,
-                      columns);
+        TANDEM_LAUNCH((cross_entropy_long_rows<T>), unsigned(part), 256, 0, stream_of(op), losses + first,
+                      log_sums + first, at, labels.from(first), columns);
       }
-    }
+    });
     TANDEM_LAUNCH((mean_of<T>), 1, 256, 0, stream_of(op), data<T>(op.out()), losses, labels, rows);
   });
 }

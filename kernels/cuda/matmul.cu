@@ -3,6 +3,7 @@
 #include "kernels/cuda/matmul.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/kernels.h"
@@ -78,7 +79,16 @@ template <class Tile, class T> void launch_tiles(const MatmulProblem& p) {
       static_cast<const T*>(p.a.data), p.a.row, p.a.column, unsigned(p.m), p.a.column == 1, batch_of(p, 1)};
   const MatrixOperand<T, Acc> b{
       static_cast<const T*>(p.b.data), p.b.column, p.b.row, unsigned(p.n), p.b.row == 1, batch_of(p, 2)};
-  launch_multiply<Tile, Acc>(a, b, result_of<T, Acc>(p), p.batch.numel(), p.m, p.n, p.k, p.device, p.stream);
+  if (p.k <= items_at_once())
+    return launch_multiply<Tile, Acc>(a, b, result_of<T, Acc>(p), p.batch.numel(), p.m, p.n, p.k, p.device, p.stream);
+  std::vector<Terms<MatrixOperand<T, Acc>, MatrixOperand<T, Acc>>> terms;
+  for (int64_t first = 0; first < p.k; first += items_at_once()) {
+    terms.push_back({a, b, std::min(items_at_once(), p.k - first)});
+    terms.back().a.data += first * a.k_stride;
+    terms.back().b.data += first * b.k_stride;
+  }
+  launch_multiply<Tile, Acc, MatrixOperand<T, Acc>, MatrixOperand<T, Acc>>(terms, result_of<T, Acc>(p), p.batch.numel(),
+                                                                           p.m, p.n, p.device, p.stream);
 }
 
 // --- tensor cores ---------------------------------------------------------------------------------------------------
@@ -199,14 +209,13 @@ template <class T> bool fits_tensor_cores(const MatmulProblem& p) {
   };
   bool fits = packed(p.a) && packed(p.b);
   for (int d = 0; d < p.batch.rank; ++d) fits = fits && p.batch.stride[1][d] % 8 == 0 && p.batch.stride[2][d] % 8 == 0;
-  return fits && ceil_divide(p.n, int64_t(core_tile)) <= 65535;
+  return fits && ceil_divide(p.n, int64_t(core_tile)) <= most_across;
 }
 
 template <class T, bool a_along_k, bool b_along_k> void launch_tensor_cores(const MatmulProblem& p) {
   constexpr int bytes = core_stages * 2 * slice_size * int(sizeof(T));
   constexpr auto* kernel = matmul_tensor_cores<T, a_along_k, b_along_k>;
-  static const cudaError_t allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  check(allowed, "shared memory for matmul");
+  allow_shared(kernel, bytes);
   const dim3 grid(unsigned(ceil_divide(p.m, int64_t(core_tile))), unsigned(ceil_divide(p.n, int64_t(core_tile))),
                   unsigned(p.batch.numel()));
   bool pairs = p.n % 2 == 0 && p.c_row % 2 == 0 && is_aligned(p.c, 4);  // results can be written two at a time
@@ -316,17 +325,24 @@ void linear_kernel(KernelContext& op) {
 
 void own_matmul(const MatmulProblem& problem, MatmulKernel kernel) {
   visit_any(problem.type, [&]<class T>() {
-    // Long batches, in as many launches as the grid's depth asks for.
-    const int64_t batch = problem.batch.numel();
-    if (batch <= 32768) return choose<T>(problem, kernel);
-    in_pieces(problem.batch, 32768, [&](const Iteration& piece, const int64_t* offset) {
+    // In as many launches as a grid's depth, and 32 bits for rows and columns, ask for. Parts begin where packs do.
+    const int64_t most_rows = std::max(items_at_once() / 8 * 8, int64_t(8)),
+                  most_columns = std::min(most_rows, most_across * core_tile), rows = problem.m, columns = problem.n;
+    const auto products = [&](const Iteration& piece, const int64_t* offset) {
       MatmulProblem part = problem;
       part.batch = piece;
-      part.c = static_cast<T*>(problem.c) + offset[0];
-      part.a.data = static_cast<const T*>(problem.a.data) + offset[1];
-      part.b.data = static_cast<const T*>(problem.b.data) + offset[2];
-      choose<T>(part, kernel);
-    });
+      for (int64_t row = 0; row < rows; row += most_rows) {
+        for (int64_t column = 0; column < columns; column += most_columns) {
+          part.m = std::min(most_rows, rows - row), part.n = std::min(most_columns, columns - column);
+          part.c = static_cast<T*>(problem.c) + offset[0] + row * problem.c_row + column;
+          part.a.data = static_cast<const T*>(problem.a.data) + offset[1] + row * problem.a.row;
+          part.b.data = static_cast<const T*>(problem.b.data) + offset[2] + column * problem.b.column;
+          if (problem.bias) part.bias = static_cast<const T*>(problem.bias) + column;
+          choose<T>(part, kernel);
+        }
+      }
+    };
+    in_pieces(problem.batch, 32768, products);
   });
 }
 

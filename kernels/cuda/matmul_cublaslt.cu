@@ -12,10 +12,11 @@ namespace tandem::gpu {
 namespace {
 
 constexpr size_t most_workspace = size_t(32) << 20;
+constexpr int64_t most_batches = 64;  // calls for one product; beyond that one launch of our own kernel does it
 
 void check_blas(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw KernelError(detail::str("cuBLASLt: ", what, ": ", cublasLtGetStatusString(status)), Where::current());
+  throw KernelError(detail::str("cuBLASLt: ", what, ": ", cublasLtGetStatusString(status)), Where());
 }
 
 cublasLtHandle_t handle_of(Device device) {
@@ -41,9 +42,10 @@ bool operand_of(const Matrix& x, int64_t rows, int64_t columns, Operand& result)
   return true;
 }
 
-int alignment_of(const void* p) {
-  const auto address = reinterpret_cast<uintptr_t>(p);
-  return address % 16 == 0 ? 16 : address % 8 == 0 ? 8 : address % 4 == 0 ? 4 : 2;
+// Of all matrices of a batch whose first begins there.
+int alignment_of(const void* first, int64_t stride, DType type) {
+  const auto all = reinterpret_cast<uintptr_t>(first) | uintptr_t(stride * size_of(type));
+  return all % 16 == 0 ? 16 : all % 8 == 0 ? 8 : all % 4 == 0 ? 4 : 2;
 }
 
 struct Key {
@@ -134,11 +136,7 @@ Plan make_plan(const Key& key, const MatmulProblem& p) {
   return plan;
 }
 
-}  // namespace
-
-bool library_matmul(const MatmulProblem& p) {
-  if (!is_floating(p.type)) return false;
-  if (p.batch.rank > 1) return false;
+bool multiply(const MatmulProblem& p) {
   Key key{};
   key.device = p.device.index, key.type = int(p.type);
   key.m = p.m, key.n = p.n, key.k = p.k, key.c_row = p.c_row;
@@ -147,7 +145,8 @@ bool library_matmul(const MatmulProblem& p) {
     key.stride_c = p.batch.stride[0][0], key.stride_a = p.batch.stride[1][0], key.stride_b = p.batch.stride[2][0];
   if (!operand_of(p.a, p.m, p.k, key.a) || !operand_of(p.b, p.k, p.n, key.b)) return false;
   key.bias = p.bias != nullptr;
-  key.align_a = alignment_of(p.a.data), key.align_b = alignment_of(p.b.data), key.align_c = alignment_of(p.c);
+  key.align_a = alignment_of(p.a.data, key.stride_a, p.type),
+  key.align_b = alignment_of(p.b.data, key.stride_b, p.type), key.align_c = alignment_of(p.c, key.stride_c, p.type);
 
   static std::mutex mutex;
   static auto* const plans = new std::map<Key, Plan>;
@@ -170,7 +169,20 @@ bool library_matmul(const MatmulProblem& p) {
                             wide ? static_cast<const void*>(&wide_zero) : &zero, p.c, plan.result, p.c, plan.result,
                             &plan.best.algo, workspace.as<void>(), plan.best.workspaceSize, p.stream),
              "multiplying");
+  check_launch(cudaGetLastError(), "a product of cuBLASLt", p.stream);
   return true;
+}
+
+}  // namespace
+
+bool library_matmul(const MatmulProblem& p) {
+  if (!is_floating(p.type) || p.batch.numel() > 0x7fffffff) return false;
+  const int64_t* const extents = p.batch.extent;
+  if (p.batch.rank > 1 && p.batch.numel() / *std::max_element(extents, extents + p.batch.rank) > most_batches)
+    return false;
+  bool done = true;
+  in_strided_batches(p, [&](const MatmulProblem& part) { done = done && multiply(part); });
+  return done;
 }
 
 }  // namespace tandem::gpu

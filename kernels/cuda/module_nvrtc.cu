@@ -88,9 +88,9 @@ void launch(void* kernel, Extent grid, Extent block, size_t shared_bytes, void**
                                           cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes), device.index),
           "shared memory of a generated kernel");
   }
-  check(cudaLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(block.x, block.y, block.z), arguments, shared_bytes,
-                         stream),
-        "launch of a generated kernel");
+  check_launch(cudaLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), dim3(block.x, block.y, block.z), arguments,
+                                shared_bytes, stream),
+               "launch of a generated kernel", stream);
 }
 
 }  // namespace tandem::gpu

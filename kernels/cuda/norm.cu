@@ -206,14 +206,18 @@ template <bool centred> void norm_kernel(KernelContext& op) {
     const T *x = data<T>(op.in(0)), *weight = data<T>(op.in(1)), *bias = centred ? data<T>(op.in(2)) : nullptr;
     T* y = data<T>(op.out(0));
     Wide *mean = centred ? data<Wide>(op.out(1)) : nullptr, *rstd = data<Wide>(op.out(centred ? 2 : 1));
-    const bool fits = visit_row_shape<T>(columns, is_aligned(x) && is_aligned(y), [&]<class S>() {
-      TANDEM_LAUNCH((norm_rows<centred, S>), row_blocks<S>(rows), S::threads, 0, stream_of(op), y, mean, rstd, x,
-                    weight, bias, epsilon, unsigned(rows), unsigned(columns));
+    in_rows(rows, 1, [&](int64_t first, int64_t part) {
+      const int64_t at = first * columns;
+      Wide *const means = centred ? mean + first : nullptr, *const rstds = rstd + first;
+      const bool fits = visit_row_shape<T>(columns, is_aligned(x) && is_aligned(y), [&]<class S>() {
+        TANDEM_LAUNCH((norm_rows<centred, S>), row_blocks<S>(part), S::threads, 0, stream_of(op), y + at, means, rstds,
+                      x + at, weight, bias, epsilon, unsigned(part), unsigned(columns));
+      });
+      if (!fits) {
+        TANDEM_LAUNCH((norm_long_rows<centred, T>), unsigned(part), 256, 0, stream_of(op), y + at, means, rstds, x + at,
+                      weight, bias, epsilon, columns);
+      }
     });
-    if (!fits) {
-      TANDEM_LAUNCH((norm_long_rows<centred, T>), unsigned(rows), 256, 0, stream_of(op), y, mean, rstd, x, weight, bias,
-                    epsilon, columns);
-    }
   });
 }
 
@@ -244,16 +248,18 @@ template <bool centred> void norm_grad_kernel(KernelContext& op) {
     const T *g = data<T>(op.in(0)), *x = data<T>(op.in(1)), *weight = data<T>(op.in(2));
     const Wide *mean = centred ? data<Wide>(op.in(3)) : nullptr, *rstd = data<Wide>(op.in(centred ? 4 : 3));
     T* dx = data<T>(op.out(0));
-    if (rows > 0) {
+    in_rows(rows, 1, [&](int64_t first, int64_t part) {
+      const int64_t at = first * columns;
+      const Wide *const means = centred ? mean + first : nullptr, *const rstds = rstd + first;
       const bool fits = visit_row_shape<T>(columns, is_aligned(g) && is_aligned(x) && is_aligned(dx), [&]<class S>() {
-        TANDEM_LAUNCH((norm_grad_rows<centred, S>), row_blocks<S>(rows), S::threads, 0, stream, dx, g, x, weight, mean,
-                      rstd, unsigned(rows), unsigned(columns));
+        TANDEM_LAUNCH((norm_grad_rows<centred, S>), row_blocks<S>(part), S::threads, 0, stream, dx + at, g + at, x + at,
+                      weight, means, rstds, unsigned(part), unsigned(columns));
       });
       if (!fits) {
-        TANDEM_LAUNCH((norm_grad_long_rows<centred, T>), unsigned(rows), 256, 0, stream, dx, g, x, weight, mean, rstd,
-                      columns);
+        TANDEM_LAUNCH((norm_grad_long_rows<centred, T>), unsigned(part), 256, 0, stream, dx + at, g + at, x + at,
+                      weight, means, rstds, columns);
       }
-    }
+    });
     constexpr int N = pack_size<T>;
     if (columns % N == 0 && is_aligned(g) && is_aligned(x))
       launch_columns<centred, T, N>(op, g, x, mean, rstd, rows, columns);

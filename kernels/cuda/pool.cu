@@ -13,7 +13,14 @@ struct Strides4 {
   explicit Strides4(const Shape& s) : batch(s[0]), channel(s[1]), row(s[2]), column(s[3]) {}
 };
 struct Window {
-  int kernel[2], stride[2], padding[2];
+  int kernel[2], stride[2], padding[2];  // any int: what they are multiplied to and added up to has 64 bits
+
+  // The pixels that the i-th window has of a line of `extent`.
+  __device__ __forceinline__ void span(int d, int i, int extent, int& first, int& end) const {
+    const int64_t begin = int64_t(i) * stride[d] - padding[d], behind = begin + kernel[d];
+    first = begin < 0 ? 0 : int(begin);
+    end = behind < extent ? int(behind) : extent;
+  }
 };
 struct Pixel {
   int64_t batch, channel;
@@ -48,11 +55,13 @@ __global__ void __launch_bounds__(threads_per_block)
   for (int64_t i = global_thread(); i < count; i += global_threads()) {
     const Pixel p = order.at(i);
     const T* plane = in + p.batch * s.batch + p.channel * s.channel;
-    const int top = p.row * w.stride[0] - w.padding[0], left = p.column * w.stride[1] - w.padding[1];
+    int top, left, bottom, right;
+    w.span(0, p.row, height, top, bottom);
+    w.span(1, p.column, width, left, right);
     Compute<T> best = 0;
     int best_at = -1;
-    for (int y = top < 0 ? 0 : top; y < top + w.kernel[0] && y < height; ++y) {
-      for (int x = left < 0 ? 0 : left; x < left + w.kernel[1] && x < width; ++x) {
+    for (int y = top; y < bottom; ++y) {
+      for (int x = left; x < right; ++x) {
         const Compute<T> value = widen(plane[y * s.row + x * s.column]);
         if (best_at < 0 || value > best || value != value) {  // of NaNs the last, as PyTorch
           best = value;
@@ -73,11 +82,14 @@ __global__ void __launch_bounds__(threads_per_block)
     const Pixel p = order.at(i);
     const int here = p.row * int(order.width) + p.column;
     int first[2], last[2];
-    const int at[2] = {p.row + w.padding[0], p.column + w.padding[1]}, limit[2] = {out_height, out_width};
+    // A pixel and its padding may be beyond an int, but not beyond an unsigned one.
+    const unsigned at[2] = {unsigned(p.row) + unsigned(w.padding[0]), unsigned(p.column) + unsigned(w.padding[1])};
+    const int limit[2] = {out_height, out_width};
 #pragma unroll
     for (int d = 0; d < 2; ++d) {
-      first[d] = at[d] < w.kernel[d] ? 0 : (at[d] - w.kernel[d]) / w.stride[d] + 1;
-      last[d] = at[d] / w.stride[d] < limit[d] ? at[d] / w.stride[d] : limit[d] - 1;
+      const unsigned kernel = unsigned(w.kernel[d]), stride = unsigned(w.stride[d]);
+      first[d] = at[d] < kernel ? 0 : int((at[d] - kernel) / stride + 1);
+      last[d] = at[d] / stride < unsigned(limit[d]) ? int(at[d] / stride) : limit[d] - 1;
     }
     Compute<T> sum = 0;
     for (int y = first[0]; y <= last[0]; ++y) {

@@ -43,7 +43,8 @@ class Checks {
       if (once) ended_.push_back(note.launch);
       full = ended_.size() > kMostWaiting;
     }
-    if (full) backend(DeviceKind::cuda).synchronize(device_);  // a program that never does would fill the memory
+    if (full && !Capture::recording())
+      backend(DeviceKind::cuda).synchronize(device_);  // a program that never does would fill the memory
     return note;
   }
 

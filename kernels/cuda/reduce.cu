@@ -2,7 +2,8 @@
 // memory, a warp or a block walks along them (128-bit reads where the row is contiguous); where the neighbours
 // belong to different results, each lane owns a result and a warp reads whole lines across. When there are too
 // few results to fill the device, the reduced range is split, partial results go to a workspace and a second
-// launch folds them in order: no atomics, so the same bits at every run.
+// launch folds them in order: no atomics, so the same bits at every run. What is too much for one launch, whose indices have 32
+// bits, is taken in parts, and their results are folded all the same.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -15,7 +16,8 @@ namespace gpu {
 namespace {
 
 // --- what is folded ------------------------------------------------------------------------------------------
-// Input, Accumulator, Output; identity(), load(x, index), combine(a, b), finish(accumulator, count).
+// Input, Accumulator, Output; identity(), load(x, index), combine(a, b), finish(joined, count). The partial results of several
+// launches, of which one begins at index `first`, are Joined by joined(accumulator, first) and combine.
 
 template <class T> using Whole = std::conditional_t<std::is_same_v<T, int64_t>, int64_t, int32_t>;
 template <class T> inline constexpr bool is_float = std::is_floating_point_v<Compute<T>>;
@@ -28,8 +30,10 @@ template <class T> using Key = typename KeyOf<T>::type;
 template <class T> struct Sum {
   using Input = T;
   using Accumulator = Total<T>;
+  using Joined = Accumulator;
   using Output = std::conditional_t<is_float<T>, T, int64_t>;
   __device__ static Accumulator identity() { return 0; }
+  __device__ static Joined joined(Accumulator a, int64_t) { return a; }
   __device__ static Accumulator load(T x, unsigned) { return static_cast<Accumulator>(widen(x)); }
   __device__ static Accumulator combine(Accumulator a, Accumulator b) { return td_add(a, b); }
   __device__ static Output finish(Accumulator a, double) { return convert<Output>(a); }
@@ -56,8 +60,10 @@ template <class K> __device__ __forceinline__ K highest() {
 template <class T> struct Max {  // NaN wins
   using Input = T;
   using Accumulator = Key<T>;
+  using Joined = Accumulator;
   using Output = T;
   __device__ static Accumulator identity() { return lowest<Accumulator>(); }
+  __device__ static Joined joined(Accumulator a, int64_t) { return a; }
   __device__ static Accumulator load(T x, unsigned) { return widen(x); }
   __device__ static Accumulator combine(Accumulator a, Accumulator b) { return a != a || a > b ? a : b; }
   __device__ static T finish(Accumulator a, double) { return convert<T>(a); }
@@ -68,31 +74,39 @@ template <class T> struct Min : Max<T> {
   __device__ static Accumulator combine(Accumulator a, Accumulator b) { return a != a || a < b ? a : b; }
 };
 
-template <class K> struct Candidate {
+template <class K, class Index> struct Candidate {
   K value;
-  unsigned index;
+  Index index;
 };
-template <class K> __device__ __forceinline__ Candidate<K> shuffle_xor(Candidate<K> x, int lanes) {
+template <class K, class Index>
+__device__ __forceinline__ Candidate<K, Index> shuffle_xor(Candidate<K, Index> x, int lanes) {
   return {__shfl_xor_sync(all_lanes, x.value, lanes), __shfl_xor_sync(all_lanes, x.index, lanes)};
 }
 template <class T> struct ArgMax {  // the first of equals; the first NaN before everything
   using Input = T;
-  using Accumulator = Candidate<Key<T>>;
+  using Accumulator = Candidate<Key<T>, unsigned>;
+  using Joined = Candidate<Key<T>, int64_t>;
   using Output = int64_t;
-  __device__ static Accumulator identity() { return {lowest<Key<T>>(), 0xffffffffu}; }
+  static constexpr unsigned nowhere = 0xffffffffu;  // behind all others
+  __device__ static Accumulator identity() { return {lowest<Key<T>>(), nowhere}; }
+  __device__ static Joined joined(Accumulator a, int64_t first) {
+    return {a.value, a.index == nowhere ? 0x7fffffffffffffff : first + a.index};
+  }
   __device__ static Accumulator load(T x, unsigned index) { return {static_cast<Key<T>>(widen(x)), index}; }
-  __device__ static Accumulator combine(Accumulator a, Accumulator b) {
+  template <class Index>
+  __device__ static Candidate<Key<T>, Index> combine(Candidate<Key<T>, Index> a, Candidate<Key<T>, Index> b) {
     const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
     const bool equal = (a_nan && b_nan) || a.value == b.value;
     const bool first = equal ? a.index < b.index : a_nan || (!b_nan && a.value > b.value);
     return first ? a : b;
   }
-  __device__ static int64_t finish(Accumulator a, double) { return a.index; }
+  __device__ static int64_t finish(Joined a, double) { return a.index; }
 };
 template <class T> struct ArgMin : ArgMax<T> {
-  using Accumulator = Candidate<Key<T>>;
-  __device__ static Accumulator identity() { return {highest<Key<T>>(), 0xffffffffu}; }
-  __device__ static Accumulator combine(Accumulator a, Accumulator b) {
+  using Accumulator = Candidate<Key<T>, unsigned>;
+  __device__ static Accumulator identity() { return {highest<Key<T>>(), ArgMax<T>::nowhere}; }
+  template <class Index>
+  __device__ static Candidate<Key<T>, Index> combine(Candidate<Key<T>, Index> a, Candidate<Key<T>, Index> b) {
     const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
     const bool equal = (a_nan && b_nan) || a.value == b.value;
     const bool first = equal ? a.index < b.index : a_nan || (!b_nan && a.value < b.value);
@@ -105,17 +119,27 @@ template <class T> struct ArgMin : ArgMax<T> {
 constexpr int block_threads = 256;
 
 struct Range {
-  unsigned rows, columns;  // results, and elements folded into each
-  unsigned chunk;          // of the columns, per split; blockIdx.y says which
-  int lanes;               // threads per row: 32 or all of the block
-  bool packed;             // rows are contiguous and aligned
+  unsigned rows, columns;        // results, and elements folded into each
+  unsigned chunk;                // of the columns, per split; blockIdx.y says which
+  unsigned splits, first_split;  // of the columns of all launches, and the first of this one
+  int lanes;                     // threads per row: 32 or all of the block
+  bool packed;                   // rows are contiguous and aligned
+
+  // The columns of a block; none in the last launch's last blocks, where it has fewer columns than the others.
+  __device__ __forceinline__ unsigned begin() const {
+    const unsigned at = blockIdx.y * chunk;
+    return at < columns ? at : columns;
+  }
+  __device__ __forceinline__ unsigned end(unsigned begin) const {
+    return columns - begin < chunk ? columns : begin + chunk;
+  }
 };
 
 template <class F>
 __device__ __forceinline__ void deliver(typename F::Accumulator value, unsigned row, int64_t out_offset,
                                         const Range& range, typename F::Output* out, typename F::Accumulator* partial) {
-  if (gridDim.y > 1) partial[size_t(row) * gridDim.y + blockIdx.y] = value;
-  else out[out_offset] = F::finish(value, range.columns);
+  if (range.splits > 1) partial[size_t(row) * range.splits + range.first_split + blockIdx.y] = value;
+  else out[out_offset] = F::finish(F::joined(value, 0), range.columns);
 }
 
 template <class F>
@@ -130,8 +154,7 @@ __global__ void __launch_bounds__(block_threads)
   int64_t offset[2];
   kept.offsets(live ? row : 0, offset);
   const typename F::Input* x = in + offset[1];
-  const unsigned begin = blockIdx.y * range.chunk;
-  const unsigned end = !live ? begin : range.columns - begin < range.chunk ? range.columns : begin + range.chunk;
+  const unsigned begin = range.begin(), end = live ? range.end(begin) : begin;
 
   Accumulator value = F::identity();
   unsigned i = begin;
@@ -174,8 +197,7 @@ __global__ void __launch_bounds__(block_threads)
   const bool live = row < range.rows;
   int64_t offset[2];
   kept.offsets(live ? row : 0, offset);
-  const unsigned begin = blockIdx.y * range.chunk;
-  const unsigned end = !live ? begin : range.columns - begin < range.chunk ? range.columns : begin + range.chunk;
+  const unsigned begin = range.begin(), end = live ? range.end(begin) : begin;
   Accumulator value = F::identity();
   for (unsigned i = begin + y; i < end; i += columns_high) {
     int64_t at[1];
@@ -189,18 +211,19 @@ __global__ void __launch_bounds__(block_threads)
   deliver<F>(value, row, offset[0], range, out, partial);
 }
 
-// The second launch: one warp folds the partial results of a row.
+// The last launch: one warp folds the partial results of a row. Of those, `at_once` are of one launch, and `columns` elements.
 template <class F>
 __global__ void __launch_bounds__(block_threads)
     fold_partial(typename F::Output* out, const typename F::Accumulator* partial, unsigned rows, unsigned splits,
-                 double count, Layout<2> kept) {
-  using Accumulator = typename F::Accumulator;
+                 unsigned at_once, int64_t columns, double count, Layout<2> kept) {
+  using Joined = typename F::Joined;
   const unsigned row = blockIdx.x * (block_threads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-  Accumulator value = F::identity();
+  Joined value = F::joined(F::identity(), 0);
   if (row < rows) {
-    for (unsigned i = lane; i < splits; i += 32) value = F::combine(value, partial[size_t(row) * splits + i]);
+    for (unsigned i = lane; i < splits; i += 32)
+      value = F::combine(value, F::joined(partial[size_t(row) * splits + i], i / at_once * columns));
   }
-  value = reduce_lanes(value, [](Accumulator a, Accumulator b) { return F::combine(a, b); });
+  value = reduce_lanes(value, [](Joined a, Joined b) { return F::combine(a, b); });
   if (row >= rows || lane != 0) return;
   int64_t offset[2];
   kept.offsets(row, offset);
@@ -250,47 +273,66 @@ Plan plan_of(const TensorImpl& in, const Shape& dims) {
   return plan;
 }
 
-template <class F> void launch_reduce(KernelContext& op, const Shape& dims) {
+/// Some of the results; `kept` are their places from `out` and `x` on.
+template <class F>
+void launch_results(typename F::Output* out, const typename F::Input* x, const Plan& plan, const Iteration& kept,
+                    Device device, cudaStream_t stream) {
   using Accumulator = typename F::Accumulator;
-  const TensorImpl& in = op.in(0);
-  const Plan plan = plan_of(in, dims);
-  const int64_t rows = plan.kept.numel(), columns = plan.folded.numel();
-  if (rows == 0) return;
-  TANDEM_ASSERT(rows < (int64_t(1) << 31) && columns < (int64_t(1) << 31), op.op.name, " of ", in.shape);
-
-  Range range{unsigned(rows), unsigned(columns), unsigned(columns), block_threads, false};
-  const auto* x = data<typename F::Input>(in);
   constexpr int N = pack_size<typename F::Input>;
-  bool whole_packs = plan.folded.rank == 1 && plan.folded.stride[0][0] == 1 && is_aligned(x);
-  for (int d = 0; d < plan.kept.rank; ++d) whole_packs = whole_packs && plan.kept.stride[1][d] % N == 0;
-  range.packed = whole_packs;
-  if (!plan.by_columns && columns <= 1024 && rows > 1) range.lanes = 32;
+  const int64_t rows = kept.numel(), columns = plan.folded.numel(), part = std::min(columns, items_at_once());
+  int64_t parts = 0;
+  in_pieces(plan.folded, [&](const Iteration&, const int64_t*) { ++parts; });
+
+  Range range{};
+  range.rows = unsigned(rows);
+  range.lanes = !plan.by_columns && part <= 1024 && rows > 1 ? 32 : block_threads;
   const unsigned rows_per_block = plan.by_columns ? columns_wide : unsigned(block_threads / range.lanes);
   const unsigned blocks = ceil_divide(range.rows, rows_per_block);
-
   // Enough blocks for the device, each with enough to do.
   const int64_t least = plan.by_columns ? 16 * columns_high : 4 * block_threads;
-  int64_t splits = std::min(ceil_divide(8 * multiprocessors(), int64_t(blocks)), columns / least);
+  int64_t splits = std::min(ceil_divide(8 * multiprocessors(), int64_t(blocks)), part / least);
   splits = std::clamp(splits, int64_t(1), int64_t(1024));
-  range.chunk = unsigned(ceil_divide(ceil_divide(columns, splits), int64_t(N)) * N);
-  splits = range.chunk > 0 ? std::max(int64_t(1), ceil_divide(columns, int64_t(range.chunk))) : 1;
-
-  const cudaStream_t stream = stream_of(op);
-  const Workspace workspace(splits > 1 ? size_t(rows * splits) * sizeof(Accumulator) : 0, op.out().device);
+  range.chunk = unsigned(ceil_divide(ceil_divide(part, splits), int64_t(N)) * N);
+  splits = range.chunk > 0 ? std::max(int64_t(1), ceil_divide(part, int64_t(range.chunk))) : 1;
+  range.splits = unsigned(splits * std::max(parts, int64_t(1)));
+  const Workspace workspace(range.splits > 1 ? size_t(rows) * range.splits * sizeof(Accumulator) : 0, device);
   auto* partial = workspace.template as<Accumulator>();
-  auto* out = data<typename F::Output>(op.out());
+
+  bool whole_packs = plan.folded.rank == 1 && plan.folded.stride[0][0] == 1;
+  for (int d = 0; d < kept.rank; ++d) whole_packs = whole_packs && kept.stride[1][d] % N == 0;
   const dim3 grid(blocks, unsigned(splits));
-  if (plan.by_columns) {
-    TANDEM_LAUNCH((reduce_columns<F>), grid, block_threads, 0, stream, out, partial, x, range, Layout<2>(plan.kept),
-                  Layout<1>(plan.folded));
+  const auto launch = [&](const Iteration& folded, const int64_t* offset) {
+    const auto* from = x + offset[0];
+    range.columns = unsigned(folded.numel());
+    range.packed = whole_packs && is_aligned(from);
+    if (plan.by_columns) {
+      TANDEM_LAUNCH((reduce_columns<F>), grid, block_threads, 0, stream, out, partial, from, range, Layout<2>(kept),
+                    Layout<1>(folded));
+    } else {
+      TANDEM_LAUNCH((reduce_rows<F>), grid, block_threads, 0, stream, out, partial, from, range, Layout<2>(kept),
+                    Layout<1>(folded));
+    }
+    range.first_split += unsigned(splits);
+  };
+  if (columns > 0) {
+    in_pieces(plan.folded, launch);
   } else {
-    TANDEM_LAUNCH((reduce_rows<F>), grid, block_threads, 0, stream, out, partial, x, range, Layout<2>(plan.kept),
-                  Layout<1>(plan.folded));
+    const int64_t none[1] = {};
+    launch(plan.folded, none);
   }
-  if (splits > 1) {
+  if (range.splits > 1) {
     TANDEM_LAUNCH((fold_partial<F>), ceil_divide(range.rows, unsigned(block_threads / 32)), block_threads, 0, stream,
-                  out, partial, range.rows, unsigned(splits), double(columns), Layout<2>(plan.kept));
+                  out, partial, range.rows, range.splits, unsigned(splits), part, double(columns), Layout<2>(kept));
   }
+}
+
+template <class F> void launch_reduce(KernelContext& op, const Shape& dims) {
+  const Plan plan = plan_of(op.in(0), dims);
+  const auto* const x = data<typename F::Input>(op.in(0));
+  auto* const out = data<typename F::Output>(op.out());
+  in_pieces(plan.kept, [&](const Iteration& kept, const int64_t* offset) {
+    launch_results<F>(out + offset[0], x + offset[1], plan, kept, op.out().device, stream_of(op));
+  });
 }
 
 template <template <class> class F> void reduce_any(KernelContext& op) {

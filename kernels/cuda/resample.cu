@@ -240,21 +240,21 @@ unsigned power_of_two_from(int64_t count, unsigned most) {
 /// As many blocks in the second dim as fill the device; each takes more lanes where that is fewer than there are tiles of them.
 unsigned blocks_across(int64_t tiles, int64_t along) {
   const int64_t enough = ceil_divide(16 * multiprocessors(), along);
-  return unsigned(std::clamp(std::min(tiles, enough), int64_t(1), int64_t(65535)));
+  return unsigned(std::clamp(std::min(tiles, enough), int64_t(1), most_across));
 }
+
+constexpr int64_t most_pixels = int64_t(1) << 30;
 
 template <class T, int N, bool channels_last, bool backward>
 void launch(T* out, const T* in, View v, const TensorImpl& to, const Shape& from, cudaStream_t stream) {
   const int64_t channels = to.shape[1], height = to.shape[2], width = to.shape[3], plane = height * width,
                 in_plane = from[2] * from[3];
-  constexpr int64_t most_pixels = int64_t(1) << 30;
-  TANDEM_ASSERT(plane <= most_pixels, "planes of ", height, " x ", width);
   v.width = Divider(unsigned(width)), v.height = Divider(unsigned(height));
   v.in_column = channels_last ? channels : 1, v.in_row = from[3] * v.in_column, v.out_plane = plane;
   v.in_image = channels_last ? in_plane * channels : in_plane;
   if constexpr (channels_last) {
     v.lanes = channels / N, v.wide = power_of_two_from(v.lanes, 32);
-    const int64_t images = std::max(most_pixels / plane, int64_t(1));
+    const int64_t images = std::max(std::min(items_at_once(), most_pixels) / plane, int64_t(1));
     for (int64_t first = 0; first < to.shape[0]; first += images) {
       v.pixels = unsigned(std::min(images, to.shape[0] - first) * plane);
       const int64_t along = ceil_divide(int64_t(v.pixels), int64_t(threads_per_block / v.wide));
@@ -281,8 +281,8 @@ template <MakeLine make, bool backward> void resample_kernel(KernelContext& op) 
   }
   visit_floating(x.dtype, [&]<class T>() {
     using Wide = Compute<T>;
-    for (int d = 2; d < 4; ++d)
-      TANDEM_ASSERT(std::max(x.shape[d], to.shape[d]) < (int64_t(1) << 30), "lines of ", x.shape, " to ", to.shape);
+    for (int d = 2; d < 4; ++d) check_most(op, std::max(x.shape[d], to.shape[d]), most_pixels, "pixels in a line");
+    check_most(op, to.shape[2] * to.shape[3], most_pixels, "pixels in an image");
     const auto line = [&](int dim) {  // as in the forward op
       const int64_t from = x.shape[dim + 2], into = to.shape[dim + 2];
       return backward ? make(op.attributes, dim, into, from) : make(op.attributes, dim, from, into);

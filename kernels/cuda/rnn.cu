@@ -27,7 +27,7 @@ template <class T> struct LstmStep {
   int64_t width;
 
   __device__ __forceinline__ void operator()(unsigned row, unsigned unit, const Wide (&sums)[4]) const {
-    const int64_t at = row * width + unit, first = row * 4 * width + unit;
+    const int64_t at = row * width + unit, first = row * (4 * width) + unit;
     Wide in[4];
 #pragma unroll
     for (int g = 0; g < 4; ++g) {

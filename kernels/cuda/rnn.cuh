@@ -195,7 +195,7 @@ void launch_step(const StepProduct<T>& product, const Cell& cell, int64_t rows, 
   constexpr int tile_units = Cell::gates > 1 ? 8 : 16;
   const auto launch = [&]<class S>() {
     const int64_t across = ceil_divide(units, int64_t(S::units));
-    TANDEM_ASSERT(across <= 65535, "a recurrent layer of ", units, " units");
+    TANDEM_ASSERT(across <= most_across, "a recurrent layer of ", units, " units");
     TANDEM_LAUNCH((recurrent_step<S, Cell>), dim3(unsigned(ceil_divide(rows, int64_t(S::rows))), unsigned(across)),
                   step_threads, 0, stream, product, cell, unsigned(rows), unsigned(units));
   };
@@ -357,7 +357,10 @@ struct RecurrentLayer {
   cudaStream_t stream;
   RecurrentLayer(const KernelContext& op, const Shape& steps)
       : time(steps[0]), batch(steps[1]), width(steps[2]), reverse(op.attributes.flag("reverse")),
-        device(op.out().device), stream(stream_of(op)) {}
+        device(op.out().device), stream(stream_of(op)) {
+    check_most(op, batch, most_of_int, "rows of a batch");
+    check_most(op, width, most_across * 8, "units");
+  }
   bool empty() const { return batch * width == 0; }
   int64_t states() const { return batch * width; }
   /// Which states those of a step are; the last step is time - 1.

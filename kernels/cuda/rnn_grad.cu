@@ -28,7 +28,7 @@ template <class T> struct LstmStepGrad {
   int64_t width;
 
   __device__ __forceinline__ void operator()(unsigned row, unsigned unit, const Wide (&sums)[1]) const {
-    const int64_t at = row * width + unit, first = row * 4 * width + unit;
+    const int64_t at = row * width + unit, first = row * (4 * width) + unit;
     Wide d_next = d_cell.read(at);
     if (d_cells) d_next += widen(d_cells[at]);
     const LstmUnitGrad<Wide> d = lstm_unit_grad<Wide>(
@@ -53,7 +53,7 @@ template <class T> struct GruStepGrad {
   int64_t width;
 
   __device__ __forceinline__ void operator()(unsigned row, unsigned unit, const Wide (&sums)[1]) const {
-    const int64_t at = row * width + unit, first = row * 4 * width + unit, x = row * 3 * width + unit;
+    const int64_t at = row * width + unit, first = row * (4 * width) + unit, x = row * (3 * width) + unit;
     const Wide dh = carried.read(at) + sums[0] + widen(d_hidden[at]);
     const GruUnitGrad<Wide> d =
         gru_unit_grad<Wide>(widen(kept[first]), widen(kept[first + width]), widen(kept[first + 2 * width]),

@@ -61,8 +61,9 @@ __global__ void __launch_bounds__(threads_per_block)
 
 using Item = PackedItem;
 
-void check_size(const KernelContext& op, int64_t n, int64_t extent) {
-  TANDEM_ASSERT(n < 0xffffffff && extent < 0xffffffff, op.op.name, " of ", n, " positions in ", extent);
+void check_line(const KernelContext& op, int64_t n, int64_t extent) {
+  check_most(op, n, 0xfffffffe, "positions along dim");
+  check_most(op, extent, 0xfffffffe, "places along dim");
 }
 
 /// Where elements go, by their places along dim; what is out of range goes behind the end.
@@ -257,7 +258,7 @@ template <class F> void fold_into(KernelContext& op, const TensorImpl& index, co
     });
     return;
   }
-  check_size(op, lines.n, lines.extent);
+  check_line(op, lines.n, lines.extent);
   constexpr int64_t room = int64_t(1) << 28;
   const int64_t line_bytes = lines.n * int64_t(sizeof(Item)) + sort_bytes<Item>(lines.n);
   const Iteration all = iteration_of(index, out, dim, true);
@@ -439,8 +440,8 @@ template <class F> void add_slices(KernelContext& op, const TensorImpl& index, c
   int64_t inner = 1;
   for (int d = dim + 1; d < out.shape.size(); ++d) inner *= out.shape[d];
   const int64_t columns = src.shape.numel() / n;
-  check_size(op, n, extent);
-  TANDEM_ASSERT(columns < (int64_t(1) << 31), op.op.name, " of slices of ", columns, " elements");
+  check_line(op, n, extent);
+  check_most(op, columns, most_of_int, "elements at a position");
   const td_range_note note = range_note(op, {.bound = extent}, index.shape);
   const Workspace space(size_t(n * int64_t(sizeof(Item)) + sort_bytes<Item>(n)), out.device);
   Item* const items = space.template as<Item>();

@@ -89,10 +89,10 @@ struct PadDims {
 /// In pieces along the outermost dims where there are too many packs for one launch.
 template <class W, int N> void launch_pad(W* out, const W* in, W value, PadDims dims, int at, cudaStream_t stream) {
   const int64_t packs = dims.numel() / N;
-  if (packs > most_items) {
+  if (packs > items_at_once()) {
     const auto [extent, before, inside, stride] = dims.dims[at];
     const int64_t slice = dims.numel() / extent, unit = at + 1 == dims.rank ? N : 1;
-    const int64_t step = std::max(unit, most_items * N / slice / unit * unit);
+    const int64_t step = std::max(unit, items_at_once() * N / slice / unit * unit);
     for (int64_t begin = 0; begin < extent; begin += step) {
       dims.dims[at] = {std::min(step, extent - begin), before - begin, inside, stride};
       launch_pad<W, N>(out + begin * slice, in, value, dims, at + 1, stream);
@@ -161,6 +161,7 @@ template <bool lower> void triangle_kernel(KernelContext& op) {
   visit_size(x.dtype, [&]<class W>() {
     const auto launch = [&]<int N>() {
       const int64_t packs = columns / N;
+      check_most(op, packs, most_items, "words in a row");
       in_rows(all, packs, [&](int64_t row, int64_t count) {
         TANDEM_LAUNCH((triangle<W, N>), blocks_for(count * packs), threads_per_block, 0, stream_of(op),
                       data<W>(out) + row * columns, data<W>(x) + row * columns, row, Divider(unsigned(packs)), rows,

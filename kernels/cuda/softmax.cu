@@ -109,11 +109,16 @@ template <bool logarithm> void softmax_kernel(KernelContext& op) {
     const int64_t rows = count / columns;
     const T* x = data<T>(op.in(0));
     T* y = data<T>(op.out());
-    const bool fits = visit_row_shape<T>(columns, is_aligned(x) && is_aligned(y), [&]<class S>() {
-      TANDEM_LAUNCH((softmax_rows<S, logarithm>), row_blocks<S>(rows), S::threads, 0, stream_of(op), y, x,
-                    unsigned(rows), unsigned(columns));
+    in_rows(rows, 1, [&](int64_t first, int64_t part) {
+      const int64_t at = first * columns;
+      const bool fits = visit_row_shape<T>(columns, is_aligned(x) && is_aligned(y), [&]<class S>() {
+        TANDEM_LAUNCH((softmax_rows<S, logarithm>), row_blocks<S>(part), S::threads, 0, stream_of(op), y + at, x + at,
+                      unsigned(part), unsigned(columns));
+      });
+      if (!fits)
+        TANDEM_LAUNCH((softmax_long_rows<T, logarithm>), unsigned(part), 256, 0, stream_of(op), y + at, x + at,
+                      columns);
     });
-    if (!fits) TANDEM_LAUNCH((softmax_long_rows<T, logarithm>), unsigned(rows), 256, 0, stream_of(op), y, x, columns);
   });
 }
 
@@ -124,12 +129,16 @@ template <bool logarithm> void softmax_grad_kernel(KernelContext& op) {
     const int64_t rows = count / columns;
     const T *g = data<T>(op.in(0)), *y = data<T>(op.in(1));
     T* out = data<T>(op.out());
-    const bool fits = visit_row_shape<T>(columns, is_aligned(g) && is_aligned(y) && is_aligned(out), [&]<class S>() {
-      TANDEM_LAUNCH((softmax_grad_rows<S, logarithm>), row_blocks<S>(rows), S::threads, 0, stream_of(op), out, g, y,
-                    unsigned(rows), unsigned(columns));
+    in_rows(rows, 1, [&](int64_t first, int64_t part) {
+      const int64_t at = first * columns;
+      const bool fits = visit_row_shape<T>(columns, is_aligned(g) && is_aligned(y) && is_aligned(out), [&]<class S>() {
+        TANDEM_LAUNCH((softmax_grad_rows<S, logarithm>), row_blocks<S>(part), S::threads, 0, stream_of(op), out + at,
+                      g + at, y + at, unsigned(part), unsigned(columns));
+      });
+      if (!fits)
+        TANDEM_LAUNCH((softmax_grad_long_rows<T, logarithm>), unsigned(part), 256, 0, stream_of(op), out + at, g + at,
+                      y + at, columns);
     });
-    if (!fits)
-      TANDEM_LAUNCH((softmax_grad_long_rows<T, logarithm>), unsigned(rows), 256, 0, stream_of(op), out, g, y, columns);
   });
 }
 

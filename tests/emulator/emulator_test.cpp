@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cuda_bf16.h"
@@ -307,7 +308,119 @@ TEST_CASE("runtime: a captured graph runs nothing until it is launched, then all
   cudaGraphDestroy(graph);
   CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
   CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
+  CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
   CHECK(z[63] == 5.0f);
   cudaGraphExecDestroy(executable);
   cudaStreamDestroy(stream);
+}
+
+namespace {
+
+struct Streams {
+  Streams() {
+    for (int device = 0; device < 2; ++device) {
+      cudaSetDevice(device);
+      cudaStreamCreateWithFlags(&at[device], cudaStreamNonBlocking);
+      cudaStreamCreateWithFlags(&other[device], cudaStreamNonBlocking);
+      cudaMalloc(&memory[device], bytes);
+    }
+    cudaSetDevice(0);
+  }
+  ~Streams() {
+    for (int device = 0; device < 2; ++device) {
+      cudaStreamDestroy(at[device]);
+      cudaStreamDestroy(other[device]);
+      cudaFree(memory[device]);
+    }
+    cudaSetDevice(0);
+  }
+  std::vector<float> read(cudaStream_t stream, const float* from) const {
+    std::vector<float> result(16);
+    CHECK(cudaMemcpyAsync(result.data(), from, bytes, cudaMemcpyDefault, stream) == cudaSuccess);
+    return result;
+  }
+  static constexpr std::size_t bytes = 16 * sizeof(float);
+  cudaStream_t at[2] = {}, other[2] = {};
+  float* memory[2] = {};
+};
+
+}  // namespace
+
+TEST_CASE("runtime: a stream does its work when it is waited for: another that doesn't wait reads what was there") {
+  const Streams streams;
+  float* const memory = streams.memory[0];
+  std::vector<float> ones(16, 1.0f), threes(16, 3.0f);
+  CHECK(cudaMemcpyAsync(memory, ones.data(), streams.bytes, cudaMemcpyDefault, streams.at[0]) == cudaSuccess);
+  std::fill(ones.begin(), ones.end(), 7.0f);  // the host's memory has been read
+  CHECK(std::isnan(streams.read(streams.other[0], memory)[3]));
+  cudaEvent_t event = nullptr;
+  REQUIRE(cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess);
+  CHECK(cudaEventRecord(event, streams.at[0]) == cudaSuccess);
+  CHECK(cudaMemcpyAsync(memory, threes.data(), streams.bytes, cudaMemcpyDefault, streams.at[0]) == cudaSuccess);
+  CHECK(cudaStreamWaitEvent(streams.other[0], event) == cudaSuccess);
+  cudaEventDestroy(event);
+  CHECK(streams.read(streams.other[0], memory)[3] == 1.0f);  // what came before the event, and no more
+  CHECK(cudaStreamSynchronize(streams.at[0]) == cudaSuccess);
+  CHECK(streams.read(streams.other[0], memory)[3] == 3.0f);
+}
+
+TEST_CASE("runtime: two devices, each with its streams, memory and what its kernels may do") {
+  const Streams streams;
+  CHECK(cudaSetDevice(2) == cudaErrorInvalidDevice);
+  CHECK(cudaFuncSetAttribute(outside_its_mask, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 * 1024) == cudaSuccess);
+  CHECK(cudaFuncSetAttribute(reverse, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 * 1024) == cudaSuccess);
+  int* const there = reinterpret_cast<int*>(streams.memory[1]);
+  CHECK(LAUNCH(reverse, dim3(1), dim3(4), 16, streams.at[1], there) == cudaErrorInvalidResourceHandle);
+  cudaSetDevice(1);
+  CHECK(LAUNCH(reverse, dim3(1), dim3(4), 64 * 1024, streams.at[1], there) == cudaErrorInvalidValue);
+  const int values[4] = {1, 2, 3, 4};
+  int back[4] = {};
+  CHECK(cudaMemcpyAsync(there, values, 16, cudaMemcpyDefault, streams.at[1]) == cudaSuccess);
+  CHECK(LAUNCH(reverse, dim3(1), dim3(4), 16, streams.at[1], there) == cudaSuccess);
+  // A copy may be given to either device, and is in order with its stream alone.
+  CHECK(cudaMemcpyAsync(streams.memory[0], there, 16, cudaMemcpyDefault, streams.at[1]) == cudaSuccess);
+  CHECK(cudaMemcpyAsync(back, streams.memory[0], 16, cudaMemcpyDefault, streams.at[1]) == cudaSuccess);
+  CHECK(back[0] == 4);
+  cudaEvent_t event = nullptr;
+  REQUIRE(cudaEventCreate(&event) == cudaSuccess);
+  CHECK(cudaEventRecord(event, streams.at[0]) == cudaErrorInvalidResourceHandle);
+  cudaEventDestroy(event);
+  cudaGetLastError();
+}
+
+TEST_CASE("runtime: a capture refuses what it can't hold, to whom its mode says") {
+  const Streams streams;
+  const auto refused = [] {
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, 16);
+    if (error == cudaSuccess) CHECK(cudaFree(memory) == cudaSuccess);
+    cudaGetLastError();
+    return error == cudaErrorStreamCaptureUnsupported;
+  };
+  for (const auto mode :
+       {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed}) {
+    REQUIRE(cudaStreamBeginCapture(streams.at[0], mode) == cudaSuccess);
+    CHECK(refused() == (mode != cudaStreamCaptureModeRelaxed));
+    bool elsewhere = false;
+    std::thread([&] { elsewhere = refused(); }).join();
+    CHECK(elsewhere == (mode == cudaStreamCaptureModeGlobal));
+    cudaStreamCaptureMode relaxed = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&relaxed);
+    CHECK_FALSE(refused());
+    cudaThreadExchangeStreamCaptureMode(&relaxed);
+    CHECK(refused() == (mode != cudaStreamCaptureModeRelaxed));
+    cudaGraph_t graph = nullptr;
+    REQUIRE(cudaStreamEndCapture(streams.at[0], &graph) == cudaSuccess);
+    cudaGraphDestroy(graph);
+  }
+}
+
+TEST_CASE("runtime: a launch that goes wrong is told of when it is waited for, once") {
+  const Streams streams;
+  tandem_emulator::fail_launch(2);
+  int* const memory = reinterpret_cast<int*>(streams.memory[0]);
+  for (int i = 0; i < 3; ++i) CHECK(LAUNCH(reverse, dim3(1), dim3(4), 16, streams.at[0], memory) == cudaSuccess);
+  CHECK(cudaStreamSynchronize(streams.at[0]) == cudaErrorIllegalAddress);
+  CHECK(cudaStreamSynchronize(streams.at[0]) == cudaSuccess);
+  cudaGetLastError();
 }

@@ -183,9 +183,10 @@ void launch(void* handle, Extent grid, Extent block, size_t shared_bytes, void**
     for (std::size_t i = 0; i < r.count; ++i) pointers[i] = r.bytes + r.offset[i];
     r.call(pointers);
   };
-  check(tandem_emulator::launch(handle, dim3(grid.x, grid.y, grid.z), dim3(block.x, block.y, block.z), shared_bytes,
-                                stream_of(device), lane, &recorded, sizeof recorded),
-        "launch of a generated kernel");
+  const cudaStream_t stream = stream_of(device);
+  check_launch(tandem_emulator::launch(handle, dim3(grid.x, grid.y, grid.z), dim3(block.x, block.y, block.z),
+                                       shared_bytes, stream, lane, &recorded, sizeof recorded),
+               "launch of a generated kernel", stream);
 }
 
 }  // namespace tandem::gpu

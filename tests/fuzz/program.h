@@ -105,7 +105,7 @@ Outcome run(std::span<const Program> programs, const Setting& setting);
 
 /// How a graph mode's outcome differs from eager mode's; empty where it doesn't, or where graph mode has refused (TraceError). Not
 /// counted: what an ill-conditioned program makes of sums in another order, if float64 gives yet another number; and an error of a line
-/// whose results nobody reads, which a graph leaves out.
+/// whose results nobody reads, or of a gradient that reaches no leaf, which a graph leaves out.
 std::string difference(const Program& program, const Setting& setting);
 /// The same of several programs that ran as one, without errors: which of them differ.
 std::vector<size_t> differing(std::span<const Program> programs, const Outcome& eager, const Outcome& graph,

@@ -1,7 +1,8 @@
 // The CUDA runtime API on host memory, and the device language, for builds with g++ or clang.
 //
-// Streams run what they are given at once, unless they are being captured. Device memory is ordinary memory,
-// filled with NaN when it is allocated. Names and error behaviour are CUDA's; what isn't here isn't used.
+// There are two devices. A stream runs what it is given when somebody waits for it (cuda_runtime.cpp), unless it is being
+// captured. Device memory is ordinary memory, filled with NaN when it is allocated. Names and error behaviour are CUDA's;
+// what isn't here isn't used.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,8 @@ enum cudaError_t {
   cudaErrorStreamCaptureInvalidated = 901,
   cudaErrorStreamCaptureUnmatched = 903,
   cudaErrorIllegalState = 401,
+  cudaErrorIllegalAddress = 700,
+  cudaErrorStreamCaptureIsolation = 905,
 };
 
 enum cudaMemcpyKind {
@@ -125,6 +128,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end);
 
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
@@ -146,7 +150,11 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*, int t
 
 namespace tandem_emulator {
 
-// Checks the configuration as the driver does, then runs the kernel, or records it if `stream` is captured.
+// Of the kernels that run from now on, the one of that number, counted from 1, comes upon an illegal address instead: whoever
+// waits for it is told. 0: none.
+void fail_launch(std::uint64_t which);
+
+// Checks the configuration as the driver does, then gives the kernel to the stream, or records it if that is captured.
 // `call` is copied: `bytes` of it, which must be trivially copyable like every kernel argument.
 cudaError_t launch(const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream,
                    void (*lane)(void*), const void* call, std::size_t bytes);
